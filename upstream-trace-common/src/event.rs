@@ -1,0 +1,214 @@
+//! The records in the ring: one [`Base`] each, some with an [`Actor`], some with [`Stats`] as well.
+//!
+//! A record's length tells its parts, so the three lengths differ. Integers are in the machine's
+//! byte order unless a field says otherwise; there is no padding. The order of records in the ring
+//! is the kernel's own order of events: the ring's lock serialises them.
+
+use zerocopy::{FromBytes, Immutable, IntoBytes, KnownLayout};
+
+/// What happened. Numbers are part of the wire format: add, never reuse.
+pub mod kind {
+    /// `inet_sock_set_state`: `old` and `new` are `enum tcp_state` values.
+    pub const STATE: u8 = 1;
+    /// `tcp_connect`: the SYN is about to leave, the local port is known.
+    pub const CONNECT: u8 = 2;
+    /// `inet_csk_accept` returned this socket; the actor is the accepting process.
+    pub const ACCEPT: u8 = 3;
+    /// `tcp_receive_reset`; `old` is the state at that moment.
+    pub const RESET_RECEIVED: u8 = 4;
+    /// `tcp_send_reset` without a packet that provoked it (close, abort, timer).
+    pub const RESET_SENT_ACTIVE: u8 = 5;
+    /// `tcp_send_reset` on a full socket in reply to a packet.
+    pub const RESET_SENT_REPLY: u8 = 6;
+    /// `tcp_send_reset` in reply to a packet for which there is no socket.
+    pub const RESET_SENT_NO_SOCKET: u8 = 7;
+    /// `tcp_send_reset` in reply to a packet for a connection in `TIME_WAIT`.
+    pub const RESET_SENT_TIME_WAIT: u8 = 8;
+    /// `tcp_send_reset` in reply to a packet for a listening socket or a half-open request.
+    pub const RESET_SENT_LISTEN: u8 = 9;
+    /// `tcp_destroy_sock`.
+    pub const DESTROY: u8 = 10;
+    /// `tcp_retransmit_skb` while in `SYN_SENT`.
+    pub const SYN_RETRANSMIT: u8 = 11;
+    /// Found by a scan of open files; the actor is the process that holds the socket, `old` its
+    /// state.
+    pub const HELD: u8 = 12;
+}
+
+/// `Base::new` of a `RESET_SENT_*` record where the kernel gives no reason.
+pub const NO_REASON: u8 = u8::MAX;
+
+/// `Base::family` of an IPv4 (or v4-mapped) record: addresses are in the first four bytes.
+pub const IPV4: u8 = 4;
+/// `Base::family` of an IPv6 record.
+pub const IPV6: u8 = 6;
+
+/// What every record has: when, which socket, what.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, FromBytes, IntoBytes, KnownLayout, Immutable)]
+#[repr(C)]
+pub struct Base {
+    /// `CLOCK_MONOTONIC`, nanoseconds.
+    pub ktime: u64,
+    /// Address of `struct sock`, an identity only; 0 where there is none.
+    pub sk: u64,
+    /// One of [`kind`].
+    pub kind: u8,
+    /// [`IPV4`] or [`IPV6`].
+    pub family: u8,
+    /// State before (`STATE`) or at the event.
+    pub old: u8,
+    /// State after (`STATE`); `enum sk_rst_reason` (`RESET_SENT_*`, or [`NO_REASON`]).
+    pub new: u8,
+    /// Local port, host order; 0 where not chosen yet.
+    pub local_port: u16,
+    /// Remote port, host order.
+    pub remote_port: u16,
+    /// Inode number of the network namespace; 0 where it could not be read.
+    pub netns: u32,
+    /// Process id (thread group) of the current task: meaningful only in process context.
+    pub tgid: u32,
+    /// Local address, network order.
+    pub local: [u8; 16],
+    /// Remote address, network order.
+    pub remote: [u8; 16],
+}
+
+/// The process that the current task belongs to, or that holds the socket (`HELD`).
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, FromBytes, IntoBytes, KnownLayout, Immutable)]
+#[repr(C)]
+pub struct Actor {
+    /// Process start, `task_struct.start_boottime` of the group leader, nanoseconds; 0: not read.
+    pub start: u64,
+    /// cgroup v2 id; 0: not read.
+    pub cgroup_id: u64,
+    /// Name of the group leader, NUL-padded; all 0: not read.
+    pub comm: [u8; 16],
+    /// Process id (thread group).
+    pub tgid: u32,
+    /// Real uid.
+    pub uid: u32,
+    /// 1 for a kernel thread.
+    pub kthread: u32,
+    /// Always 0.
+    pub reserved: u32,
+}
+
+/// Bits of [`Stats::present`]: which members were read.
+pub mod present {
+    /// `sk_err`.
+    pub const ERR: u32 = 1 << 0;
+    /// `sk_shutdown`.
+    pub const SHUTDOWN: u32 = 1 << 1;
+    /// `sk_socket`.
+    pub const SOCKET: u32 = 1 << 2;
+    /// `sk_flags`.
+    pub const FLAGS: u32 = 1 << 3;
+    /// `sk_uid`.
+    pub const UID: u32 = 1 << 4;
+    /// `bytes_received`.
+    pub const BYTES_RECEIVED: u32 = 1 << 5;
+    /// `bytes_acked`.
+    pub const BYTES_ACKED: u32 = 1 << 6;
+    /// `bytes_sent` and `bytes_retrans`.
+    pub const BYTES_SENT: u32 = 1 << 7;
+    /// `segs_out`.
+    pub const SEGS_OUT: u32 = 1 << 8;
+    /// `data_segs_in`.
+    pub const DATA_SEGS_IN: u32 = 1 << 9;
+    /// `data_segs_out`.
+    pub const DATA_SEGS_OUT: u32 = 1 << 10;
+    /// `snd_una` and `write_seq`.
+    pub const SEND_QUEUE: u32 = 1 << 11;
+    /// `rcv_nxt` and `copied_seq`.
+    pub const RECEIVE_QUEUE: u32 = 1 << 12;
+    /// `srtt_us`.
+    pub const SRTT: u32 = 1 << 13;
+    /// `total_retrans`.
+    pub const RETRANS: u32 = 1 << 14;
+    /// `lsndtime`.
+    pub const LAST_SENT: u32 = 1 << 15;
+    /// `lrcvtime`.
+    pub const LAST_RECEIVED: u32 = 1 << 16;
+    /// `sk_cgrp_data`.
+    pub const CGROUP: u32 = 1 << 17;
+    /// `f_inode->i_ino`.
+    pub const INODE: u32 = 1 << 18;
+}
+
+/// The socket's counters at that moment; a member is meaningful only where [`present`] says so.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, FromBytes, IntoBytes, KnownLayout, Immutable)]
+#[repr(C)]
+pub struct Stats {
+    /// In-order payload, and 1 more once a FIN arrived.
+    pub bytes_received: u64,
+    /// Acknowledged payload, 1 more for an active SYN and 1 for a FIN.
+    pub bytes_acked: u64,
+    /// Payload handed to IP, retransmissions included.
+    pub bytes_sent: u64,
+    /// Retransmitted payload.
+    pub bytes_retrans: u64,
+    /// cgroup v2 id of the socket.
+    pub cgroup_id: u64,
+    /// Inode number of the socket's file.
+    pub inode: u64,
+    /// [`present`] bits.
+    pub present: u32,
+    /// Segments sent, SYN included.
+    pub segs_out: u32,
+    /// Segments with payload received.
+    pub data_segs_in: u32,
+    /// Segments with payload sent.
+    pub data_segs_out: u32,
+    /// `write_seq - snd_una`: written and not yet acknowledged, SYN and FIN included.
+    pub unacked: u32,
+    /// `rcv_nxt - copied_seq`: received and not yet read, FIN included.
+    pub unread: u32,
+    /// Smoothed round-trip time, 1/8 microseconds.
+    pub srtt: u32,
+    /// Segments retransmitted.
+    pub total_retrans: u32,
+    /// `lsndtime`, jiffies, low 32 bits.
+    pub last_sent: u32,
+    /// `lrcvtime`, jiffies, low 32 bits.
+    pub last_received: u32,
+    /// Now, jiffies, low 32 bits.
+    pub jiffies: u32,
+    /// `sk_err`.
+    pub err: u32,
+    /// Low 32 bits of `sk_flags` (`enum sock_flags`).
+    pub flags: u32,
+    /// Owner's uid at `socket()` or `accept()`.
+    pub uid: u32,
+    /// `RCV_SHUTDOWN` 1, `SEND_SHUTDOWN` 2.
+    pub shutdown: u32,
+    /// 1 where a `struct socket` is attached: accepted or connecting, and not yet closed.
+    pub has_socket: u32,
+}
+
+/// A record that also says who acted.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, FromBytes, IntoBytes, KnownLayout, Immutable)]
+#[repr(C)]
+pub struct Acted {
+    /// When, which, what.
+    pub base: Base,
+    /// Who.
+    pub actor: Actor,
+}
+
+/// A record with everything.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, FromBytes, IntoBytes, KnownLayout, Immutable)]
+#[repr(C)]
+pub struct Full {
+    /// When, which, what.
+    pub base: Base,
+    /// Who.
+    pub actor: Actor,
+    /// The socket's counters.
+    pub stats: Stats,
+}
+
+const _: () = {
+    assert!(size_of::<Base>() == 64);
+    assert!(size_of::<Acted>() == 64 + 48);
+    assert!(size_of::<Full>() == 64 + 48 + 112);
+};

@@ -1,0 +1,27 @@
+//! Names of the read-only globals, other than field offsets, that the agent sets at load, and the
+//! keys of the filter maps.
+//!
+//! Each is constant to the verifier, so a feature that is off costs nothing per event.
+
+/// `u32`, 1 where the `PORTS` bitmap decides (either end of the socket).
+pub const FILTER_PORTS: &str = "FILTER_PORTS";
+/// `u32`, 1 where a wanted port may be an ephemeral one, so that a connect whose local port is not
+/// chosen yet has to pass.
+pub const FILTER_PORTS_EPHEMERAL: &str = "FILTER_PORTS_EPHEMERAL";
+/// `u32`, 1 where the `NETS_V4` and `NETS_V6` tries decide (either end of the socket).
+pub const FILTER_NETS: &str = "FILTER_NETS";
+/// `u32`, 1 where the `PIDS` set decides (the owner of the socket).
+pub const FILTER_PIDS: &str = "FILTER_PIDS";
+/// `u32`, 1 where `bpf_probe_read_kernel` may be used (not under lockdown=confidentiality).
+pub const CAN_PROBE_READ: &str = "CAN_PROBE_READ";
+/// `u32`, 1 where `tcp_send_reset` carries `enum sk_rst_reason` (three arguments).
+pub const SEND_RESET_HAS_REASON: &str = "SEND_RESET_HAS_REASON";
+/// `u32`, 1 where `bpf_get_current_task_btf` exists (5.11 and later).
+pub const HAS_CURRENT_TASK_BTF: &str = "HAS_CURRENT_TASK_BTF";
+/// `u32`, 1 where `inet_csk_accept` takes `struct proto_accept_arg` (two arguments, 6.10 and later).
+pub const ACCEPT_HAS_ARG_STRUCT: &str = "ACCEPT_HAS_ARG_STRUCT";
+/// `u32`, bytes waiting in the ring beyond which the agent is woken at once.
+pub const WAKE_AT: &str = "WAKE_AT";
+
+/// Words of the port bitmap: bit `port % 64` of word `port / 64`.
+pub const PORT_WORDS: u32 = 65536 / 64;
