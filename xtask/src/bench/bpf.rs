@@ -1,11 +1,9 @@
-//! What the kernel says about BPF programs, and what it has to be asked for first.
+//! What the kernel says about BPF programs, and how it is asked to time them.
 
 use std::{
     fs, io,
     os::fd::{FromRawFd as _, OwnedFd, RawFd},
-    path::Path,
     process::Child,
-    ptr,
     time::Duration,
 };
 
@@ -86,47 +84,4 @@ fn field<'a>(text: &'a str, name: &str) -> Option<&'a str> {
     text.lines()
         .find_map(|line| line.strip_prefix(name))
         .map(str::trim)
-}
-
-/// tracefs, which the peers find their hooks in, mounted for this process and its children only.
-///
-/// Must run before any thread is started: a mount namespace is taken by thread.
-pub(super) fn mount_tracefs() -> Result<()> {
-    if Path::new("/sys/kernel/tracing/events").exists() {
-        return Ok(());
-    }
-    // SAFETY: a plain number; it changes only what this thread and its children see as mounted.
-    if unsafe { libc::unshare(libc::CLONE_NEWNS) } != 0 {
-        return Err(io::Error::last_os_error()).context("cannot make a mount namespace");
-    }
-    let private = libc::MS_REC | libc::MS_PRIVATE;
-    // SAFETY: the strings are constants that end in 0; a null source, type and data are allowed.
-    let result = unsafe {
-        libc::mount(
-            ptr::null(),
-            c"/".as_ptr(),
-            ptr::null(),
-            private,
-            ptr::null(),
-        )
-    };
-    if result != 0 {
-        return Err(io::Error::last_os_error()).context("cannot make the mounts private");
-    }
-    // SAFETY: the strings are constants that end in 0; null data is allowed.
-    let result = unsafe {
-        libc::mount(
-            c"tracefs".as_ptr(),
-            c"/sys/kernel/tracing".as_ptr(),
-            c"tracefs".as_ptr(),
-            0,
-            ptr::null(),
-        )
-    };
-    if result != 0 {
-        // Only the peers need it: whichever does will say so and be skipped.
-        let error = io::Error::last_os_error();
-        super::say(&format!("cannot mount tracefs: {error}"));
-    }
-    Ok(())
 }

@@ -4,6 +4,7 @@
 //! is open, tracefs is mounted in a mount namespace of its own, every child ends with it.
 
 mod bpf;
+mod isolate;
 mod output;
 mod report;
 mod rounds;
@@ -76,7 +77,7 @@ pub fn run(workspace: &Workspace, options: &Options) -> Result<()> {
     let plan = Plan::new(options);
     let binary = build::tracer(workspace, Profile::Release)?;
     workspace::become_root()?;
-    bpf::mount_tracefs()?;
+    isolate::enter()?;
     let directory = Directory::make(workspace.target.join("bench"))?;
     let directory = directory.0.as_path();
 
