@@ -8,7 +8,7 @@ use std::io::{self, BufRead as _, BufReader, Read};
 use std::os::unix::process::CommandExt as _;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, ExitStatus, Stdio};
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::atomic::{AtomicU8, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::thread::{self, JoinHandle};
 use std::time::{Duration, Instant, SystemTime};
@@ -51,6 +51,13 @@ pub fn binary() -> Result<PathBuf> {
     })
 }
 
+/// Somebody reads its output.
+const READ: u8 = 0;
+/// Nobody reads it for now.
+const UNREAD: u8 = 1;
+/// The reading end of the pipe is closed.
+const CLOSED: u8 = 2;
+
 /// A line of output and when it came.
 #[derive(Clone, Debug)]
 pub struct Arrival {
@@ -64,7 +71,7 @@ pub struct Tracer {
     child: Child,
     lines: Arc<Mutex<Vec<Arrival>>>,
     said: Arc<Mutex<Vec<String>>>,
-    paused: Arc<AtomicBool>,
+    reading: Arc<AtomicU8>,
     readers: Vec<JoinHandle<()>>,
 }
 
@@ -121,16 +128,15 @@ fn die_with_parent() -> io::Result<()> {
 impl Tracer {
     /// Starts the tracer and waits until it traces.
     pub fn start(args: &[&str]) -> Result<Self> {
-        Self::spawn(command(&binary()?, args), false)
+        Self::spawn(command(&binary()?, args), READ)
     }
 
     /// The same, and nobody reads its output until [`Tracer::resume`].
     pub fn start_unread(args: &[&str]) -> Result<Self> {
-        Self::spawn(command(&binary()?, args), true)
+        Self::spawn(command(&binary()?, args), UNREAD)
     }
 
-    /// Starts `command` and waits until it traces.
-    pub fn spawn(mut command: Command, paused: bool) -> Result<Self> {
+    fn spawn(mut command: Command, reading: u8) -> Result<Self> {
         let mut child = command
             .stdout(Stdio::piped())
             .stderr(Stdio::piped())
@@ -140,13 +146,16 @@ impl Tracer {
         let stderr = child.stderr.take().context("its standard error")?;
         let lines = Arc::new(Mutex::new(Vec::new()));
         let said = Arc::new(Mutex::new(Vec::new()));
-        let paused = Arc::new(AtomicBool::new(paused));
+        let reading = Arc::new(AtomicU8::new(reading));
         let readers = vec![
             thread::spawn({
-                let (lines, paused) = (Arc::clone(&lines), Arc::clone(&paused));
+                let (lines, reading) = (Arc::clone(&lines), Arc::clone(&reading));
                 move || {
-                    while paused.load(Ordering::Relaxed) {
+                    while reading.load(Ordering::Relaxed) == UNREAD {
                         thread::sleep(Duration::from_millis(5));
+                    }
+                    if reading.load(Ordering::Relaxed) == CLOSED {
+                        return drop(stdout);
                     }
                     read(stdout, |text| {
                         let arrival = Arrival {
@@ -166,7 +175,7 @@ impl Tracer {
             child,
             lines,
             said,
-            paused,
+            reading,
             readers,
         };
         tracer.wait_until_ready()?;
@@ -205,9 +214,14 @@ impl Tracer {
         self.child.id()
     }
 
-    /// Starts reading its output.
+    /// Starts reading the output of one that was started unread.
     pub fn resume(&self) {
-        self.paused.store(false, Ordering::Relaxed);
+        self.reading.store(READ, Ordering::Relaxed);
+    }
+
+    /// Closes the reading end of the output of one that was started unread.
+    pub fn hang_up(&self) {
+        self.reading.store(CLOSED, Ordering::Relaxed);
     }
 
     /// What it has printed by now, in order of time.
@@ -254,7 +268,9 @@ impl Tracer {
             );
             thread::sleep(Duration::from_millis(2));
         };
-        self.resume();
+        if self.reading.load(Ordering::Relaxed) == UNREAD {
+            self.resume();
+        }
         self.join();
         let lines = std::mem::take(&mut *locked(&self.lines));
         let said = std::mem::take(&mut *locked(&self.said));

@@ -95,7 +95,7 @@ pub fn within<'a>(sorted: &'a [Line], played: &Played) -> &'a [Line] {
 }
 
 /// Everything that is wrong with what was printed about one play; nothing is the aim.
-pub fn check(scenario: &Scenario, played: &Played, lines: &[Line], host: &Host) -> Vec<Complaint> {
+pub fn check(scenario: &Scenario, played: &Played, lines: &[Line], host: Host) -> Vec<Complaint> {
     let found = find(scenario, played, lines);
     let mut complaints = Vec::new();
     for (expect, records) in scenario.records.iter().zip(&found.records) {
@@ -221,7 +221,7 @@ fn end_name(end: Who) -> &'static str {
 struct Checker<'a> {
     at: String,
     played: &'a Played,
-    host: &'a Host,
+    host: Host,
     complaints: &'a mut Vec<Complaint>,
 }
 

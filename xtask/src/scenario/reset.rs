@@ -449,9 +449,9 @@ fn pooled_new_request(ctx: &Ctx, idle: bool) -> Result<Played> {
     let mut pair = Pair::open(ctx, Family::V4)?;
     pair.exchange()?;
     if idle {
-        wait_idle()
+        wait_idle();
     } else {
-        next_tick()
+        next_tick();
     }
     pair.request()?;
     pair.server.abort(pair.s)?;
