@@ -8,7 +8,7 @@ use super::expect::{Owner, Stray, client, received, sent, server};
 use super::net::Sock;
 use super::process::Actor;
 use super::{
-    BEFORE_PAYLOAD, Ctx, Expect, Family, Link, Pair, Played, RQ, RS, Scenario, SocketAddr,
+    BEFORE_PAYLOAD, Ctx, Expect, Family, Link, Pair, Played, RQ, RS, Scenario, SocketAddr, alone,
 };
 
 const REFUSED: Expect = client("refused")
@@ -267,12 +267,11 @@ fn reuse(
 }
 
 fn no_local_port(ctx: &Ctx) -> Result<Played> {
-    let (mut client, mut server) = (ctx.actor("ut-client")?, ctx.actor("ut-server")?);
-    client.leave_netns()?;
-    client.sysctl("ipv4/ip_local_port_range", "40000 40000")?;
-    server.join_netns(&client)?;
+    let (mut client, server) = alone(ctx)?;
+    client.sysctl("ipv4/ip_local_port_range", "40000 40001")?;
     let mut pair = Pair::between(client, server, ctx.address(Family::V4))?;
     pair.accept()?;
+    pair.client.connect(pair.to)?;
     let attempt = Link::attempt(&pair.client, pair.to)?;
     let sock = pair.client.socket(&pair.to, 0)?;
     pair.client

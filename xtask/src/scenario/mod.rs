@@ -263,6 +263,14 @@ impl Pair {
     }
 }
 
+/// A client and a server with a network namespace to themselves.
+fn alone(ctx: &Ctx) -> Result<(Actor, Actor)> {
+    let (mut client, mut server) = (ctx.actor("ut-client")?, ctx.actor("ut-server")?);
+    client.leave_netns()?;
+    server.join_netns(&client)?;
+    Ok((client, server))
+}
+
 /// Every scenario.
 pub fn all() -> impl Iterator<Item = &'static Scenario> + Clone {
     [

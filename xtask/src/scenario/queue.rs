@@ -9,7 +9,7 @@ use super::expect::{Owner, Stray, client, received, sent, server};
 use super::net::{Sock, State, poll};
 use super::{
     BEFORE_PAYLOAD, BEFORE_RESPONSE, Ctx, Expect, Family, Link, Pair, Played, REQUEST, RQ,
-    Scenario, Who,
+    Scenario, Who, alone,
 };
 
 const BY_CLIENT: Owner = Owner::Is(Who::Client);
@@ -157,11 +157,9 @@ fn listener_closed(ctx: &Ctx, asked: bool) -> Result<Played> {
 /// The queue has to fill between the SYN and the last ACK of one handshake: the client is made deaf
 /// to the SYN-ACK until it has, and its own SYN, sent again a second later, brings another.
 fn overflow_reset(ctx: &Ctx) -> Result<Played> {
-    let (mut client, mut server) = (ctx.actor("ut-client")?, ctx.actor("ut-server")?);
+    let (mut client, mut server) = alone(ctx)?;
     let mut filler = ctx.actor("ut-filler")?;
-    server.leave_netns()?;
     server.sysctl("ipv4/tcp_abort_on_overflow", "1")?;
-    client.join_netns(&server)?;
     filler.join_netns(&server)?;
     let to = ctx.address(Family::V4);
     let listener = server.listen(to, 16)?;

@@ -87,7 +87,7 @@ fn can_trace() -> Result<()> {
 
 fn trial(name: &str, test: fn() -> Result<()>) -> Trial {
     Trial::test(name, move || {
-        test().map_err(|error| Failed::from(format!("{error:?}")))
+        test().map_err(|error| Failed::from(format!("{error:#}")))
     })
 }
 

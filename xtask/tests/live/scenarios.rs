@@ -28,7 +28,7 @@ const SHOWN: usize = 5;
 /// One test for each.
 pub(crate) fn each() -> Vec<Trial> {
     let one = |scenario: &'static Scenario| {
-        let run = move || once(scenario).map_err(|error| Failed::from(format!("{error:?}")));
+        let run = move || once(scenario).map_err(|error| Failed::from(format!("{error:#}")));
         Trial::test(format!("scenario::{}", scenario.name), run)
     };
     scenario::all().map(one).collect()
