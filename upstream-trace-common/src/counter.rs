@@ -8,5 +8,7 @@ pub const SEEN: u32 = 0;
 pub const RING_FULL: u32 = 1;
 /// Events not written because kernel memory that identifies them could not be read.
 pub const READ_FAULT: u32 = 2;
+/// Sockets of a wanted process that could not be marked as such: the mark table was full.
+pub const UNMARKED: u32 = 3;
 /// How many counters there are.
-pub const COUNT: u32 = 3;
+pub const COUNT: u32 = 4;

@@ -38,13 +38,18 @@ pub mod kind {
 /// `Base::new` of a `RESET_SENT_*` record where the kernel gives no reason.
 pub const NO_REASON: u8 = u8::MAX;
 
+/// `Actor::uid` where it was not read: `(uid_t)-1` is no uid.
+pub const NO_UID: u32 = u32::MAX;
+
 /// `Base::family` of an IPv4 (or v4-mapped) record: addresses are in the first four bytes.
 pub const IPV4: u8 = 4;
 /// `Base::family` of an IPv6 record.
 pub const IPV6: u8 = 6;
 
 /// What every record has: when, which socket, what.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, FromBytes, IntoBytes, KnownLayout, Immutable)]
+#[derive(
+    Clone, Copy, Debug, Default, PartialEq, Eq, FromBytes, IntoBytes, KnownLayout, Immutable,
+)]
 #[repr(C)]
 pub struct Base {
     /// `CLOCK_MONOTONIC`, nanoseconds.
@@ -55,7 +60,8 @@ pub struct Base {
     pub kind: u8,
     /// [`IPV4`] or [`IPV6`].
     pub family: u8,
-    /// State before (`STATE`) or at the event.
+    /// State before (`STATE`) or at the event; for `RESET_SENT_NO_SOCKET` the flags byte of the TCP
+    /// header that provoked it.
     pub old: u8,
     /// State after (`STATE`); `enum sk_rst_reason` (`RESET_SENT_*`, or [`NO_REASON`]).
     pub new: u8,
@@ -67,25 +73,27 @@ pub struct Base {
     pub netns: u32,
     /// Process id (thread group) of the current task: meaningful only in process context.
     pub tgid: u32,
-    /// Local address, network order.
-    pub local: [u8; 16],
-    /// Remote address, network order.
-    pub remote: [u8; 16],
+    /// Local address, network order; see [`bytes`].
+    pub local: [u64; 2],
+    /// Remote address, network order; see [`bytes`].
+    pub remote: [u64; 2],
 }
 
 /// The process that the current task belongs to, or that holds the socket (`HELD`).
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, FromBytes, IntoBytes, KnownLayout, Immutable)]
+#[derive(
+    Clone, Copy, Debug, Default, PartialEq, Eq, FromBytes, IntoBytes, KnownLayout, Immutable,
+)]
 #[repr(C)]
 pub struct Actor {
     /// Process start, `task_struct.start_boottime` of the group leader, nanoseconds; 0: not read.
     pub start: u64,
     /// cgroup v2 id; 0: not read.
     pub cgroup_id: u64,
-    /// Name of the group leader, NUL-padded; all 0: not read.
-    pub comm: [u8; 16],
+    /// Name of the group leader, NUL-padded, see [`bytes`]; all 0: not read.
+    pub comm: [u64; 2],
     /// Process id (thread group).
     pub tgid: u32,
-    /// Real uid.
+    /// Real uid; [`NO_UID`]: not read.
     pub uid: u32,
     /// 1 for a kernel thread.
     pub kthread: u32,
@@ -136,7 +144,9 @@ pub mod present {
 }
 
 /// The socket's counters at that moment; a member is meaningful only where [`present`] says so.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, FromBytes, IntoBytes, KnownLayout, Immutable)]
+#[derive(
+    Clone, Copy, Debug, Default, PartialEq, Eq, FromBytes, IntoBytes, KnownLayout, Immutable,
+)]
 #[repr(C)]
 pub struct Stats {
     /// In-order payload, and 1 more once a FIN arrived.
@@ -186,7 +196,9 @@ pub struct Stats {
 }
 
 /// A record that also says who acted.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, FromBytes, IntoBytes, KnownLayout, Immutable)]
+#[derive(
+    Clone, Copy, Debug, Default, PartialEq, Eq, FromBytes, IntoBytes, KnownLayout, Immutable,
+)]
 #[repr(C)]
 pub struct Acted {
     /// When, which, what.
@@ -196,7 +208,9 @@ pub struct Acted {
 }
 
 /// A record with everything.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, FromBytes, IntoBytes, KnownLayout, Immutable)]
+#[derive(
+    Clone, Copy, Debug, Default, PartialEq, Eq, FromBytes, IntoBytes, KnownLayout, Immutable,
+)]
 #[repr(C)]
 pub struct Full {
     /// When, which, what.
@@ -205,6 +219,15 @@ pub struct Full {
     pub actor: Actor,
     /// The socket's counters.
     pub stats: Stats,
+}
+
+/// The bytes of an address or a name, which the kernel side copies as two words.
+pub const fn bytes(words: [u64; 2]) -> [u8; 16] {
+    let [a, b] = [words[0].to_ne_bytes(), words[1].to_ne_bytes()];
+    [
+        a[0], a[1], a[2], a[3], a[4], a[5], a[6], a[7], b[0], b[1], b[2], b[3], b[4], b[5], b[6],
+        b[7],
+    ]
 }
 
 const _: () = {

@@ -39,7 +39,7 @@ macro_rules! kernel_fields {
             SK_PROTOCOL: 2 = "sock", "sk_protocol", None;
             SK_ERR: 4 = "sock", "sk_err", Some("errno");
             SK_SHUTDOWN: 1 = "sock", "sk_shutdown", Some("how a connect was given up");
-            SK_FLAGS: 8 = "sock", "sk_flags", Some("whether a FIN was received");
+            SK_FLAGS: 8 = "sock", "__sk_common.skc_flags", Some("whether a FIN was received");
             SK_SOCKET: 8 = "sock", "sk_socket", Some("whether a connection was accepted");
             SK_CGROUP: 8 = "sock", "sk_cgrp_data.cgroup", Some("cgroup id of a socket");
             SK_UID: 4 = "sock", "sk_uid", Some("uid of a socket");
@@ -74,6 +74,8 @@ macro_rules! kernel_fields {
             TASK_COMM: 16 = "task_struct", "comm", Some("name of a process that is gone at once");
             TASK_START: 8 = "task_struct", "start_boottime", Some("telling a reused pid from the old one");
             TASK_FLAGS: 4 = "task_struct", "flags", Some("telling kernel threads from processes");
+            SKB_DEV: 8 = "sk_buff", "dev", Some("network namespace of resets that belong to no socket");
+            DEV_NET: 8 = "net_device", "nd_net.net", Some("network namespace of resets that belong to no socket");
             SKB_HEAD: 8 = "sk_buff", "head", Some("addresses of resets that belong to no socket");
             SKB_NETWORK: 2 = "sk_buff", "network_header", Some("addresses of resets that belong to no socket");
             SKB_TRANSPORT: 2 = "sk_buff", "transport_header", Some("addresses of resets that belong to no socket");

@@ -1,1 +1,38 @@
-fn main(){}
+//! Parse, run, exit code.
+
+use std::process::ExitCode;
+
+use clap::Parser as _;
+use upstream_trace::{app, cli, exit, output};
+
+fn main() -> ExitCode {
+    let cli = match cli::Cli::try_parse() {
+        Ok(cli) => cli,
+        Err(error) => return usage(&error),
+    };
+    let done = match cli.command {
+        Some(cli::Command::Schema) => output::schema::print(),
+        None => app::run(cli.trace.settle()),
+    };
+    match done {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(failure) => {
+            app::say(&failure);
+            ExitCode::from(failure.code as u8)
+        }
+    }
+}
+
+/// One line for a wrong command line; help and version as clap prints them.
+fn usage(error: &clap::Error) -> ExitCode {
+    if !error.use_stderr() {
+        // Printing help to a closed pipe is no failure.
+        let _ = error.print();
+        return ExitCode::SUCCESS;
+    }
+    let text = error.to_string();
+    let first = text.lines().next().unwrap_or_default();
+    let message = first.trim_start_matches("error: ");
+    app::say(&format!("{message}; see --help"));
+    ExitCode::from(exit::Code::Usage as u8)
+}

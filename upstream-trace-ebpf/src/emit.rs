@@ -1,0 +1,127 @@
+//! The only writer of the ring: reserve, fill, submit; whatever fails is counted.
+//!
+//! A wake-up for each record would cost more than everything else together (an irq_work and a
+//! context switch), so the agent looks by itself every few milliseconds and is woken only when the
+//! ring fills up.
+
+use core::arch::asm;
+
+use aya_ebpf::{
+    bindings::{BPF_RB_AVAIL_DATA, BPF_RB_FORCE_WAKEUP, BPF_RB_NO_WAKEUP},
+    helpers::bpf_ktime_get_ns,
+};
+use upstream_trace_common::{
+    counter,
+    event::{Acted, Actor, Base, Full},
+};
+
+use crate::{
+    kernel::{
+        mem::Memory,
+        sock::{TcpSock, Tuple},
+        task,
+    },
+    maps::{self, set},
+};
+
+/// The part of an event that differs from hook to hook.
+#[derive(Clone, Copy)]
+pub struct What {
+    /// `event::kind`.
+    pub kind: u8,
+    /// `Base::old`.
+    pub old: u8,
+    /// `Base::new`.
+    pub new: u8,
+}
+
+/// One more of `counter`.
+#[inline(always)]
+pub fn count(counter: u32) {
+    if let Some(value) = maps::COUNTERS.get_ptr_mut(counter) {
+        // Atomic even though it is per CPU: a softirq may run another hook between load and store.
+        // BPF_XADD by hand, because the target's `AtomicU64` has no read-modify-write.
+        // SAFETY: the map's value is an aligned u64 that lives as long as the map.
+        unsafe { asm!("lock *(u64 *)({} + 0) += {}", in(reg) value, in(reg) 1_u64) };
+    }
+}
+
+/// An event whose identity could not be read.
+#[inline(always)]
+pub fn unreadable() {
+    count(counter::SEEN);
+    count(counter::READ_FAULT);
+}
+
+/// Writes when, which and what.
+#[inline(always)]
+pub fn base(what: What, sk: *const u8, tuple: &Tuple) {
+    write(0, |record: &mut Base| fill(record, what, sk, tuple));
+}
+
+/// Writes the same and the process that the current task belongs to.
+#[inline(always)]
+pub fn acted(what: What, sk: *const u8, tuple: &Tuple) {
+    acted_by(what, sk, tuple, |actor| task::current(actor));
+}
+
+/// Writes the same and a process found otherwise.
+#[inline(always)]
+pub fn acted_by(what: What, sk: *const u8, tuple: &Tuple, actor: impl FnOnce(&mut Actor)) {
+    write(0, |record: &mut Acted| {
+        fill(&mut record.base, what, sk, tuple);
+        actor(&mut record.actor);
+    });
+}
+
+/// Writes everything about `sock`.
+#[inline(always)]
+pub fn full<M: Memory>(
+    what: What,
+    sock: TcpSock<M>,
+    tuple: &Tuple,
+    actor: impl FnOnce(&mut Actor),
+) {
+    // Once or twice a connection: the place to ask how full the ring is.
+    let waiting = maps::EVENTS.query(u64::from(BPF_RB_AVAIL_DATA));
+    let wake = waiting >= u64::from(set::WAKE_AT());
+    write(u64::from(wake), |record: &mut Full| {
+        fill(&mut record.base, what, sock.sk.address(), tuple);
+        actor(&mut record.actor);
+        sock.stats(&mut record.stats);
+    });
+}
+
+#[inline(always)]
+fn fill(base: &mut Base, what: What, sk: *const u8, tuple: &Tuple) {
+    // SAFETY: the helper takes no argument.
+    base.ktime = unsafe { bpf_ktime_get_ns() };
+    base.sk = sk as u64;
+    base.kind = what.kind;
+    base.family = tuple.family;
+    base.old = what.old;
+    base.new = what.new;
+    base.local_port = tuple.local_port;
+    base.remote_port = tuple.remote_port;
+    base.netns = tuple.netns;
+    base.tgid = task::current_tgid();
+    base.local = tuple.local;
+    base.remote = tuple.remote;
+}
+
+#[inline(always)]
+fn write<T: 'static>(wake: u64, fill: impl FnOnce(&mut T)) {
+    count(counter::SEEN);
+    let Some(mut entry) = maps::EVENTS.reserve::<T>(0) else {
+        count(counter::RING_FULL);
+        return;
+    };
+    // SAFETY: the ring's memory is initialised (it holds bytes of older records or zeros) and every
+    // record type is plain integers, for which any bytes are valid; `fill` sets all of them.
+    fill(unsafe { entry.assume_init_mut() });
+    entry.submit(u64::from(if wake == 0 {
+        BPF_RB_NO_WAKEUP
+    } else {
+        BPF_RB_FORCE_WAKEUP
+    }));
+}

@@ -1,0 +1,114 @@
+//! What passes: ports, networks and owners, decided before anything is written.
+//!
+//! Each filter that is off is dead code to the verifier. Must not know: records, the ring.
+
+use aya_ebpf::maps::lpm_trie::Key;
+use upstream_trace_common::{counter, event};
+
+use crate::{
+    emit,
+    kernel::{sock::Tuple, task},
+    maps::{self, set},
+};
+
+/// Whether either end is a wanted port in a wanted network.
+#[inline(always)]
+pub fn wants(tuple: &Tuple) -> bool {
+    (set::FILTER_PORTS() == 0 || port(tuple.local_port) || port(tuple.remote_port))
+        && (set::FILTER_NETS() == 0
+            || network(tuple.family, tuple.local)
+            || network(tuple.family, tuple.remote))
+}
+
+/// As [`wants`] for a connect whose local port may not be chosen yet: then it passes where that port
+/// could turn out to be a wanted one, and the agent decides.
+#[inline(always)]
+pub fn wants_connecting(tuple: &Tuple) -> bool {
+    let undecided = tuple.local_port == 0 && set::FILTER_PORTS_EPHEMERAL() != 0;
+    undecided || wants(tuple)
+}
+
+#[inline(always)]
+fn port(port: u16) -> bool {
+    let word = maps::PORTS.get(u32::from(port) / 64).copied().unwrap_or(0);
+    word >> (port % 64) & 1 != 0
+}
+
+#[inline(always)]
+fn network(family: u8, address: [u64; 2]) -> bool {
+    let bytes = event::bytes(address);
+    if family == event::IPV4 {
+        let [a, b, c, d, ..] = bytes;
+        maps::NETS_V4.get(Key::new(32, [a, b, c, d])).is_some()
+    } else {
+        maps::NETS_V6.get(Key::new(128, bytes)).is_some()
+    }
+}
+
+/// Whether this socket belongs to a wanted process, or nobody asked.
+#[inline(always)]
+pub fn owned(sk: *const u8) -> bool {
+    set::FILTER_PIDS() == 0 || maps::OWNED.get_ptr(sk as u64).is_some()
+}
+
+/// As [`owned`] in the owner's own context (connect, accept, listen): marks the socket for the events
+/// to come.
+#[inline(always)]
+pub fn own_as_current(sk: *const u8) -> bool {
+    own_as(sk, task::current_tgid())
+}
+
+/// As [`own_as_current`] for a process found otherwise.
+#[inline(always)]
+pub fn own_as(sk: *const u8, tgid: u32) -> bool {
+    if set::FILTER_PIDS() == 0 {
+        return true;
+    }
+    if maps::PIDS.get_ptr(tgid).is_some() {
+        mark(sk);
+        return true;
+    }
+    owned(sk)
+}
+
+/// A socket just born by a handshake: it belongs to whoever listens on its port.
+#[inline(always)]
+pub fn own_as_child(sk: *const u8, tuple: &Tuple) -> bool {
+    if set::FILTER_PIDS() == 0 {
+        return true;
+    }
+    if maps::OWNED_PORTS.get_ptr(listener_key(tuple)).is_some() {
+        mark(sk);
+        return true;
+    }
+    false
+}
+
+/// Remembers that a wanted process listens here.
+#[inline(always)]
+pub fn own_listener(tuple: &Tuple) {
+    if set::FILTER_PIDS() != 0 && maps::OWNED_PORTS.insert(listener_key(tuple), 1, 0).is_err() {
+        emit::count(counter::UNMARKED);
+    }
+}
+
+/// The socket is gone; its address may be used again at once.
+#[inline(always)]
+pub fn disown(sk: *const u8) {
+    if set::FILTER_PIDS() != 0 {
+        // Not marked is the common case and no error.
+        let _ = maps::OWNED.remove(sk as u64);
+    }
+}
+
+#[inline(always)]
+fn mark(sk: *const u8) {
+    if maps::OWNED.insert(sk as u64, 1, 0).is_err() {
+        emit::count(counter::UNMARKED);
+    }
+}
+
+#[inline(always)]
+fn listener_key(tuple: &Tuple) -> u64 {
+    u64::from(tuple.netns) << 16 | u64::from(tuple.local_port)
+}

@@ -1,0 +1,118 @@
+//! The only place that reads kernel memory: an offset from BTF, a pointer, a value or nothing.
+//!
+//! Two ways to read: [`Direct`] through a pointer whose type the verifier knows (cheap, fault-safe,
+//! allowed under lockdown=confidentiality) and [`Copied`] through `bpf_probe_read_kernel` for
+//! pointers that are only numbers (kprobe arguments, packet headers).
+
+use core::marker::PhantomData;
+
+use aya_ebpf::helpers::bpf_probe_read_kernel;
+use upstream_trace_common::field::ABSENT;
+
+use crate::maps::set;
+
+macro_rules! globals {
+    ($($global:ident: $size:literal = $of:literal, $path:literal, $loss:expr;)*) => {
+        $(
+            #[doc = concat!("Offset of `", $of, ".", $path, "`.")]
+            #[unsafe(no_mangle)]
+            pub static $global: u32 = ABSENT;
+        )*
+    };
+}
+upstream_trace_common::kernel_fields!(globals);
+
+/// The byte offset of a field in the running kernel.
+#[inline(always)]
+fn offset(global: &'static u32) -> Option<usize> {
+    // SAFETY: a reference is valid for reads; volatile because the agent replaces the value at load,
+    // which the compiler cannot see.
+    let offset = unsafe { core::ptr::read_volatile(global) };
+    (offset != ABSENT).then_some(offset as usize)
+}
+
+/// A way to read kernel memory.
+pub trait Memory: Copy {
+    /// The value at `address`, or nothing where it cannot be read.
+    fn read<T: Copy>(address: *const T) -> Option<T>;
+}
+
+/// Through a pointer that the verifier knows the type of.
+#[derive(Clone, Copy)]
+pub struct Direct;
+
+impl Memory for Direct {
+    #[inline(always)]
+    fn read<T: Copy>(address: *const T) -> Option<T> {
+        // SAFETY: the verifier accepts this load only within the pointer's BTF type, and the kernel
+        // handles a fault. Volatile keeps it a single load of this size at this offset.
+        Some(unsafe { core::ptr::read_volatile(address) })
+    }
+}
+
+/// Through `bpf_probe_read_kernel`.
+#[derive(Clone, Copy)]
+pub struct Copied;
+
+impl Memory for Copied {
+    #[inline(always)]
+    fn read<T: Copy>(address: *const T) -> Option<T> {
+        if set::CAN_PROBE_READ() == 0 {
+            return None;
+        }
+        // SAFETY: the helper checks the address itself and fails on a bad one; `T` is plain data.
+        unsafe { bpf_probe_read_kernel(address) }.ok()
+    }
+}
+
+/// A pointer to a kernel struct, and how it may be read.
+pub struct Struct<M> {
+    address: *const u8,
+    memory: PhantomData<M>,
+}
+
+impl<M> Clone for Struct<M> {
+    #[inline(always)]
+    fn clone(&self) -> Self {
+        *self
+    }
+}
+
+impl<M> Copy for Struct<M> {}
+
+impl<M: Memory> Struct<M> {
+    /// A struct at `address`, unless that is NULL.
+    #[inline(always)]
+    pub fn new(address: *const u8) -> Option<Self> {
+        (!address.is_null()).then_some(Self {
+            address,
+            memory: PhantomData,
+        })
+    }
+
+    /// The address, an identity.
+    #[inline(always)]
+    pub fn address(self) -> *const u8 {
+        self.address
+    }
+
+    /// A scalar member; the caller names its type, the agent has checked its size.
+    #[inline(always)]
+    pub fn get<T: Copy>(self, field: &'static u32) -> Option<T> {
+        self.get_at(field, 0)
+    }
+
+    /// A scalar `skip` bytes into a member that is an array.
+    #[inline(always)]
+    pub fn get_at<T: Copy>(self, field: &'static u32, skip: usize) -> Option<T> {
+        let offset = offset(field)?;
+        // No bounds are known here: the verifier (Direct) or the helper (Copied) checks them.
+        M::read(self.address.wrapping_add(offset + skip).cast())
+    }
+
+    /// A pointer member that is not NULL.
+    #[inline(always)]
+    pub fn follow(self, field: &'static u32) -> Option<Self> {
+        Self::new(self.get(field)?)
+    }
+}

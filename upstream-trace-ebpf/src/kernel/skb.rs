@@ -1,0 +1,60 @@
+//! `struct sk_buff`: the addresses of the packet that provoked a reset.
+
+use upstream_trace_common::event;
+
+use super::{
+    mem::{self, Copied, Direct, Memory, Struct},
+    sock::Tuple,
+};
+
+/// Flags byte of the packet's TCP header; 0 where it cannot be read.
+#[inline(always)]
+pub fn tcp_flags(skb: Struct<Direct>) -> u8 {
+    let flags = || {
+        let head: *const u8 = skb.get(&mem::SKB_HEAD)?;
+        let transport = usize::from(skb.get::<u16>(&mem::SKB_TRANSPORT)?);
+        // Behind ports, sequence numbers and data offset of `struct tcphdr`.
+        Copied::read::<u8>(head.wrapping_add(transport + 13))
+    };
+    flags().unwrap_or(0)
+}
+
+/// Both ends as the replying stack sees them: local is the packet's destination. The header bytes lie
+/// behind an untyped pointer, so they are copied.
+#[inline(always)]
+pub fn reply_tuple(skb: Struct<Direct>) -> Option<Tuple> {
+    let head: *const u8 = skb.get(&mem::SKB_HEAD)?;
+    let network = usize::from(skb.get::<u16>(&mem::SKB_NETWORK)?);
+    let transport = usize::from(skb.get::<u16>(&mem::SKB_TRANSPORT)?);
+    let ip = head.wrapping_add(network);
+    let [source_port, destination_port] =
+        Copied::read::<[u16; 2]>(head.wrapping_add(transport).cast())?;
+    let netns = skb
+        .follow(&mem::SKB_DEV)
+        .and_then(|dev| dev.follow(&mem::DEV_NET))
+        .and_then(|net| net.get(&mem::NET_INUM))
+        .unwrap_or(0);
+    let version = Copied::read::<u8>(ip)? >> 4;
+    let (family, local, remote) = match version {
+        4 => {
+            // `saddr` is at 12 and `daddr` at 16 of `struct iphdr`.
+            let [source, destination] = Copied::read::<[u32; 2]>(ip.wrapping_add(12).cast())?;
+            let words = |address| [u64::from(address), 0];
+            (event::IPV4, words(destination), words(source))
+        }
+        6 => {
+            // `saddr` is at 8 and `daddr` at 24 of `struct ipv6hdr`.
+            let [source, destination] = Copied::read::<[[u64; 2]; 2]>(ip.wrapping_add(8).cast())?;
+            (event::IPV6, destination, source)
+        }
+        _ => return None,
+    };
+    Some(Tuple {
+        family,
+        local_port: u16::from_be(destination_port),
+        remote_port: u16::from_be(source_port),
+        netns,
+        local,
+        remote,
+    })
+}

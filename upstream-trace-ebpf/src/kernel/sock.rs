@@ -1,0 +1,236 @@
+//! `struct sock` and `struct tcp_sock`: which connection, in which state, with which counters.
+
+use aya_ebpf::helpers::generated::{bpf_jiffies64, bpf_skc_to_tcp_sock};
+use upstream_trace_common::event::{self, Stats, present};
+
+use super::mem::{self, Copied, Direct, Memory, Struct};
+
+/// `IPPROTO_TCP`. Compared as 16 bits: MPTCP is 262, which ends in the same byte.
+const IPPROTO_TCP: u16 = 6;
+/// `AF_INET`.
+const AF_INET: u16 = 2;
+/// `AF_INET6`.
+const AF_INET6: u16 = 10;
+
+/// `enum tcp_state`, `include/net/tcp_states.h`.
+pub mod state {
+    pub const ESTABLISHED: u8 = 1;
+    pub const SYN_SENT: u8 = 2;
+    pub const SYN_RECV: u8 = 3;
+    pub const FIN_WAIT1: u8 = 4;
+    pub const TIME_WAIT: u8 = 6;
+    pub const CLOSE: u8 = 7;
+    pub const LAST_ACK: u8 = 9;
+    pub const LISTEN: u8 = 10;
+    pub const NEW_SYN_RECV: u8 = 12;
+}
+
+/// Both ends of a connection, as this socket sees them, and its namespace.
+#[derive(Clone, Copy)]
+pub struct Tuple {
+    pub family: u8,
+    pub local_port: u16,
+    pub remote_port: u16,
+    pub netns: u32,
+    /// Network order, as two words.
+    pub local: [u64; 2],
+    /// Network order, as two words.
+    pub remote: [u64; 2],
+}
+
+/// A `struct sock`, of which only `struct sock_common` may be relied on.
+pub type Sock<M> = Struct<M>;
+
+/// A full TCP socket: `struct tcp_sock` is really behind it.
+#[derive(Clone, Copy)]
+pub struct TcpSock<M> {
+    /// As `struct sock`.
+    pub sk: Struct<M>,
+    /// As `struct tcp_sock`.
+    tp: Struct<M>,
+}
+
+impl TcpSock<Direct> {
+    /// The full TCP socket at `sk`; nothing for MPTCP's own sockets, for `TIME_WAIT` and for requests.
+    #[inline(always)]
+    pub fn direct(sk: Sock<Direct>) -> Option<Self> {
+        if sk.get::<u16>(&mem::SK_PROTOCOL)? != IPPROTO_TCP {
+            return None;
+        }
+        // SAFETY: the helper takes any `struct sock_common` and returns NULL where it is no TCP socket.
+        let tp = unsafe { bpf_skc_to_tcp_sock(sk.address().cast_mut().cast()) };
+        Some(Self {
+            sk,
+            tp: Struct::new(tp.cast())?,
+        })
+    }
+}
+
+impl TcpSock<Copied> {
+    /// The full TCP socket at `sk`. `struct tcp_sock` begins with `struct sock`.
+    #[inline(always)]
+    pub fn copied(sk: Sock<Copied>) -> Option<Self> {
+        (sk.get::<u16>(&mem::SK_PROTOCOL)? == IPPROTO_TCP).then_some(Self { sk, tp: sk })
+    }
+}
+
+impl<M: Memory> Struct<M> {
+    /// `sk_state`.
+    #[inline(always)]
+    pub fn state(self) -> Option<u8> {
+        self.get(&mem::SK_STATE)
+    }
+
+    /// Inode number of the network namespace; 0 where it cannot be read.
+    #[inline(always)]
+    pub fn netns(self) -> u32 {
+        self.follow(&mem::SK_NET)
+            .and_then(|net| net.get(&mem::NET_INUM))
+            .unwrap_or(0)
+    }
+
+    /// Both ends from `struct sock_common`. A v4-mapped IPv6 socket is IPv4: the kernel keeps the
+    /// IPv4 addresses beside the mapped ones. A native IPv6 socket's IPv4 addresses are junk.
+    #[inline(always)]
+    pub fn tuple(self, local_port: u16) -> Option<Tuple> {
+        let family: u16 = self.get(&mem::SK_FAMILY)?;
+        let remote_port = u16::from_be(self.get(&mem::SK_DPORT)?);
+        let netns = self.netns();
+        if family == AF_INET6 {
+            let remote: [u64; 2] = self.words(&mem::SK_V6_DADDR)?;
+            if !is_v4_mapped(remote) {
+                return Some(Tuple {
+                    family: event::IPV6,
+                    local_port,
+                    remote_port,
+                    netns,
+                    local: self.words(&mem::SK_V6_RCV_SADDR)?,
+                    remote,
+                });
+            }
+        } else if family != AF_INET {
+            return None;
+        }
+        Some(Tuple {
+            family: event::IPV4,
+            local_port,
+            remote_port,
+            netns,
+            local: [u64::from(self.get::<u32>(&mem::SK_RCV_SADDR)?), 0],
+            remote: [u64::from(self.get::<u32>(&mem::SK_DADDR)?), 0],
+        })
+    }
+
+    #[inline(always)]
+    fn words(self, field: &'static u32) -> Option<[u64; 2]> {
+        Some([self.get_at(field, 0)?, self.get_at(field, 8)?])
+    }
+}
+
+/// `::ffff:0:0/96`, the words being in network order on a machine of either byte order.
+#[inline(always)]
+fn is_v4_mapped(address: [u64; 2]) -> bool {
+    address[0] == 0 && u64::from_be(address[1]) >> 32 == 0xffff
+}
+
+impl<M: Memory> TcpSock<M> {
+    /// Both ends. `inet_sport`, because `skc_num` is 0 once the port was given back.
+    #[inline(always)]
+    pub fn tuple(self) -> Option<Tuple> {
+        let local_port = u16::from_be(self.tp.get(&mem::INET_SPORT)?);
+        self.sk.tuple(local_port)
+    }
+
+    /// Fills `stats` with everything that can be read.
+    #[inline(always)]
+    pub fn stats(self, stats: &mut Stats) {
+        stats.present = 0;
+        macro_rules! put {
+            ($bit:ident, $member:ident, $value:expr) => {{
+                let value = $value;
+                if value.is_some() {
+                    stats.present |= present::$bit;
+                }
+                stats.$member = value.unwrap_or(0);
+            }};
+        }
+        let (sk, tp) = (self.sk, self.tp);
+        put!(
+            BYTES_RECEIVED,
+            bytes_received,
+            tp.get(&mem::TP_BYTES_RECEIVED)
+        );
+        put!(BYTES_ACKED, bytes_acked, tp.get(&mem::TP_BYTES_ACKED));
+        put!(BYTES_SENT, bytes_retrans, tp.get(&mem::TP_BYTES_RETRANS));
+        put!(BYTES_SENT, bytes_sent, tp.get(&mem::TP_BYTES_SENT));
+        put!(SEGS_OUT, segs_out, tp.get(&mem::TP_SEGS_OUT));
+        put!(DATA_SEGS_IN, data_segs_in, tp.get(&mem::TP_DATA_SEGS_IN));
+        put!(DATA_SEGS_OUT, data_segs_out, tp.get(&mem::TP_DATA_SEGS_OUT));
+        put!(
+            SEND_QUEUE,
+            unacked,
+            difference(tp, &mem::TP_WRITE_SEQ, &mem::TP_SND_UNA)
+        );
+        put!(
+            RECEIVE_QUEUE,
+            unread,
+            difference(tp, &mem::TP_RCV_NXT, &mem::TP_COPIED_SEQ)
+        );
+        put!(SRTT, srtt, tp.get(&mem::TP_SRTT));
+        put!(RETRANS, total_retrans, tp.get(&mem::TP_TOTAL_RETRANS));
+        put!(LAST_SENT, last_sent, tp.get(&mem::TP_LSNDTIME));
+        put!(LAST_RECEIVED, last_received, tp.get(&mem::TP_LRCVTIME));
+        put!(ERR, err, sk.get(&mem::SK_ERR));
+        put!(
+            SHUTDOWN,
+            shutdown,
+            sk.get::<u8>(&mem::SK_SHUTDOWN).map(u32::from)
+        );
+        put!(FLAGS, flags, sk.get::<u64>(&mem::SK_FLAGS).map(low));
+        put!(UID, uid, sk.get(&mem::SK_UID));
+        put!(CGROUP, cgroup_id, cgroup_id(sk));
+        let socket = sk.get::<*const u8>(&mem::SK_SOCKET);
+        put!(
+            SOCKET,
+            has_socket,
+            socket.map(|socket| u32::from(!socket.is_null()))
+        );
+        put!(
+            INODE,
+            inode,
+            socket.and_then(Struct::<M>::new).and_then(inode)
+        );
+        // SAFETY: the helper takes no argument.
+        stats.jiffies = low(unsafe { bpf_jiffies64() });
+    }
+}
+
+/// The low half, where the kernel itself uses only 32 bits or the rest is of no interest.
+#[expect(clippy::cast_possible_truncation, reason = "that is what it is for")]
+#[inline(always)]
+const fn low(word: u64) -> u32 {
+    word as u32
+}
+
+/// `from - to` of two sequence numbers.
+#[inline(always)]
+fn difference<M: Memory>(tp: Struct<M>, from: &'static u32, to: &'static u32) -> Option<u32> {
+    Some(tp.get::<u32>(from)?.wrapping_sub(tp.get(to)?))
+}
+
+/// cgroup v2 id: `kernfs_node.id`, the inode number of the cgroup's directory.
+#[inline(always)]
+fn cgroup_id<M: Memory>(sk: Struct<M>) -> Option<u64> {
+    sk.follow(&mem::SK_CGROUP)?
+        .follow(&mem::CGROUP_KN)?
+        .get(&mem::KN_ID)
+}
+
+/// Inode number of a `struct socket`'s file.
+#[inline(always)]
+fn inode<M: Memory>(socket: Struct<M>) -> Option<u64> {
+    socket
+        .follow(&mem::SOCKET_FILE)?
+        .follow(&mem::FILE_INODE)?
+        .get(&mem::INODE_INO)
+}

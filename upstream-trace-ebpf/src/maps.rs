@@ -1,0 +1,80 @@
+//! Every map and every setting, each with the reasoning for its size.
+//!
+//! Must not know: hooks.
+
+use aya_ebpf::{
+    macros::map,
+    maps::{Array, HashMap, LpmTrie, PerCpuArray, RingBuf},
+};
+use upstream_trace_common::{counter, setting};
+
+/// Events. The agent sets the size (`--ring-size`); this is only a placeholder.
+#[map]
+pub static EVENTS: RingBuf = RingBuf::with_byte_size(4 << 20, 0);
+
+/// What the kernel side says of itself, per CPU so that counting takes no lock.
+#[map]
+pub static COUNTERS: PerCpuArray<u64> = PerCpuArray::with_max_entries(counter::COUNT, 0);
+
+/// Wanted ports, one bit each. An array, because its look-up is inlined by the verifier.
+#[map]
+pub static PORTS: Array<u64> = Array::with_max_entries(setting::PORT_WORDS, 0);
+
+/// Wanted IPv4 networks. 1,024 is beyond what a command line holds.
+#[map]
+pub static NETS_V4: LpmTrie<[u8; 4], u8> = LpmTrie::with_max_entries(1024, BPF_F_NO_PREALLOC);
+
+/// Wanted IPv6 networks.
+#[map]
+pub static NETS_V6: LpmTrie<[u8; 16], u8> = LpmTrie::with_max_entries(1024, BPF_F_NO_PREALLOC);
+
+/// Wanted processes.
+#[map]
+pub static PIDS: HashMap<u32, u8> = HashMap::with_max_entries(1024, BPF_F_NO_PREALLOC);
+
+/// Sockets of wanted processes, by address of `struct sock`; used only with `PIDS`. Removed when the
+/// socket is destroyed; as large as the agent's own table, allocated as it fills.
+#[map]
+pub static OWNED: HashMap<u64, u8> = HashMap::with_max_entries(262_144, BPF_F_NO_PREALLOC);
+
+/// Listening ports of wanted processes (`netns << 16 | port`); used only with `PIDS`.
+#[map]
+pub static OWNED_PORTS: HashMap<u64, u8> = HashMap::with_max_entries(65_536, BPF_F_NO_PREALLOC);
+
+/// `BPF_F_NO_PREALLOC`, `include/uapi/linux/bpf.h`.
+const BPF_F_NO_PREALLOC: u32 = 1;
+
+macro_rules! settings {
+    ($($name:ident),* $(,)?) => {
+        $(
+            #[unsafe(no_mangle)]
+            static $name: u32 = 0;
+        )*
+
+        /// Settings that the agent writes before the object is loaded.
+        pub mod set {
+            $(
+                #[doc = concat!("`setting::", stringify!($name), "`")]
+                #[inline(always)]
+                #[expect(non_snake_case, reason = "named after the global that it reads")]
+                pub fn $name() -> u32 {
+                    // SAFETY: a static is valid for reads; volatile because the agent replaces its
+                    // value at load, which the compiler cannot see.
+                    unsafe { core::ptr::read_volatile(&raw const super::$name) }
+                }
+            )*
+        }
+    };
+}
+
+settings!(
+    FILTER_PORTS,
+    FILTER_PORTS_EPHEMERAL,
+    FILTER_NETS,
+    FILTER_PIDS,
+    CAN_PROBE_READ,
+    SEND_RESET_HAS_REASON,
+    HAS_CURRENT_TASK_BTF,
+    ACCEPT_HAS_ARG_STRUCT,
+    WAKE_AT,
+);

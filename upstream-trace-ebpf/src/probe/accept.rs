@@ -1,0 +1,63 @@
+//! `inet_csk_accept`: the process that takes a connection off the accept queue.
+//!
+//! proto: `struct sock *inet_csk_accept(struct sock *sk, int flags, int *err, bool kern)` up to 6.9;
+//! `struct sock *inet_csk_accept(struct sock *sk, struct proto_accept_arg *arg)` since 6.10. By fexit,
+//! else by kretprobe; without either the owner is found later, by less.
+
+use aya_ebpf::{
+    macros::{fexit, kretprobe},
+    programs::{FExitContext, RetProbeContext},
+};
+use upstream_trace_common::event::kind;
+
+use crate::{
+    emit::{self, What},
+    filter,
+    kernel::{
+        mem::{Copied, Direct, Memory, Struct},
+        sock::TcpSock,
+    },
+    maps::set,
+};
+
+#[fexit(function = "inet_csk_accept")]
+pub fn inet_csk_accept_fexit(ctx: FExitContext) -> u32 {
+    // The returned value stands behind the arguments.
+    let sk: *const u8 = if set::ACCEPT_HAS_ARG_STRUCT() == 0 {
+        ctx.arg(4)
+    } else {
+        ctx.arg(2)
+    };
+    if let Some(sock) = Struct::<Direct>::new(sk).and_then(TcpSock::direct) {
+        accepted(sock);
+    }
+    0
+}
+
+#[kretprobe(function = "inet_csk_accept")]
+pub fn inet_csk_accept_kretprobe(ctx: RetProbeContext) -> u32 {
+    if let Some(sock) = Struct::<Copied>::new(ctx.ret()).and_then(TcpSock::copied) {
+        accepted(sock);
+    }
+    0
+}
+
+#[inline(always)]
+fn accepted<M: Memory>(sock: TcpSock<M>) {
+    let Some(tuple) = sock.tuple() else {
+        return emit::unreadable();
+    };
+    let sk = sock.sk.address();
+    if filter::wants(&tuple) && filter::own_as_current(sk) {
+        let old = sock.sk.state().unwrap_or(0);
+        emit::acted(
+            What {
+                kind: kind::ACCEPT,
+                old,
+                new: 0,
+            },
+            sk,
+            &tuple,
+        );
+    }
+}

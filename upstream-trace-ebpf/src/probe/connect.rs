@@ -1,0 +1,52 @@
+//! `tcp_connect`: the SYN is about to leave and the local port is known.
+//!
+//! proto: `int tcp_connect(struct sock *sk)`; 5.10 to 7.2 alike. By fentry, else by kprobe; without
+//! either the local port is known from the next event of the socket on.
+
+use aya_ebpf::{
+    macros::{fentry, kprobe},
+    programs::{FEntryContext, ProbeContext},
+};
+use upstream_trace_common::event::kind;
+
+use crate::{
+    emit::{self, What},
+    filter,
+    kernel::{
+        mem::{Copied, Direct, Memory, Struct},
+        sock::{TcpSock, state},
+    },
+};
+
+#[fentry(function = "tcp_connect")]
+pub fn tcp_connect_fentry(ctx: FEntryContext) -> u32 {
+    if let Some(sock) = Struct::<Direct>::new(ctx.arg(0)).and_then(TcpSock::direct) {
+        connecting(sock);
+    }
+    0
+}
+
+#[kprobe(function = "tcp_connect")]
+pub fn tcp_connect_kprobe(ctx: ProbeContext) -> u32 {
+    if let Some(sk) = ctx.arg::<*const u8>(0)
+        && let Some(sock) = Struct::<Copied>::new(sk).and_then(TcpSock::copied)
+    {
+        connecting(sock);
+    }
+    0
+}
+
+#[inline(always)]
+fn connecting<M: Memory>(sock: TcpSock<M>) {
+    let Some(tuple) = sock.tuple() else {
+        return emit::unreadable();
+    };
+    if filter::wants(&tuple) && filter::owned(sock.sk.address()) {
+        let what = What {
+            kind: kind::CONNECT,
+            old: state::SYN_SENT,
+            new: 0,
+        };
+        emit::base(what, sock.sk.address(), &tuple);
+    }
+}

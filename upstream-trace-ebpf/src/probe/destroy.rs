@@ -1,0 +1,43 @@
+//! `tcp_destroy_sock`: the socket is gone, its address may be used again.
+//!
+//! proto: `tcp_destroy_sock(struct sock *sk)` since 4.15; 5.10 to 7.2 alike. Addresses may be zero by
+//! now (`tcp_disconnect`), so only the socket's address counts; for a socket that was reset, the current
+//! task is the one that closes it.
+
+use aya_ebpf::{macros::btf_tracepoint, programs::BtfTracePointContext};
+use upstream_trace_common::event::kind;
+
+use crate::{
+    emit::{self, What},
+    filter,
+    kernel::{
+        mem::{Direct, Struct},
+        sock::TcpSock,
+    },
+};
+
+#[btf_tracepoint(function = "tcp_destroy_sock")]
+pub fn tcp_destroy_sock(ctx: BtfTracePointContext) -> i32 {
+    let sk: *const u8 = ctx.arg(0);
+    let Some(sock) = Struct::<Direct>::new(sk).and_then(TcpSock::direct) else {
+        return 0;
+    };
+    let Some(tuple) = sock.tuple() else {
+        emit::unreadable();
+        return 0;
+    };
+    if filter::wants(&tuple) && filter::owned(sk) {
+        let old = sock.sk.state().unwrap_or(0);
+        emit::acted(
+            What {
+                kind: kind::DESTROY,
+                old,
+                new: 0,
+            },
+            sk,
+            &tuple,
+        );
+    }
+    filter::disown(sk);
+    0
+}

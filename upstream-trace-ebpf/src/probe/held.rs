@@ -1,0 +1,82 @@
+//! `iter/task_file`: which process holds which socket, asked at start and where an owner is missing.
+//!
+//! proto: `int bpf_iter_task_file(struct bpf_iter_meta *meta, struct task_struct *task, u32 fd, struct file *file)`
+//! since 5.8. Walks every file of every process of the reader's pid namespace, whatever its network
+//! namespace. Records go through the ring, so that they are ordered with the events of the hooks; one
+//! byte a record goes to the iterator's own output, so that a reader who asks for few bytes can drain the
+//! ring between.
+
+use aya_ebpf::helpers::generated::{bpf_seq_write, bpf_sock_from_file};
+use upstream_trace_common::event::kind;
+
+use crate::{
+    emit::{self, What},
+    filter,
+    kernel::{
+        mem::{self, Direct, Struct},
+        sock::{TcpSock, state},
+        task,
+    },
+};
+
+/// `struct bpf_iter__task_file` as the verifier presents it.
+#[repr(C)]
+pub struct Context {
+    meta: *const *mut u8,
+    task: *const u8,
+    fd: u64,
+    file: *mut u8,
+}
+
+#[unsafe(no_mangle)]
+#[unsafe(link_section = "iter/task_file")]
+pub extern "C" fn task_file(ctx: *const Context) -> i32 {
+    // SAFETY: the verifier gives every iterator program a valid context.
+    let task = unsafe { (*ctx).task };
+    // SAFETY: as above.
+    let file = unsafe { (*ctx).file };
+    if let Some(task) = Struct::<Direct>::new(task)
+        && !file.is_null()
+    {
+        // SAFETY: `file` is a `struct file` that the iterator holds; NULL comes back for other files.
+        let socket = unsafe { bpf_sock_from_file(file.cast()) };
+        if let Some(socket) = Struct::<Direct>::new(socket.cast_const().cast())
+            && held(task, socket)
+        {
+            // SAFETY: as above.
+            let meta = unsafe { (*ctx).meta };
+            // SAFETY: the first member of `struct bpf_iter_meta` is the output to write to.
+            let seq = unsafe { *meta };
+            let mut byte = 0_u8;
+            // SAFETY: one byte from the stack.
+            unsafe { bpf_seq_write(seq.cast(), (&raw mut byte).cast(), 1) };
+        }
+    }
+    0
+}
+
+#[inline(always)]
+fn held(task: Struct<Direct>, socket: Struct<Direct>) -> bool {
+    let Some(sock) = socket.follow(&mem::SOCKET_SK).and_then(TcpSock::direct) else {
+        return false;
+    };
+    let (Some(tuple), Some(tgid)) = (sock.tuple(), task.get::<u32>(&mem::TASK_TGID)) else {
+        emit::unreadable();
+        return false;
+    };
+    let sk = sock.sk.address();
+    if !filter::wants(&tuple) || !filter::own_as(sk, tgid) {
+        return false;
+    }
+    let old = sock.sk.state().unwrap_or(0);
+    if old == state::LISTEN {
+        filter::own_listener(&tuple);
+    }
+    let what = What {
+        kind: kind::HELD,
+        old,
+        new: 0,
+    };
+    emit::acted_by(what, sk, &tuple, |actor| task::of_task(actor, task, tgid));
+    true
+}

@@ -1,0 +1,42 @@
+//! `tcp_retransmit_skb` of a SYN: how often a connect was tried in vain.
+//!
+//! proto: `tcp_retransmit_skb(const struct sock *sk, const struct sk_buff *skb)` since 4.15, up to 6.15;
+//! `tcp_retransmit_skb(const struct sock *sk, const struct sk_buff *skb, int err)` since 6.16.
+
+use aya_ebpf::{macros::btf_tracepoint, programs::BtfTracePointContext};
+use upstream_trace_common::event::kind;
+
+use crate::{
+    emit::{self, What},
+    filter,
+    kernel::{
+        mem::{Direct, Struct},
+        sock::{TcpSock, state},
+    },
+};
+
+#[btf_tracepoint(function = "tcp_retransmit_skb")]
+pub fn tcp_retransmit_skb(ctx: BtfTracePointContext) -> i32 {
+    let Some(sk) = Struct::<Direct>::new(ctx.arg(0)) else {
+        return 0;
+    };
+    if sk.state() != Some(state::SYN_SENT) {
+        return 0;
+    }
+    let Some(sock) = TcpSock::direct(sk) else {
+        return 0;
+    };
+    let Some(tuple) = sock.tuple() else {
+        emit::unreadable();
+        return 0;
+    };
+    if filter::wants(&tuple) && filter::owned(sk.address()) {
+        let what = What {
+            kind: kind::SYN_RETRANSMIT,
+            old: state::SYN_SENT,
+            new: 0,
+        };
+        emit::base(what, sk.address(), &tuple);
+    }
+    0
+}

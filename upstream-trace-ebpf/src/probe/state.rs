@@ -1,0 +1,80 @@
+//! `inet_sock_set_state`: births, deaths and every step between.
+//!
+//! proto: `inet_sock_set_state(const struct sock *sk, const int oldstate, const int newstate)`
+//! since 4.16; 5.10 to 7.2 alike. Fires before `sk_state` is written.
+
+use aya_ebpf::{macros::btf_tracepoint, programs::BtfTracePointContext};
+use upstream_trace_common::event::kind;
+
+use crate::{
+    emit::{self, What},
+    filter,
+    kernel::{
+        mem::{Direct, Struct},
+        sock::{TcpSock, state},
+        task,
+    },
+};
+
+#[btf_tracepoint(function = "inet_sock_set_state")]
+pub fn inet_sock_set_state(ctx: BtfTracePointContext) -> i32 {
+    let sk: *const u8 = ctx.arg(0);
+    let (old, new): (i32, i32) = (ctx.arg(1), ctx.arg(2));
+    #[expect(
+        clippy::cast_possible_truncation,
+        clippy::cast_sign_loss,
+        reason = "enum tcp_state"
+    )]
+    changed(sk, old as u8, new as u8);
+    0
+}
+
+#[inline(always)]
+fn changed(sk: *const u8, old: u8, new: u8) {
+    // Up to 6.12 the child still has its listener's addresses here; its birth is the next step.
+    if old == state::LISTEN && new == state::SYN_RECV {
+        return;
+    }
+    let Some(sock) = Struct::<Direct>::new(sk).and_then(TcpSock::direct) else {
+        return;
+    };
+    let Some(tuple) = sock.tuple() else {
+        return emit::unreadable();
+    };
+    let what = What {
+        kind: kind::STATE,
+        old,
+        new,
+    };
+    match (old, new) {
+        // connect(): the current task is the owner.
+        (state::CLOSE, state::SYN_SENT) => {
+            if filter::wants_connecting(&tuple) && filter::own_as_current(sk) {
+                emit::acted(what, sk, &tuple);
+            }
+        }
+        // listen()
+        (state::CLOSE, state::LISTEN) => {
+            if filter::wants(&tuple) && filter::own_as_current(sk) {
+                filter::own_listener(&tuple);
+                emit::acted(what, sk, &tuple);
+            }
+        }
+        (state::SYN_RECV, state::ESTABLISHED) => {
+            if filter::wants(&tuple) && filter::own_as_child(sk, &tuple) {
+                emit::base(what, sk, &tuple);
+            }
+        }
+        _ => {
+            if !filter::wants(&tuple) || !filter::owned(sk) {
+                return;
+            }
+            match new {
+                state::CLOSE => emit::full(what, sock, &tuple, |actor| task::current(actor)),
+                // close() or shutdown(): the current task is the actor.
+                state::FIN_WAIT1 | state::LAST_ACK => emit::acted(what, sk, &tuple),
+                _ => emit::base(what, sk, &tuple),
+            }
+        }
+    }
+}

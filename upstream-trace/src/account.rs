@@ -1,0 +1,99 @@
+//! The tracer's account of itself: what the kernel side saw, what was delivered, what was lost where.
+//!
+//! `seen == events + lost`, in events, at any time. Pure.
+
+use upstream_trace_common::counter;
+
+use crate::record::{Lost, Stats, StatsType, Timestamp};
+
+/// Counts from the start of the run.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Account {
+    /// Events taken from the ring.
+    pub taken: u64,
+    /// Events of connections that were put out of the full table, and marks that found no room.
+    pub evicted: u64,
+    /// Events of lines that were dropped.
+    pub dropped_events: u64,
+    /// Lines that were dropped.
+    pub dropped_lines: u64,
+    /// Connections finished.
+    pub connections: u64,
+    /// Resets.
+    pub resets: u64,
+    /// Records with a flag.
+    pub flagged: u64,
+    kernel: [u64; counter::COUNT as usize],
+}
+
+impl Account {
+    /// Takes the kernel side's counters; returns whether it lost events since the last time.
+    pub fn kernel(&mut self, counters: [u64; counter::COUNT as usize]) -> bool {
+        let before = (self.of(counter::RING_FULL), self.of(counter::READ_FAULT));
+        self.kernel = counters;
+        before != (self.of(counter::RING_FULL), self.of(counter::READ_FAULT))
+    }
+
+    fn of(&self, index: u32) -> u64 {
+        self.kernel.get(index as usize).copied().unwrap_or(0)
+    }
+
+    /// What was lost, by cause.
+    pub fn lost(&self) -> Lost {
+        Lost {
+            ring_full: self.of(counter::RING_FULL),
+            table_full: self.evicted,
+            read_fault: self.of(counter::READ_FAULT),
+            output: self.dropped_events,
+        }
+    }
+
+    /// As a line.
+    pub fn line(&self, time: Timestamp) -> Stats {
+        Stats {
+            schema: crate::record::Schema,
+            kind: StatsType,
+            time,
+            seq: 0,
+            seen: self.of(counter::SEEN),
+            events: self
+                .taken
+                .saturating_sub(self.evicted)
+                .saturating_sub(self.dropped_events),
+            connections: self.connections,
+            resets: self.resets,
+            flagged: self.flagged,
+            lost: self.lost(),
+            lines_dropped: self.dropped_lines,
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn nothing_is_lost_without_being_counted() {
+        let mut account = Account {
+            taken: 90,
+            evicted: 7,
+            dropped_events: 3,
+            ..Account::default()
+        };
+        assert!(account.kernel([100, 9, 1, 0]));
+        assert!(!account.kernel([100, 9, 1, 0]));
+        let line = account.line(Timestamp(0));
+        let Lost {
+            ring_full,
+            table_full,
+            read_fault,
+            output,
+        } = line.lost;
+        assert_eq!(
+            line.seen,
+            line.events + ring_full + table_full + read_fault + output
+        );
+        assert_eq!((line.events, ring_full, read_fault), (80, 9, 1));
+    }
+}

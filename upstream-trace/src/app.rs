@@ -1,0 +1,278 @@
+//! The run: load, take stock, then drain, join and print until told to stop.
+//!
+//! One thread does all of it; only the writing has its own, so that a slow reader of the output delays
+//! nothing here.
+
+use std::{io::Read as _, time::Duration};
+
+use tokio::{
+    io::{Interest, unix::AsyncFd},
+    signal::unix::{SignalKind, signal},
+    time::{Instant, MissedTickBehavior},
+};
+
+use crate::{
+    account::Account,
+    clock::{self, Anchor},
+    decode,
+    exit::{Code, Failure},
+    join::engine::{Context, Engine},
+    kernel::{
+        host::{self, Host},
+        offsets::Offsets,
+        reasons::ResetReasons,
+    },
+    printer::Printer,
+    probe::{
+        catalog::Role,
+        load::{self, Loaded, Plan},
+    },
+    proc::Proc,
+    settings::Settings,
+};
+
+/// How often the ring is looked at: a record has to appear within 100 ms, a wake-up costs a few
+/// microseconds.
+const TICK: Duration = Duration::from_millis(10);
+/// Records taken before something else gets its turn.
+const BATCH: usize = 65_536;
+/// Sockets asked for at a time while open files are scanned: a read of as many bytes.
+const SCAN_STEP: usize = 128;
+/// A scan may take at most this share of the time.
+const SCAN_SHARE: u32 = 20;
+
+/// A line on standard error.
+#[expect(clippy::print_stderr, reason = "the one place that does")]
+pub fn say(message: &(impl std::fmt::Display + ?Sized)) {
+    eprintln!("upstream-trace: {message}");
+}
+
+/// Runs until told to stop.
+pub fn run(settings: Settings) -> Result<(), Failure> {
+    let runtime = tokio::runtime::Builder::new_current_thread()
+        .enable_all()
+        .build()
+        .map_err(|error| Failure::new(Code::Failure, format!("cannot start: {error}")))?;
+    runtime.block_on(trace(settings))
+}
+
+async fn trace(settings: Settings) -> Result<(), Failure> {
+    let host = Host::read().map_err(|error| Failure::new(Code::Failure, error.to_string()))?;
+    let missing: Vec<_> = host
+        .capabilities
+        .missing()
+        .map(|capability| capability.to_string())
+        .collect();
+    if !missing.is_empty() {
+        let message = format!("{} missing: run as root or grant it", missing.join(" and "));
+        return Err(Failure::new(Code::Privilege, message));
+    }
+    let btf = host::btf().map_err(|error| {
+        let message = format!("{error}: a kernel with CONFIG_DEBUG_INFO_BTF is needed");
+        Failure::new(Code::Kernel, message)
+    })?;
+    let offsets = Offsets::resolve(&btf);
+    let needed: Vec<_> = offsets
+        .missing_required()
+        .map(|field| format!("{}.{}", field.of, field.path))
+        .collect();
+    if !needed.is_empty() {
+        let message = format!("this kernel lacks {}", needed.join(", "));
+        return Err(Failure::new(Code::Kernel, message));
+    }
+    // Opened before anything is attached: a wrong path costs the kernel nothing.
+    let mut printer = Printer::open(&settings)?;
+    let ephemeral = settings.wanted.ports.as_ref().is_some_and(|ports| {
+        let range = host.local_ports.clone().unwrap_or(1..=u16::MAX);
+        range.into_iter().any(|port| ports.contains(port))
+    });
+    let loaded = load::load(&Plan {
+        btf: &btf,
+        offsets: &offsets,
+        lockdown: host.lockdown,
+        wanted: &settings.wanted,
+        ephemeral,
+        ring_size: settings.ring_size,
+    })?;
+    let context = Context {
+        run: random()?,
+        tick_ns: host.tick_ns,
+        idle_after_us: u64::try_from(settings.idle_after.as_micros()).unwrap_or(u64::MAX),
+        reasons: ResetReasons::from_btf(&btf),
+        sees_all_resets: loaded.has(Role::ResetsSent)
+            && btf.tracepoint_args("tcp_send_reset") >= Some(3),
+        sees_both_ends: settings.wanted.pids.is_empty(),
+        events: settings.events,
+        wanted: settings.wanted.clone(),
+    };
+    drop(btf);
+    report(&loaded, &offsets);
+    if settings.duration == Some(Duration::ZERO) {
+        return printer.finish();
+    }
+    let engine = Engine::new(context, settings.max_connections as usize);
+    let mut tracer = Tracer {
+        loaded,
+        engine,
+        account: Account::default(),
+        scanned: None,
+    };
+    tracer.take_stock(&mut printer)?;
+    say("tracing");
+    tracer.follow(&settings, &mut printer).await?;
+    printer.finish()
+}
+
+/// Says what is attached and what is not.
+fn report(loaded: &Loaded, offsets: &Offsets) {
+    for filled in &loaded.filled {
+        for (rung, why) in &filled.refused {
+            say(&format!("{} refused: {why}", rung.name()));
+        }
+        match (filled.by, filled.entry.loss) {
+            (Some(rung), _) => say(&format!("attached {}", rung.name())),
+            (None, loss) => say(&format!(
+                "not seen on this host: {}",
+                loss.unwrap_or_default()
+            )),
+        }
+    }
+    for field in offsets.missing() {
+        let loss = field.loss.unwrap_or_default();
+        say(&format!(
+            "this kernel has no {}.{}: {loss} may be missing",
+            field.of, field.path
+        ));
+    }
+}
+
+fn random() -> Result<u64, Failure> {
+    let mut bytes = [0; 8];
+    let read = std::fs::File::open("/dev/urandom").and_then(|mut file| file.read_exact(&mut bytes));
+    read.map_err(|error| {
+        Failure::new(Code::Failure, format!("cannot read /dev/urandom: {error}"))
+    })?;
+    Ok(u64::from_ne_bytes(bytes))
+}
+
+/// The kernel side, the join, and the account of both.
+struct Tracer {
+    loaded: Loaded,
+    engine: Engine,
+    account: Account,
+    /// When the last scan of open files ended, and how long it took.
+    scanned: Option<(Instant, Duration)>,
+}
+
+impl Tracer {
+    /// Drains the ring, joins, hands what is finished to the printer.
+    fn drain(&mut self, printer: &mut Printer) -> Result<usize, Failure> {
+        // Read first: whatever ended before it has all its events in the ring.
+        let now = clock::monotonic();
+        let anchor = Anchor::now();
+        let Self {
+            loaded,
+            engine,
+            account,
+            ..
+        } = self;
+        let taken = loaded.ring.drain(BATCH, |record| {
+            if let Some(event) = decode::decode(record) {
+                engine.event(event, &mut Proc, &anchor, printer);
+            }
+        });
+        account.taken += taken as u64;
+        if account.kernel(loaded.counters()?) {
+            engine.lost(clock::monotonic());
+        }
+        account.evicted = engine.evicted_events();
+        // A batch that was cut off has older events to come.
+        if taken < BATCH {
+            engine.finish_due(now, &anchor, printer);
+        }
+        printer.push(account, anchor)?;
+        Ok(taken)
+    }
+
+    /// Scans every open file for sockets and who holds them, draining between the steps.
+    fn scan(&mut self, printer: &mut Printer) -> Result<(), Failure> {
+        let began = Instant::now();
+        if let Some(mut holders) = self.loaded.holders() {
+            let mut bytes = [0; SCAN_STEP];
+            while matches!(holders.read(&mut bytes), Ok(1..)) {
+                self.drain(printer)?;
+            }
+        }
+        let now = Instant::now();
+        self.scanned = Some((now, now - began));
+        Ok(())
+    }
+
+    /// Finds what is older than the tracer, after the hooks are live, so that nothing falls between.
+    fn take_stock(&mut self, printer: &mut Printer) -> Result<(), Failure> {
+        self.engine.set_snapshot(true);
+        self.scan(printer)?;
+        self.drain(printer)?;
+        self.engine.snapshot_done();
+        Ok(())
+    }
+
+    /// Looks for an owner that nothing else named, unless that was done a moment ago.
+    fn find_owners(&mut self, printer: &mut Printer) -> Result<(), Failure> {
+        let rested = self
+            .scanned
+            .is_none_or(|(ended, took)| ended.elapsed() >= took * SCAN_SHARE);
+        if rested && self.engine.take_owner_missing() {
+            self.scan(printer)?;
+        }
+        Ok(())
+    }
+
+    async fn follow(&mut self, settings: &Settings, printer: &mut Printer) -> Result<(), Failure> {
+        let failed =
+            |error: std::io::Error| Failure::new(Code::Failure, format!("cannot wait: {error}"));
+        let mut interrupt = signal(SignalKind::interrupt()).map_err(failed)?;
+        let mut terminate = signal(SignalKind::terminate()).map_err(failed)?;
+        let attention = self.loaded.ring.attention().map_err(failed)?;
+        // SAFETY: an `OwnedFd` stays open and the same until it is dropped, and nothing takes it out.
+        let attention = unsafe { AsyncFd::register_with_interest(attention, Interest::READABLE) }
+            .map_err(|error| failed(error.into()))?;
+        let mut tick = tokio::time::interval(TICK);
+        tick.set_missed_tick_behavior(MissedTickBehavior::Delay);
+        let end = settings.duration.map(|duration| Instant::now() + duration);
+        let mut account_due = settings
+            .stats_interval
+            .map(|interval| Instant::now() + interval);
+        loop {
+            tokio::select! {
+                _ = tick.tick() => {}
+                ready = attention.readable() => ready.map_err(failed)?.clear_ready(),
+                _ = interrupt.recv() => break,
+                _ = terminate.recv() => break,
+                () = printer.closed() => return Ok(()),
+            }
+            while self.drain(printer)? == BATCH {}
+            self.find_owners(printer)?;
+            if end.is_some_and(|end| Instant::now() >= end) {
+                break;
+            }
+            if let (Some(due), Some(interval)) = (account_due, settings.stats_interval)
+                && Instant::now() >= due
+            {
+                printer.account(&mut self.account, Anchor::now())?;
+                account_due = Some(due + interval);
+            }
+        }
+        self.wind_up(printer)
+    }
+
+    /// Waits for the last events of what has ended, then gives the final account.
+    fn wind_up(&mut self, printer: &mut Printer) -> Result<(), Failure> {
+        self.loaded.detach();
+        while self.drain(printer)? == BATCH {}
+        let anchor = Anchor::now();
+        self.engine.finish_due(u64::MAX, &anchor, printer);
+        printer.push(&mut self.account, anchor)?;
+        printer.account(&mut self.account, anchor)
+    }
+}

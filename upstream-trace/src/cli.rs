@@ -1,0 +1,330 @@
+//! The command line: what was typed, and [`Args::settle`], what it means.
+//!
+//! Must not know: the kernel, what is done with a setting.
+
+use std::{net::IpAddr, path::PathBuf, str::FromStr, time::Duration};
+
+use clap::{Args as ClapArgs, Parser, Subcommand, ValueEnum};
+
+use crate::{
+    exit,
+    output::select::Selection,
+    record::Verdict,
+    settings::{Format, Network, Ports, Settings, Wanted},
+};
+
+/// Explains every failed TCP connection on this node: which stage, who sent the reset, and why.
+#[derive(Debug, Parser)]
+#[command(version, after_help = exit::HELP, args_conflicts_with_subcommands = true)]
+pub struct Cli {
+    #[command(subcommand)]
+    pub command: Option<Command>,
+    #[command(flatten)]
+    pub trace: Args,
+}
+
+#[derive(Clone, Copy, Debug, Subcommand)]
+pub enum Command {
+    /// Print the JSON Schema of the output.
+    Schema,
+}
+
+/// What was typed.
+#[derive(Clone, Debug, ClapArgs)]
+pub struct Args {
+    /// Ports of either end: `8443`, `8000-8100`, or several with commas; repeatable.
+    #[arg(
+        long,
+        short,
+        value_name = "PORTS",
+        value_delimiter = ',',
+        help_heading = "Which connections"
+    )]
+    port: Vec<PortRange>,
+
+    /// Network of either end, IPv4 or IPv6: `10.0.0.0/8`, `fd00::/8`, or one address; repeatable.
+    #[arg(
+        long,
+        value_name = "CIDR",
+        value_delimiter = ',',
+        help_heading = "Which connections"
+    )]
+    cidr: Vec<Network>,
+
+    /// Process that owns the socket; repeatable.
+    #[arg(long, value_name = "PID", value_delimiter = ',', help_heading = "Which connections",
+          value_parser = clap::value_parser!(u32).range(1..))]
+    pid: Vec<u32>,
+
+    /// Print only records with a flag: resets before any payload or before the response.
+    #[arg(long, help_heading = "Which records")]
+    flagged: bool,
+
+    /// Print only connections whose verdict is not `ok`.
+    #[arg(long, help_heading = "Which records")]
+    failed: bool,
+
+    /// Print only connections with this verdict; repeatable.
+    #[arg(
+        long,
+        value_name = "CODE",
+        value_delimiter = ',',
+        help_heading = "Which records"
+    )]
+    verdict: Vec<Verdict>,
+
+    /// Do not print connections with this verdict; repeatable.
+    #[arg(
+        long,
+        value_name = "CODE",
+        value_delimiter = ',',
+        help_heading = "Which records"
+    )]
+    ignore: Vec<Verdict>,
+
+    /// Print each kernel event as well, as it happens.
+    #[arg(long, help_heading = "Which records")]
+    events: bool,
+
+    /// JSON lines for machines, or text for people.
+    #[arg(long, value_enum, default_value_t = FormatArg::Json, help_heading = "Output")]
+    format: FormatArg,
+
+    /// Write to this file instead of standard output.
+    #[arg(long, short, value_name = "FILE", help_heading = "Output")]
+    output: Option<PathBuf>,
+
+    /// Print the tracer's account of itself this often: `10s`, `1m`; at the end it is always printed.
+    #[arg(long, value_name = "TIME", value_parser = duration, help_heading = "Output")]
+    stats_interval: Option<Duration>,
+
+    /// Stop after this time; `0` loads, attaches, says what is attached, and ends.
+    #[arg(long, value_name = "TIME", value_parser = duration, help_heading = "Run")]
+    duration: Option<Duration>,
+
+    /// A connection without payload for longer than this counts as idle.
+    #[arg(long, value_name = "TIME", value_parser = duration, default_value = "250ms", help_heading = "Run")]
+    idle_after: Duration,
+
+    /// Size of the event ring, a power of two: `64KiB` to `1GiB`.
+    #[arg(long, value_name = "SIZE", value_parser = ring_size, default_value = "4MiB", help_heading = "Run")]
+    ring_size: u32,
+
+    /// Connections that are followed at once; beyond it the longest unused are given up, and counted.
+    #[arg(long, value_name = "N", default_value_t = 262_144, help_heading = "Run",
+          value_parser = clap::value_parser!(u32).range(1..=16_777_216))]
+    max_connections: u32,
+}
+
+#[derive(Clone, Copy, Debug, ValueEnum)]
+enum FormatArg {
+    Json,
+    Text,
+}
+
+impl Args {
+    /// What it means.
+    pub fn settle(self) -> Settings {
+        let mut ports = (!self.port.is_empty()).then(Ports::default);
+        if let Some(ports) = &mut ports {
+            for PortRange(first, last) in self.port {
+                ports.insert(first, last);
+            }
+        }
+        Settings {
+            wanted: Wanted {
+                ports,
+                networks: self.cidr,
+                pids: self.pid,
+            },
+            selection: Selection {
+                flagged: self.flagged,
+                failed: self.failed,
+                verdicts: self.verdict,
+                ignored: self.ignore,
+            },
+            events: self.events,
+            format: match self.format {
+                FormatArg::Json => Format::Json,
+                FormatArg::Text => Format::Text,
+            },
+            output: self.output,
+            stats_interval: self.stats_interval.filter(|interval| !interval.is_zero()),
+            duration: self.duration,
+            idle_after: self.idle_after,
+            ring_size: self.ring_size,
+            max_connections: self.max_connections,
+        }
+    }
+}
+
+/// `first-last`, both included.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+struct PortRange(u16, u16);
+
+impl FromStr for PortRange {
+    type Err = &'static str;
+
+    fn from_str(text: &str) -> Result<Self, Self::Err> {
+        const WRONG: &str = "a port is a number from 1 to 65535, a range is FIRST-LAST";
+        let port = |text: &str| text.parse().ok().filter(|&port: &u16| port != 0);
+        let (first, last) = text.split_once('-').unwrap_or((text, text));
+        match (port(first), port(last)) {
+            (Some(first), Some(last)) if first <= last => Ok(Self(first, last)),
+            _ => Err(WRONG),
+        }
+    }
+}
+
+impl FromStr for Network {
+    type Err = &'static str;
+
+    fn from_str(text: &str) -> Result<Self, Self::Err> {
+        const WRONG: &str = "a network is ADDRESS or ADDRESS/PREFIX";
+        let (address, prefix) = text
+            .split_once('/')
+            .map_or((text, None), |(address, prefix)| (address, Some(prefix)));
+        let address: IpAddr = address.parse().map_err(|_| WRONG)?;
+        let longest = if address.is_ipv4() { 32 } else { 128 };
+        let prefix = prefix.map_or(Ok(longest), |prefix| prefix.parse().map_err(|_| WRONG))?;
+        if prefix > longest {
+            return Err("the prefix is longer than the address");
+        }
+        Ok(Self { address, prefix })
+    }
+}
+
+impl FromStr for Verdict {
+    type Err = String;
+
+    fn from_str(text: &str) -> Result<Self, Self::Err> {
+        let known = Self::ALL.iter().find(|verdict| verdict.as_str() == text);
+        known.copied().ok_or_else(|| {
+            let all: Vec<_> = Self::ALL.iter().map(|verdict| verdict.as_str()).collect();
+            format!("the verdicts are {}", all.join(", "))
+        })
+    }
+}
+
+/// `10` (seconds), `250ms`, `10s`, `5m`, `2h`.
+fn duration(text: &str) -> Result<Duration, &'static str> {
+    const WRONG: &str = "a time is a number with ms, s, m or h behind it";
+    let digits = text
+        .find(|c: char| !c.is_ascii_digit())
+        .unwrap_or(text.len());
+    let (number, unit) = text.split_at(digits);
+    let number: u64 = number.parse().map_err(|_| WRONG)?;
+    let milliseconds = match unit {
+        "ms" => 1,
+        "" | "s" => 1000,
+        "m" => 60_000,
+        "h" => 3_600_000,
+        _ => return Err(WRONG),
+    };
+    number
+        .checked_mul(milliseconds)
+        .map(Duration::from_millis)
+        .ok_or(WRONG)
+}
+
+/// `65536`, `64KiB`, `4MiB`: a power of two, as the kernel demands.
+fn ring_size(text: &str) -> Result<u32, &'static str> {
+    const WRONG: &str = "a size is a power of two from 64KiB to 1GiB";
+    let digits = text
+        .find(|c: char| !c.is_ascii_digit())
+        .unwrap_or(text.len());
+    let (number, unit) = text.split_at(digits);
+    let number: u32 = number.parse().map_err(|_| WRONG)?;
+    let shift = match unit {
+        "" => 0,
+        "K" | "KiB" | "k" => 10,
+        "M" | "MiB" | "m" => 20,
+        "G" | "GiB" | "g" => 30,
+        _ => return Err(WRONG),
+    };
+    let bytes = number.checked_mul(1 << shift).ok_or(WRONG)?;
+    let allowed = (64 << 10)..=(1 << 30);
+    if bytes.is_power_of_two() && allowed.contains(&bytes) {
+        Ok(bytes)
+    } else {
+        Err(WRONG)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use clap::CommandFactory as _;
+
+    use super::*;
+
+    fn settle(arguments: &[&str]) -> Result<Settings, clap::Error> {
+        let all = std::iter::once("upstream-trace").chain(arguments.iter().copied());
+        Cli::try_parse_from(all).map(|cli| cli.trace.settle())
+    }
+
+    #[test]
+    fn clap_is_content() {
+        Cli::command().debug_assert();
+    }
+
+    #[test]
+    fn ports_in_every_form() {
+        let settings = settle(&["--port", "80,8000-8002", "--port", "9"]).unwrap();
+        let ports = settings.wanted.ports.unwrap();
+        for (port, inside) in [
+            (9, true),
+            (80, true),
+            (7999, false),
+            (8000, true),
+            (8002, true),
+            (8003, false),
+        ] {
+            assert_eq!(ports.contains(port), inside, "{port}");
+        }
+        for wrong in ["0", "65536", "8-7", "x", "", "1-", "-1"] {
+            assert!(settle(&["--port", wrong]).is_err(), "{wrong}");
+        }
+    }
+
+    #[test]
+    fn networks() {
+        let settings = settle(&["--cidr", "10.0.0.0/8,::1"]).unwrap();
+        let prefixes: Vec<_> = settings
+            .wanted
+            .networks
+            .iter()
+            .map(|network| network.prefix)
+            .collect();
+        assert_eq!(prefixes, [8, 128]);
+        for wrong in ["10.0.0.0/33", "::/129", "10.0.0/8", "x/1", "10.0.0.1/"] {
+            assert!(settle(&["--cidr", wrong]).is_err(), "{wrong}");
+        }
+    }
+
+    #[test]
+    fn times_and_sizes() {
+        assert_eq!(duration("250ms"), Ok(Duration::from_millis(250)));
+        assert_eq!(duration("0"), Ok(Duration::ZERO));
+        assert_eq!(duration("2h"), Ok(Duration::from_secs(7200)));
+        assert!(
+            duration("1d").is_err()
+                && duration("").is_err()
+                && duration("99999999999999999h").is_err()
+        );
+        assert_eq!(ring_size("64KiB"), Ok(65_536));
+        assert_eq!(ring_size("4MiB"), Ok(4 << 20));
+        assert!(
+            ring_size("65537").is_err()
+                && ring_size("32KiB").is_err()
+                && ring_size("8GiB").is_err()
+        );
+    }
+
+    #[test]
+    fn verdicts() {
+        let settings = settle(&["--verdict", "refused,ok", "--ignore", "probe"]).unwrap();
+        assert_eq!(settings.selection.verdicts, [Verdict::Refused, Verdict::Ok]);
+        assert_eq!(settings.selection.ignored, [Verdict::Probe]);
+        assert!(settle(&["--verdict", "nonsense"]).is_err());
+    }
+}

@@ -1,0 +1,65 @@
+//! Exit codes: one closed list, printed in `--help` and README.
+
+use std::fmt;
+
+/// Why the program ended.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Code {
+    /// Done, or told to stop.
+    Ok = 0,
+    /// Something that no other code names.
+    Failure = 1,
+    /// The command line is wrong.
+    Usage = 2,
+    /// A capability is missing.
+    Privilege = 3,
+    /// The kernel is too old or has no BTF.
+    Kernel = 4,
+    /// The kernel refused a hook that nothing can replace.
+    Hook = 5,
+    /// The output cannot be written.
+    Output = 6,
+}
+
+/// What `--help` says of them.
+pub const HELP: &str = "\
+Exit codes:
+  0  done, told to stop (SIGINT, SIGTERM), or the reader of the output is gone
+  1  anything not listed here
+  2  wrong command line
+  3  a capability is missing (CAP_BPF and CAP_PERFMON, or root)
+  4  the kernel is too old or has no BTF
+  5  the kernel refused a hook that nothing can replace
+  6  the output cannot be written";
+
+/// An end with a reason for a person: one line.
+#[derive(Debug)]
+pub struct Failure {
+    /// The exit code.
+    pub code: Code,
+    /// What was wrong and what to do.
+    pub message: String,
+}
+
+impl Failure {
+    /// A failure with this code.
+    pub fn new(code: Code, message: impl Into<String>) -> Self {
+        Self {
+            code,
+            message: message.into(),
+        }
+    }
+}
+
+impl fmt::Display for Failure {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        // One line, whatever the system's own words hold.
+        for (number, line) in self.message.lines().enumerate() {
+            let gap = if number == 0 { "" } else { " " };
+            write!(f, "{gap}{}", line.trim())?;
+        }
+        Ok(())
+    }
+}
+
+impl std::error::Error for Failure {}

@@ -1,0 +1,356 @@
+//! What is remembered of one connection while it lives, and of how it ended.
+//!
+//! The living part is small, because a node may have 100,000 of them; the ending part exists only
+//! from the first sign of the end to the record.
+//! Must not know: other connections, records.
+
+use std::rc::Rc;
+
+use upstream_trace_common::event::Stats;
+
+use super::tuple::Tuple;
+use crate::{
+    process::Process,
+    record::{Attribution, Role, Step, StepKind},
+    tcp::{self, State},
+};
+
+/// The index of a connection in the table.
+pub type Slot = u32;
+/// No connection.
+pub const NONE: Slot = Slot::MAX;
+
+/// A process and how it was found.
+#[derive(Clone, Debug)]
+pub struct Owner {
+    /// Who.
+    pub process: Rc<Process>,
+    /// How.
+    pub attribution: Attribution,
+}
+
+/// One step of the timeline in eight bytes: 48 bits of microseconds, 4 of kind, 12 of detail.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct PackedStep(u64);
+
+impl PackedStep {
+    /// A step `ns` nanoseconds after the start; `detail` as for [`StepKind`]: states for `State`, the
+    /// errno for `Error`.
+    pub const fn new(ns: u64, kind: StepKind, detail: u16) -> Self {
+        let kind = match kind {
+            StepKind::Connect => 0,
+            StepKind::State => 1,
+            StepKind::SynRetransmit => 2,
+            StepKind::Accept => 3,
+            StepKind::ResetSent => 4,
+            StepKind::ResetReceived => 5,
+            StepKind::Error => 6,
+        };
+        Self((ns / 1000) << 16 | kind << 12 | (detail & 0xfff) as u64)
+    }
+
+    /// The detail of a `State` step.
+    pub const fn states(old: u8, new: u8) -> u16 {
+        (old as u16 & 0xf) << 4 | (new as u16 & 0xf)
+    }
+
+    /// What happened.
+    pub const fn kind(self) -> StepKind {
+        match self.0 >> 12 & 0xf {
+            0 => StepKind::Connect,
+            1 => StepKind::State,
+            2 => StepKind::SynRetransmit,
+            3 => StepKind::Accept,
+            4 => StepKind::ResetSent,
+            5 => StepKind::ResetReceived,
+            _ => StepKind::Error,
+        }
+    }
+
+    /// As it is printed.
+    pub fn unpack(self) -> Step {
+        let kind = self.kind();
+        let [low, high] = [self.0 & 0xf, self.0 >> 4 & 0xf]
+            .map(|state| u8::try_from(state).ok().and_then(State::from_kernel));
+        let errno = u32::try_from(self.0 & 0xfff).ok().and_then(tcp::errno_name);
+        let is_state = kind == StepKind::State;
+        Step {
+            at_us: self.0 >> 16,
+            event: kind,
+            from: high.filter(|_| is_state),
+            to: low.filter(|_| is_state),
+            errno: errno.filter(|_| kind == StepKind::Error),
+        }
+    }
+}
+
+/// Steps kept in place: a healthy connection has at most six.
+const INLINE: usize = 6;
+
+/// The steps of a connection, the first few without an allocation.
+#[derive(Clone, Debug, Default)]
+pub struct Steps {
+    inline: [PackedStep; INLINE],
+    more: Option<Box<Vec<PackedStep>>>,
+    len: u8,
+}
+
+/// Steps beyond this are not kept: only a connection that retries without end gets there.
+const STEPS_MAX: usize = 64;
+
+impl Steps {
+    /// Adds a step.
+    pub fn push(&mut self, step: PackedStep) {
+        if let Some(free) = self.inline.get_mut(usize::from(self.len)) {
+            *free = step;
+            self.len += 1;
+        } else {
+            let more = self.more.get_or_insert_default();
+            if more.len() < STEPS_MAX - INLINE {
+                more.push(step);
+            }
+        }
+    }
+
+    /// All steps, first to last.
+    pub fn iter(&self) -> impl Iterator<Item = PackedStep> + '_ {
+        let inline = self.inline.iter().take(usize::from(self.len));
+        inline
+            .chain(self.more.iter().flat_map(|more| more.iter()))
+            .copied()
+    }
+
+    /// Takes back the last step of this kind.
+    pub fn retract(&mut self, kind: StepKind) {
+        if let Some(more) = &mut self.more
+            && let Some(at) = more.iter().rposition(|step| step.kind() == kind)
+        {
+            more.remove(at);
+            return;
+        }
+        let used = self
+            .inline
+            .get_mut(..usize::from(self.len))
+            .unwrap_or_default();
+        if let Some(at) = used.iter().rposition(|step| step.kind() == kind) {
+            used.get_mut(at..).unwrap_or_default().rotate_left(1);
+            self.len -= 1;
+            if let Some(more) = &mut self.more
+                && !more.is_empty()
+            {
+                let first = more.remove(0);
+                self.push_inline(first);
+            }
+        }
+    }
+
+    fn push_inline(&mut self, step: PackedStep) {
+        if let Some(free) = self.inline.get_mut(usize::from(self.len)) {
+            *free = step;
+            self.len += 1;
+        }
+    }
+}
+
+/// What was seen of a connection, one bit each.
+pub mod seen {
+    /// Its beginning: it is not older than the tracer.
+    pub const BIRTH: u16 = 1 << 0;
+    /// `ESTABLISHED`.
+    pub const ESTABLISHED: u16 = 1 << 1;
+    /// That a process has it: accepted, or it connected.
+    pub const ACCEPTED: u16 = 1 << 2;
+    /// This end's FIN, sent before one was received.
+    pub const CLOSED_FIRST: u16 = 1 << 3;
+    /// The peer's FIN, received before one was sent.
+    pub const PEER_CLOSED_FIRST: u16 = 1 << 4;
+    /// The end: it waits to be printed and takes no further state.
+    pub const END: u16 = 1 << 5;
+    /// That its memory was given back.
+    pub const DESTROY: u16 = 1 << 6;
+    /// That a FIN of this end was sent at all.
+    pub const FIN_SENT: u16 = 1 << 7;
+    /// That the other end, on this node as well, received payload.
+    pub const PEER_GOT_PAYLOAD: u16 = 1 << 8;
+}
+
+/// One connection, as one socket sees it.
+#[derive(Debug)]
+pub struct Connection {
+    /// Address of `struct sock`.
+    pub sk: u64,
+    /// Number within the run.
+    pub serial: u64,
+    /// First event, `CLOCK_MONOTONIC` nanoseconds.
+    pub first: u64,
+    /// Both ends.
+    pub tuple: Tuple,
+    /// Inode number of the network namespace; 0: not known.
+    pub netns: u32,
+    /// Which end of the handshake.
+    pub role: Role,
+    /// `enum tcp_state`.
+    pub state: u8,
+    /// [`seen`] bits.
+    pub seen: u16,
+    /// For the table's eviction: used since the hand passed.
+    pub touched: bool,
+    /// The socket of the other end, where it is tracked.
+    pub peer: Slot,
+    /// The next connection with the same tuple (another namespace), in the table's index.
+    pub next_same_tuple: Slot,
+    /// Events joined.
+    pub events: u32,
+    /// Who has it.
+    pub owner: Option<Owner>,
+    /// Who had the other end, once that is gone.
+    pub peer_owner: Option<Owner>,
+    /// What happened.
+    pub steps: Steps,
+    /// How it ended; boxed because few connections are ending at a time.
+    pub end: Option<Box<End>>,
+}
+
+impl Connection {
+    /// Whether all these [`seen`] bits are set.
+    pub const fn saw(&self, bits: u16) -> bool {
+        self.seen & bits == bits
+    }
+
+    /// Adds a step at `ktime`.
+    pub fn step(&mut self, ktime: u64, kind: StepKind, detail: u16) {
+        let ns = ktime.saturating_sub(self.first);
+        self.steps.push(PackedStep::new(ns, kind, detail));
+    }
+
+    /// Names a better owner; a worse one changes nothing.
+    pub fn owned_by(&mut self, process: &Rc<Process>, attribution: Attribution) {
+        let better = self
+            .owner
+            .as_ref()
+            .is_none_or(|owner| rank(attribution) < rank(owner.attribution));
+        if better {
+            self.owner = Some(Owner {
+                process: Rc::clone(process),
+                attribution,
+            });
+        }
+    }
+}
+
+/// Which attribution says more: the holder of a socket is its owner, a closer may be a helper.
+const fn rank(attribution: Attribution) -> u8 {
+    match attribution {
+        Attribution::Exact => 0,
+        Attribution::Inode | Attribution::Snapshot => 1,
+        Attribution::Closer => 2,
+        Attribution::Listener => 3,
+        Attribution::None => 4,
+    }
+}
+
+/// A reset as the stack that sent it reported it.
+#[derive(Clone, Debug)]
+pub struct Sent {
+    /// `event::kind` of the record.
+    pub kind: u8,
+    /// `sk_state` at that moment.
+    pub state: u8,
+    /// `enum sk_rst_reason`, or `event::NO_REASON`.
+    pub reason: u8,
+    /// The process in whose context it was sent; only where that caused it.
+    pub actor: Option<Rc<Process>>,
+}
+
+/// The transition to `CLOSE`.
+#[derive(Clone, Copy, Debug)]
+pub struct Closed {
+    /// State before.
+    pub from: u8,
+    /// The socket then.
+    pub stats: Stats,
+}
+
+/// How a connection ended.
+#[derive(Clone, Debug, Default)]
+pub struct End {
+    /// When, `CLOCK_MONOTONIC` nanoseconds; 0: not yet.
+    pub at: u64,
+    /// The transition to `CLOSE`.
+    pub closed: Option<Closed>,
+    /// A reset received: the socket at that moment, before anything changed.
+    pub received: Option<Stats>,
+    /// A reset sent by this socket.
+    pub sent: Option<Sent>,
+    /// The socket when it sent its reset, for one that never got to `CLOSE`.
+    pub sent_stats: Option<Stats>,
+    /// A reset that the other end's stack sent to this socket.
+    pub peer_sent: Option<Sent>,
+}
+
+impl End {
+    /// The socket's counters at the end, the least disturbed ones.
+    pub fn stats(&self) -> Option<&Stats> {
+        self.received
+            .as_ref()
+            .or(self.closed.as_ref().map(|closed| &closed.stats))
+            .or(self.sent_stats.as_ref())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn kinds(steps: &Steps) -> Vec<StepKind> {
+        steps.iter().map(PackedStep::kind).collect()
+    }
+
+    #[test]
+    fn a_step_survives_packing() {
+        let step = PackedStep::new(
+            90 * 60 * 1_000_000_000,
+            StepKind::State,
+            PackedStep::states(1, 8),
+        );
+        let step = step.unpack();
+        assert_eq!(step.at_us, 5_400_000_000);
+        assert_eq!(
+            (step.from, step.to),
+            (Some(State::Established), Some(State::CloseWait))
+        );
+        assert_eq!(step.errno, None);
+        let error = PackedStep::new(0, StepKind::Error, 111).unpack();
+        assert_eq!((error.errno, error.from), (Some("ECONNREFUSED"), None));
+    }
+
+    #[test]
+    fn steps_keep_their_order_beyond_the_inline_ones_and_are_bounded() {
+        let mut steps = Steps::default();
+        steps.push(PackedStep::new(0, StepKind::Connect, 0));
+        for _ in 0..1000 {
+            steps.push(PackedStep::new(0, StepKind::SynRetransmit, 0));
+        }
+        assert_eq!(steps.iter().count(), STEPS_MAX);
+        assert_eq!(kinds(&steps).first(), Some(&StepKind::Connect));
+    }
+
+    #[test]
+    fn a_retracted_step_leaves_no_hole() {
+        for before in 0..10 {
+            let mut steps = Steps::default();
+            let mut want = Vec::new();
+            for _ in 0..before {
+                steps.push(PackedStep::new(0, StepKind::State, 0));
+                want.push(StepKind::State);
+            }
+            steps.push(PackedStep::new(0, StepKind::ResetReceived, 0));
+            for _ in 0..3 {
+                steps.push(PackedStep::new(0, StepKind::Error, 0));
+                want.push(StepKind::Error);
+            }
+            steps.retract(StepKind::ResetReceived);
+            assert_eq!(kinds(&steps), want);
+        }
+    }
+}

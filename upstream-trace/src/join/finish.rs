@@ -1,0 +1,397 @@
+//! From a connection that ended to the record that is printed.
+//!
+//! Here it is decided who sent a reset and whose process is named; what it means is `verdict`'s.
+//! Must not know: the order in which events came.
+
+use upstream_trace_common::event::{Base, NO_REASON, kind};
+
+use super::{
+    connection::{Connection, End, Owner, PackedStep, Sent, Slot, seen},
+    engine::{Context, Engine, Sink, WallClock},
+    stray::Stray,
+    tuple::Tuple,
+};
+use crate::{
+    decode::Event,
+    process::Process,
+    record::{
+        self, Attribution, ConnectionType, Direction, EventType, Flag, Id, Origin, ReasonSource,
+        ResetType, Role, Schema, StrayReset, Verdict,
+    },
+    tcp::{self, State},
+    verdict::{
+        facts::{Counters, Facts},
+        rules, words,
+    },
+};
+
+/// `ECONNABORTED`: `tcp_abort`, an administrator's kill.
+const ECONNABORTED: u32 = libc::ECONNABORTED.cast_unsigned();
+/// `ETIMEDOUT`: a timer's doing.
+const ETIMEDOUT: u32 = libc::ETIMEDOUT.cast_unsigned();
+
+/// Takes the connection in `slot` out of the table and prints it.
+pub(super) fn connection(
+    engine: &mut Engine,
+    slot: Slot,
+    clock: &impl WallClock,
+    sink: &mut impl Sink,
+) {
+    let Some(mut ended) = engine.table.remove(slot) else {
+        return;
+    };
+    leave_to_peer(engine, &mut ended);
+    let owner_pid = ended.owner.as_ref().map(|owner| owner.process.pid);
+    let wanted = &engine.context.wanted;
+    if wanted.port(ended.tuple.local_port, ended.tuple.remote_port) && wanted.pid(owner_pid) {
+        print(engine, &ended, clock, sink);
+    }
+    engine.table.recycle(ended.end.take());
+}
+
+/// Each end's record needs something of the other, whichever is printed first.
+fn leave_to_peer(engine: &mut Engine, ended: &mut Connection) {
+    let tick_ns = engine.context.tick_ns;
+    let got_payload = |end: &Connection| counters(end, tick_ns).received_any == Some(true);
+    let Some(peer) = engine.table.get_mut(ended.peer) else {
+        return;
+    };
+    peer.peer_owner.clone_from(&ended.owner);
+    if ended.peer_owner.is_none() {
+        ended.peer_owner.clone_from(&peer.owner);
+    }
+    if got_payload(ended) {
+        peer.seen |= seen::PEER_GOT_PAYLOAD;
+    }
+    if got_payload(peer) {
+        ended.seen |= seen::PEER_GOT_PAYLOAD;
+    }
+}
+
+fn counters(ended: &Connection, tick_ns: u64) -> Counters {
+    let stats = ended.end.as_ref().and_then(|end| end.stats());
+    stats.map_or_else(Counters::default, |stats| {
+        Counters::new(stats, ended.role, ended.saw(seen::FIN_SENT), tick_ns)
+    })
+}
+
+/// Who sent the reset, as far as the stacks on this node tell.
+struct ResetFound<'a> {
+    direction: Direction,
+    reason: Option<&'a str>,
+    reason_source: ReasonSource,
+    origin: Origin,
+    sender: Option<(&'a Process, Attribution)>,
+}
+
+fn print(engine: &mut Engine, ended: &Connection, clock: &impl WallClock, sink: &mut impl Sink) {
+    let id = Id {
+        run: engine.context.run,
+        serial: ended.serial,
+    };
+    let no_end = End::default();
+    let end = ended.end.as_deref().unwrap_or(&no_end);
+    let complete = ended.saw(seen::BIRTH) && engine.lost_at.is_none_or(|lost| lost < ended.first);
+    let counters = counters(ended, engine.context.tick_ns);
+    // Looked up also where this end sent the reset itself: the other end's answer to it may be there.
+    let stray = engine.strays.claim(ended.netns, &ended.tuple, id);
+    let context = &engine.context;
+    let listener = stray
+        .filter(|stray| stray.kind == kind::RESET_SENT_LISTEN)
+        .and_then(|stray| engine.listeners.owner(stray.netns, &Tuple::of(&stray)));
+    let peer = ended.peer_owner.as_ref();
+    let peer = peer
+        .map(|owner| (&*owner.process, owner.attribution))
+        .or(listener.map(|process| (&**process, Attribution::Listener)));
+    let reset = reset_found(context, ended, end, stray.as_ref(), peer, complete);
+
+    let closed = end.closed.as_ref();
+    let err = closed.map_or(0, |closed| closed.stats.err);
+    let facts = Facts {
+        role: (ended.role != Role::Unknown).then_some(ended.role),
+        established: ended.saw(seen::ESTABLISHED),
+        accepted: accepted(ended, closed.is_some(), complete),
+        closed_first: ended.saw(seen::CLOSED_FIRST),
+        peer_closed_first: ended.saw(seen::PEER_CLOSED_FIRST),
+        still_open: closed.is_some_and(|closed| closed.stats.has_socket != 0),
+        err,
+        reset: reset.as_ref().map(|reset| reset.direction),
+        reset_in_path: reset
+            .as_ref()
+            .is_some_and(|reset| reset.origin == Origin::InPath),
+        has_local_port: ended.tuple.local_port != 0,
+        peer_received_payload: ended.saw(seen::PEER_GOT_PAYLOAD),
+        counters,
+    };
+    let judgement = rules::judge(&facts, context.idle_after_us);
+    let errno = tcp::errno_name(err)
+        .or((judgement.verdict == Verdict::NoLocalPort).then_some("EADDRNOTAVAIL"));
+
+    let about = words::About {
+        verdict: judgement.verdict,
+        role: ended.role,
+        reset: facts.reset,
+        reason: reset.as_ref().and_then(|reset| reset.reason),
+        in_path: facts.reset_in_path,
+        errno,
+    };
+    let mut timeline = std::mem::take(&mut engine.scratch);
+    timeline.clear();
+    timeline.extend(ended.steps.iter().map(PackedStep::unpack));
+    let owner = ended.owner.as_ref();
+    let mut record = record::Connection {
+        schema: Schema,
+        kind: ConnectionType,
+        time: clock.at(end.at),
+        seq: 0,
+        id,
+        netns: (ended.netns != 0).then_some(ended.netns),
+        family: ended.tuple.family(),
+        local: ended.tuple.local(),
+        remote: ended.tuple.remote(),
+        role: ended.role,
+        process: owner.map(|owner| owner.process.record(owner.attribution)),
+        peer: peer.map(|(process, attribution)| process.record(attribution)),
+        started: ended.saw(seen::BIRTH).then(|| clock.at(ended.first)),
+        duration_us: end.at.saturating_sub(ended.first) / 1000,
+        timeline: &timeline,
+        bytes: counters.bytes,
+        idle_us: counters.idle_us(),
+        rtt_us: counters.rtt_us,
+        retransmits: counters.retransmits,
+        errno,
+        reset: reset.as_ref().map(|reset| record::Reset {
+            direction: reset.direction,
+            reason: reset.reason,
+            reason_source: reset.reason_source,
+            origin: reset.origin,
+            sender: reset
+                .sender
+                .map(|(process, attribution)| process.record(attribution)),
+        }),
+        verdict: judgement.verdict,
+        flag: judgement.flag,
+        proxy: words::proxy(judgement.verdict),
+        hint: words::hint(&about),
+        complete,
+    };
+    sink.connection(&mut record, ended.events);
+    engine.scratch = timeline;
+}
+
+/// Whether a process had the connection; `None` where that would have been seen only by luck.
+fn accepted(ended: &Connection, saw_close: bool, complete: bool) -> Option<bool> {
+    if ended.saw(seen::ACCEPTED) {
+        Some(true)
+    } else if saw_close && complete {
+        Some(false)
+    } else {
+        None
+    }
+}
+
+fn reset_found<'a>(
+    context: &'a Context,
+    ended: &'a Connection,
+    end: &'a End,
+    stray: Option<&Base>,
+    peer: Option<(&'a Process, Attribution)>,
+    complete: bool,
+) -> Option<ResetFound<'a>> {
+    let err = end.closed.as_ref().map_or(0, |closed| closed.stats.err);
+    if let Some(sent) = &end.sent {
+        let (reason, reason_source) = reason(context, sent.reason, || derived(end, sent, err));
+        let owner = ended.owner.as_ref();
+        return Some(ResetFound {
+            direction: Direction::Sent,
+            reason,
+            reason_source,
+            origin: Origin::Local,
+            sender: sender(sent, err, owner),
+        });
+    }
+    // Data after a shutdown looks like a received reset until the answer to it is reported.
+    end.received?;
+    let received = |origin, (reason, reason_source), sender| {
+        Some(ResetFound {
+            direction: Direction::Received,
+            reason,
+            reason_source,
+            origin,
+            sender,
+        })
+    };
+    if let Some(sent) = &end.peer_sent {
+        let reason = reason(context, sent.reason, || None);
+        let sender = sender(sent, 0, ended.peer_owner.as_ref());
+        return received(Origin::PeerOnNode, reason, sender);
+    }
+    let unknown = (None, ReasonSource::Unknown);
+    if let Some(stray) = stray {
+        let reason = reason(context, stray.new, || None);
+        // Nobody has a port that nothing listens on; TIME_WAIT and LISTEN are somebody's.
+        let sender = peer.filter(|_| stray.kind != kind::RESET_SENT_NO_SOCKET);
+        return received(Origin::PeerOnNode, reason, sender);
+    }
+    let peer_is_here = peer.is_some() || ended.tuple.is_loopback();
+    if !peer_is_here {
+        return received(Origin::OffNode, unknown, None);
+    }
+    if !context.sees_all_resets {
+        // Such a kernel does not report the resets of closed ports and of TIME_WAIT.
+        let refused = !ended.saw(seen::ESTABLISHED);
+        let reason = if refused {
+            (Some("NO_SOCKET"), ReasonSource::Derived)
+        } else {
+            unknown
+        };
+        return received(Origin::PeerOnNode, reason, None);
+    }
+    // Every reset that a stack on this node sends was seen, and this was none of them.
+    let certain = complete && (context.sees_both_ends || peer.is_none());
+    let origin = if certain {
+        Origin::InPath
+    } else {
+        Origin::Unknown
+    };
+    received(origin, unknown, None)
+}
+
+/// The process that caused a reset, where one did.
+fn sender<'a>(
+    sent: &'a Sent,
+    err: u32,
+    owner: Option<&'a Owner>,
+) -> Option<(&'a Process, Attribution)> {
+    let owner = owner.map(|owner| (&*owner.process, owner.attribution));
+    if sent.kind == kind::RESET_SENT_REPLY {
+        // The stack answered on behalf of whoever has, or had, the socket.
+        return owner;
+    }
+    let actor = sent.actor.as_deref();
+    // An abort by its closer comes after CLOSE; before it come the timers, in nobody's context, and
+    // tcp_abort, in that of an administrator's tool.
+    let acted = sent.state == State::Close as u8 || err == ECONNABORTED;
+    let process = actor.filter(|_| acted)?;
+    let attribution = match owner {
+        Some((owner, attribution)) if owner.pid == process.pid => attribution,
+        _ => Attribution::Closer,
+    };
+    Some((process, attribution))
+}
+
+/// The kernel's name of a reason, or what else tells it.
+fn reason(
+    context: &Context,
+    value: u8,
+    derived: impl FnOnce() -> Option<&'static str>,
+) -> (Option<&str>, ReasonSource) {
+    if value != NO_REASON {
+        // 0 is NOT_SPECIFIED: the kernel's way to say that it does not know.
+        let name = context.reasons.name(value).filter(|_| value != 0);
+        return name.map_or((None, ReasonSource::Unknown), |name| {
+            (Some(name), ReasonSource::Kernel)
+        });
+    }
+    derived().map_or((None, ReasonSource::Unknown), |name| {
+        (Some(name), ReasonSource::Derived)
+    })
+}
+
+/// The reason of a reset sent by this end, on kernels that do not tell it (before 6.10).
+fn derived(end: &End, sent: &Sent, err: u32) -> Option<&'static str> {
+    if sent.kind == kind::RESET_SENT_REPLY {
+        let after_shutdown = sent.state == State::Close as u8;
+        return after_shutdown.then_some("TCP_ABORT_ON_DATA");
+    }
+    let unread = end.stats().is_some_and(|stats| stats.unread > 0);
+    match err {
+        ETIMEDOUT => Some("TCP_KEEPALIVE_TIMEOUT"),
+        ECONNABORTED => Some("TCP_STATE"),
+        _ if unread => Some("TCP_ABORT_ON_CLOSE"),
+        _ => Some("TCP_STATE"),
+    }
+}
+
+/// `SYN` in the flags byte of a TCP header.
+const SYN: u8 = 1 << 1;
+
+/// Prints a reset that no connection's socket sent.
+pub(super) fn stray(engine: &Engine, stray: &Stray, clock: &impl WallClock, sink: &mut impl Sink) {
+    let base = &stray.base;
+    let tuple = Tuple::of(base);
+    let (reason, reason_source) = reason(&engine.context, base.new, || match base.kind {
+        kind::RESET_SENT_NO_SOCKET => Some("NO_SOCKET"),
+        kind::RESET_SENT_TIME_WAIT => Some("TCP_TIMEWAIT_SOCKET"),
+        _ => None,
+    });
+    let syn = base.kind == kind::RESET_SENT_NO_SOCKET && base.old & SYN != 0;
+    let mut record = StrayReset {
+        schema: Schema,
+        kind: ResetType,
+        time: clock.at(base.ktime),
+        seq: 0,
+        peer_id: stray.peer,
+        netns: (base.netns != 0).then_some(base.netns),
+        family: Some(tuple.family()),
+        local: Some(tuple.local()),
+        remote: Some(tuple.remote()),
+        direction: Direction::Sent,
+        reason,
+        reason_source,
+        count: stray.count,
+        flag: syn.then_some(Flag::ResetBeforePayload),
+        hint: words::stray_hint(base.kind, syn),
+    };
+    sink.reset(&mut record, stray.count);
+}
+
+/// Prints one event.
+pub(super) fn event(
+    engine: &Engine,
+    event: Event<'_>,
+    slot: Option<Slot>,
+    clock: &impl WallClock,
+    sink: &mut impl Sink,
+) {
+    let base = event.base;
+    let tuple = Tuple::of(base);
+    let connection = slot.and_then(|slot| engine.table.get(slot));
+    let (reason, _) = match base.kind {
+        kind::STATE => (None, ReasonSource::Unknown),
+        _ => reason(&engine.context, base.new, || None),
+    };
+    let (name, acted) = match base.kind {
+        kind::STATE => ("inet_sock_set_state", event.actor.is_some()),
+        kind::CONNECT => ("tcp_connect", true),
+        kind::ACCEPT => ("inet_csk_accept", true),
+        kind::RESET_RECEIVED => ("tcp_receive_reset", false),
+        kind::SYN_RETRANSMIT => ("tcp_retransmit_skb", false),
+        kind::DESTROY => ("tcp_destroy_sock", false),
+        kind::HELD => ("task_file", true),
+        _ => ("tcp_send_reset", false),
+    };
+    let pid = event.actor.map_or(base.tgid, |actor| actor.tgid);
+    let mut record = record::Event {
+        schema: Schema,
+        kind: EventType,
+        time: clock.at(base.ktime),
+        seq: 0,
+        id: connection.map(|connection| Id {
+            run: engine.context.run,
+            serial: connection.serial,
+        }),
+        netns: (base.netns != 0).then_some(base.netns),
+        family: tuple.family(),
+        local: tuple.local(),
+        remote: tuple.remote(),
+        event: name,
+        from: State::from_kernel(base.old).filter(|_| base.kind != kind::RESET_SENT_NO_SOCKET),
+        to: State::from_kernel(base.new).filter(|_| base.kind == kind::STATE),
+        reason: reason
+            .filter(|_| (kind::RESET_SENT_ACTIVE..=kind::RESET_SENT_LISTEN).contains(&base.kind)),
+        errno: event.stats.and_then(|stats| tcp::errno_name(stats.err)),
+        pid: (acted && pid != 0).then_some(pid),
+    };
+    sink.event(&mut record);
+}

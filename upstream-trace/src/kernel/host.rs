@@ -1,0 +1,285 @@
+//! Facts of this host that hold while the tracer runs, read once at start.
+//!
+//! The one file under `kernel` that does I/O; each source has a pure parser. Must not know: what
+//! the facts decide.
+
+use std::{fmt, fs, io, ops::RangeInclusive};
+
+use super::btf::{Btf, BtfError};
+
+const BTF: &str = "/sys/kernel/btf/vmlinux";
+const LOCKDOWN: &str = "/sys/kernel/security/lockdown";
+const STATUS: &str = "/proc/self/status";
+const RELEASE: &str = "/proc/sys/kernel/osrelease";
+const HOSTNAME: &str = "/proc/sys/kernel/hostname";
+const BOOT_ID: &str = "/proc/sys/kernel/random/boot_id";
+const LOCAL_PORTS: &str = "/proc/sys/net/ipv4/ip_local_port_range";
+
+/// A fact that the tracer cannot do without could not be had.
+#[derive(Debug, thiserror::Error)]
+pub enum HostError {
+    #[error("cannot read {path}")]
+    Read {
+        path: &'static str,
+        source: io::Error,
+    },
+    #[error("cannot make sense of {path}")]
+    Parse { path: &'static str },
+    #[error("cannot use {BTF}")]
+    Btf(#[from] BtfError),
+    #[error("cannot ask for the length of a clock tick")]
+    Tick(#[source] io::Error),
+}
+
+/// What is known about this host.
+#[derive(Clone, Debug)]
+pub struct Host {
+    /// As `uname -r` says.
+    pub release: String,
+    /// Of the tracer's own UTS namespace: the node's name only where that is the node's.
+    pub hostname: String,
+    pub capabilities: Capabilities,
+    pub lockdown: Lockdown,
+    /// Length of a clock tick in nanoseconds.
+    pub tick_ns: u64,
+    /// Ports that the kernel gives to connecting sockets, in the tracer's network namespace.
+    pub local_ports: Option<RangeInclusive<u16>>,
+    /// Changes with each boot.
+    pub boot_id: Option<String>,
+}
+
+impl Host {
+    pub fn read() -> Result<Self, HostError> {
+        Ok(Self {
+            release: line(RELEASE)?,
+            hostname: line(HOSTNAME)?,
+            capabilities: Capabilities::effective(&text(STATUS)?).ok_or_else(|| parse(STATUS))?,
+            // Absent where securityfs is not mounted, which in containers is the rule.
+            lockdown: text(LOCKDOWN).map_or(Lockdown::Unknown, |text| Lockdown::parse(&text)),
+            tick_ns: tick_ns()?,
+            local_ports: text(LOCAL_PORTS).ok().as_deref().and_then(port_range),
+            boot_id: line(BOOT_ID).ok(),
+        })
+    }
+}
+
+/// The running kernel's BTF.
+pub fn btf() -> Result<Btf, HostError> {
+    Ok(Btf::parse(
+        fs::read(BTF).map_err(|source| read(BTF, source))?,
+    )?)
+}
+
+/// Linux capabilities that tracing needs.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[repr(u8)]
+pub enum Capability {
+    SysAdmin = 21,
+    Perfmon = 38,
+    Bpf = 39,
+}
+
+impl fmt::Display for Capability {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Self::SysAdmin => "CAP_SYS_ADMIN",
+            Self::Perfmon => "CAP_PERFMON",
+            Self::Bpf => "CAP_BPF",
+        })
+    }
+}
+
+/// A set of capabilities, as in `/proc/PID/status`.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Capabilities(u64);
+
+impl Capabilities {
+    fn effective(status: &str) -> Option<Self> {
+        let mask = status
+            .lines()
+            .find_map(|line| line.strip_prefix("CapEff:"))?;
+        u64::from_str_radix(mask.trim(), 16).ok().map(Self)
+    }
+
+    pub fn has(self, capability: Capability) -> bool {
+        self.0 >> capability as u8 & 1 == 1
+    }
+
+    /// What is lacking to load and attach tracing programs. `CAP_SYS_ADMIN` stands for both: the
+    /// kernel takes it wherever it asks for the two newer ones (`bpf_capable`,
+    /// `perfmon_capable`).
+    pub fn missing(self) -> impl Iterator<Item = Capability> {
+        [Capability::Bpf, Capability::Perfmon]
+            .into_iter()
+            .filter(move |&needed| !self.has(needed) && !self.has(Capability::SysAdmin))
+    }
+}
+
+/// What the kernel denies even to root.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Lockdown {
+    None,
+    Integrity,
+    /// Programs cannot read kernel memory by address.
+    Confidentiality,
+    Unknown,
+}
+
+impl Lockdown {
+    fn parse(text: &str) -> Self {
+        match text.split_whitespace().find(|word| word.starts_with('[')) {
+            Some("[none]") => Self::None,
+            Some("[integrity]") => Self::Integrity,
+            Some("[confidentiality]") => Self::Confidentiality,
+            _ => Self::Unknown,
+        }
+    }
+}
+
+fn port_range(text: &str) -> Option<RangeInclusive<u16>> {
+    let mut ports = text.split_whitespace().map(str::parse);
+    match (ports.next(), ports.next(), ports.next()) {
+        (Some(Ok(first)), Some(Ok(last)), None) => Some(first..=last),
+        _ => None,
+    }
+}
+
+/// The resolution of the coarse clocks is the length of a tick, 1/HZ (`posix_get_coarse_res` in
+/// kernel/time/posix-timers.c), which no file tells.
+fn tick_ns() -> Result<u64, HostError> {
+    let mut resolution = libc::timespec {
+        tv_sec: 0,
+        tv_nsec: 0,
+    };
+    // SAFETY: the kernel writes one timespec to the place it is given, which lives here.
+    let status = unsafe { libc::clock_getres(libc::CLOCK_MONOTONIC_COARSE, &raw mut resolution) };
+    if status != 0 {
+        return Err(HostError::Tick(io::Error::last_os_error()));
+    }
+    nanoseconds(resolution).ok_or_else(|| HostError::Tick(io::ErrorKind::InvalidData.into()))
+}
+
+fn nanoseconds(tick: libc::timespec) -> Option<u64> {
+    let seconds = u64::try_from(tick.tv_sec)
+        .ok()?
+        .checked_mul(1_000_000_000)?;
+    let tick = seconds.checked_add(u64::try_from(tick.tv_nsec).ok()?)?;
+    // Ages are divided by it.
+    (tick != 0).then_some(tick)
+}
+
+fn text(path: &'static str) -> Result<String, HostError> {
+    fs::read_to_string(path).map_err(|source| read(path, source))
+}
+
+fn line(path: &'static str) -> Result<String, HostError> {
+    let text = text(path)?;
+    let line = text.trim();
+    if line.is_empty() {
+        Err(parse(path))
+    } else {
+        Ok(line.to_owned())
+    }
+}
+
+fn read(path: &'static str, source: io::Error) -> HostError {
+    HostError::Read { path, source }
+}
+
+fn parse(path: &'static str) -> HostError {
+    HostError::Parse { path }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const STATUS_OF_A_POD: &str = "\
+Name:\tcat
+CapInh:\t0000000000000000
+CapPrm:\t000000c000000000
+CapEff:\t000000c000000000
+CapBnd:\t000001ffffffffff
+";
+
+    fn capabilities(mask: u64) -> Vec<Capability> {
+        Capabilities(mask).missing().collect()
+    }
+
+    #[test]
+    fn reads_the_effective_capabilities() {
+        let found = Capabilities::effective(STATUS_OF_A_POD).unwrap();
+        assert!(found.has(Capability::Bpf) && found.has(Capability::Perfmon));
+        assert!(!found.has(Capability::SysAdmin));
+        assert_eq!(found.missing().count(), 0);
+        assert_eq!(Capabilities::effective("Name:\tcat\n"), None);
+        assert_eq!(Capabilities::effective("CapEff:\tall\n"), None);
+    }
+
+    #[test]
+    fn names_missing_capabilities() {
+        assert_eq!(capabilities(0), [Capability::Bpf, Capability::Perfmon]);
+        assert_eq!(capabilities(1 << 39), [Capability::Perfmon]);
+        assert_eq!(capabilities(1 << 38), [Capability::Bpf]);
+        assert_eq!(capabilities(1 << 21), []);
+        assert_eq!(Capability::Bpf.to_string(), "CAP_BPF");
+    }
+
+    #[test]
+    fn reads_the_lockdown_mode() {
+        assert_eq!(
+            Lockdown::parse("[none] integrity confidentiality\n"),
+            Lockdown::None
+        );
+        assert_eq!(
+            Lockdown::parse("none [integrity] confidentiality\n"),
+            Lockdown::Integrity
+        );
+        assert_eq!(
+            Lockdown::parse("none integrity [confidentiality]\n"),
+            Lockdown::Confidentiality
+        );
+        assert_eq!(
+            Lockdown::parse("none integrity confidentiality\n"),
+            Lockdown::Unknown
+        );
+        assert_eq!(Lockdown::parse(""), Lockdown::Unknown);
+    }
+
+    #[test]
+    fn reads_the_port_range() {
+        assert_eq!(port_range("32768\t60999\n"), Some(32768..=60999));
+        for text in ["", "32768", "32768 70000", "a b", "1 2 3", "-1 5"] {
+            assert_eq!(port_range(text), None, "{text}");
+        }
+    }
+
+    #[test]
+    fn converts_a_tick() {
+        let tick = |tv_sec, tv_nsec| nanoseconds(libc::timespec { tv_sec, tv_nsec });
+        assert_eq!(tick(0, 4_000_000), Some(4_000_000));
+        assert_eq!(tick(1, 1), Some(1_000_000_001));
+        assert_eq!(tick(0, 0), None);
+        assert_eq!(tick(-1, 0), None);
+        assert_eq!(tick(i64::MAX, 0), None);
+    }
+
+    #[test]
+    fn reads_this_host() {
+        let host = Host::read().unwrap();
+        assert!(
+            host.release
+                .starts_with(|first: char| first.is_ascii_digit()),
+            "{host:?}"
+        );
+        // CONFIG_HZ is 100 to 1000 where this runs.
+        assert!((800_000..=10_000_000).contains(&host.tick_ns), "{host:?}");
+        assert_eq!(host.boot_id.as_ref().map(String::len), Some(36), "{host:?}");
+        assert!(
+            host.local_ports
+                .as_ref()
+                .is_some_and(|ports| !ports.is_empty()),
+            "{host:?}"
+        );
+    }
+}

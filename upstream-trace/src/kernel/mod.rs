@@ -1,0 +1,14 @@
+//! What the agent knows about the running kernel: where fields lie, what values mean, what is
+//! allowed.
+//!
+//! [`host`] reads; the other modules are pure and work as well on saved BTF. Must not know: aya,
+//! kernel versions.
+
+pub mod btf;
+mod btf_format;
+pub mod host;
+pub mod offsets;
+pub mod reasons;
+#[cfg(test)]
+mod sample;
+pub mod trim;

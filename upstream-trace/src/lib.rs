@@ -1,0 +1,26 @@
+//! The agent: reads events from the kernel side, joins them into connections, judges each, prints.
+//!
+//! [`probe`] loads and attaches the hooks and hands out their records · [`decode`] makes them events ·
+//! [`join`] makes events connections · [`verdict`] judges one that ended · [`printer`] and [`output`] print
+//! it. [`app`] drives all of it. [`record`] are the printed lines as types, [`process`] the processes they
+//! name, [`tcp`] the kernel's vocabulary, [`account`] what was seen and lost. I/O is done by `probe`,
+//! `kernel::host`, `proc`, `clock`, `output::writer` and `app`; the rest is pure and cannot panic.
+
+pub mod account;
+pub mod app;
+pub mod cli;
+pub mod clock;
+pub mod container;
+pub mod decode;
+pub mod exit;
+pub mod join;
+pub mod kernel;
+pub mod output;
+pub mod printer;
+pub mod probe;
+pub mod proc;
+pub mod process;
+pub mod record;
+pub mod settings;
+pub mod tcp;
+pub mod verdict;

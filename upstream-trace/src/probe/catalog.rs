@@ -1,0 +1,161 @@
+//! Every role a hook can have, the hooks that can fill it, best first, and what is lost without.
+//!
+//! Must not know: aya, how a hook is attached.
+
+/// How a program is attached.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Kind {
+    /// BTF raw tracepoint.
+    Tracepoint,
+    /// Trampoline at a function's entry.
+    Fentry,
+    /// Trampoline at a function's return.
+    Fexit,
+    /// Breakpoint or ftrace at a function's entry.
+    Kprobe,
+    /// The same at its return.
+    Kretprobe,
+    /// Iterator, run when asked.
+    Iterator,
+}
+
+/// One hook that can fill a role.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Rung {
+    /// Name of the program in the object.
+    pub program: &'static str,
+    /// How it is attached.
+    pub kind: Kind,
+    /// Kernel function, tracepoint or iterator.
+    pub target: &'static str,
+}
+
+impl Rung {
+    /// As a person would name it: `fentry tcp_connect`.
+    pub fn name(&self) -> String {
+        let kind = match self.kind {
+            Kind::Tracepoint => "tp_btf",
+            Kind::Fentry => "fentry",
+            Kind::Fexit => "fexit",
+            Kind::Kprobe => "kprobe",
+            Kind::Kretprobe => "kretprobe",
+            Kind::Iterator => "iter",
+        };
+        format!("{kind} {}", self.target)
+    }
+}
+
+/// Something that has to be seen.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Role {
+    /// Births, deaths and every step between.
+    States,
+    /// Resets received.
+    ResetsReceived,
+    /// Resets sent.
+    ResetsSent,
+    /// Sockets given back.
+    Destroyed,
+    /// SYNs sent again.
+    SynRetransmits,
+    /// The moment a SYN leaves.
+    Connects,
+    /// The process that accepts.
+    Accepts,
+    /// Who holds which socket.
+    Holders,
+}
+
+/// A role and what fills it.
+#[derive(Clone, Copy, Debug)]
+pub struct Entry {
+    /// What has to be seen.
+    pub role: Role,
+    /// By what, best first.
+    pub rungs: &'static [Rung],
+    /// What is lost without; `None` where the tracer cannot work without.
+    pub loss: Option<&'static str>,
+}
+
+const fn rung(program: &'static str, kind: Kind, target: &'static str) -> Rung {
+    Rung {
+        program,
+        kind,
+        target,
+    }
+}
+
+const fn tracepoint(name: &'static str) -> Rung {
+    rung(name, Kind::Tracepoint, name)
+}
+
+/// The hooks, in the order in which they are attached.
+pub const CATALOG: &[Entry] = &[
+    Entry {
+        role: Role::Destroyed,
+        rungs: &[tracepoint("tcp_destroy_sock")],
+        loss: Some("the process that closes a connection that was reset"),
+    },
+    Entry {
+        role: Role::ResetsSent,
+        rungs: &[tracepoint("tcp_send_reset")],
+        loss: Some("resets sent by this node, and so who sent those that it received"),
+    },
+    Entry {
+        role: Role::ResetsReceived,
+        rungs: &[tracepoint("tcp_receive_reset")],
+        loss: Some("resets received, except by what the application was told"),
+    },
+    Entry {
+        role: Role::SynRetransmits,
+        rungs: &[tracepoint("tcp_retransmit_skb")],
+        loss: Some("how often a SYN was sent"),
+    },
+    Entry {
+        role: Role::Connects,
+        rungs: &[
+            rung("tcp_connect_fentry", Kind::Fentry, "tcp_connect"),
+            rung("tcp_connect_kprobe", Kind::Kprobe, "tcp_connect"),
+        ],
+        loss: Some("the local port of a connect before its first answer"),
+    },
+    Entry {
+        role: Role::Accepts,
+        rungs: &[
+            rung("inet_csk_accept_fexit", Kind::Fexit, "inet_csk_accept"),
+            rung(
+                "inet_csk_accept_kretprobe",
+                Kind::Kretprobe,
+                "inet_csk_accept",
+            ),
+        ],
+        loss: Some("the accepting process by itself; it is found as holder, closer or listener"),
+    },
+    Entry {
+        role: Role::Holders,
+        rungs: &[rung("task_file", Kind::Iterator, "task_file")],
+        loss: Some("owners of sockets that are older than the tracer"),
+    },
+    // Last: it lets connections in, and whatever belongs to them should be seen by then.
+    Entry {
+        role: Role::States,
+        rungs: &[tracepoint("inet_sock_set_state")],
+        loss: None,
+    },
+];
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn only_the_states_are_indispensable() {
+        let needed: Vec<_> = CATALOG
+            .iter()
+            .filter(|entry| entry.loss.is_none())
+            .collect();
+        assert_eq!(needed.len(), 1);
+        assert_eq!(needed[0].role, Role::States);
+        assert!(CATALOG.iter().all(|entry| !entry.rungs.is_empty()));
+    }
+}

@@ -1,0 +1,336 @@
+//! Puts the BPF object into the kernel: globals, maps, and for each role the best hook that the kernel
+//! takes. Nothing is decided by version: each rung is tried.
+
+use std::{io, net::IpAddr};
+
+use aya::{
+    Btf, Ebpf, EbpfLoader, VerifierLogLevel,
+    maps::{Array, HashMap, LpmTrie, Map, MapError, PerCpuArray, RingBuf, lpm_trie::Key},
+    programs::{BtfTracePoint, FEntry, FExit, Iter, KProbe, ProgramError},
+};
+use upstream_trace_common::{counter, setting};
+
+use super::{
+    catalog::{CATALOG, Entry, Kind, Role, Rung},
+    ring::Ring,
+};
+use crate::{
+    exit::{Code, Failure},
+    kernel::{btf, host::Lockdown, offsets::Offsets},
+    settings::{Network, Wanted},
+};
+
+static OBJECT: &[u8] =
+    aya::include_bytes_aligned!(concat!(env!("OUT_DIR"), "/upstream-trace.bpf.o"));
+
+/// What the kernel side is to do and may do.
+#[derive(Clone, Copy, Debug)]
+pub struct Plan<'a> {
+    /// The running kernel's types.
+    pub btf: &'a btf::Btf,
+    /// Which fields it has.
+    pub offsets: &'a Offsets,
+    /// What it forbids.
+    pub lockdown: Lockdown,
+    /// What was asked for.
+    pub wanted: &'a Wanted,
+    /// A wanted port may be an ephemeral one.
+    pub ephemeral: bool,
+    /// Bytes of the ring, a power of two.
+    pub ring_size: u32,
+}
+
+/// What fills a role.
+#[derive(Debug)]
+pub struct Filled {
+    /// The role.
+    pub entry: &'static Entry,
+    /// The hook; `None`: none was taken.
+    pub by: Option<Rung>,
+    /// The better ones and why they were refused.
+    pub refused: Vec<(Rung, String)>,
+}
+
+/// The kernel side at work. Dropping it detaches everything.
+pub struct Loaded {
+    /// `None` once detached.
+    ebpf: Option<Ebpf>,
+    /// The events.
+    pub ring: Ring,
+    counters: PerCpuArray<aya::maps::MapData, u64>,
+    /// What fills each role.
+    pub filled: Vec<Filled>,
+}
+
+impl std::fmt::Debug for Loaded {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Loaded")
+            .field("filled", &self.filled)
+            .finish_non_exhaustive()
+    }
+}
+
+/// Loads and attaches.
+pub fn load(plan: &Plan<'_>) -> Result<Loaded, Failure> {
+    let aya_btf = Btf::from_sys_fs().map_err(|error| {
+        Failure::new(
+            Code::Kernel,
+            format!("cannot read the kernel's BTF: {error}"),
+        )
+    })?;
+    let mut ebpf = open(plan, &aya_btf)?;
+    filter(&mut ebpf, plan.wanted).map_err(|error| {
+        Failure::new(
+            Code::Failure,
+            format!("cannot set the filters: {}", chain(&error)),
+        )
+    })?;
+    // The maps first: an event must find the agent able to read it.
+    let events = ebpf.take_map("EVENTS").ok_or_else(missing_map)?;
+    let ring = RingBuf::try_from(events).map_err(|error| map_failure(&error))?;
+    let counters = ebpf.take_map("COUNTERS").ok_or_else(missing_map)?;
+    let counters = PerCpuArray::try_from(counters).map_err(|error| map_failure(&error))?;
+    let mut filled = Vec::with_capacity(CATALOG.len());
+    for entry in CATALOG {
+        filled.push(fill(&mut ebpf, &aya_btf, entry)?);
+    }
+    Ok(Loaded {
+        ebpf: Some(ebpf),
+        ring: Ring::new(ring),
+        counters,
+        filled,
+    })
+}
+
+fn missing_map() -> Failure {
+    Failure::new(Code::Failure, "the BPF object lacks a map")
+}
+
+fn map_failure(error: &MapError) -> Failure {
+    Failure::new(
+        Code::Failure,
+        format!("cannot map the ring buffer: {}", chain(error)),
+    )
+}
+
+fn open(plan: &Plan<'_>, aya_btf: &Btf) -> Result<Ebpf, Failure> {
+    let flag = u32::from;
+    let helpers = plan.btf.enumerators("bpf_func_id").unwrap_or_default();
+    let has_helper = |name: &str| helpers.iter().any(|(helper, _)| helper == name);
+    let settings = [
+        (setting::FILTER_PORTS, flag(plan.wanted.ports.is_some())),
+        (setting::FILTER_PORTS_EPHEMERAL, flag(plan.ephemeral)),
+        (setting::FILTER_NETS, flag(!plan.wanted.networks.is_empty())),
+        (setting::FILTER_PIDS, flag(!plan.wanted.pids.is_empty())),
+        (
+            setting::CAN_PROBE_READ,
+            flag(plan.lockdown != Lockdown::Confidentiality),
+        ),
+        (
+            setting::SEND_RESET_HAS_REASON,
+            flag(plan.btf.tracepoint_args("tcp_send_reset") >= Some(3)),
+        ),
+        (
+            setting::HAS_CURRENT_TASK_BTF,
+            flag(has_helper("BPF_FUNC_get_current_task_btf")),
+        ),
+        (
+            setting::ACCEPT_HAS_ARG_STRUCT,
+            flag(plan.btf.function_args("inet_csk_accept") == Some(2)),
+        ),
+        // A quarter leaves time to be scheduled before the rest fills up.
+        (setting::WAKE_AT, plan.ring_size / 4),
+    ];
+    let mut loader = EbpfLoader::new();
+    loader
+        .btf(Some(aya_btf))
+        .verifier_log_level(VerifierLogLevel::DISABLE)
+        .map_max_entries("EVENTS", plan.ring_size);
+    for (name, value) in &settings {
+        loader.override_global(name, value, true);
+    }
+    for (field, offset) in plan.offsets.iter() {
+        loader.override_global(field.global, offset, true);
+    }
+    loader.load(OBJECT).map_err(|error| {
+        let text = chain(&error);
+        match os_error(&error) {
+            Some(libc::EPERM | libc::EACCES) => Failure::new(
+                Code::Privilege,
+                format!("the kernel does not let this process use BPF: {text}"),
+            ),
+            Some(libc::EINVAL) => Failure::new(
+                Code::Kernel,
+                format!(
+                    "the kernel lacks a map type that is needed (5.8 or later has all): {text}"
+                ),
+            ),
+            _ => Failure::new(Code::Failure, format!("cannot load the BPF object: {text}")),
+        }
+    })
+}
+
+fn filter(ebpf: &mut Ebpf, wanted: &Wanted) -> Result<(), MapError> {
+    // Borrowed, not taken: the programs need the maps open until they are loaded.
+    fn map<'a>(ebpf: &'a mut Ebpf, name: &str) -> Result<&'a mut Map, MapError> {
+        ebpf.map_mut(name).ok_or_else(|| MapError::InvalidName {
+            name: name.to_owned(),
+        })
+    }
+    if let Some(ports) = &wanted.ports {
+        let mut words: Array<_, u64> = map(ebpf, "PORTS")?.try_into()?;
+        for (index, &word) in (0..).zip(ports.words()) {
+            if word != 0 {
+                words.set(index, word, 0)?;
+            }
+        }
+    }
+    for &Network { address, prefix } in &wanted.networks {
+        match address {
+            IpAddr::V4(address) => {
+                let mut networks: LpmTrie<_, [u8; 4], u8> = map(ebpf, "NETS_V4")?.try_into()?;
+                networks.insert(&Key::new(prefix.into(), address.octets()), 1, 0)?;
+            }
+            IpAddr::V6(address) => {
+                let mut networks: LpmTrie<_, [u8; 16], u8> = map(ebpf, "NETS_V6")?.try_into()?;
+                networks.insert(&Key::new(prefix.into(), address.octets()), 1, 0)?;
+            }
+        }
+    }
+    for pid in &wanted.pids {
+        let mut pids: HashMap<_, u32, u8> = map(ebpf, "PIDS")?.try_into()?;
+        pids.insert(pid, 1, 0)?;
+    }
+    Ok(())
+}
+
+fn fill(ebpf: &mut Ebpf, btf: &Btf, entry: &'static Entry) -> Result<Filled, Failure> {
+    let mut refused = Vec::new();
+    for rung in entry.rungs {
+        match attach(ebpf, btf, rung) {
+            Ok(()) => {
+                return Ok(Filled {
+                    entry,
+                    by: Some(*rung),
+                    refused,
+                });
+            }
+            Err(error) => {
+                let denied = matches!(os_error(&error), Some(libc::EPERM | libc::EACCES));
+                let text = chain(&error);
+                if entry.loss.is_none() {
+                    let code = if denied { Code::Privilege } else { Code::Hook };
+                    let message = format!("the kernel refused {}: {text}", rung.name());
+                    return Err(Failure::new(code, message));
+                }
+                refused.push((*rung, text));
+            }
+        }
+    }
+    Ok(Filled {
+        entry,
+        by: None,
+        refused,
+    })
+}
+
+fn attach(ebpf: &mut Ebpf, btf: &Btf, rung: &Rung) -> Result<(), ProgramError> {
+    let program = ebpf
+        .program_mut(rung.program)
+        .ok_or(ProgramError::NotLoaded)?;
+    match rung.kind {
+        Kind::Tracepoint => {
+            let program: &mut BtfTracePoint = program.try_into()?;
+            program.load(rung.target, btf)?;
+            program.attach()?;
+        }
+        Kind::Fentry => {
+            let program: &mut FEntry = program.try_into()?;
+            program.load(rung.target, btf)?;
+            program.attach()?;
+        }
+        Kind::Fexit => {
+            let program: &mut FExit = program.try_into()?;
+            program.load(rung.target, btf)?;
+            program.attach()?;
+        }
+        Kind::Kprobe | Kind::Kretprobe => {
+            let program: &mut KProbe = program.try_into()?;
+            program.load()?;
+            program.attach(rung.target, 0)?;
+        }
+        // Attached anew for each run.
+        Kind::Iterator => {
+            let program: &mut Iter = program.try_into()?;
+            program.load(rung.target, btf)?;
+        }
+    }
+    Ok(())
+}
+
+impl Loaded {
+    /// Whether a role is filled.
+    pub fn has(&self, role: Role) -> bool {
+        self.filled
+            .iter()
+            .any(|filled| filled.entry.role == role && filled.by.is_some())
+    }
+
+    /// Takes every program out of the kernel; what is in the ring and the counters stays.
+    pub fn detach(&mut self) {
+        self.ebpf = None;
+    }
+
+    /// A run of the iterator over open files: reading the file drives it, one byte a socket.
+    pub fn holders(&mut self) -> Option<std::fs::File> {
+        let program: &mut Iter = self
+            .ebpf
+            .as_mut()?
+            .program_mut("task_file")?
+            .try_into()
+            .ok()?;
+        let link = program.attach().ok()?;
+        program.take_link(link).ok()?.into_file().ok()
+    }
+
+    /// The kernel side's account of itself, by [`counter`] index, all CPUs together.
+    pub fn counters(&self) -> Result<[u64; counter::COUNT as usize], Failure> {
+        let mut sums = [0; counter::COUNT as usize];
+        for (index, sum) in (0..).zip(&mut sums) {
+            let values = self.counters.get(&index, 0).map_err(|error| {
+                Failure::new(
+                    Code::Failure,
+                    format!("cannot read the kernel side's counters: {}", chain(&error)),
+                )
+            })?;
+            *sum = values.iter().sum();
+        }
+        Ok(sums)
+    }
+}
+
+/// An error and its causes, in one line.
+fn chain(error: &dyn std::error::Error) -> String {
+    let mut text = error.to_string();
+    let mut cause = error.source();
+    while let Some(error) = cause {
+        let more = error.to_string();
+        if !text.contains(&more) {
+            text = format!("{text}: {more}");
+        }
+        cause = error.source();
+    }
+    text
+}
+
+/// The system's error number behind an error.
+fn os_error(error: &(dyn std::error::Error + 'static)) -> Option<i32> {
+    let mut cause = Some(error);
+    while let Some(error) = cause {
+        if let Some(io) = error.downcast_ref::<io::Error>() {
+            return io.raw_os_error();
+        }
+        cause = error.source();
+    }
+    None
+}

@@ -1,0 +1,106 @@
+//! The only place that reads /proc/PID: what a process is called, runs, and belongs to.
+//!
+//! A process may be gone, or its pid another's, between any two reads; the start time decides.
+
+use std::{fs, os::unix::fs::MetadataExt, path::Path};
+
+use crate::{
+    container,
+    process::{Describe, Details},
+};
+
+/// Ticks a second of the times in `/proc/PID/stat`: `USER_HZ`, 100 on every architecture that Rust's
+/// BPF target is used with.
+const USER_HZ: u64 = 100;
+
+/// Reads /proc.
+#[derive(Debug, Default)]
+pub struct Proc;
+
+impl Describe for Proc {
+    fn describe(&mut self, pid: u32, start: u64) -> Details {
+        let path = |name: &str| format!("/proc/{pid}/{name}");
+        let details = Details {
+            comm: fs::read(path("comm"))
+                .ok()
+                .map(|bytes| String::from_utf8_lossy(bytes.trim_ascii_end()).into_owned()),
+            exe: fs::read_link(path("exe"))
+                .ok()
+                .map(|exe| exe.to_string_lossy().into_owned()),
+            uid: fs::read_to_string(path("status"))
+                .ok()
+                .as_deref()
+                .and_then(real_uid),
+            ..cgroup(&path("cgroup"))
+        };
+        // Last, so that a pid that was reused meanwhile is noticed.
+        let stat = fs::read_to_string(path("stat")).ok();
+        let same = stat.as_deref().and_then(start_ticks).is_some_and(|ticks| {
+            start == 0 || (start / (1_000_000_000 / USER_HZ)).abs_diff(ticks) <= 1
+        });
+        if same { details } else { Details::default() }
+    }
+}
+
+/// cgroup id and container id from `/proc/PID/cgroup`.
+fn cgroup(path: &str) -> Details {
+    let Ok(text) = fs::read_to_string(path) else {
+        return Details::default();
+    };
+    let unified = text.lines().find_map(|line| line.strip_prefix("0::"));
+    // The id of a cgroup is the inode number of its directory.
+    let cgroup_id = unified.and_then(|path| {
+        let below = path.trim_start_matches('/');
+        let roots = ["/sys/fs/cgroup", "/sys/fs/cgroup/unified"].map(Path::new);
+        let root = roots
+            .into_iter()
+            .find(|root| root.join("cgroup.controllers").exists())?;
+        fs::metadata(root.join(below))
+            .ok()
+            .map(|directory| directory.ino())
+    });
+    Details {
+        cgroup_id,
+        container_id: text.lines().find_map(container::id).map(str::to_owned),
+        ..Details::default()
+    }
+}
+
+/// The real uid in `/proc/PID/status`.
+fn real_uid(status: &str) -> Option<u32> {
+    let line = status.lines().find_map(|line| line.strip_prefix("Uid:"))?;
+    line.split_whitespace().next()?.parse().ok()
+}
+
+/// Field 22 of `/proc/PID/stat`, behind a name that may hold anything.
+fn start_ticks(stat: &str) -> Option<u64> {
+    let (_, rest) = stat.rsplit_once(')')?;
+    rest.split_whitespace().nth(19)?.parse().ok()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn this_process_describes_itself() {
+        let details = Proc.describe(std::process::id(), 0);
+        let exe = std::env::current_exe().unwrap();
+        assert_eq!(details.exe.as_deref(), exe.to_str());
+        assert!(details.comm.is_some() && details.uid.is_some());
+    }
+
+    #[test]
+    fn another_start_is_another_process() {
+        assert_eq!(Proc.describe(std::process::id(), 1), Details::default());
+        assert_eq!(Proc.describe(u32::MAX, 0), Details::default());
+    }
+
+    #[test]
+    fn a_name_with_parentheses_and_spaces_does_not_confuse() {
+        let stat = "7 (a) b) c) S 1 2 3 4 5 6 7 8 9 10 11 12 13 14 15 16 17 18 4242 20";
+        assert_eq!(start_ticks(stat), Some(4242));
+        assert_eq!(start_ticks("7 (a"), None);
+        assert_eq!(real_uid("Name:\tx\nUid:\t1000\t0\t0\t0\n"), Some(1000));
+    }
+}

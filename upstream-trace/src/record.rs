@@ -1,0 +1,405 @@
+//! The lines that are printed, as types: field order, names and the JSON Schema come from here.
+//!
+//! Borrowed where the engine owns the text, so that building a record allocates nothing.
+//! Must not know: where a value came from, where it is written to.
+
+mod spelling;
+
+use std::net::IpAddr;
+
+use schemars::JsonSchema;
+use serde::{Serialize, Serializer};
+
+pub(crate) use self::spelling::pair;
+pub use self::spelling::{Spelling, spell_address};
+use crate::tcp::State;
+
+/// Nanoseconds since the Unix epoch; printed as RFC 3339, UTC.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub struct Timestamp(pub u64);
+
+/// Unique across runs and nodes: the run's random prefix and a counter.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Id {
+    /// Random for each run.
+    pub run: u64,
+    /// Counts the sockets of the run.
+    pub serial: u64,
+}
+
+macro_rules! constant {
+    ($(#[$doc:meta])* $name:ident = $text:literal) => {
+        $(#[$doc])*
+        #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, JsonSchema)]
+        #[schemars(extend("const" = $text), with = "String")]
+        pub struct $name;
+
+        impl Serialize for $name {
+            fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+                serializer.serialize_str($text)
+            }
+        }
+    };
+}
+
+constant!(
+    /// Version of the contract.
+    Schema = "upstream-trace/1"
+);
+constant!(
+    /// `type` of a [`Connection`] line.
+    ConnectionType = "connection"
+);
+constant!(
+    /// `type` of a [`StrayReset`] line.
+    ResetType = "reset"
+);
+constant!(
+    /// `type` of an [`Event`] line.
+    EventType = "event"
+);
+constant!(
+    /// `type` of a [`Stats`] line.
+    StatsType = "stats"
+);
+
+/// One closed set of words: the enum, its text in output and on the command line.
+macro_rules! words {
+    ($(#[$doc:meta])* $name:ident { $($(#[$vdoc:meta])* $variant:ident = $text:literal),* $(,)? }) => {
+        $(#[$doc])*
+        #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, JsonSchema)]
+        pub enum $name { $($(#[$vdoc])* #[serde(rename = $text)] $variant),* }
+
+        impl $name {
+            /// Every value, in the order of the contract.
+            pub const ALL: &[Self] = &[$(Self::$variant),*];
+
+            /// The word in the output.
+            pub const fn as_str(self) -> &'static str {
+                match self { $(Self::$variant => $text),* }
+            }
+        }
+    };
+}
+
+words!(
+    /// Address family; a v4-mapped v6 socket is `ipv4`.
+    Family {
+        V4 = "ipv4",
+        V6 = "ipv6",
+    }
+);
+words!(
+    /// Which end of the handshake this socket was.
+    Role {
+        Client = "client",
+        Server = "server",
+        Unknown = "unknown",
+    }
+);
+words!(
+    /// How the owner of a socket was found, best first.
+    Attribution {
+        /// Taken in the owner's own connect or accept.
+        Exact = "exact",
+        /// The process that holds the socket's inode.
+        Inode = "inode",
+        /// The process seen closing it.
+        Closer = "closer",
+        /// Owner of the listening socket.
+        Listener = "listener",
+        /// Found by the scan at start-up.
+        Snapshot = "snapshot",
+        /// Nothing names the owner.
+        None = "none",
+    }
+);
+words!(
+    /// Which way a reset went, seen from this socket.
+    Direction {
+        Sent = "sent",
+        Received = "received",
+    }
+);
+words!(
+    /// Where the reason of a reset comes from.
+    ReasonSource {
+        /// The kernel gave it.
+        Kernel = "kernel",
+        /// Concluded from what else was seen.
+        Derived = "derived",
+        Unknown = "unknown",
+    }
+);
+words!(
+    /// Whose stack sent a reset.
+    Origin {
+        /// This socket's own stack.
+        Local = "local",
+        /// The other end, which is on this node.
+        PeerOnNode = "peer_on_node",
+        /// Somewhere beyond this node.
+        OffNode = "off_node",
+        /// Neither end's stack: a firewall or middlebox.
+        InPath = "in_path",
+        Unknown = "unknown",
+    }
+);
+words!(
+    /// What became of a connection.
+    Verdict {
+        Ok = "ok",
+        Refused = "refused",
+        ConnectTimeout = "connect_timeout",
+        ConnectCanceled = "connect_canceled",
+        Unreachable = "unreachable",
+        NoLocalPort = "no_local_port",
+        NeverAccepted = "never_accepted",
+        ResetBeforePayload = "reset_before_payload",
+        Probe = "probe",
+        ResetBeforeResponse = "reset_before_response",
+        ResetMidStream = "reset_mid_stream",
+        ResetIdle = "reset_idle",
+        ClosedBeforeResponse = "closed_before_response",
+        Timeout = "timeout",
+        LocalAbort = "local_abort",
+    }
+);
+words!(
+    /// Resets that no application asked for: before any payload, or before the response.
+    Flag {
+        ResetBeforePayload = "reset_before_payload",
+        ResetBeforeResponse = "reset_before_response",
+    }
+);
+words!(
+    /// What happened at a step of a connection's life.
+    StepKind {
+        Connect = "connect",
+        State = "state",
+        SynRetransmit = "syn_retransmit",
+        Accept = "accept",
+        ResetSent = "reset_sent",
+        ResetReceived = "reset_received",
+        Error = "error",
+    }
+);
+
+/// One end of a connection.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, JsonSchema)]
+pub struct Endpoint {
+    /// IP address.
+    #[serde(serialize_with = "spelling::serialize_address")]
+    #[schemars(schema_with = "spelling::address_schema")]
+    pub address: IpAddr,
+    /// TCP port; 0 where none was ever chosen.
+    pub port: u16,
+}
+
+/// A process, and how it was found.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, JsonSchema)]
+pub struct Process<'a> {
+    /// Process id (thread group) in the initial pid namespace.
+    pub pid: u32,
+    /// Name of the process, not of a thread.
+    pub comm: Option<&'a str>,
+    /// Path of the executable.
+    pub exe: Option<&'a str>,
+    /// Real uid.
+    pub uid: Option<u32>,
+    /// cgroup v2 id: the inode number of the cgroup's directory.
+    pub cgroup_id: Option<u64>,
+    /// Container id, from the cgroup path.
+    pub container_id: Option<&'a str>,
+    /// How the process was found.
+    pub attribution: Attribution,
+}
+
+/// One step of the timeline.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, JsonSchema)]
+pub struct Step {
+    /// Microseconds from the start of the connection.
+    pub at_us: u64,
+    /// What happened.
+    pub event: StepKind,
+    /// State before, for `state`.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    #[schemars(with = "State")]
+    pub from: Option<State>,
+    /// State after, for `state`.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    #[schemars(with = "State")]
+    pub to: Option<State>,
+    /// What the application was told, for `error`.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    #[schemars(with = "&str")]
+    pub errno: Option<&'static str>,
+}
+
+/// Payload bytes; SYN and FIN are not counted.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, JsonSchema)]
+pub struct Bytes {
+    /// Sent at least once.
+    pub sent: Option<u64>,
+    /// Received in order.
+    pub received: Option<u64>,
+    /// Sent and acknowledged.
+    pub acked: Option<u64>,
+}
+
+/// The reset that ended a connection.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, JsonSchema)]
+pub struct Reset<'a> {
+    /// Seen from this socket.
+    pub direction: Direction,
+    /// The kernel's own name (`enum sk_rst_reason`) without prefix.
+    pub reason: Option<&'a str>,
+    /// Where `reason` comes from.
+    pub reason_source: ReasonSource,
+    /// Whose stack sent it.
+    pub origin: Origin,
+    /// The process that caused it, where one did.
+    pub sender: Option<Process<'a>>,
+}
+
+/// What the common proxies report for a verdict.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, JsonSchema)]
+pub struct ProxyWords {
+    /// `%RESPONSE_FLAGS%`.
+    pub envoy_flag: &'static str,
+    /// The reset reason in Envoy's body and details, 1.40 wording.
+    pub envoy_reason: &'static str,
+    /// What NGINX writes to its error log.
+    pub nginx_error: &'static str,
+}
+
+/// One finished connection.
+#[derive(Clone, Copy, Debug, Serialize, JsonSchema)]
+pub struct Connection<'a> {
+    pub schema: Schema,
+    #[serde(rename = "type")]
+    pub kind: ConnectionType,
+    /// When it ended.
+    pub time: Timestamp,
+    /// Number of this line in this run.
+    pub seq: u64,
+    pub id: Id,
+    /// Inode number of the network namespace.
+    pub netns: Option<u32>,
+    pub family: Family,
+    pub local: Endpoint,
+    pub remote: Endpoint,
+    pub role: Role,
+    /// Owner of the socket.
+    pub process: Option<Process<'a>>,
+    /// Owner of the other end, where that is on this node.
+    pub peer: Option<Process<'a>>,
+    /// Null where the connection is older than the tracer.
+    pub started: Option<Timestamp>,
+    /// From the start; from the first sight where `started` is null.
+    pub duration_us: u64,
+    /// In kernel order.
+    pub timeline: &'a [Step],
+    pub bytes: Bytes,
+    /// From the last payload either way to the end, to a jiffy; null where there was none.
+    pub idle_us: Option<u64>,
+    /// The kernel's smoothed round-trip time at the end.
+    pub rtt_us: Option<u64>,
+    /// Segments retransmitted.
+    pub retransmits: Option<u32>,
+    /// What the application was told.
+    pub errno: Option<&'static str>,
+    pub reset: Option<Reset<'a>>,
+    pub verdict: Verdict,
+    pub flag: Option<Flag>,
+    pub proxy: Option<ProxyWords>,
+    /// What it means and the next thing to check; null for `ok`.
+    pub hint: Option<&'static str>,
+    /// False where events were lost or it began before the tracer.
+    pub complete: bool,
+}
+
+/// A reset that belongs to no tracked socket.
+#[derive(Clone, Copy, Debug, Serialize, JsonSchema)]
+pub struct StrayReset<'a> {
+    pub schema: Schema,
+    #[serde(rename = "type")]
+    pub kind: ResetType,
+    pub time: Timestamp,
+    pub seq: u64,
+    /// The connection at the other end where that is on this node, else null.
+    pub peer_id: Option<Id>,
+    pub netns: Option<u32>,
+    pub family: Option<Family>,
+    pub local: Option<Endpoint>,
+    pub remote: Option<Endpoint>,
+    pub direction: Direction,
+    pub reason: Option<&'a str>,
+    pub reason_source: ReasonSource,
+    /// How many resets for the same pair of addresses this line stands for.
+    pub count: u32,
+    pub flag: Option<Flag>,
+    pub hint: &'static str,
+}
+
+/// One kernel event, with `--events`.
+#[derive(Clone, Copy, Debug, Serialize, JsonSchema)]
+pub struct Event<'a> {
+    pub schema: Schema,
+    #[serde(rename = "type")]
+    pub kind: EventType,
+    pub time: Timestamp,
+    pub seq: u64,
+    /// The connection it belongs to; null where none is tracked.
+    pub id: Option<Id>,
+    pub netns: Option<u32>,
+    pub family: Family,
+    pub local: Endpoint,
+    pub remote: Endpoint,
+    /// The kernel's name of the hook.
+    pub event: &'static str,
+    /// State before, or at the event.
+    pub from: Option<State>,
+    /// State after.
+    pub to: Option<State>,
+    pub reason: Option<&'a str>,
+    pub errno: Option<&'static str>,
+    /// Process id of the task that acted; null where the event does not run in its context.
+    pub pid: Option<u32>,
+}
+
+/// What was lost, by cause, in events.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, JsonSchema)]
+pub struct Lost {
+    /// The ring had no room.
+    pub ring_full: u64,
+    /// The connection table was full: events of the connections put out of it.
+    pub table_full: u64,
+    /// Kernel memory could not be read.
+    pub read_fault: u64,
+    /// The reader of the output was too slow: events of the lines that were dropped.
+    pub output: u64,
+}
+
+/// The tracer's account of itself, from the start of the run.
+#[derive(Clone, Copy, Debug, Serialize, JsonSchema)]
+pub struct Stats {
+    pub schema: Schema,
+    #[serde(rename = "type")]
+    pub kind: StatsType,
+    pub time: Timestamp,
+    pub seq: u64,
+    /// Events that the hooks saw and the filters let through: `events` and all of `lost`.
+    pub seen: u64,
+    /// Events delivered.
+    pub events: u64,
+    /// Connections finished.
+    pub connections: u64,
+    /// Resets, with and without a tracked socket.
+    pub resets: u64,
+    /// Records with a flag.
+    pub flagged: u64,
+    pub lost: Lost,
+    /// Lines dropped because the reader of the output was too slow.
+    pub lines_dropped: u64,
+}

@@ -1,0 +1,75 @@
+//! The kernel's TCP vocabulary that userspace needs: states and errno names.
+//!
+//! Must not know: events, records, I/O.
+
+use schemars::JsonSchema;
+use serde::Serialize;
+
+macro_rules! states {
+    ($($variant:ident = $number:literal, $text:literal;)*) => {
+        /// `enum tcp_state`, `include/net/tcp_states.h`; the numbers are kernel ABI since `INET_DIAG`.
+        #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, JsonSchema)]
+        pub enum State { $(#[serde(rename = $text)] $variant = $number),* }
+
+        impl State {
+            /// The state with this kernel number.
+            pub const fn from_kernel(number: u8) -> Option<Self> {
+                match number { $($number => Some(Self::$variant),)* _ => None }
+            }
+
+            /// The kernel's name without `TCP_`.
+            pub const fn as_str(self) -> &'static str {
+                match self { $(Self::$variant => $text),* }
+            }
+        }
+    };
+}
+
+states! {
+    Established = 1, "ESTABLISHED";
+    SynSent = 2, "SYN_SENT";
+    SynRecv = 3, "SYN_RECV";
+    FinWait1 = 4, "FIN_WAIT1";
+    FinWait2 = 5, "FIN_WAIT2";
+    TimeWait = 6, "TIME_WAIT";
+    Close = 7, "CLOSE";
+    CloseWait = 8, "CLOSE_WAIT";
+    LastAck = 9, "LAST_ACK";
+    Listen = 10, "LISTEN";
+    Closing = 11, "CLOSING";
+    NewSynRecv = 12, "NEW_SYN_RECV";
+}
+
+macro_rules! errnos {
+    ($($name:ident)*) => {
+        /// The name of an errno that TCP reports; `None` for 0 and for numbers it never uses.
+        pub const fn errno_name(number: u32) -> Option<&'static str> {
+            $(const $name: u32 = libc::$name.cast_unsigned();)*
+            match number {
+                $($name => Some(stringify!($name)),)*
+                _ => None,
+            }
+        }
+    };
+}
+
+errnos! {
+    EPERM EINTR EIO ENOMEM EACCES EINVAL EPIPE EPROTO EMSGSIZE ENOPROTOOPT EOPNOTSUPP EADDRINUSE
+    EADDRNOTAVAIL ENETDOWN ENETUNREACH ECONNABORTED ECONNRESET ENOBUFS EISCONN ENOTCONN ETIMEDOUT
+    ECONNREFUSED EHOSTDOWN EHOSTUNREACH ENONET ENODEV
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn numbers_are_the_kernels() {
+        assert_eq!(State::from_kernel(1), Some(State::Established));
+        assert_eq!(State::from_kernel(12), Some(State::NewSynRecv));
+        assert_eq!(State::from_kernel(0), None);
+        assert_eq!(State::from_kernel(13), None);
+        assert_eq!(errno_name(111), Some("ECONNREFUSED"));
+        assert_eq!(errno_name(0), None);
+    }
+}

@@ -1,0 +1,300 @@
+//! What is known of a connection that ended, free of kernel arithmetic: no SYN or FIN is counted as
+//! payload here, and what could not be read is `None`.
+//!
+//! Must not know: verdicts.
+
+use upstream_trace_common::event::{Stats, present};
+
+use crate::record::{Bytes, Direction, Role};
+
+/// `SOCK_DONE`, bit number in `sk_flags` (`enum sock_flags`, `include/net/sock.h`, 5.10 to 7.2): a FIN
+/// was received.
+const SOCK_DONE: u32 = 1;
+
+/// The socket's counters, corrected.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Counters {
+    /// Payload bytes.
+    pub bytes: Bytes,
+    /// Payload was sent, acknowledged or not.
+    pub sent_any: Option<bool>,
+    /// Payload was received.
+    pub received_any: Option<bool>,
+    /// Sent payload that is not acknowledged.
+    pub unacked: Option<bool>,
+    /// Received payload that was not read.
+    pub unread: Option<bool>,
+    /// Time since payload was last sent, microseconds to a jiffy.
+    pub since_sent_us: Option<u64>,
+    /// Time since payload was last received, microseconds to a jiffy.
+    pub since_received_us: Option<u64>,
+    /// Smoothed round-trip time.
+    pub rtt_us: Option<u64>,
+    /// Segments retransmitted.
+    pub retransmits: Option<u32>,
+    /// Any segment left, a SYN for one.
+    pub any_segment_out: Option<bool>,
+}
+
+impl Counters {
+    /// From a socket's counters. `role` tells whether `bytes_acked` counts a SYN, `fin_sent` whether
+    /// the send queue may hold a FIN, `tick_ns` how long a jiffy is.
+    pub fn new(stats: &Stats, role: Role, fin_sent: bool, tick_ns: u64) -> Self {
+        let fin_received =
+            when(stats, present::FLAGS, stats.flags >> SOCK_DONE & 1 != 0) == Some(true);
+        let unacked = when(stats, present::SEND_QUEUE, stats.unacked);
+        // Everything sent is acknowledged, so the FIN is as well.
+        let fin_acked = fin_sent && unacked == Some(0);
+        // `tcp_ack` counts the SYN of an active open only: a child starts behind its SYN-ACK.
+        let syn_acked = role == Role::Client;
+
+        let received = when(stats, present::BYTES_RECEIVED, stats.bytes_received)
+            .map(|bytes| bytes.saturating_sub(u64::from(fin_received)));
+        let sent = when(
+            stats,
+            present::BYTES_SENT,
+            stats.bytes_sent.saturating_sub(stats.bytes_retrans),
+        );
+        let acked = when(stats, present::BYTES_ACKED, stats.bytes_acked).map(|bytes| {
+            let control = u64::from(fin_acked) + u64::from(syn_acked);
+            let payload = bytes.saturating_sub(control);
+            sent.map_or(payload, |sent| payload.min(sent))
+        });
+        let sent_any = when(stats, present::DATA_SEGS_OUT, stats.data_segs_out > 0);
+        // `data_segs_in` also counts keep-alive probes with a byte of garbage; `received` does not.
+        let received_any = received.map(|bytes| bytes > 0).or(when(
+            stats,
+            present::DATA_SEGS_IN,
+            stats.data_segs_in > 0,
+        ));
+        let age = |bit, jiffies: u32| {
+            let ticks = u64::from(stats.jiffies.wrapping_sub(jiffies));
+            when(stats, bit, ticks.saturating_mul(tick_ns) / 1000)
+        };
+        Self {
+            bytes: Bytes {
+                sent,
+                received,
+                acked,
+            },
+            sent_any,
+            received_any,
+            unacked: unacked.map(|bytes| bytes > u32::from(fin_sent)),
+            unread: when(
+                stats,
+                present::RECEIVE_QUEUE,
+                stats.unread > u32::from(fin_received),
+            ),
+            // Both are also set by the handshake, so they say something only beside a count.
+            since_sent_us: sent_any
+                .filter(|&any| any)
+                .and_then(|_| age(present::LAST_SENT, stats.last_sent)),
+            since_received_us: received_any
+                .filter(|&any| any)
+                .and_then(|_| age(present::LAST_RECEIVED, stats.last_received)),
+            // `srtt_us` is kept in eighths; 0 means never measured.
+            rtt_us: when(stats, present::SRTT, u64::from(stats.srtt >> 3)).filter(|&rtt| rtt > 0),
+            retransmits: when(stats, present::RETRANS, stats.total_retrans),
+            any_segment_out: when(stats, present::SEGS_OUT, stats.segs_out > 0),
+        }
+    }
+
+    /// Time since the last payload either way.
+    pub fn idle_us(&self) -> Option<u64> {
+        match (self.since_sent_us, self.since_received_us) {
+            (Some(sent), Some(received)) => Some(sent.min(received)),
+            (sent, received) => sent.or(received),
+        }
+    }
+
+    /// Which way the last payload went; `None` where there was none or it cannot be told.
+    pub fn last_payload(&self) -> Option<Direction> {
+        match (self.sent_any?, self.received_any?) {
+            (false, false) => None,
+            (true, false) => Some(Direction::Sent),
+            (false, true) => Some(Direction::Received),
+            (true, true) => {
+                let (sent, received) = (self.since_sent_us?, self.since_received_us?);
+                // Within one jiffy only what is still waiting tells the order.
+                match sent.cmp(&received) {
+                    std::cmp::Ordering::Less => Some(Direction::Sent),
+                    std::cmp::Ordering::Greater => Some(Direction::Received),
+                    std::cmp::Ordering::Equal if self.unacked? => Some(Direction::Sent),
+                    std::cmp::Ordering::Equal if self.unread? => Some(Direction::Received),
+                    std::cmp::Ordering::Equal => None,
+                }
+            }
+        }
+    }
+}
+
+/// `value`, where the kernel side could read it.
+fn when<T>(stats: &Stats, bit: u32, value: T) -> Option<T> {
+    (stats.present & bit != 0).then_some(value)
+}
+
+/// How the connection got to `CLOSE`.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Facts {
+    /// Which end of the handshake; `None`: not known.
+    pub role: Option<Role>,
+    /// The handshake was done.
+    pub established: bool,
+    /// A process had the connection; `None`: it cannot be told.
+    pub accepted: Option<bool>,
+    /// This end's FIN came first.
+    pub closed_first: bool,
+    /// The peer's FIN came first.
+    pub peer_closed_first: bool,
+    /// The owner still had the socket when it came to its end.
+    pub still_open: bool,
+    /// `sk_err` at the end; 0 for none.
+    pub err: u32,
+    /// A reset ended it.
+    pub reset: Option<Direction>,
+    /// The reset came from neither end.
+    pub reset_in_path: bool,
+    /// The local port was chosen.
+    pub has_local_port: bool,
+    /// The peer, on this node as well, received payload of this end.
+    pub peer_received_payload: bool,
+    /// The counters at the end.
+    pub counters: Counters,
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const ALL: u32 = u32::MAX;
+    const TICK_NS: u64 = 4_000_000;
+
+    fn client(stats: Stats) -> Counters {
+        Counters::new(
+            &Stats {
+                present: ALL,
+                ..stats
+            },
+            Role::Client,
+            false,
+            TICK_NS,
+        )
+    }
+
+    #[test]
+    fn a_syn_is_not_payload() {
+        let counters = client(Stats {
+            bytes_acked: 1,
+            ..Stats::default()
+        });
+        assert_eq!(counters.bytes.acked, Some(0));
+        let stats = Stats {
+            bytes_acked: 0,
+            present: ALL,
+            ..Stats::default()
+        };
+        assert_eq!(
+            Counters::new(&stats, Role::Server, false, TICK_NS)
+                .bytes
+                .acked,
+            Some(0)
+        );
+    }
+
+    #[test]
+    fn a_fin_is_not_payload() {
+        let counters = client(Stats {
+            bytes_received: 1,
+            flags: 1 << SOCK_DONE,
+            unread: 1,
+            ..Stats::default()
+        });
+        assert_eq!(counters.bytes.received, Some(0));
+        assert_eq!(
+            (counters.received_any, counters.unread),
+            (Some(false), Some(false))
+        );
+
+        let stats = Stats {
+            bytes_acked: 66,
+            bytes_sent: 64,
+            present: ALL,
+            ..Stats::default()
+        };
+        let counters = Counters::new(&stats, Role::Client, true, TICK_NS);
+        assert_eq!(counters.bytes.acked, Some(64));
+        let waiting = Stats {
+            bytes_acked: 65,
+            unacked: 1,
+            ..stats
+        };
+        let counters = Counters::new(&waiting, Role::Client, true, TICK_NS);
+        assert_eq!(
+            (counters.bytes.acked, counters.unacked),
+            (Some(64), Some(false))
+        );
+    }
+
+    #[test]
+    fn a_retransmission_is_sent_once() {
+        let counters = client(Stats {
+            bytes_sent: 4,
+            bytes_retrans: 3,
+            ..Stats::default()
+        });
+        assert_eq!(counters.bytes.sent, Some(1));
+    }
+
+    #[test]
+    fn what_was_not_read_is_none() {
+        let counters = Counters::new(&Stats::default(), Role::Client, false, TICK_NS);
+        assert_eq!(counters, Counters::default());
+        assert_eq!(counters.last_payload(), None);
+    }
+
+    #[test]
+    fn handshake_times_are_no_payload_times() {
+        let counters = client(Stats {
+            jiffies: 100,
+            last_sent: 90,
+            last_received: 90,
+            ..Stats::default()
+        });
+        assert_eq!(counters.idle_us(), None);
+    }
+
+    #[test]
+    fn the_order_of_the_last_payloads_survives_a_jiffies_wrap() {
+        let stats = Stats {
+            jiffies: 5,
+            last_sent: u32::MAX - 4,
+            last_received: 2,
+            data_segs_out: 1,
+            data_segs_in: 1,
+            bytes_received: 9,
+            ..Stats::default()
+        };
+        let counters = client(stats);
+        assert_eq!(counters.since_sent_us, Some(40_000));
+        assert_eq!(counters.idle_us(), Some(12_000));
+        assert_eq!(counters.last_payload(), Some(Direction::Received));
+    }
+
+    #[test]
+    fn within_a_jiffy_what_waits_decides() {
+        let both = Stats {
+            data_segs_out: 1,
+            bytes_received: 9,
+            ..Stats::default()
+        };
+        assert_eq!(client(both).last_payload(), None);
+        assert_eq!(
+            client(Stats { unacked: 3, ..both }).last_payload(),
+            Some(Direction::Sent)
+        );
+        assert_eq!(
+            client(Stats { unread: 3, ..both }).last_payload(),
+            Some(Direction::Received)
+        );
+    }
+}

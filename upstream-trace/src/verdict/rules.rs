@@ -1,0 +1,422 @@
+//! The contract's table of verdicts, as code: one function, top to bottom, milder where in doubt.
+//!
+//! Must not know: the kernel, records.
+
+use super::facts::Facts;
+use crate::record::{Direction, Flag, Role, Verdict};
+
+/// A verdict and its flag.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Judgement {
+    /// What became of the connection.
+    pub verdict: Verdict,
+    /// Whether that is a reset that no application asked for.
+    pub flag: Option<Flag>,
+}
+
+/// `ETIMEDOUT`
+const ETIMEDOUT: u32 = libc::ETIMEDOUT.cast_unsigned();
+/// `ECONNABORTED`: `tcp_abort`, an administrator's kill.
+const ECONNABORTED: u32 = libc::ECONNABORTED.cast_unsigned();
+/// `ECONNRESET`, and `EPIPE` for a reset after the peer's FIN.
+const RESET_ERRNOS: [u32; 2] = [
+    libc::ECONNRESET.cast_unsigned(),
+    libc::EPIPE.cast_unsigned(),
+];
+
+/// Judges a connection that ended; `idle_after_us` parts `reset_mid_stream` from `reset_idle`.
+pub fn judge(facts: &Facts, idle_after_us: u64) -> Judgement {
+    if facts.established {
+        judge_established(facts, idle_after_us)
+    } else {
+        judge_connecting(facts)
+    }
+}
+
+const fn plain(verdict: Verdict) -> Judgement {
+    Judgement {
+        verdict,
+        flag: None,
+    }
+}
+
+fn judge_connecting(facts: &Facts) -> Judgement {
+    let never_left = facts.counters.any_segment_out == Some(false) || !facts.has_local_port;
+    match (facts.reset, facts.err) {
+        (Some(Direction::Received), _) => Judgement {
+            verdict: Verdict::Refused,
+            flag: Some(Flag::ResetBeforePayload),
+        },
+        (_, ETIMEDOUT) => plain(Verdict::ConnectTimeout),
+        (_, 0) if never_left => plain(Verdict::NoLocalPort),
+        (_, 0) => plain(Verdict::ConnectCanceled),
+        _ => plain(Verdict::Unreachable),
+    }
+}
+
+fn judge_established(facts: &Facts, idle_after_us: u64) -> Judgement {
+    // The event of the reset itself may be lost; what the application was told is not.
+    let told_of_reset = RESET_ERRNOS
+        .contains(&facts.err)
+        .then_some(Direction::Received);
+    let reset = facts.reset.or(told_of_reset);
+    let never_accepted = facts.role == Some(Role::Server) && facts.accepted == Some(false);
+    if facts.err == ETIMEDOUT {
+        return plain(Verdict::Timeout);
+    }
+    let Some(direction) = reset else {
+        return plain(match () {
+            () if never_accepted => Verdict::NeverAccepted,
+            () if facts.err != 0 => Verdict::Timeout,
+            () if closed_unanswered(facts) => Verdict::ClosedBeforeResponse,
+            () => Verdict::Ok,
+        });
+    };
+    let by_payload = judge_reset(facts, direction, idle_after_us);
+    if never_accepted {
+        return Judgement {
+            verdict: Verdict::NeverAccepted,
+            ..by_payload
+        };
+    }
+    by_payload
+}
+
+/// A reset of an established connection, by what payload there was.
+fn judge_reset(facts: &Facts, direction: Direction, idle_after_us: u64) -> Judgement {
+    if no_payload(facts) {
+        let verdict = if connector_reset(facts, direction) {
+            Verdict::Probe
+        } else {
+            Verdict::ResetBeforePayload
+        };
+        return Judgement {
+            verdict,
+            flag: Some(Flag::ResetBeforePayload),
+        };
+    }
+    if unanswered(facts) {
+        return Judgement {
+            verdict: Verdict::ResetBeforeResponse,
+            flag: Some(Flag::ResetBeforeResponse),
+        };
+    }
+    plain(match (direction, facts.counters.idle_us()) {
+        (Direction::Sent, _) => Verdict::LocalAbort,
+        (Direction::Received, Some(idle)) if idle < idle_after_us => Verdict::ResetMidStream,
+        (Direction::Received, _) => Verdict::ResetIdle,
+    })
+}
+
+/// No byte was received or acknowledged, either way.
+fn no_payload(facts: &Facts) -> bool {
+    let counters = &facts.counters;
+    let none_received = counters.received_any == Some(false);
+    let none_acked = counters.bytes.acked == Some(0) || counters.sent_any == Some(false);
+    none_received && none_acked && !facts.peer_received_payload
+}
+
+/// The end that connected reset its own connection.
+fn connector_reset(facts: &Facts, direction: Direction) -> bool {
+    match (facts.role, direction) {
+        (Some(Role::Client), Direction::Sent) => facts.err != ECONNABORTED,
+        (Some(Role::Server), Direction::Received) => !facts.reset_in_path,
+        _ => false,
+    }
+}
+
+/// A request was sent and no byte of a response came back, from the client's side.
+fn unanswered(facts: &Facts) -> bool {
+    let last = facts.counters.last_payload();
+    match facts.role {
+        Some(Role::Server) => last == Some(Direction::Received),
+        _ => last == Some(Direction::Sent),
+    }
+}
+
+/// The end that owed a response closed first, in order, without one.
+fn closed_unanswered(facts: &Facts) -> bool {
+    let server_closed_first = match facts.role {
+        Some(Role::Server) => facts.closed_first,
+        // After a half-close the client still waits for its answer, as its open socket shows.
+        _ => facts.peer_closed_first || facts.closed_first && facts.still_open,
+    };
+    server_closed_first && unanswered(facts)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::{record::Bytes, verdict::facts::Counters};
+
+    const IDLE_AFTER_US: u64 = 250_000;
+
+    fn counters(sent: u64, received: u64) -> Counters {
+        Counters {
+            bytes: Bytes {
+                sent: Some(sent),
+                received: Some(received),
+                acked: Some(sent),
+            },
+            sent_any: Some(sent > 0),
+            received_any: Some(received > 0),
+            unacked: Some(false),
+            unread: Some(false),
+            since_sent_us: (sent > 0).then_some(20_000),
+            since_received_us: (received > 0).then_some(10_000),
+            any_segment_out: Some(true),
+            ..Counters::default()
+        }
+    }
+
+    fn established(role: Role, sent: u64, received: u64) -> Facts {
+        Facts {
+            role: Some(role),
+            established: true,
+            accepted: Some(true),
+            has_local_port: true,
+            counters: counters(sent, received),
+            ..Facts::default()
+        }
+    }
+
+    fn verdict(facts: &Facts) -> Verdict {
+        judge(facts, IDLE_AFTER_US).verdict
+    }
+
+    fn reset(direction: Direction, facts: Facts) -> Judgement {
+        judge(
+            &Facts {
+                reset: Some(direction),
+                ..facts
+            },
+            IDLE_AFTER_US,
+        )
+    }
+
+    fn flagged(verdict: Verdict, flag: Flag) -> Judgement {
+        Judgement {
+            verdict,
+            flag: Some(flag),
+        }
+    }
+
+    const BEFORE_PAYLOAD: Flag = Flag::ResetBeforePayload;
+    const BEFORE_RESPONSE: Flag = Flag::ResetBeforeResponse;
+
+    #[test]
+    fn connecting() {
+        let facts = Facts {
+            role: Some(Role::Client),
+            has_local_port: true,
+            counters: Counters {
+                any_segment_out: Some(true),
+                ..Counters::default()
+            },
+            ..Facts::default()
+        };
+        assert_eq!(
+            reset(Direction::Received, Facts { err: 111, ..facts }),
+            flagged(Verdict::Refused, BEFORE_PAYLOAD)
+        );
+        assert_eq!(
+            verdict(&Facts { err: 110, ..facts }),
+            Verdict::ConnectTimeout
+        );
+        assert_eq!(verdict(&Facts { err: 113, ..facts }), Verdict::Unreachable);
+        // An ICMP port unreachable: the same errno as a reset, but there was none.
+        assert_eq!(verdict(&Facts { err: 111, ..facts }), Verdict::Unreachable);
+        assert_eq!(verdict(&facts), Verdict::ConnectCanceled);
+        assert_eq!(
+            verdict(&Facts {
+                has_local_port: false,
+                ..facts
+            }),
+            Verdict::NoLocalPort
+        );
+        let never_left = Counters {
+            any_segment_out: Some(false),
+            ..Counters::default()
+        };
+        assert_eq!(
+            verdict(&Facts {
+                counters: never_left,
+                ..facts
+            }),
+            Verdict::NoLocalPort
+        );
+    }
+
+    #[test]
+    fn resets_before_payload_and_probes() {
+        let [client, server] = [Role::Client, Role::Server].map(|role| established(role, 0, 0));
+        let before_payload = flagged(Verdict::ResetBeforePayload, BEFORE_PAYLOAD);
+        let probe = flagged(Verdict::Probe, BEFORE_PAYLOAD);
+        assert_eq!(reset(Direction::Received, client), before_payload);
+        assert_eq!(reset(Direction::Sent, server), before_payload);
+        assert_eq!(reset(Direction::Sent, client), probe);
+        assert_eq!(reset(Direction::Received, server), probe);
+        let killed = Facts {
+            err: ECONNABORTED,
+            ..client
+        };
+        assert_eq!(reset(Direction::Sent, killed), before_payload);
+        let in_path = Facts {
+            reset_in_path: true,
+            ..server
+        };
+        assert_eq!(reset(Direction::Received, in_path), before_payload);
+    }
+
+    #[test]
+    fn a_request_counts_once_it_is_acknowledged_or_seen_to_arrive() {
+        let mut facts = established(Role::Client, 64, 0);
+        let before_response = flagged(Verdict::ResetBeforeResponse, BEFORE_RESPONSE);
+        assert_eq!(reset(Direction::Received, facts), before_response);
+        facts.counters.bytes.acked = Some(0);
+        assert_eq!(
+            reset(Direction::Received, facts).verdict,
+            Verdict::ResetBeforePayload
+        );
+        facts.peer_received_payload = true;
+        assert_eq!(reset(Direction::Received, facts), before_response);
+    }
+
+    #[test]
+    fn resets_after_an_answer() {
+        let answered = established(Role::Client, 64, 64);
+        assert_eq!(
+            reset(Direction::Received, answered),
+            plain(Verdict::ResetMidStream)
+        );
+        assert_eq!(reset(Direction::Sent, answered), plain(Verdict::LocalAbort));
+        let mut idle = answered;
+        idle.counters.since_sent_us = Some(500_000);
+        idle.counters.since_received_us = Some(IDLE_AFTER_US);
+        assert_eq!(reset(Direction::Received, idle), plain(Verdict::ResetIdle));
+        let mut asked_again = idle;
+        asked_again.counters.since_sent_us = Some(1000);
+        assert_eq!(
+            reset(Direction::Received, asked_again),
+            flagged(Verdict::ResetBeforeResponse, BEFORE_RESPONSE)
+        );
+    }
+
+    #[test]
+    fn a_server_sees_the_mirror_image() {
+        let asked = established(Role::Server, 0, 64);
+        assert_eq!(
+            reset(Direction::Sent, asked),
+            flagged(Verdict::ResetBeforeResponse, BEFORE_RESPONSE)
+        );
+        let mut answered = established(Role::Server, 64, 64);
+        answered.counters.since_sent_us = Some(5_000);
+        assert_eq!(
+            reset(Direction::Received, answered),
+            plain(Verdict::ResetMidStream)
+        );
+    }
+
+    #[test]
+    fn nobody_accepted() {
+        let facts = Facts {
+            accepted: Some(false),
+            ..established(Role::Server, 0, 0)
+        };
+        assert_eq!(verdict(&facts), Verdict::NeverAccepted);
+        assert_eq!(
+            reset(Direction::Received, facts),
+            flagged(Verdict::NeverAccepted, BEFORE_PAYLOAD)
+        );
+        let asked = Facts {
+            counters: counters(0, 64),
+            ..facts
+        };
+        assert_eq!(
+            reset(Direction::Sent, asked),
+            flagged(Verdict::NeverAccepted, BEFORE_RESPONSE)
+        );
+        let unknown = Facts {
+            accepted: None,
+            ..facts
+        };
+        assert_eq!(verdict(&unknown), Verdict::Ok);
+    }
+
+    #[test]
+    fn orderly_closes() {
+        let unanswered = established(Role::Client, 64, 0);
+        let peer_first = Facts {
+            peer_closed_first: true,
+            ..unanswered
+        };
+        assert_eq!(verdict(&peer_first), Verdict::ClosedBeforeResponse);
+        // The client gave up waiting: its own affair.
+        let closed_first = Facts {
+            closed_first: true,
+            ..unanswered
+        };
+        assert_eq!(verdict(&closed_first), Verdict::Ok);
+        let half_closed = Facts {
+            still_open: true,
+            ..closed_first
+        };
+        assert_eq!(verdict(&half_closed), Verdict::ClosedBeforeResponse);
+        let answered = Facts {
+            peer_closed_first: true,
+            ..established(Role::Client, 64, 64)
+        };
+        assert_eq!(verdict(&answered), Verdict::Ok);
+        let nothing = Facts {
+            peer_closed_first: true,
+            ..established(Role::Client, 0, 0)
+        };
+        assert_eq!(verdict(&nothing), Verdict::Ok);
+        let server = Facts {
+            closed_first: true,
+            ..established(Role::Server, 0, 64)
+        };
+        assert_eq!(verdict(&server), Verdict::ClosedBeforeResponse);
+    }
+
+    #[test]
+    fn timeouts_and_lost_reset_events() {
+        let facts = established(Role::Client, 64, 0);
+        assert_eq!(
+            verdict(&Facts {
+                err: ETIMEDOUT,
+                ..facts
+            }),
+            Verdict::Timeout
+        );
+        // A keep-alive that gives up sends a reset as well.
+        let keepalive = Facts {
+            err: ETIMEDOUT,
+            ..facts
+        };
+        assert_eq!(reset(Direction::Sent, keepalive), plain(Verdict::Timeout));
+        assert_eq!(verdict(&Facts { err: 113, ..facts }), Verdict::Timeout);
+        assert_eq!(
+            verdict(&Facts { err: 104, ..facts }),
+            Verdict::ResetBeforeResponse
+        );
+    }
+
+    #[test]
+    fn in_doubt_the_milder_verdict() {
+        let mut same_jiffy = established(Role::Client, 64, 64);
+        same_jiffy.counters.since_sent_us = same_jiffy.counters.since_received_us;
+        assert_eq!(
+            reset(Direction::Received, same_jiffy),
+            plain(Verdict::ResetMidStream)
+        );
+        let unread = Facts {
+            counters: Counters::default(),
+            ..established(Role::Client, 0, 0)
+        };
+        assert_eq!(
+            reset(Direction::Received, unread),
+            plain(Verdict::ResetIdle)
+        );
+    }
+}
