@@ -1,0 +1,384 @@
+//! Holds a scenario's expectation against the lines that were printed.
+
+use std::fmt::{self, Display, Formatter};
+use std::net::{IpAddr, SocketAddr};
+use std::time::{Duration, SystemTime, UNIX_EPOCH};
+
+use serde_json::Value;
+
+use super::expect::{Expect, Owner, Reset, Stray};
+use super::{Link, Played, Scenario, Who};
+
+/// How far the kernel's clock, as the tracer converts it, and ours may be apart.
+const CLOCK_SLACK: Duration = Duration::from_millis(5);
+
+/// What the running kernel can say.
+#[derive(Clone, Copy, Debug)]
+pub struct Host {
+    /// `tcp_send_reset` carries `enum sk_rst_reason`.
+    pub names_reasons: bool,
+}
+
+impl Host {
+    /// Asks the kernel's own type information.
+    pub fn here() -> Self {
+        let btf = std::fs::read("/sys/kernel/btf/vmlinux").unwrap_or_default();
+        let name = b"\0sk_rst_reason\0";
+        Self {
+            names_reasons: btf.windows(name.len()).any(|window| window == name),
+        }
+    }
+}
+
+/// One thing that is not as expected.
+#[derive(Clone, Debug)]
+pub struct Complaint {
+    pub what: String,
+    pub expected: String,
+    pub got: String,
+}
+
+impl Display for Complaint {
+    fn fmt(&self, f: &mut Formatter<'_>) -> fmt::Result {
+        let Self {
+            what,
+            expected,
+            got,
+        } = self;
+        write!(f, "{what:<28} expected {expected:<40} got {got}")
+    }
+}
+
+/// One line with the time that it gives.
+#[derive(Clone, Debug)]
+pub struct Line {
+    pub time: SystemTime,
+    pub value: Value,
+}
+
+impl Line {
+    /// Reads a line of output.
+    pub fn parse(text: &str) -> Option<Self> {
+        let value: Value = serde_json::from_str(text).ok()?;
+        let time = timestamp(value["time"].as_str()?)?;
+        Some(Self { time, value })
+    }
+
+    pub fn is(&self, kind: &str) -> bool {
+        self.value["type"] == kind
+    }
+}
+
+/// Reads `2026-01-31T12:00:00.123456789Z`.
+pub fn timestamp(text: &str) -> Option<SystemTime> {
+    let timestamp: jiff::Timestamp = text.parse().ok()?;
+    let nanos = u64::try_from(timestamp.as_nanosecond()).ok()?;
+    Some(UNIX_EPOCH + Duration::from_nanos(nanos))
+}
+
+/// The lines that belong to a scenario, by what they are.
+#[derive(Debug)]
+struct Found<'a> {
+    /// For each of the scenario's records.
+    records: Vec<Vec<&'a Value>>,
+    /// For each link: its `reset` lines.
+    strays: Vec<Vec<&'a Value>>,
+    /// Lines about the scenario's links that no record expects.
+    surplus: Vec<&'a Value>,
+}
+
+/// The lines of `sorted`, which is in order of time, that can be about `played`.
+pub fn within<'a>(sorted: &'a [Line], played: &Played) -> &'a [Line] {
+    let first = sorted.partition_point(|line| line.time < played.began - CLOCK_SLACK);
+    let last = sorted.partition_point(|line| line.time <= played.ended + CLOCK_SLACK);
+    &sorted[first..last]
+}
+
+/// Everything that is wrong with what was printed about one play; nothing is the aim.
+pub fn check(scenario: &Scenario, played: &Played, lines: &[Line], host: Host) -> Vec<Complaint> {
+    let found = find(scenario, played, lines);
+    let mut complaints = Vec::new();
+    for (expect, records) in scenario.records.iter().zip(&found.records) {
+        let mut checker = Checker {
+            at: format!("{}[{}]", end_name(expect.end), expect.link),
+            played,
+            host,
+            complaints: &mut complaints,
+        };
+        match records[..] {
+            [record] => checker.record(expect, record),
+            _ => checker.same("lines", &1, &records.len()),
+        }
+    }
+    for (index, lines) in found.strays.iter().enumerate() {
+        let expected: Vec<_> = scenario
+            .strays
+            .iter()
+            .filter(|stray| stray.link == index)
+            .collect();
+        let mut checker = Checker {
+            at: format!("reset[{index}]"),
+            played,
+            host,
+            complaints: &mut complaints,
+        };
+        match (&expected[..], &lines[..]) {
+            ([], []) => {}
+            ([stray], [line]) => checker.stray(stray, line),
+            _ => checker.same("lines", &expected.len(), &lines.len()),
+        }
+    }
+    complaints.extend(found.surplus.iter().map(|line| Complaint {
+        what: "line".into(),
+        expected: "no such".into(),
+        got: format!("{} at {}", line["verdict"], line["role"]),
+    }));
+    complaints
+}
+
+/// The lines that [`check`] looked at, to be shown when it complains, or to a person.
+pub fn lines_of<'a>(scenario: &Scenario, played: &Played, lines: &'a [Line]) -> Vec<&'a Value> {
+    let found = find(scenario, played, lines);
+    let expected = found.records.into_iter().chain(found.strays).flatten();
+    expected.chain(found.surplus).collect()
+}
+
+fn find<'a>(scenario: &Scenario, played: &Played, printed: &'a [Line]) -> Found<'a> {
+    let mut links = played.links.clone();
+    // A port that nobody could ask the kernel for is on the record of the process that connected.
+    for at in 0..links.len() {
+        if links[at].client.is_none() {
+            let claimed = |local| links.iter().any(|link| link.client == Some(local));
+            links[at].client = printed.iter().find_map(|line| {
+                let local = endpoint(&line.value["local"])?;
+                let ours = line.is("connection")
+                    && line.value["netns"] == links[at].client_netns
+                    && endpoint(&line.value["remote"]) == Some(links[at].server)
+                    && line.value["process"]["pid"].as_u64()
+                        == played.pid(Who::Client).map(u64::from);
+                (ours && !claimed(local)).then_some(local)
+            });
+        }
+    }
+    let mut found = Found {
+        records: vec![Vec::new(); scenario.records.len()],
+        strays: vec![Vec::new(); links.len()],
+        surplus: Vec::new(),
+    };
+    for line in printed {
+        let Some((link, end)) = belongs(&line.value, &links) else {
+            continue;
+        };
+        if line.is("reset") {
+            found.strays[link].push(&line.value);
+        } else if line.is("connection") {
+            let expected = scenario
+                .records
+                .iter()
+                .position(|expect| expect.link == link && expect.end == end);
+            match expected {
+                Some(at) => found.records[at].push(&line.value),
+                None => found.surplus.push(&line.value),
+            }
+        }
+    }
+    found
+}
+
+/// Which connection a line is about, seen from which end.
+fn belongs(line: &Value, links: &[Link]) -> Option<(usize, Who)> {
+    let netns = line["netns"].as_u64()?;
+    let local = endpoint(&line["local"])?;
+    let remote = endpoint(&line["remote"])?;
+    links.iter().enumerate().find_map(|(index, link)| {
+        let client = link.client?;
+        if (netns, local, remote) == (link.client_netns, client, link.server) {
+            Some((index, Who::Client))
+        } else if (netns, local, remote) == (link.server_netns, link.server, client) {
+            Some((index, Who::Server))
+        } else {
+            None
+        }
+    })
+}
+
+fn endpoint(value: &Value) -> Option<SocketAddr> {
+    let ip: IpAddr = value["address"].as_str()?.parse().ok()?;
+    Some(SocketAddr::new(
+        ip,
+        u16::try_from(value["port"].as_u64()?).ok()?,
+    ))
+}
+
+fn end_name(end: Who) -> &'static str {
+    match end {
+        Who::Client => "client",
+        Who::Server => "server",
+        Who::Worker => "worker",
+    }
+}
+
+struct Checker<'a> {
+    at: String,
+    played: &'a Played,
+    host: Host,
+    complaints: &'a mut Vec<Complaint>,
+}
+
+impl Checker<'_> {
+    fn record(&mut self, expect: &Expect, record: &Value) {
+        let Expect {
+            link,
+            end,
+            verdict,
+            flag,
+            owner,
+            peer,
+            reset,
+            errno,
+            bytes,
+            steps,
+        } = *expect;
+        self.word("verdict", Some(verdict), &record["verdict"]);
+        self.word("flag", flag, &record["flag"]);
+        self.word("role", Some(end_name(end)), &record["role"]);
+        let family = if self.played.links[link].server.is_ipv4() {
+            "ipv4"
+        } else {
+            "ipv6"
+        };
+        self.word("family", Some(family), &record["family"]);
+        self.process("process", owner, &record["process"]);
+        self.process("peer", peer, &record["peer"]);
+        match reset {
+            None => self.same("reset", &Value::Null, &record["reset"]),
+            Some(reset) if record["reset"].is_object() => self.reset(&reset, &record["reset"]),
+            Some(reset) => self.same("reset", &reset.direction, &"null"),
+        }
+        if let Some(errno) = errno {
+            self.word("errno", errno, &record["errno"]);
+        }
+        for (name, count) in [("sent", bytes.0), ("received", bytes.1)] {
+            if let Some(count) = count {
+                self.same(
+                    &format!("bytes.{name}"),
+                    &count.into(),
+                    &record["bytes"][name],
+                );
+            }
+        }
+        self.timeline(steps, &record["timeline"]);
+        self.same("complete", &Value::Bool(true), &record["complete"]);
+        self.that(
+            "started",
+            "a time",
+            record["started"].is_string(),
+            &record["started"],
+        );
+        let explained = record["hint"].is_string() != (verdict == "ok");
+        self.that("hint", "one, but for ok", explained, &record["hint"]);
+        let has_port = record["local"]["port"] != 0 || verdict == "no_local_port";
+        self.that("local.port", "a port", has_port, &record["local"]["port"]);
+    }
+
+    fn stray(&mut self, stray: &Stray, line: &Value) {
+        self.word("direction", Some("sent"), &line["direction"]);
+        self.reason(stray.reason, line);
+    }
+
+    fn reset(&mut self, expect: &Reset, reset: &Value) {
+        self.word(
+            "reset.direction",
+            Some(expect.direction),
+            &reset["direction"],
+        );
+        self.word("reset.origin", Some(expect.origin), &reset["origin"]);
+        self.process("reset.sender", expect.sender, &reset["sender"]);
+        self.reason(expect.reason, reset);
+    }
+
+    /// A kernel that names reasons is quoted; on another one the reason may be concluded, or left
+    /// out.
+    fn reason(&mut self, expected: &'static str, holder: &Value) {
+        if self.host.names_reasons {
+            self.word("reset.reason", Some(expected), &holder["reason"]);
+            self.word(
+                "reset.reason_source",
+                Some("kernel"),
+                &holder["reason_source"],
+            );
+        } else if !holder["reason"].is_null() {
+            self.word("reset.reason", Some(expected), &holder["reason"]);
+            self.word(
+                "reset.reason_source",
+                Some("derived"),
+                &holder["reason_source"],
+            );
+        }
+    }
+
+    fn process(&mut self, name: &str, owner: Owner, process: &Value) {
+        let attribution = process["attribution"].as_str().unwrap_or("nothing");
+        let allowed: &[Who] = match owner {
+            Owner::Any => return,
+            Owner::Nobody => return self.same(name, &Value::Null, process),
+            Owner::Is(Who::Client) if attribution == "exact" => &[Who::Client],
+            Owner::Is(Who::Server) if KNOWN.contains(&attribution) => &[Who::Server],
+            Owner::Is(Who::Worker) if KNOWN.contains(&attribution) => &[Who::Worker],
+            Owner::Is(_) => &[],
+            Owner::By(cases) => cases
+                .iter()
+                .find(|(how, _)| *how == attribution)
+                .map_or(&[], |(_, who)| *who),
+        };
+        let pid = process["pid"].as_u64();
+        let right = allowed
+            .iter()
+            .any(|who| self.played.pid(*who).map(u64::from) == pid);
+        let pids = &self.played.pids;
+        let got = format!("{} by {attribution}", process["pid"]);
+        if !right {
+            self.complain(name, format!("{owner:?} of {pids:?}"), got);
+        }
+    }
+
+    fn timeline(&mut self, steps: &[&str], timeline: &Value) {
+        let none = Vec::new();
+        let got: Vec<&str> = timeline
+            .as_array()
+            .unwrap_or(&none)
+            .iter()
+            .filter_map(|step| step["to"].as_str().or_else(|| step["event"].as_str()))
+            .collect();
+        let mut rest = got.iter();
+        let all = steps.iter().all(|step| rest.any(|other| other == step));
+        self.that("timeline", &format!("{steps:?}"), all, &got);
+    }
+
+    fn word(&mut self, name: &str, expected: Option<&str>, got: &Value) {
+        self.same(name, &expected.map_or(Value::Null, Into::into), got);
+    }
+
+    fn same<T: PartialEq + Display>(&mut self, name: &str, expected: &T, got: &T) {
+        if expected != got {
+            self.complain(name, expected.to_string(), got.to_string());
+        }
+    }
+
+    fn that(&mut self, name: &str, expected: &str, holds: bool, got: &impl fmt::Debug) {
+        if !holds {
+            self.complain(name, expected.to_owned(), format!("{got:?}"));
+        }
+    }
+
+    fn complain(&mut self, name: &str, expected: String, got: String) {
+        self.complaints.push(Complaint {
+            what: format!("{}.{name}", self.at),
+            expected,
+            got,
+        });
+    }
+}
+
+/// Ways to know the owner of a socket that did not connect itself.
+const KNOWN: [&str; 4] = ["exact", "inode", "closer", "listener"];

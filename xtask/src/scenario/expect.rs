@@ -1,0 +1,161 @@
+//! What has to be reported about a scenario: stated once, as data, beside the scenario.
+//!
+//! Must not know: how a line of output is read (that is `check`).
+
+/// Somebody in a scenario.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Who {
+    Client,
+    Server,
+    /// A process that the server forked.
+    Worker,
+}
+
+/// Which process a record names.
+#[derive(Clone, Copy, Debug)]
+pub enum Owner {
+    /// Not stated.
+    Any,
+    /// `null`.
+    Nobody,
+    /// This one, however it was found; one that connected itself has to be known exactly.
+    Is(Who),
+    /// Depends on how it was found: attribution, and who is right then.
+    By(&'static [(&'static str, &'static [Who])]),
+}
+
+/// The reset of a record.
+#[derive(Clone, Copy, Debug)]
+pub struct Reset {
+    pub direction: &'static str,
+    /// Of kernels that name one; others may leave it out, but not name another.
+    pub reason: &'static str,
+    pub origin: &'static str,
+    pub sender: Owner,
+}
+
+/// `reset_sent` by this end.
+pub(super) const fn sent(reason: &'static str, sender: Owner) -> Reset {
+    Reset {
+        direction: "sent",
+        reason,
+        origin: "local",
+        sender,
+    }
+}
+
+/// `reset_received` from the other end, which is on this machine.
+pub(super) const fn received(reason: &'static str, sender: Owner) -> Reset {
+    Reset {
+        direction: "received",
+        reason,
+        origin: "peer_on_node",
+        sender,
+    }
+}
+
+/// One `connection` line.
+#[derive(Clone, Copy, Debug)]
+pub struct Expect {
+    /// Which connection of the scenario.
+    pub link: usize,
+    /// Whose end of it: `Client` or `Server`.
+    pub end: Who,
+    /// The right verdict.
+    pub verdict: &'static str,
+    pub flag: Option<&'static str>,
+    pub owner: Owner,
+    pub peer: Owner,
+    pub reset: Option<Reset>,
+    /// `None`: not stated.
+    pub errno: Option<Option<&'static str>>,
+    /// Payload sent and received; `None`: not stated.
+    pub bytes: (Option<u64>, Option<u64>),
+    /// Steps that have to come in this order, others between them: a state's name is the
+    /// transition to it.
+    pub steps: &'static [&'static str],
+}
+
+impl Expect {
+    const fn new(end: Who, verdict: &'static str) -> Self {
+        let peer = match end {
+            Who::Client => Who::Server,
+            _ => Who::Client,
+        };
+        Self {
+            link: 0,
+            end,
+            verdict,
+            flag: None,
+            owner: Owner::Is(end),
+            peer: Owner::Is(peer),
+            reset: None,
+            errno: Some(None),
+            bytes: (None, None),
+            steps: &[],
+        }
+    }
+
+    /// Of the connection with this index, not of the first.
+    pub(super) const fn of(mut self, link: usize) -> Self {
+        self.link = link;
+        self
+    }
+
+    pub(super) const fn flag(mut self, flag: &'static str) -> Self {
+        self.flag = Some(flag);
+        self
+    }
+
+    pub(super) const fn owner(mut self, owner: Owner) -> Self {
+        self.owner = owner;
+        self
+    }
+
+    pub(super) const fn peer(mut self, peer: Owner) -> Self {
+        self.peer = peer;
+        self
+    }
+
+    pub(super) const fn reset(mut self, reset: Reset) -> Self {
+        self.reset = Some(reset);
+        self
+    }
+
+    pub(super) const fn errno(mut self, errno: &'static str) -> Self {
+        self.errno = Some(Some(errno));
+        self
+    }
+
+    pub(super) const fn any_errno(mut self) -> Self {
+        self.errno = None;
+        self
+    }
+
+    pub(super) const fn bytes(mut self, sent: usize, received: usize) -> Self {
+        self.bytes = (Some(sent as u64), Some(received as u64));
+        self
+    }
+
+    pub(super) const fn steps(mut self, steps: &'static [&'static str]) -> Self {
+        self.steps = steps;
+        self
+    }
+}
+
+/// The client's line; its peer is the server unless said otherwise.
+pub(super) const fn client(verdict: &'static str) -> Expect {
+    Expect::new(Who::Client, verdict)
+}
+
+/// The server's line; its peer is the client unless said otherwise.
+pub(super) const fn server(verdict: &'static str) -> Expect {
+    Expect::new(Who::Server, verdict)
+}
+
+/// One `reset` line: a reset that this machine sent for no socket, seen from the server's address.
+#[derive(Clone, Copy, Debug)]
+pub struct Stray {
+    pub link: usize,
+    pub reason: &'static str,
+}

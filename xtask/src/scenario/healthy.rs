@@ -1,0 +1,153 @@
+//! Connections with nothing wrong: whatever their shape, each end says `ok`.
+
+use anyhow::Result;
+
+use super::expect::{client, server};
+use super::net::next_tick;
+use super::{Ctx, Expect, Family, Pair, Played, REQUEST, RESPONSE, RQ, RS, Scenario};
+
+const OK: &[Expect] = &[
+    client("ok")
+        .bytes(RQ, RS)
+        .steps(&["connect", "ESTABLISHED", "FIN_WAIT1", "CLOSE"]),
+    server("ok")
+        .bytes(RS, RQ)
+        .steps(&["ESTABLISHED", "CLOSE_WAIT", "LAST_ACK", "CLOSE"]),
+];
+const OK_SERVER_FIRST: &[Expect] = &[
+    client("ok").bytes(RQ, RS).steps(&[
+        "connect",
+        "ESTABLISHED",
+        "CLOSE_WAIT",
+        "LAST_ACK",
+        "CLOSE",
+    ]),
+    server("ok")
+        .bytes(RS, RQ)
+        .steps(&["ESTABLISHED", "FIN_WAIT1", "CLOSE"]),
+];
+const OK_5_TIMES: &[Expect] = &[
+    client("ok").bytes(5 * RQ, 5 * RS),
+    server("ok").bytes(5 * RS, 5 * RQ),
+];
+const OK_EMPTY: &[Expect] = &[client("ok").bytes(0, 0), server("ok").bytes(0, 0)];
+
+const fn healthy(
+    name: &'static str,
+    story: &'static str,
+    play: fn(&Ctx) -> Result<Played>,
+    records: &'static [Expect],
+) -> Scenario {
+    Scenario {
+        name,
+        story,
+        slow: false,
+        play,
+        records,
+        strays: &[],
+    }
+}
+
+pub(super) const LIST: &[Scenario] = &[
+    healthy(
+        "healthy",
+        "a request, its answer, the client closes",
+        |ctx| one(ctx, Family::V4),
+        OK,
+    ),
+    healthy(
+        "healthy_v6",
+        "the same over IPv6",
+        |ctx| one(ctx, Family::V6),
+        OK,
+    ),
+    healthy(
+        "healthy_mapped",
+        "the same, IPv4 by IPv6 sockets",
+        |ctx| one(ctx, Family::Mapped),
+        OK,
+    ),
+    healthy(
+        "healthy_server_closes",
+        "a request, its answer, the server closes",
+        server_closes,
+        OK_SERVER_FIRST,
+    ),
+    healthy(
+        "healthy_keep_alive",
+        "five exchanges on one connection",
+        keep_alive,
+        OK_5_TIMES,
+    ),
+    healthy(
+        "healthy_half_close",
+        "the client shuts its side down after the request and gets the answer",
+        half_close,
+        OK,
+    ),
+    healthy(
+        "healthy_no_payload",
+        "connected, idle, closed: not a byte either way",
+        no_payload,
+        OK_EMPTY,
+    ),
+    healthy(
+        "healthy_banner",
+        "the server speaks first and the client leaves",
+        banner,
+        &[client("ok").bytes(0, RS), server("ok").bytes(RS, 0)],
+    ),
+];
+
+fn one(ctx: &Ctx, family: Family) -> Result<Played> {
+    let mut pair = Pair::open(ctx, family)?;
+    pair.exchange()?;
+    pair.close()?;
+    pair.end()
+}
+
+fn server_closes(ctx: &Ctx) -> Result<Played> {
+    let mut pair = Pair::open(ctx, Family::V4)?;
+    pair.exchange()?;
+    pair.server.close(pair.s)?;
+    pair.client.receive_end(pair.c)?;
+    pair.client.close(pair.c)?;
+    pair.end()
+}
+
+fn keep_alive(ctx: &Ctx) -> Result<Played> {
+    let mut pair = Pair::open(ctx, Family::V4)?;
+    for _ in 0..5 {
+        pair.exchange()?;
+    }
+    pair.close()?;
+    pair.end()
+}
+
+fn half_close(ctx: &Ctx) -> Result<Played> {
+    let mut pair = Pair::open(ctx, Family::V4)?;
+    pair.client.send(pair.c, REQUEST)?;
+    pair.client.shutdown(pair.c, libc::SHUT_WR)?;
+    pair.server.receive(pair.s, REQUEST)?;
+    pair.server.receive_end(pair.s)?;
+    pair.server.send(pair.s, RESPONSE)?;
+    pair.server.close(pair.s)?;
+    pair.client.receive(pair.c, RESPONSE)?;
+    pair.client.receive_end(pair.c)?;
+    pair.client.close(pair.c)?;
+    pair.end()
+}
+
+fn no_payload(ctx: &Ctx) -> Result<Played> {
+    let mut pair = Pair::open(ctx, Family::V4)?;
+    next_tick();
+    pair.close()?;
+    pair.end()
+}
+
+fn banner(ctx: &Ctx) -> Result<Played> {
+    let mut pair = Pair::open(ctx, Family::V4)?;
+    pair.respond()?;
+    pair.close()?;
+    pair.end()
+}

@@ -1,0 +1,105 @@
+//! Healthy traffic in quantity: one client, one server, one connection after another.
+
+use anyhow::Result;
+
+use super::net::Sock;
+use super::process::Actor;
+use super::{Ctx, Family, REQUEST, RESPONSE};
+
+/// What a healthy connection looks like.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Shape {
+    /// Three exchanges.
+    KeepAlive,
+    /// The client shuts its side down after the request.
+    HalfClose,
+    /// No payload.
+    Idle,
+}
+
+/// The two ends of it.
+#[derive(Debug)]
+pub struct Load {
+    client: Actor,
+    server: Actor,
+    to: std::net::SocketAddr,
+    listener: Sock,
+}
+
+impl Load {
+    /// A server that listens, and its client; over IPv6 or IPv4.
+    pub fn new(ctx: &Ctx, v6: bool) -> Result<Self> {
+        let (client, mut server) = (ctx.actor("ut-load-client")?, ctx.actor("ut-load-server")?);
+        let to = ctx.address(if v6 { Family::V6 } else { Family::V4 });
+        let listener = server.listen(to, 16)?;
+        Ok(Self {
+            client,
+            server,
+            to,
+            listener,
+        })
+    }
+
+    /// The client's process id.
+    pub fn client_pid(&self) -> u32 {
+        self.client.pid()
+    }
+
+    /// The server's process id.
+    pub fn server_pid(&self) -> u32 {
+        self.server.pid()
+    }
+
+    /// One connection from beginning to end.
+    pub fn one(&mut self, shape: Shape) -> Result<()> {
+        self.open()?.finish(shape)
+    }
+
+    /// A connection that stays open until told otherwise.
+    pub fn open(&mut self) -> Result<Open<'_>> {
+        let c = self.client.connect(self.to)?;
+        let from = self.client.local(c)?;
+        let s = self.server.accept(self.listener, from)?;
+        Ok(Open { load: self, c, s })
+    }
+}
+
+/// An open connection of a [`Load`].
+#[derive(Debug)]
+pub struct Open<'a> {
+    load: &'a mut Load,
+    c: Sock,
+    s: Sock,
+}
+
+impl Open<'_> {
+    /// Its exchanges and its orderly end.
+    pub fn finish(self, shape: Shape) -> Result<()> {
+        let Self {
+            load: Load { client, server, .. },
+            c,
+            s,
+        } = self;
+        match shape {
+            Shape::Idle => {}
+            Shape::KeepAlive => {
+                for _ in 0..3 {
+                    client.send(c, REQUEST)?;
+                    server.receive(s, REQUEST)?;
+                    server.send(s, RESPONSE)?;
+                    client.receive(c, RESPONSE)?;
+                }
+            }
+            Shape::HalfClose => {
+                client.send(c, REQUEST)?;
+                client.shutdown(c, libc::SHUT_WR)?;
+                server.receive(s, REQUEST)?;
+                server.send(s, RESPONSE)?;
+                client.receive(c, RESPONSE)?;
+            }
+        }
+        client.close(c)?;
+        server.receive_end(s)?;
+        server.close(s)
+    }
+}

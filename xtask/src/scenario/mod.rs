@@ -1,0 +1,291 @@
+//! Labelled scenarios: real TCP traffic that goes wrong on purpose, and what has to be said of it.
+//!
+//! One list for the demo, the live tests and the guests of the kernel matrix, so it needs nothing
+//! but the kernel: no cargo, no installed program, only root for the scenarios with a private
+//! network namespace. Each is played by processes of its own ([`process`]) in an exact order.
+//!
+//! Must not know: the tracer.
+
+pub mod check;
+mod connect;
+pub mod expect;
+mod healthy;
+pub mod load;
+mod net;
+mod netns;
+mod owner;
+pub mod process;
+mod queue;
+mod reset;
+mod timeout;
+
+use std::cell::RefCell;
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
+use std::time::{Duration, SystemTime};
+
+use anyhow::{Context as _, Result};
+
+pub use expect::Who;
+use expect::{Expect, Stray};
+use net::Sock;
+use process::Actor;
+
+/// The tracer's `--idle-after`, its default: from here on a connection counts as idle.
+pub const IDLE_AFTER: Duration = Duration::from_millis(250);
+
+const REQUEST: &[u8] = b"GET / HTTP/1.1\r\nHost: upstream\r\n\r\n";
+const RESPONSE: &[u8] = b"HTTP/1.1 200 OK\r\nContent-Length: 6\r\n\r\nhello\n";
+const RQ: usize = REQUEST.len();
+const RS: usize = RESPONSE.len();
+
+const BEFORE_PAYLOAD: &str = "reset_before_payload";
+const BEFORE_RESPONSE: &str = "reset_before_response";
+
+/// Where and by whom scenarios are played.
+#[derive(Debug)]
+pub struct Ctx {
+    /// The servers' port.
+    pub port: u16,
+    zygote: RefCell<Actor>,
+}
+
+impl Ctx {
+    /// Make it early: the actors are forked from a copy of the program as it is now.
+    pub fn new(port: u16) -> Result<Self> {
+        Ok(Self {
+            port,
+            zygote: RefCell::new(Actor::first()?),
+        })
+    }
+
+    fn actor(&self, name: &str) -> Result<Actor> {
+        self.zygote.borrow_mut().fork(name)
+    }
+
+    fn address(&self, family: Family) -> SocketAddr {
+        let ip: IpAddr = match family {
+            Family::V4 => Ipv4Addr::LOCALHOST.into(),
+            Family::V6 => Ipv6Addr::LOCALHOST.into(),
+            Family::Mapped => Ipv4Addr::LOCALHOST.to_ipv6_mapped().into(),
+        };
+        SocketAddr::new(ip, self.port)
+    }
+}
+
+/// What the sockets and the packets are.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Family {
+    V4,
+    V6,
+    /// IPv6 sockets, IPv4 packets.
+    Mapped,
+}
+
+/// A scenario.
+#[derive(Debug)]
+pub struct Scenario {
+    pub name: &'static str,
+    /// What is done, as a clause: "the server resets ...".
+    pub story: &'static str,
+    /// Waits for a timer of the kernel's, a second or more.
+    pub slow: bool,
+    play: fn(&Ctx) -> Result<Played>,
+    /// The `connection` lines, all of them.
+    pub records: &'static [Expect],
+    /// The `reset` lines, all of them.
+    pub strays: &'static [Stray],
+}
+
+impl Scenario {
+    /// Plays it once.
+    pub fn play(&self, ctx: &Ctx) -> Result<Played> {
+        let began = SystemTime::now();
+        let mut played = (self.play)(ctx).with_context(|| format!("scenario {}", self.name))?;
+        played.began = began;
+        played.ended = SystemTime::now();
+        Ok(played)
+    }
+}
+
+/// How to find a scenario's lines among all others.
+#[derive(Clone, Debug)]
+pub struct Played {
+    pub began: SystemTime,
+    pub ended: SystemTime,
+    pub links: Vec<Link>,
+    pub pids: Vec<(Who, u32)>,
+}
+
+impl Played {
+    fn new(client: &Actor, server: Option<&Actor>) -> Self {
+        let mut pids = vec![(Who::Client, client.pid())];
+        pids.extend(server.map(|server| (Who::Server, server.pid())));
+        let now = SystemTime::now();
+        Self {
+            began: now,
+            ended: now,
+            links: Vec::new(),
+            pids,
+        }
+    }
+
+    /// The process in this part.
+    pub fn pid(&self, who: Who) -> Option<u32> {
+        self.pids
+            .iter()
+            .find(|(part, _)| *part == who)
+            .map(|(_, pid)| *pid)
+    }
+}
+
+/// One connection of a scenario.
+#[derive(Clone, Copy, Debug)]
+pub struct Link {
+    /// As the server sees it; `None` where the kernel chose the port and took it back before it
+    /// could be asked.
+    pub client: Option<SocketAddr>,
+    pub server: SocketAddr,
+    pub client_netns: u64,
+    pub server_netns: u64,
+}
+
+impl Link {
+    /// A connection that exists: `sock` of `client` to `server`'s address.
+    fn of(client: &mut Actor, sock: Sock, server: &Actor, address: SocketAddr) -> Result<Self> {
+        Ok(Self {
+            client: Some(canonical(client.local(sock)?)),
+            server: canonical(address),
+            client_netns: client.netns()?,
+            server_netns: server.netns()?,
+        })
+    }
+
+    /// One that came to nothing, so that its port is not known.
+    fn attempt(client: &Actor, address: SocketAddr) -> Result<Self> {
+        let netns = client.netns()?;
+        let server = canonical(address);
+        Ok(Self {
+            client: None,
+            server,
+            client_netns: netns,
+            server_netns: netns,
+        })
+    }
+}
+
+/// A v4-mapped address as the IPv4 address that it stands for.
+fn canonical(address: SocketAddr) -> SocketAddr {
+    SocketAddr::new(address.ip().to_canonical(), address.port())
+}
+
+/// A client, a server, and a connection between them.
+struct Pair {
+    client: Actor,
+    server: Actor,
+    listener: Sock,
+    /// The client's end.
+    c: Sock,
+    /// The server's end, once accepted.
+    s: Sock,
+    /// Where the client is and where the server is.
+    from: SocketAddr,
+    to: SocketAddr,
+    played: Played,
+}
+
+impl Pair {
+    /// Established and accepted, on loopback.
+    fn open(ctx: &Ctx, family: Family) -> Result<Self> {
+        let mut pair = Self::queued(ctx, family)?;
+        pair.accept()?;
+        Ok(pair)
+    }
+
+    /// Established, not accepted.
+    fn queued(ctx: &Ctx, family: Family) -> Result<Self> {
+        let (client, server) = (ctx.actor("ut-client")?, ctx.actor("ut-server")?);
+        Self::between(client, server, ctx.address(family))
+    }
+
+    /// Established, not accepted, between processes that may live anywhere.
+    fn between(mut client: Actor, mut server: Actor, to: SocketAddr) -> Result<Self> {
+        let listener = server.listen(to, 16)?;
+        let c = client.connect(to)?;
+        server.wait_queued(listener, 1)?;
+        let mut played = Played::new(&client, Some(&server));
+        played.links.push(Link::of(&mut client, c, &server, to)?);
+        let from = client.local(c)?;
+        Ok(Self {
+            client,
+            server,
+            listener,
+            c,
+            s: Sock(-1),
+            from,
+            to,
+            played,
+        })
+    }
+
+    fn accept(&mut self) -> Result<()> {
+        self.s = self.server.accept(self.listener, self.from)?;
+        Ok(())
+    }
+
+    /// The client asks, the server has read it.
+    fn request(&mut self) -> Result<()> {
+        self.client.send(self.c, REQUEST)?;
+        self.server.receive(self.s, REQUEST)
+    }
+
+    /// The server answers, the client has read it.
+    fn respond(&mut self) -> Result<()> {
+        self.server.send(self.s, RESPONSE)?;
+        self.client.receive(self.c, RESPONSE)
+    }
+
+    fn exchange(&mut self) -> Result<()> {
+        self.request()?;
+        self.respond()
+    }
+
+    /// Orderly, the client first.
+    fn close(&mut self) -> Result<()> {
+        self.client.close(self.c)?;
+        self.server.receive_end(self.s)?;
+        self.server.close(self.s)
+    }
+
+    /// The end: the processes go, and with them what they have open.
+    #[expect(clippy::unnecessary_wraps, reason = "every scenario ends with it")]
+    fn end(self) -> Result<Played> {
+        Ok(self.played)
+    }
+}
+
+/// A client and a server with a network namespace to themselves.
+fn alone(ctx: &Ctx) -> Result<(Actor, Actor)> {
+    let (mut client, mut server) = (ctx.actor("ut-client")?, ctx.actor("ut-server")?);
+    client.leave_netns()?;
+    server.join_netns(&client)?;
+    Ok((client, server))
+}
+
+/// Every scenario.
+pub fn all() -> impl Iterator<Item = &'static Scenario> + Clone {
+    [
+        healthy::LIST,
+        connect::LIST,
+        queue::LIST,
+        reset::LIST,
+        owner::LIST,
+        timeout::LIST,
+    ]
+    .into_iter()
+    .flatten()
+}
+
+/// The one with this name.
+pub fn find(name: &str) -> Option<&'static Scenario> {
+    all().find(|scenario| scenario.name == name)
+}

@@ -1,0 +1,194 @@
+//! Private network namespaces: made by an actor, gone with it, known to nobody else.
+//!
+//! Only old `ioctl`s and one netlink message, so that a scenario needs no `ip` to be installed.
+
+use std::net::Ipv4Addr;
+
+use anyhow::{Context, Result, bail};
+
+use super::net::{Sock, sockaddr};
+use super::process::{Actor, Call};
+
+const RTM_NEWLINK: u16 = 16;
+const IFLA_IFNAME: u16 = 3;
+const IFLA_LINKINFO: u16 = 18;
+const IFLA_NET_NS_PID: u16 = 19;
+const IFLA_INFO_KIND: u16 = 1;
+const IFLA_INFO_DATA: u16 = 2;
+const VETH_INFO_PEER: u16 = 1;
+const NLM_F_REQUEST: u16 = 1;
+const NLM_F_ACK: u16 = 4;
+const NLM_F_EXCL: u16 = 0x200;
+const NLM_F_CREATE: u16 = 0x400;
+
+const SIOCADDRT: i64 = 0x890B;
+const SIOCSIFFLAGS: i64 = 0x8914;
+const SIOCSIFADDR: i64 = 0x8916;
+const SIOCSIFNETMASK: i64 = 0x891C;
+
+impl Actor {
+    /// Moves to a network namespace of its own, where only loopback exists.
+    pub(super) fn leave_netns(&mut self) -> Result<()> {
+        let call = Call::new("unshare", libc::SYS_unshare).value(libc::CLONE_NEWNET);
+        self.call(&call)?.ok()?;
+        self.link_up("lo")
+    }
+
+    /// Moves to where `other` is.
+    pub(super) fn join_netns(&mut self, other: &Self) -> Result<()> {
+        let fd = self.open(&format!("/proc/{}/ns/net", other.pid()), libc::O_RDONLY)?;
+        let call = Call::new("setns", libc::SYS_setns)
+            .value(fd.0)
+            .value(libc::CLONE_NEWNET);
+        self.call(&call)?.ok()?;
+        self.close(fd)
+    }
+
+    /// Inode number of its network namespace.
+    pub(super) fn netns(&self) -> Result<u64> {
+        let path = format!("/proc/{}/ns/net", self.pid());
+        let link = std::fs::read_link(&path).with_context(|| path.clone())?;
+        let link = link.to_str().context("not text")?;
+        let inode = link
+            .strip_prefix("net:[")
+            .and_then(|rest| rest.strip_suffix(']'));
+        Ok(inode
+            .with_context(|| format!("{path} is {link}"))?
+            .parse()?)
+    }
+
+    /// Sets `net.NAME` where it is.
+    pub(super) fn sysctl(&mut self, name: &str, value: &str) -> Result<()> {
+        let fd = self.open(&format!("/proc/sys/net/{name}"), libc::O_WRONLY)?;
+        let len = i64::try_from(value.len()).expect("small");
+        let call = Call::new("write", libc::SYS_write)
+            .value(fd.0)
+            .bytes(value.as_bytes());
+        self.call(&call.value(len))?
+            .ok()
+            .with_context(|| format!("net/{name} = {value}"))?;
+        self.close(fd)
+    }
+
+    fn open(&mut self, path: &str, flags: i32) -> Result<Sock> {
+        let call = Call::new("openat", libc::SYS_openat)
+            .value(libc::AT_FDCWD)
+            .text(path);
+        let call = call.value(flags | libc::O_CLOEXEC).value(0);
+        Ok(Sock(
+            self.call(&call)?.ok().with_context(|| path.to_owned())?,
+        ))
+    }
+
+    fn interface(&mut self, request: i64, name: &'static str, interface: &[u8]) -> Result<()> {
+        let any = (Ipv4Addr::LOCALHOST, 0).into();
+        let sock = self.socket(&any, 0)?;
+        let call = Call::new(name, libc::SYS_ioctl)
+            .value(sock.0)
+            .value(request)
+            .bytes(interface);
+        self.call(&call)?.ok()?;
+        self.close(sock)
+    }
+
+    pub(super) fn link_up(&mut self, link: &str) -> Result<()> {
+        let flags = u16::try_from(libc::IFF_UP | libc::IFF_RUNNING).expect("small");
+        self.interface(
+            SIOCSIFFLAGS,
+            "SIOCSIFFLAGS",
+            &ifreq(link, &flags.to_ne_bytes()),
+        )
+    }
+
+    /// Gives `link` this address in a /24, and takes it up.
+    pub(super) fn address(&mut self, link: &str, address: Ipv4Addr) -> Result<()> {
+        let mask = Ipv4Addr::new(255, 255, 255, 0);
+        let address = ifreq(link, &sockaddr((address, 0).into()));
+        self.interface(SIOCSIFADDR, "SIOCSIFADDR", &address)?;
+        let mask = ifreq(link, &sockaddr((mask, 0).into()));
+        self.interface(SIOCSIFNETMASK, "SIOCSIFNETMASK", &mask)?;
+        self.link_up(link)
+    }
+
+    /// Sends everything that has no nearer route to `gateway`.
+    pub(super) fn default_route(&mut self, gateway: Ipv4Addr) -> Result<()> {
+        // struct rtentry: an unused word, destination, gateway, mask, flags.
+        let mut entry = vec![0; 8];
+        entry.extend(sockaddr((Ipv4Addr::UNSPECIFIED, 0).into()));
+        entry.extend(sockaddr((gateway, 0).into()));
+        entry.extend(sockaddr((Ipv4Addr::UNSPECIFIED, 0).into()));
+        entry.extend(3_u16.to_ne_bytes());
+        entry.resize(120, 0);
+        self.interface(SIOCADDRT, "SIOCADDRT", &entry)
+    }
+
+    /// A wire from `link` here to `its_link` where `other` is.
+    pub(super) fn wire(&mut self, link: &str, other: &Self, its_link: &str) -> Result<()> {
+        let mut peer = interface_header();
+        peer.extend(attribute(IFLA_IFNAME, &zero_ended(its_link)));
+        peer.extend(attribute(IFLA_NET_NS_PID, &other.pid().to_ne_bytes()));
+        let mut info = attribute(IFLA_INFO_KIND, b"veth");
+        info.extend(attribute(IFLA_INFO_DATA, &attribute(VETH_INFO_PEER, &peer)));
+        let mut body = interface_header();
+        body.extend(attribute(IFLA_IFNAME, &zero_ended(link)));
+        body.extend(attribute(IFLA_LINKINFO, &info));
+
+        let flags = NLM_F_REQUEST | NLM_F_ACK | NLM_F_EXCL | NLM_F_CREATE;
+        let len = u32::try_from(16 + body.len()).expect("small");
+        let mut message = Vec::new();
+        message.extend(len.to_ne_bytes());
+        message.extend(RTM_NEWLINK.to_ne_bytes());
+        message.extend(flags.to_ne_bytes());
+        message.extend([0; 8]);
+        message.extend(body);
+
+        let call = Call::new("socket", libc::SYS_socket).value(libc::AF_NETLINK);
+        let call = call
+            .value(libc::SOCK_RAW | libc::SOCK_CLOEXEC)
+            .value(libc::NETLINK_ROUTE);
+        let sock = Sock(self.call(&call)?.ok()?);
+        self.send(sock, &message)?;
+        let call = Call::new("recvfrom", libc::SYS_recvfrom)
+            .value(sock.0)
+            .space(256)
+            .value(256);
+        let (_, answer) = self.call(&call.value(0).value(0).value(0))?.full()?;
+        self.close(sock)?;
+        // struct nlmsgerr follows the 16 bytes of header.
+        match i32::from_ne_bytes(answer[16..20].try_into()?) {
+            0 => Ok(()),
+            error => bail!("veth {link}: {}", std::io::Error::from_raw_os_error(-error)),
+        }
+    }
+}
+
+fn zero_ended(text: &str) -> Vec<u8> {
+    let mut bytes = text.as_bytes().to_vec();
+    bytes.push(0);
+    bytes
+}
+
+/// struct ifinfomsg, nothing asked for.
+fn interface_header() -> Vec<u8> {
+    vec![0; 16]
+}
+
+/// struct nlattr and its padding.
+fn attribute(kind: u16, value: &[u8]) -> Vec<u8> {
+    let len = u16::try_from(4 + value.len()).expect("small");
+    let mut bytes = Vec::new();
+    bytes.extend(len.to_ne_bytes());
+    bytes.extend(kind.to_ne_bytes());
+    bytes.extend(value);
+    bytes.resize(bytes.len().next_multiple_of(4), 0);
+    bytes
+}
+
+/// struct ifreq.
+fn ifreq(link: &str, value: &[u8]) -> Vec<u8> {
+    let mut bytes = link.as_bytes().to_vec();
+    bytes.resize(16, 0);
+    bytes.extend(value);
+    bytes.resize(40, 0);
+    bytes
+}

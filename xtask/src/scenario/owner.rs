@@ -1,0 +1,247 @@
+//! Whose connection it was: forked workers, passed descriptors, killed processes, other network
+//! namespaces.
+
+use anyhow::Result;
+
+use super::connect::wired;
+use super::expect::{Owner, client, received, sent, server};
+use super::net::Sock;
+use super::{
+    BEFORE_PAYLOAD, BEFORE_RESPONSE, Ctx, Expect, Family, Pair, Played, REQUEST, RESPONSE, RQ, RS,
+    Scenario, Who,
+};
+
+const BY_SERVER: Owner = Owner::Is(Who::Server);
+
+/// Accepted by the server, closed by the worker, who alone held it at the end.
+const HANDED_ON: Owner = Owner::By(&[
+    ("exact", &[Who::Server]),
+    ("inode", &[Who::Server, Who::Worker]),
+    ("closer", &[Who::Worker]),
+    ("listener", &[Who::Server]),
+]);
+/// Accepted and closed by the worker; the listening socket is in both.
+const PREFORKED: Owner = Owner::By(&[
+    ("exact", &[Who::Worker]),
+    ("inode", &[Who::Worker]),
+    ("closer", &[Who::Worker]),
+    ("listener", &[Who::Server, Who::Worker]),
+]);
+const BY_WORKER: Owner = Owner::By(&[
+    ("exact", &[Who::Server, Who::Worker]),
+    ("inode", &[Who::Server, Who::Worker]),
+    ("closer", &[Who::Worker]),
+    ("listener", &[Who::Server]),
+]);
+
+const fn owned(
+    name: &'static str,
+    story: &'static str,
+    play: fn(&Ctx) -> Result<Played>,
+    records: &'static [Expect],
+) -> Scenario {
+    Scenario {
+        name,
+        story,
+        slow: false,
+        play,
+        records,
+        strays: &[],
+    }
+}
+
+const KILLED_UNREAD: &[Expect] = &[
+    client("reset_before_response")
+        .flag(BEFORE_RESPONSE)
+        .reset(received("TCP_ABORT_ON_CLOSE", BY_SERVER))
+        .errno("ECONNRESET")
+        .bytes(RQ, 0),
+    server("reset_before_response")
+        .flag(BEFORE_RESPONSE)
+        .reset(sent("TCP_ABORT_ON_CLOSE", BY_SERVER))
+        .bytes(0, RQ),
+];
+
+pub(super) const LIST: &[Scenario] = &[
+    owned(
+        "worker_closes",
+        "the server accepts, a forked worker answers and closes",
+        |ctx| worker(ctx, false),
+        &[
+            client("ok").peer(HANDED_ON).bytes(RQ, RS),
+            server("ok").owner(HANDED_ON).bytes(RS, RQ),
+        ],
+    ),
+    owned(
+        "worker_resets",
+        "the server accepts, a forked worker reads the request and resets",
+        |ctx| worker(ctx, true),
+        &[
+            client("reset_before_response")
+                .flag(BEFORE_RESPONSE)
+                .peer(HANDED_ON)
+                .reset(received("TCP_STATE", BY_WORKER))
+                .errno("ECONNRESET")
+                .bytes(RQ, 0),
+            server("reset_before_response")
+                .flag(BEFORE_RESPONSE)
+                .owner(HANDED_ON)
+                .reset(sent("TCP_STATE", BY_WORKER))
+                .bytes(0, RQ),
+        ],
+    ),
+    owned(
+        "prefork_worker",
+        "a worker forked before accepts on the inherited socket and answers",
+        prefork,
+        &[
+            client("ok").peer(PREFORKED).bytes(RQ, RS),
+            server("ok").owner(PREFORKED).bytes(RS, RQ),
+        ],
+    ),
+    owned(
+        "descriptor_passed",
+        "the server accepts and passes the connection to a helper, which answers and closes",
+        descriptor_passed,
+        &[
+            client("ok").peer(HANDED_ON).bytes(RQ, RS),
+            server("ok").owner(HANDED_ON).bytes(RS, RQ),
+        ],
+    ),
+    owned(
+        "killed_unread",
+        "the server is killed with the request unread",
+        killed_unread,
+        KILLED_UNREAD,
+    ),
+    owned(
+        "killed_unanswered",
+        "the server is killed after it read the request",
+        killed_unanswered,
+        &[
+            client("closed_before_response").bytes(RQ, 0),
+            server("closed_before_response").bytes(0, RQ),
+        ],
+    ),
+    owned(
+        "killed_answered",
+        "the server is killed after it answered",
+        killed_answered,
+        &[client("ok").bytes(RQ, RS), server("ok").bytes(RS, RQ)],
+    ),
+    owned(
+        "netns_healthy",
+        "client and server in two network namespaces, a wire between them",
+        |ctx| netns(ctx, false),
+        &[client("ok").bytes(RQ, RS), server("ok").bytes(RS, RQ)],
+    ),
+    owned(
+        "netns_reset",
+        "the same, and the server resets right after accept()",
+        |ctx| netns(ctx, true),
+        &[
+            client("reset_before_payload")
+                .flag(BEFORE_PAYLOAD)
+                .reset(received("TCP_STATE", BY_SERVER))
+                .errno("ECONNRESET")
+                .bytes(0, 0),
+            server("reset_before_payload")
+                .flag(BEFORE_PAYLOAD)
+                .reset(sent("TCP_STATE", BY_SERVER))
+                .bytes(0, 0),
+        ],
+    ),
+];
+
+fn worker(ctx: &Ctx, resets: bool) -> Result<Played> {
+    let mut pair = Pair::open(ctx, Family::V4)?;
+    let mut worker = pair.server.fork("ut-worker")?;
+    pair.played.pids.push((Who::Worker, worker.pid()));
+    pair.server.close(pair.s)?;
+    pair.client.send(pair.c, REQUEST)?;
+    worker.receive(pair.s, REQUEST)?;
+    if resets {
+        worker.abort(pair.s)?;
+        pair.client.receive_fails(pair.c, libc::ECONNRESET)?;
+    } else {
+        worker.send(pair.s, RESPONSE)?;
+        worker.close(pair.s)?;
+        pair.client.receive(pair.c, RESPONSE)?;
+        pair.client.receive_end(pair.c)?;
+        pair.client.close(pair.c)?;
+    }
+    pair.end()
+}
+
+fn prefork(ctx: &Ctx) -> Result<Played> {
+    let mut pair = Pair::queued(ctx, Family::V4)?;
+    let mut worker = pair.server.fork("ut-worker")?;
+    pair.played.pids.push((Who::Worker, worker.pid()));
+    let s = worker.accept(pair.listener, pair.from)?;
+    pair.client.send(pair.c, REQUEST)?;
+    worker.receive(s, REQUEST)?;
+    worker.send(s, RESPONSE)?;
+    worker.close(s)?;
+    pair.client.receive(pair.c, RESPONSE)?;
+    pair.client.receive_end(pair.c)?;
+    pair.client.close(pair.c)?;
+    pair.end()
+}
+
+fn descriptor_passed(ctx: &Ctx) -> Result<Played> {
+    let mut pair = Pair::open(ctx, Family::V4)?;
+    let mut helper = ctx.actor("ut-helper")?;
+    pair.played.pids.push((Who::Worker, helper.pid()));
+    let s = Sock(pair.server.hand_over(pair.s.0, &mut helper)?);
+    pair.server.close(pair.s)?;
+    pair.client.send(pair.c, REQUEST)?;
+    helper.receive(s, REQUEST)?;
+    helper.send(s, RESPONSE)?;
+    helper.close(s)?;
+    pair.client.receive(pair.c, RESPONSE)?;
+    pair.client.receive_end(pair.c)?;
+    pair.client.close(pair.c)?;
+    pair.end()
+}
+
+fn killed_unread(ctx: &Ctx) -> Result<Played> {
+    let mut pair = Pair::open(ctx, Family::V4)?;
+    pair.client.send(pair.c, REQUEST)?;
+    pair.server.wait_unread(pair.s, RQ)?;
+    pair.server.kill();
+    pair.client.receive_fails(pair.c, libc::ECONNRESET)?;
+    Ok(pair.played)
+}
+
+fn killed_unanswered(ctx: &Ctx) -> Result<Played> {
+    let mut pair = Pair::open(ctx, Family::V4)?;
+    pair.request()?;
+    pair.server.kill();
+    pair.client.receive_end(pair.c)?;
+    pair.client.close(pair.c)?;
+    Ok(pair.played)
+}
+
+fn killed_answered(ctx: &Ctx) -> Result<Played> {
+    let mut pair = Pair::open(ctx, Family::V4)?;
+    pair.exchange()?;
+    pair.server.kill();
+    pair.client.receive_end(pair.c)?;
+    pair.client.close(pair.c)?;
+    Ok(pair.played)
+}
+
+fn netns(ctx: &Ctx, resets: bool) -> Result<Played> {
+    let (mut client, mut server) = (ctx.actor("ut-client")?, ctx.actor("ut-server")?);
+    let (_, there) = wired(&mut client, &mut server)?;
+    let mut pair = Pair::between(client, server, (there, ctx.port).into())?;
+    pair.accept()?;
+    if resets {
+        pair.server.abort(pair.s)?;
+        pair.client.receive_fails(pair.c, libc::ECONNRESET)?;
+    } else {
+        pair.exchange()?;
+        pair.close()?;
+    }
+    pair.end()
+}

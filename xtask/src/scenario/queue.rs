@@ -1,0 +1,180 @@
+//! Connections that the kernel established and no process ever accepted.
+
+use std::thread;
+use std::time::Duration;
+
+use anyhow::Result;
+
+use super::expect::{Owner, Stray, client, received, sent, server};
+use super::net::{Sock, State, poll};
+use super::{
+    BEFORE_PAYLOAD, BEFORE_RESPONSE, Ctx, Expect, Family, Link, Pair, Played, REQUEST, RQ,
+    Scenario, Who, alone,
+};
+
+const BY_CLIENT: Owner = Owner::Is(Who::Client);
+const BY_SERVER: Owner = Owner::Is(Who::Server);
+
+const NEVER_ACCEPTED: Expect = server("never_accepted").any_errno();
+const ABORTED_BY_CLIENT: &[Expect] = &[
+    client("probe")
+        .flag(BEFORE_PAYLOAD)
+        .reset(sent("TCP_STATE", BY_CLIENT))
+        .bytes(0, 0)
+        .steps(&["connect", "ESTABLISHED", "CLOSE", "reset_sent"]),
+    NEVER_ACCEPTED
+        .flag(BEFORE_PAYLOAD)
+        .reset(received("TCP_STATE", BY_CLIENT))
+        .bytes(0, 0)
+        .steps(&["ESTABLISHED", "reset_received", "CLOSE"]),
+];
+
+pub(super) const LIST: &[Scenario] = &[
+    Scenario {
+        name: "unaccepted_reset",
+        story: "the client resets a connection that nobody has accepted",
+        slow: false,
+        play: unaccepted_reset,
+        records: ABORTED_BY_CLIENT,
+        strays: &[],
+    },
+    Scenario {
+        name: "accepted_too_late",
+        story: "the server accepts a connection that the client has reset already",
+        slow: false,
+        play: accepted_too_late,
+        records: ABORTED_BY_CLIENT,
+        strays: &[],
+    },
+    Scenario {
+        name: "unaccepted_request_reset",
+        story: "the client sends a request that nobody accepts, then resets",
+        slow: false,
+        play: unaccepted_request_reset,
+        records: &[
+            client("reset_before_response")
+                .flag(BEFORE_RESPONSE)
+                .reset(sent("TCP_STATE", BY_CLIENT))
+                .bytes(RQ, 0),
+            NEVER_ACCEPTED
+                .flag(BEFORE_RESPONSE)
+                .reset(received("TCP_STATE", BY_CLIENT))
+                .bytes(0, RQ),
+        ],
+        strays: &[],
+    },
+    Scenario {
+        name: "listener_closed",
+        story: "the server closes its listening socket with a connection in the accept queue",
+        slow: false,
+        play: |ctx| listener_closed(ctx, false),
+        records: &[
+            client("reset_before_payload")
+                .flag(BEFORE_PAYLOAD)
+                .reset(received("TCP_STATE", BY_SERVER))
+                .errno("ECONNRESET")
+                .bytes(0, 0)
+                .steps(&["connect", "ESTABLISHED", "reset_received", "CLOSE"]),
+            NEVER_ACCEPTED
+                .flag(BEFORE_PAYLOAD)
+                .reset(sent("TCP_STATE", BY_SERVER))
+                .bytes(0, 0)
+                .steps(&["ESTABLISHED", "CLOSE", "reset_sent"]),
+        ],
+        strays: &[],
+    },
+    Scenario {
+        name: "listener_closed_request",
+        story: "the same, and the client has sent its request",
+        slow: false,
+        play: |ctx| listener_closed(ctx, true),
+        records: &[
+            client("reset_before_response")
+                .flag(BEFORE_RESPONSE)
+                .reset(received("TCP_STATE", BY_SERVER))
+                .errno("ECONNRESET")
+                .bytes(RQ, 0),
+            NEVER_ACCEPTED
+                .flag(BEFORE_RESPONSE)
+                .reset(sent("TCP_STATE", BY_SERVER))
+                .bytes(0, RQ),
+        ],
+        strays: &[],
+    },
+    Scenario {
+        name: "overflow_reset",
+        story: "the accept queue is full and tcp_abort_on_overflow is 1",
+        slow: true,
+        play: overflow_reset,
+        records: &[client("reset_before_payload")
+            .flag(BEFORE_PAYLOAD)
+            .peer(Owner::Any)
+            .reset(received("INVALID_SYN", Owner::Any))
+            .errno("ECONNRESET")
+            .bytes(0, 0)
+            .steps(&["connect", "ESTABLISHED", "reset_received", "CLOSE"])],
+        strays: &[Stray {
+            link: 0,
+            reason: "INVALID_SYN",
+        }],
+    },
+];
+
+fn unaccepted_reset(ctx: &Ctx) -> Result<Played> {
+    let mut pair = Pair::queued(ctx, Family::V4)?;
+    pair.client.abort(pair.c)?;
+    pair.end()
+}
+
+fn accepted_too_late(ctx: &Ctx) -> Result<Played> {
+    let mut pair = Pair::queued(ctx, Family::V4)?;
+    pair.client.abort(pair.c)?;
+    pair.accept()?;
+    pair.server.wait_state(pair.s, State::Close)?;
+    pair.server.close(pair.s)?;
+    pair.end()
+}
+
+fn unaccepted_request_reset(ctx: &Ctx) -> Result<Played> {
+    let mut pair = Pair::queued(ctx, Family::V4)?;
+    pair.client.send(pair.c, REQUEST)?;
+    pair.client.wait_acked(pair.c)?;
+    pair.client.abort(pair.c)?;
+    pair.end()
+}
+
+fn listener_closed(ctx: &Ctx, asked: bool) -> Result<Played> {
+    let mut pair = Pair::queued(ctx, Family::V4)?;
+    if asked {
+        pair.client.send(pair.c, REQUEST)?;
+        pair.client.wait_acked(pair.c)?;
+    }
+    pair.server.close(pair.listener)?;
+    pair.client.receive_fails(pair.c, libc::ECONNRESET)?;
+    pair.end()
+}
+
+/// The queue has to fill between the SYN and the last ACK of one handshake: the client is made deaf
+/// to the SYN-ACK until it has, and its own SYN, sent again a second later, brings another.
+fn overflow_reset(ctx: &Ctx) -> Result<Played> {
+    let (mut client, mut server) = alone(ctx)?;
+    let mut filler = ctx.actor("ut-filler")?;
+    server.sysctl("ipv4/tcp_abort_on_overflow", "1")?;
+    filler.join_netns(&server)?;
+    let to = ctx.address(Family::V4);
+    let listener = server.listen(to, 16)?;
+    let c: Sock = client.socket(&to, libc::SOCK_NONBLOCK)?;
+    client.deafen(c)?;
+    client.connect_on(c, to)?.fails_with(libc::EINPROGRESS)?;
+    let mut played = Played::new(&client, Some(&server));
+    played.links.push(Link::of(&mut client, c, &server, to)?);
+    filler.connect(to)?;
+    server.wait_queued(listener, 1)?;
+    server.set_backlog(listener, 0)?;
+    client.listen_again(c)?;
+    poll("the reset", || {
+        thread::sleep(Duration::from_millis(10));
+        client.is_in(c, State::Close)
+    })?;
+    Ok(played)
+}

@@ -1,0 +1,550 @@
+//! Resets of accepted connections: by whom, and after how much of the conversation.
+
+use std::thread;
+
+use anyhow::Result;
+
+use super::expect::{Owner, Stray, client, received, sent, server};
+use super::net::{State, next_tick};
+use super::{
+    BEFORE_PAYLOAD, BEFORE_RESPONSE, Ctx, Expect, Family, IDLE_AFTER, Pair, Played, REQUEST,
+    RESPONSE, RQ, RS, Scenario, Who, alone,
+};
+
+const BY_CLIENT: Owner = Owner::Is(Who::Client);
+const BY_SERVER: Owner = Owner::Is(Who::Server);
+const RECEIVED: &[&str] = &["ESTABLISHED", "reset_received", "CLOSE"];
+const SENT: &[&str] = &["ESTABLISHED", "CLOSE", "reset_sent"];
+
+/// What the server says that reset on purpose.
+const fn server_resets(verdict: &'static str, reason: &'static str) -> Expect {
+    server(verdict).reset(sent(reason, BY_SERVER)).steps(SENT)
+}
+
+/// What its client says.
+const fn client_is_reset(verdict: &'static str, reason: &'static str) -> Expect {
+    client(verdict)
+        .reset(received(reason, BY_SERVER))
+        .errno("ECONNRESET")
+        .steps(RECEIVED)
+}
+
+/// What the client says that reset on purpose.
+const fn client_resets(verdict: &'static str, reason: &'static str) -> Expect {
+    client(verdict).reset(sent(reason, BY_CLIENT)).steps(SENT)
+}
+
+/// What its server says.
+const fn server_is_reset(verdict: &'static str, reason: &'static str) -> Expect {
+    server(verdict)
+        .reset(received(reason, BY_CLIENT))
+        .errno("ECONNRESET")
+        .steps(RECEIVED)
+}
+
+const AFTER_ACCEPT: &[Expect] = &[
+    client_is_reset("reset_before_payload", "TCP_STATE")
+        .flag(BEFORE_PAYLOAD)
+        .bytes(0, 0),
+    server_resets("reset_before_payload", "TCP_STATE")
+        .flag(BEFORE_PAYLOAD)
+        .bytes(0, 0),
+];
+
+const fn resetting(
+    name: &'static str,
+    story: &'static str,
+    play: fn(&Ctx) -> Result<Played>,
+    records: &'static [Expect],
+) -> Scenario {
+    Scenario {
+        name,
+        story,
+        slow: false,
+        play,
+        records,
+        strays: &[],
+    }
+}
+
+pub(super) const LIST: &[Scenario] = &[
+    resetting(
+        "reset_after_accept",
+        "the server resets right after accept()",
+        |ctx| after_accept(ctx, Family::V4),
+        AFTER_ACCEPT,
+    ),
+    resetting(
+        "reset_after_accept_v6",
+        "the server resets right after accept(), IPv6",
+        |ctx| after_accept(ctx, Family::V6),
+        AFTER_ACCEPT,
+    ),
+    resetting(
+        "reset_after_accept_mapped",
+        "the server resets right after accept(), IPv4 by IPv6 sockets",
+        |ctx| after_accept(ctx, Family::Mapped),
+        AFTER_ACCEPT,
+    ),
+    resetting(
+        "reset_after_request",
+        "the server reads the request and resets",
+        after_request,
+        &[
+            client_is_reset("reset_before_response", "TCP_STATE")
+                .flag(BEFORE_RESPONSE)
+                .bytes(RQ, 0),
+            server_resets("reset_before_response", "TCP_STATE")
+                .flag(BEFORE_RESPONSE)
+                .bytes(0, RQ),
+        ],
+    ),
+    resetting(
+        "close_unread",
+        "the server closes with the request unread",
+        close_unread,
+        &[
+            client_is_reset("reset_before_response", "TCP_ABORT_ON_CLOSE")
+                .flag(BEFORE_RESPONSE)
+                .bytes(RQ, 0),
+            server_resets("reset_before_response", "TCP_ABORT_ON_CLOSE")
+                .flag(BEFORE_RESPONSE)
+                .bytes(0, RQ),
+        ],
+    ),
+    resetting(
+        "closed_without_answer",
+        "the server reads the request and closes in good order without an answer",
+        closed_without_answer,
+        &[
+            client("closed_before_response").bytes(RQ, 0).steps(&[
+                "connect",
+                "ESTABLISHED",
+                "CLOSE_WAIT",
+                "LAST_ACK",
+                "CLOSE",
+            ]),
+            server("closed_before_response").bytes(0, RQ).steps(&[
+                "ESTABLISHED",
+                "FIN_WAIT1",
+                "CLOSE",
+            ]),
+        ],
+    ),
+    resetting(
+        "pooled_closed_without_answer",
+        "the second request on a kept connection is read and not answered, the server closes",
+        pooled_closed_without_answer,
+        &[
+            client("closed_before_response").bytes(2 * RQ, RS),
+            server("closed_before_response").bytes(RS, 2 * RQ),
+        ],
+    ),
+    resetting(
+        "reset_mid_response",
+        "the server resets in the middle of its answer",
+        mid_response,
+        &[
+            client_is_reset("reset_mid_stream", "TCP_STATE").bytes(RQ, RS / 2),
+            server_resets("local_abort", "TCP_STATE").bytes(RS / 2, RQ),
+        ],
+    ),
+    resetting(
+        "reset_after_response",
+        "the server resets right after its answer",
+        after_response,
+        &[
+            client_is_reset("reset_mid_stream", "TCP_STATE").bytes(RQ, RS),
+            server_resets("local_abort", "TCP_STATE").bytes(RS, RQ),
+        ],
+    ),
+    resetting(
+        "pooled_reset_idle",
+        "the server resets a kept connection that has been idle",
+        pooled_idle,
+        &[
+            client_is_reset("reset_idle", "TCP_STATE").bytes(RQ, RS),
+            server_resets("local_abort", "TCP_STATE").bytes(RS, RQ),
+        ],
+    ),
+    resetting(
+        "pooled_reset_new_request",
+        "the server reads a second request on a kept connection and resets",
+        |ctx| pooled_new_request(ctx, false),
+        &[
+            client_is_reset("reset_before_response", "TCP_STATE")
+                .flag(BEFORE_RESPONSE)
+                .bytes(2 * RQ, RS),
+            server_resets("reset_before_response", "TCP_STATE")
+                .flag(BEFORE_RESPONSE)
+                .bytes(RS, 2 * RQ),
+        ],
+    ),
+    resetting(
+        "pooled_reset_after_idle",
+        "the same after the connection has been idle",
+        |ctx| pooled_new_request(ctx, true),
+        &[
+            client_is_reset("reset_before_response", "TCP_STATE")
+                .flag(BEFORE_RESPONSE)
+                .bytes(2 * RQ, RS),
+            server_resets("reset_before_response", "TCP_STATE")
+                .flag(BEFORE_RESPONSE)
+                .bytes(RS, 2 * RQ),
+        ],
+    ),
+    resetting(
+        "pooled_close_unread",
+        "the server closes a kept connection with the second request unread",
+        pooled_close_unread,
+        &[
+            client_is_reset("reset_before_response", "TCP_ABORT_ON_CLOSE")
+                .flag(BEFORE_RESPONSE)
+                .bytes(2 * RQ, RS),
+            server_resets("reset_before_response", "TCP_ABORT_ON_CLOSE")
+                .flag(BEFORE_RESPONSE)
+                .bytes(RS, 2 * RQ),
+        ],
+    ),
+    Scenario {
+        name: "late_request",
+        story: "the server has closed a kept connection, the client sends one more request",
+        slow: false,
+        play: |ctx| late_request(ctx, Family::V4),
+        records: LATE_REQUEST,
+        strays: FROM_TIME_WAIT,
+    },
+    Scenario {
+        name: "late_request_v6",
+        story: "the same over IPv6",
+        slow: false,
+        play: |ctx| late_request(ctx, Family::V6),
+        records: LATE_REQUEST,
+        strays: FROM_TIME_WAIT,
+    },
+    Scenario {
+        name: "half_open",
+        story: "the server's kernel has forgotten the connection when the request comes",
+        slow: false,
+        play: half_open,
+        records: &[
+            client("reset_before_response")
+                .flag(BEFORE_RESPONSE)
+                .peer(Owner::Any)
+                .reset(received("NO_SOCKET", Owner::Any))
+                .errno("ECONNRESET")
+                .bytes(2 * RQ, RS)
+                .steps(RECEIVED),
+            server("ok").bytes(RS, RQ),
+        ],
+        strays: &[Stray {
+            link: 0,
+            reason: "NO_SOCKET",
+        }],
+    },
+    resetting(
+        "data_after_shutdown",
+        "the server shuts a kept connection down both ways, one more request comes after that",
+        |ctx| data_after_shutdown(ctx, true),
+        &[
+            client("reset_before_response")
+                .flag(BEFORE_RESPONSE)
+                .reset(received("TCP_ABORT_ON_DATA", BY_SERVER))
+                .errno("EPIPE")
+                .bytes(2 * RQ, RS)
+                .steps(&[
+                    "connect",
+                    "ESTABLISHED",
+                    "CLOSE_WAIT",
+                    "reset_received",
+                    "CLOSE",
+                ]),
+            // As far as this end goes, its last payload was the answer.
+            server("local_abort")
+                .reset(sent("TCP_ABORT_ON_DATA", BY_SERVER))
+                .any_errno()
+                .bytes(RS, RQ)
+                .steps(&["ESTABLISHED", "FIN_WAIT1", "CLOSE", "reset_sent"]),
+        ],
+    ),
+    resetting(
+        "data_after_shutdown_first",
+        "the server shuts down both ways before the first request, which comes after that",
+        |ctx| data_after_shutdown(ctx, false),
+        &[
+            // Not one byte was taken by the other end.
+            client("reset_before_payload")
+                .flag(BEFORE_PAYLOAD)
+                .reset(received("TCP_ABORT_ON_DATA", BY_SERVER))
+                .errno("EPIPE")
+                .bytes(RQ, 0)
+                .steps(&[
+                    "connect",
+                    "ESTABLISHED",
+                    "CLOSE_WAIT",
+                    "reset_received",
+                    "CLOSE",
+                ]),
+            server("reset_before_payload")
+                .flag(BEFORE_PAYLOAD)
+                .reset(sent("TCP_ABORT_ON_DATA", BY_SERVER))
+                .any_errno()
+                .bytes(0, 0)
+                .steps(&["ESTABLISHED", "FIN_WAIT1", "CLOSE", "reset_sent"]),
+        ],
+    ),
+    resetting(
+        "health_check",
+        "a health check: the client connects and resets, the server had accepted",
+        health_check,
+        &[
+            client_resets("probe", "TCP_STATE")
+                .flag(BEFORE_PAYLOAD)
+                .bytes(0, 0),
+            server_is_reset("probe", "TCP_STATE")
+                .flag(BEFORE_PAYLOAD)
+                .bytes(0, 0),
+        ],
+    ),
+    resetting(
+        "client_aborts_unanswered",
+        "the client resets before its request is answered",
+        client_aborts_unanswered,
+        &[
+            client_resets("reset_before_response", "TCP_STATE")
+                .flag(BEFORE_RESPONSE)
+                .bytes(RQ, 0),
+            server_is_reset("reset_before_response", "TCP_STATE")
+                .flag(BEFORE_RESPONSE)
+                .bytes(0, RQ),
+        ],
+    ),
+    resetting(
+        "client_aborts_answered",
+        "the client resets right after the answer",
+        |ctx| client_aborts(ctx, false),
+        &[
+            client_resets("local_abort", "TCP_STATE").bytes(RQ, RS),
+            server_is_reset("reset_mid_stream", "TCP_STATE").bytes(RS, RQ),
+        ],
+    ),
+    resetting(
+        "client_aborts_idle",
+        "the client resets a kept connection that has been idle",
+        |ctx| client_aborts(ctx, true),
+        &[
+            client_resets("local_abort", "TCP_STATE").bytes(RQ, RS),
+            server_is_reset("reset_idle", "TCP_STATE").bytes(RS, RQ),
+        ],
+    ),
+    resetting(
+        "client_closes_unread",
+        "the client closes with the answer unread",
+        client_closes_unread,
+        &[
+            client_resets("local_abort", "TCP_ABORT_ON_CLOSE").bytes(RQ, RS),
+            server_is_reset("reset_mid_stream", "TCP_ABORT_ON_CLOSE").bytes(RS, RQ),
+        ],
+    ),
+];
+
+const LATE_REQUEST: &[Expect] = &[
+    client("reset_before_response")
+        .flag(BEFORE_RESPONSE)
+        .reset(received("TCP_TIMEWAIT_SOCKET", BY_SERVER))
+        .errno("EPIPE")
+        .bytes(2 * RQ, RS)
+        .steps(&[
+            "connect",
+            "ESTABLISHED",
+            "CLOSE_WAIT",
+            "reset_received",
+            "CLOSE",
+        ]),
+    server("ok")
+        .bytes(RS, RQ)
+        .steps(&["ESTABLISHED", "FIN_WAIT1", "CLOSE"]),
+];
+const FROM_TIME_WAIT: &[Stray] = &[Stray {
+    link: 0,
+    reason: "TCP_TIMEWAIT_SOCKET",
+}];
+
+fn wait_idle() {
+    thread::sleep(IDLE_AFTER + IDLE_AFTER / 5);
+}
+
+fn after_accept(ctx: &Ctx, family: Family) -> Result<Played> {
+    let mut pair = Pair::open(ctx, family)?;
+    pair.server.abort(pair.s)?;
+    pair.client.receive_fails(pair.c, libc::ECONNRESET)?;
+    pair.end()
+}
+
+fn after_request(ctx: &Ctx) -> Result<Played> {
+    let mut pair = Pair::open(ctx, Family::V4)?;
+    pair.request()?;
+    pair.server.abort(pair.s)?;
+    pair.client.receive_fails(pair.c, libc::ECONNRESET)?;
+    pair.end()
+}
+
+fn close_unread(ctx: &Ctx) -> Result<Played> {
+    let mut pair = Pair::open(ctx, Family::V4)?;
+    pair.client.send(pair.c, REQUEST)?;
+    pair.server.wait_unread(pair.s, RQ)?;
+    pair.server.close(pair.s)?;
+    pair.client.receive_fails(pair.c, libc::ECONNRESET)?;
+    pair.end()
+}
+
+fn closed_without_answer(ctx: &Ctx) -> Result<Played> {
+    let mut pair = Pair::open(ctx, Family::V4)?;
+    pair.request()?;
+    pair.server.close(pair.s)?;
+    pair.client.receive_end(pair.c)?;
+    pair.client.close(pair.c)?;
+    pair.end()
+}
+
+fn pooled_closed_without_answer(ctx: &Ctx) -> Result<Played> {
+    let mut pair = Pair::open(ctx, Family::V4)?;
+    pair.exchange()?;
+    next_tick();
+    pair.request()?;
+    pair.server.close(pair.s)?;
+    pair.client.receive_end(pair.c)?;
+    pair.client.close(pair.c)?;
+    pair.end()
+}
+
+fn mid_response(ctx: &Ctx) -> Result<Played> {
+    let mut pair = Pair::open(ctx, Family::V4)?;
+    pair.request()?;
+    pair.server.send(pair.s, &RESPONSE[..RS / 2])?;
+    pair.client.receive(pair.c, &RESPONSE[..RS / 2])?;
+    pair.server.abort(pair.s)?;
+    pair.client.receive_fails(pair.c, libc::ECONNRESET)?;
+    pair.end()
+}
+
+fn after_response(ctx: &Ctx) -> Result<Played> {
+    let mut pair = Pair::open(ctx, Family::V4)?;
+    pair.exchange()?;
+    pair.server.abort(pair.s)?;
+    pair.client.receive_fails(pair.c, libc::ECONNRESET)?;
+    pair.end()
+}
+
+fn pooled_idle(ctx: &Ctx) -> Result<Played> {
+    let mut pair = Pair::open(ctx, Family::V4)?;
+    pair.exchange()?;
+    wait_idle();
+    pair.server.abort(pair.s)?;
+    pair.client.receive_fails(pair.c, libc::ECONNRESET)?;
+    pair.end()
+}
+
+fn pooled_new_request(ctx: &Ctx, idle: bool) -> Result<Played> {
+    let mut pair = Pair::open(ctx, Family::V4)?;
+    pair.exchange()?;
+    if idle {
+        wait_idle();
+    } else {
+        next_tick();
+    }
+    pair.request()?;
+    pair.server.abort(pair.s)?;
+    pair.client.receive_fails(pair.c, libc::ECONNRESET)?;
+    pair.end()
+}
+
+fn pooled_close_unread(ctx: &Ctx) -> Result<Played> {
+    let mut pair = Pair::open(ctx, Family::V4)?;
+    pair.exchange()?;
+    next_tick();
+    pair.client.send(pair.c, REQUEST)?;
+    pair.server.wait_unread(pair.s, RQ)?;
+    pair.server.close(pair.s)?;
+    pair.client.receive_fails(pair.c, libc::ECONNRESET)?;
+    pair.end()
+}
+
+/// In a namespace of its own: what other traffic leaves in `TIME_WAIT` would fill the machine's table
+/// of those, and the server's kernel would then forget the connection at once.
+fn late_request(ctx: &Ctx, family: Family) -> Result<Played> {
+    let (client, server) = alone(ctx)?;
+    let mut pair = Pair::between(client, server, ctx.address(family))?;
+    pair.accept()?;
+    pair.exchange()?;
+    next_tick();
+    pair.server.close(pair.s)?;
+    pair.client.receive_end(pair.c)?;
+    pair.client.acknowledge(pair.c)?;
+    let gone = [State::FinWait2, State::TimeWait];
+    pair.server.wait_orphan(pair.to, pair.from, &gone)?;
+    pair.client.send(pair.c, REQUEST)?;
+    pair.client.wait_state(pair.c, State::Close)?;
+    pair.end()
+}
+
+fn half_open(ctx: &Ctx) -> Result<Played> {
+    let mut pair = Pair::open(ctx, Family::V4)?;
+    pair.exchange()?;
+    next_tick();
+    pair.server.vanish(pair.s)?;
+    pair.client.send(pair.c, REQUEST)?;
+    pair.client.receive_fails(pair.c, libc::ECONNRESET)?;
+    pair.end()
+}
+
+fn data_after_shutdown(ctx: &Ctx, used: bool) -> Result<Played> {
+    let mut pair = Pair::open(ctx, Family::V4)?;
+    if used {
+        pair.exchange()?;
+        next_tick();
+    }
+    pair.server.shutdown(pair.s, libc::SHUT_RDWR)?;
+    pair.client.wait_state(pair.c, State::CloseWait)?;
+    pair.client.acknowledge(pair.c)?;
+    pair.server.wait_state(pair.s, State::FinWait2)?;
+    pair.client.send(pair.c, REQUEST)?;
+    pair.client.wait_state(pair.c, State::Close)?;
+    pair.end()
+}
+
+fn health_check(ctx: &Ctx) -> Result<Played> {
+    let mut pair = Pair::open(ctx, Family::V4)?;
+    pair.client.abort(pair.c)?;
+    pair.server.receive_fails(pair.s, libc::ECONNRESET)?;
+    pair.end()
+}
+
+fn client_aborts_unanswered(ctx: &Ctx) -> Result<Played> {
+    let mut pair = Pair::open(ctx, Family::V4)?;
+    pair.request()?;
+    pair.client.abort(pair.c)?;
+    pair.server.receive_fails(pair.s, libc::ECONNRESET)?;
+    pair.end()
+}
+
+fn client_aborts(ctx: &Ctx, idle: bool) -> Result<Played> {
+    let mut pair = Pair::open(ctx, Family::V4)?;
+    pair.exchange()?;
+    if idle {
+        wait_idle();
+    }
+    pair.client.abort(pair.c)?;
+    pair.server.receive_fails(pair.s, libc::ECONNRESET)?;
+    pair.end()
+}
+
+fn client_closes_unread(ctx: &Ctx) -> Result<Played> {
+    let mut pair = Pair::open(ctx, Family::V4)?;
+    pair.request()?;
+    pair.server.send(pair.s, RESPONSE)?;
+    pair.client.wait_unread(pair.c, RS)?;
+    pair.client.close(pair.c)?;
+    pair.server.receive_fails(pair.s, libc::ECONNRESET)?;
+    pair.end()
+}

@@ -1,0 +1,155 @@
+//! How it starts, how it ends, and what it says when it cannot.
+
+use std::fs;
+use std::os::unix::fs::PermissionsExt as _;
+use std::os::unix::process::CommandExt as _;
+use std::process::Output;
+use std::thread;
+use std::time::{Duration, Instant};
+
+use anyhow::{Context as _, Result, ensure};
+use xtask::scenario::load::{Load, Shape};
+use xtask::scenario::{self, Ctx};
+use xtask::tracer::{self, Tracer};
+
+use crate::PORT;
+
+fn run(args: &[&str]) -> Result<Output> {
+    Ok(tracer::command(&tracer::binary()?, args).output()?)
+}
+
+/// It ended with this code, having said one line that holds all of `words`, and printed nothing.
+fn one_line(output: &Output, code: i32, words: &[&str]) -> Result<()> {
+    let said = String::from_utf8(output.stderr.clone())?;
+    println!("{}", said.trim_end());
+    ensure!(
+        output.status.code() == Some(code),
+        "{}, expected exit code {code}",
+        output.status
+    );
+    ensure!(
+        output.stdout.is_empty(),
+        "printed {}",
+        String::from_utf8_lossy(&output.stdout)
+    );
+    ensure!(!said.contains("panicked"), "it panicked");
+    ensure!(
+        said.lines().count() == 1,
+        "said {} lines:\n{said}",
+        said.lines().count()
+    );
+    for word in words {
+        ensure!(said.contains(word), "does not say {word:?}");
+    }
+    Ok(())
+}
+
+/// `--duration 0` loads, attaches, says what is attached, exits.
+pub(crate) fn duration_zero() -> Result<()> {
+    let output = run(&["--duration", "0"])?;
+    let said = String::from_utf8(output.stderr)?;
+    println!("{}", said.trim_end());
+    ensure!(output.status.success(), "{}", output.status);
+    for hook in ["inet_sock_set_state", "tcp_receive_reset", "tcp_send_reset"] {
+        ensure!(said.contains(hook), "does not say that {hook} is attached");
+    }
+    Ok(())
+}
+
+pub(crate) fn bad_input() -> Result<()> {
+    let cases: [(&[&str], i32, &[&str]); 12] = [
+        (
+            &["--verdict", "nonsense"],
+            2,
+            &["--verdict", "nonsense", "refused"],
+        ),
+        (&["--ignore", "nonsense"], 2, &["--ignore", "nonsense"]),
+        (&["--cidr", "10.0.0.0/33"], 2, &["--cidr", "10.0.0.0/33"]),
+        (&["--cidr", "ten"], 2, &["--cidr", "ten"]),
+        (&["--port", "9-8"], 2, &["--port", "9-8"]),
+        (&["--port", "70000"], 2, &["--port", "70000"]),
+        (&["--port", "0"], 2, &["--port"]),
+        (&["--pid", "x"], 2, &["--pid", "x"]),
+        (&["--ring-size", "65000"], 2, &["--ring-size", "65000"]),
+        (&["--format", "xml"], 2, &["--format", "xml"]),
+        (&["--nonsense"], 2, &["--nonsense"]),
+        (
+            &["--output", "/nonexistent/file"],
+            6,
+            &["/nonexistent/file"],
+        ),
+    ];
+    for (args, code, words) in cases {
+        one_line(&run(args)?, code, words).with_context(|| args.join(" "))?;
+    }
+    Ok(())
+}
+
+/// As nobody, who has no capability: the binary is copied to where nobody can read it.
+pub(crate) fn no_privilege() -> Result<()> {
+    const NOBODY: u32 = 65534;
+    let dir = tempfile::Builder::new()
+        .prefix("upstream-trace-")
+        .tempdir()?;
+    fs::set_permissions(dir.path(), fs::Permissions::from_mode(0o755))?;
+    let copy = dir.path().join("upstream-trace");
+    fs::copy(tracer::binary()?, &copy)?;
+    fs::set_permissions(&copy, fs::Permissions::from_mode(0o755))?;
+    let output = tracer::command(&copy, ["--duration", "0"])
+        .uid(NOBODY)
+        .gid(NOBODY)
+        .output()?;
+    one_line(&output, 3, &["CAP_BPF"])
+}
+
+pub(crate) fn signals() -> Result<()> {
+    let ctx = Ctx::new(PORT)?;
+    let refused = scenario::find("refused").context("no such scenario")?;
+    for signal in [libc::SIGINT, libc::SIGTERM] {
+        let tracer = Tracer::start(&["--port", &PORT.to_string()])?;
+        refused.play(&ctx)?;
+        // At once: what the kernel has seen has to be in the output all the same.
+        tracer.signal(signal)?;
+        let began = Instant::now();
+        let run = tracer.wait()?;
+        ensure!(
+            run.status.code() == Some(0),
+            "signal {signal}: {}",
+            run.status
+        );
+        ensure!(
+            began.elapsed() < Duration::from_secs(2),
+            "took {:?}",
+            began.elapsed()
+        );
+        let stats = run.stats()?;
+        ensure!(stats["connections"] == 1, "signal {signal}: {stats}");
+        let refused = run
+            .by_time()?
+            .iter()
+            .any(|line| line.value["verdict"] == "refused");
+        ensure!(
+            refused,
+            "signal {signal}: what was seen last is not in the output"
+        );
+    }
+    Ok(())
+}
+
+pub(crate) fn closed_pipe() -> Result<()> {
+    let ctx = Ctx::new(PORT)?;
+    let mut load = Load::new(&ctx, false)?;
+    let tracer = Tracer::start_unread(&["--port", &PORT.to_string()])?;
+    tracer.hang_up();
+    thread::sleep(Duration::from_millis(20));
+    load.one(Shape::KeepAlive)?;
+    let run = tracer.wait()?;
+    println!("{}", run.said.join("\n"));
+    ensure!(run.status.code() == Some(0), "{}", run.status);
+    let quiet = run
+        .said
+        .iter()
+        .all(|line| !line.contains("pipe") && !line.contains("panicked"));
+    ensure!(quiet, "it speaks of the closed pipe");
+    Ok(())
+}

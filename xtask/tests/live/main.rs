@@ -1,0 +1,119 @@
+//! Tests of the real tracer on the running kernel with real sockets; they need root.
+//!
+//! A machine where the tracer cannot trace fails them all, and says so: nothing is skipped.
+//! `UPSTREAM_TRACE_REPS` sets how often each scenario is played, `UPSTREAM_TRACE_SEED` replays an
+//! order, `UPSTREAM_TRACE_BINARY` names another tracer.
+
+mod accounting;
+mod command_line;
+mod lifetime;
+mod output;
+mod scenarios;
+mod selection;
+
+use std::process::ExitCode;
+use std::time::Duration;
+
+use anyhow::{Context as _, Result, ensure};
+use libtest_mimic::{Arguments, Failed, Trial};
+use xtask::scenario::check::Line;
+use xtask::tracer::{self, Tracer};
+
+/// The first of the ports that the tests use; below the range that the kernel chooses from.
+const PORT: u16 = 18440;
+
+fn main() -> ExitCode {
+    let mut arguments = Arguments::from_args();
+    // What a test sees in the kernel is everybody's.
+    arguments.test_threads = Some(1);
+    if !arguments.list
+        && let Err(error) = can_trace()
+    {
+        eprintln!("the live tests need a machine that can be traced: {error:#}");
+        return ExitCode::FAILURE;
+    }
+    let mut trials = scenarios::each();
+    trials.extend([
+        trial("start_says_what_it_does", command_line::duration_zero),
+        trial("bad_input_is_one_clear_line", command_line::bad_input),
+        trial(
+            "no_privilege_names_the_capability",
+            command_line::no_privilege,
+        ),
+        trial("sigint_and_sigterm_end_it_in_order", command_line::signals),
+        trial("a_closed_pipe_ends_it_quietly", command_line::closed_pipe),
+        trial("every_line_fits_the_schema", output::schema),
+        trial("seq_has_no_gap", output::sequence),
+        trial("a_record_comes_within_100_ms", output::latency),
+        trial("text_reads_well", output::text),
+        trial("filter_by_port", selection::ports),
+        trial("filter_by_network", selection::networks),
+        trial("filter_by_pid", selection::pids),
+        trial("choose_by_verdict_and_flag", selection::records),
+        trial(
+            "connections_older_than_the_tracer",
+            lifetime::older_than_the_tracer,
+        ),
+        trial(
+            "connections_younger_than_the_tracer",
+            lifetime::still_open_at_the_end,
+        ),
+        trial(
+            "a_small_ring_loses_nothing_silently",
+            accounting::small_ring,
+        ),
+        trial("a_paused_reader_blocks_nobody", accounting::paused_reader),
+        trial("20000_healthy_connections_are_ok", accounting::healthy),
+        trial(
+            "right_verdicts_in_random_order_under_load",
+            scenarios::random_order,
+        ),
+    ]);
+    libtest_mimic::run(&arguments, trials).exit_code()
+}
+
+fn can_trace() -> Result<()> {
+    let binary = tracer::binary()?;
+    let output = tracer::command(&binary, ["--duration", "0"]).output()?;
+    let said = String::from_utf8_lossy(&output.stderr);
+    ensure!(
+        output.status.success(),
+        "{}: {}",
+        output.status,
+        said.trim()
+    );
+    Ok(())
+}
+
+fn trial(name: &str, test: fn() -> Result<()>) -> Trial {
+    Trial::test(name, move || {
+        test().map_err(|error| Failed::from(format!("{error:#}")))
+    })
+}
+
+/// Waits until `count` lines have come that `wanted` counts, and returns all.
+fn wait_for(tracer: &Tracer, count: usize, wanted: impl Fn(&Line) -> bool) -> Result<Vec<Line>> {
+    for _ in 0..100 {
+        let lines = tracer.so_far()?;
+        if lines.iter().filter(|line| wanted(line)).count() >= count {
+            return Ok(lines);
+        }
+        std::thread::sleep(Duration::from_millis(20));
+    }
+    let lines = tracer.so_far()?;
+    let found = lines.iter().filter(|line| wanted(line)).count();
+    anyhow::bail!(
+        "{found} lines instead of {count} came within 2 s, of {} in all",
+        lines.len()
+    )
+}
+
+/// A number from the environment.
+fn setting(name: &str) -> Result<Option<u64>> {
+    let Ok(text) = std::env::var(name) else {
+        return Ok(None);
+    };
+    Ok(Some(
+        text.parse().with_context(|| format!("{name}={text}"))?,
+    ))
+}

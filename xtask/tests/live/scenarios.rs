@@ -1,0 +1,191 @@
+//! Every scenario against its expectation: one by one, then all in random order under load.
+
+use std::collections::BTreeMap;
+use std::fmt::Write as _;
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
+use std::thread;
+use std::time::{Duration, SystemTime, UNIX_EPOCH};
+
+use anyhow::{Context as _, Result, ensure};
+use libtest_mimic::{Failed, Trial};
+use xtask::scenario::check::{Complaint, Host, Line, check, lines_of, within};
+use xtask::scenario::load::{Load, Shape};
+use xtask::scenario::{self, Ctx, Played, Scenario};
+use xtask::tracer::Tracer;
+
+use crate::{PORT, setting};
+
+/// What plays at a time; each player has a port of its own.
+const PLAYERS: u16 = 4;
+const LOAD_PORT: u16 = PORT + PLAYERS;
+/// Repetitions of each scenario, where nothing else is asked for.
+const REPETITIONS: u64 = 200;
+/// A scenario that waits for the kernel's timers is played this much less often.
+const SLOW_DIVISOR: u64 = 50;
+/// Wrong plays that are shown in full.
+const SHOWN: usize = 5;
+
+/// One test for each.
+pub(crate) fn each() -> Vec<Trial> {
+    let one = |scenario: &'static Scenario| {
+        let run = move || once(scenario).map_err(|error| Failed::from(format!("{error:#}")));
+        Trial::test(format!("scenario::{}", scenario.name), run)
+    };
+    scenario::all().map(one).collect()
+}
+
+fn once(scenario: &Scenario) -> Result<()> {
+    let tracer = Tracer::start(&["--port", &PORT.to_string()])?;
+    let played = scenario.play(&Ctx::new(PORT)?)?;
+    // Longer than a record may take.
+    thread::sleep(Duration::from_millis(100));
+    let lines = tracer.stop()?.by_time()?;
+    let complaints = check(scenario, &played, &lines, Host::here());
+    ensure!(
+        complaints.is_empty(),
+        "{}",
+        describe(scenario, &played, &lines, &complaints)
+    );
+    Ok(())
+}
+
+/// A mismatch, readable: what differs, then the lines as they were printed.
+fn describe(
+    scenario: &Scenario,
+    played: &Played,
+    lines: &[Line],
+    complaints: &[Complaint],
+) -> String {
+    let mut text = format!("{}: {}\n", scenario.name, scenario.story);
+    for complaint in complaints {
+        writeln!(text, "  {complaint}").expect("a String takes all");
+    }
+    writeln!(text, "  processes {:?}", played.pids).expect("a String takes all");
+    for line in lines_of(scenario, played, lines) {
+        writeln!(text, "  {line}").expect("a String takes all");
+    }
+    text
+}
+
+/// All scenarios, many times, in random order, several at a time, beside healthy traffic.
+pub(crate) fn random_order() -> Result<()> {
+    let repetitions = setting("UPSTREAM_TRACE_REPS")?.unwrap_or(REPETITIONS);
+    let now = SystemTime::now().duration_since(UNIX_EPOCH)?.subsec_nanos();
+    let seed = setting("UPSTREAM_TRACE_SEED")?.unwrap_or_else(|| u64::from(now));
+    let deck = shuffled(repetitions, seed)?;
+    println!("{} plays, UPSTREAM_TRACE_SEED={seed}", deck.len());
+
+    let ports = format!("{PORT}-{LOAD_PORT}");
+    let tracer = Tracer::start(&["--port", &ports])?;
+    let (deck, next) = (&deck[..], &AtomicUsize::new(0));
+    let done = AtomicBool::new(false);
+    let (plays, healthy) = thread::scope(|scope| {
+        let load = scope.spawn(|| load(&done));
+        let players: Vec<_> = (0..PLAYERS)
+            .map(|player| scope.spawn(move || play(PORT + player, deck, next)))
+            .collect();
+        let mut plays = Vec::new();
+        for player in players {
+            plays.push(player.join().expect("a player does not panic"));
+        }
+        done.store(true, Ordering::Relaxed);
+        (plays, load.join().expect("the load does not panic"))
+    });
+    let plays: Result<Vec<_>> = plays.into_iter().collect();
+    let plays: Vec<_> = plays?.into_iter().flatten().collect();
+    let healthy = healthy?;
+    thread::sleep(Duration::from_millis(100));
+    let run = tracer.stop()?;
+    let stats = run.stats()?;
+    let lines = run.by_time()?;
+
+    let host = Host::here();
+    let mut wrong = BTreeMap::new();
+    let mut shown = String::new();
+    for (scenario, played) in &plays {
+        let near = within(&lines, played);
+        let complaints = check(scenario, played, near, host);
+        if !complaints.is_empty() {
+            if wrong.values().sum::<usize>() < SHOWN {
+                shown += &describe(scenario, played, near, &complaints);
+            }
+            *wrong.entry(scenario.name).or_insert(0) += 1;
+        }
+    }
+    let unhealthy = lines
+        .iter()
+        .filter(|line| of_load(line) && line.value["verdict"] != "ok");
+    let unhealthy = unhealthy.count();
+    let of_load = lines.iter().filter(|line| of_load(line)).count();
+    println!(
+        "{} plays beside {healthy} healthy connections; {stats}",
+        plays.len()
+    );
+    ensure!(
+        wrong.is_empty(),
+        "wrong of {}: {wrong:?} (UPSTREAM_TRACE_SEED={seed})\n{shown}",
+        plays.len()
+    );
+    ensure!(
+        unhealthy == 0,
+        "{unhealthy} healthy connections of the load are not ok"
+    );
+    ensure!(
+        of_load == 2 * healthy,
+        "{of_load} lines for {healthy} healthy connections"
+    );
+    Ok(())
+}
+
+fn of_load(line: &Line) -> bool {
+    let ports = [&line.value["local"]["port"], &line.value["remote"]["port"]];
+    line.is("connection") && ports.iter().any(|&port| *port == LOAD_PORT)
+}
+
+fn play<'a>(
+    port: u16,
+    deck: &[&'a Scenario],
+    next: &AtomicUsize,
+) -> Result<Vec<(&'a Scenario, Played)>> {
+    let ctx = Ctx::new(port)?;
+    let mut plays = Vec::new();
+    while let Some(&scenario) = deck.get(next.fetch_add(1, Ordering::Relaxed)) {
+        plays.push((scenario, scenario.play(&ctx)?));
+    }
+    Ok(plays)
+}
+
+fn load(done: &AtomicBool) -> Result<usize> {
+    let ctx = Ctx::new(LOAD_PORT)?;
+    let mut load = Load::new(&ctx, false)?;
+    let mut count = 0;
+    while !done.load(Ordering::Relaxed) {
+        load.one([Shape::KeepAlive, Shape::HalfClose, Shape::Idle][count % 3])?;
+        count += 1;
+        thread::sleep(Duration::from_millis(2));
+    }
+    Ok(count)
+}
+
+/// Every scenario as often as asked for, by a Fisher-Yates shuffle.
+fn shuffled(repetitions: u64, seed: u64) -> Result<Vec<&'static Scenario>> {
+    let mut deck = Vec::new();
+    for scenario in scenario::all() {
+        let divisor = if scenario.slow { SLOW_DIVISOR } else { 1 };
+        let times = repetitions.div_ceil(divisor);
+        deck.extend(std::iter::repeat_n(
+            scenario,
+            usize::try_from(times).context("too many")?,
+        ));
+    }
+    // An odd multiplier keeps an xorshift generator's state from being 0.
+    let mut state = seed.wrapping_mul(2).wrapping_add(1);
+    for last in (1..deck.len()).rev() {
+        state ^= state << 13;
+        state ^= state >> 7;
+        state ^= state << 17;
+        let among = u64::try_from(last + 1).context("too many")?;
+        deck.swap(last, usize::try_from(state % among).context("too many")?);
+    }
+    Ok(deck)
+}
