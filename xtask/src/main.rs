@@ -72,7 +72,11 @@ fn verb(verb: Verb) -> Result<()> {
         }
         Verb::Run { release, args } => run::tracer(&workspace, Profile::new(release), &args),
         Verb::Test => test::all(&workspace),
-        Verb::Demo => demo::run(),
+        Verb::Demo => {
+            build::tracer(&workspace, Profile::Release)?;
+            workspace::become_root()?;
+            demo::run()
+        }
         Verb::Bench(options) => bench::run(&workspace, &options),
         Verb::StormServer { threads } => storm::serve(threads),
         Verb::StormClient {
