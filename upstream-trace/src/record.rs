@@ -3,11 +3,15 @@
 //! Borrowed where the engine owns the text, so that building a record allocates nothing.
 //! Must not know: where a value came from, where it is written to.
 
+mod spelling;
+
 use std::net::IpAddr;
 
 use schemars::JsonSchema;
 use serde::{Serialize, Serializer};
 
+pub(crate) use self::spelling::pair;
+pub use self::spelling::{Spelling, spell_address};
 use crate::tcp::State;
 
 /// Nanoseconds since the Unix epoch; printed as RFC 3339, UTC.
@@ -32,7 +36,7 @@ macro_rules! constant {
 
         impl Serialize for $name {
             fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
-                serializer.serialize_str($text)
+                serializer.serialize_unit_variant(stringify!($name), 0, $text)
             }
         }
     };
@@ -68,7 +72,7 @@ macro_rules! words {
 
         impl $name {
             /// Every value, in the order of the contract.
-            pub const ALL: &'static [Self] = &[$(Self::$variant),*];
+            pub const ALL: &[Self] = &[$(Self::$variant),*];
 
             /// The word in the output.
             pub const fn as_str(self) -> &'static str {
@@ -185,6 +189,8 @@ words!(
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, JsonSchema)]
 pub struct Endpoint {
     /// IP address.
+    #[serde(serialize_with = "spelling::serialize_address")]
+    #[schemars(schema_with = "spelling::address_schema")]
     pub address: IpAddr,
     /// TCP port; 0 where none was ever chosen.
     pub port: u16,
@@ -218,12 +224,15 @@ pub struct Step {
     pub event: StepKind,
     /// State before, for `state`.
     #[serde(skip_serializing_if = "Option::is_none")]
+    #[schemars(with = "State")]
     pub from: Option<State>,
     /// State after, for `state`.
     #[serde(skip_serializing_if = "Option::is_none")]
+    #[schemars(with = "State")]
     pub to: Option<State>,
     /// What the application was told, for `error`.
     #[serde(skip_serializing_if = "Option::is_none")]
+    #[schemars(with = "&str")]
     pub errno: Option<&'static str>,
 }
 

@@ -1,0 +1,146 @@
+//! What one healthy record costs as JSON: our encoder beside `serde_json` on the same types.
+
+use std::hint::black_box;
+
+use criterion::{Criterion, Throughput, criterion_group, criterion_main};
+use upstream_trace::{
+    output::{Batch, Format},
+    record::{
+        Attribution, Bytes, Connection, ConnectionType, Endpoint, Family, Id, Process, Role,
+        Schema, Step, StepKind, Timestamp, Verdict,
+    },
+    tcp::State,
+};
+
+const fn step(at_us: u64, event: StepKind, states: Option<(State, State)>) -> Step {
+    let (from, to) = match states {
+        Some((from, to)) => (Some(from), Some(to)),
+        None => (None, None),
+    };
+    Step {
+        at_us,
+        event,
+        from,
+        to,
+        errno: None,
+    }
+}
+
+const TIMELINE: [Step; 6] = [
+    step(0, StepKind::Connect, None),
+    step(
+        41,
+        StepKind::State,
+        Some((State::SynSent, State::Established)),
+    ),
+    step(
+        12_345,
+        StepKind::State,
+        Some((State::Established, State::FinWait1)),
+    ),
+    step(
+        12_390,
+        StepKind::State,
+        Some((State::FinWait1, State::FinWait2)),
+    ),
+    step(
+        12_411,
+        StepKind::State,
+        Some((State::FinWait2, State::TimeWait)),
+    ),
+    step(
+        12_412,
+        StepKind::State,
+        Some((State::TimeWait, State::Close)),
+    ),
+];
+
+const fn process(pid: u32, comm: &'static str, exe: &'static str) -> Process<'static> {
+    Process {
+        pid,
+        comm: Some(comm),
+        exe: Some(exe),
+        uid: Some(1000),
+        cgroup_id: Some(28_743),
+        container_id: None,
+        attribution: Attribution::Exact,
+    }
+}
+
+fn healthy(family: Family, address: &str) -> Connection<'static> {
+    let address = address.parse().expect("an address");
+    Connection {
+        schema: Schema,
+        kind: ConnectionType,
+        time: Timestamp(1_795_347_243_123_456_789),
+        seq: 123_456,
+        id: Id {
+            run: 0x8f3a_62c1_09de_7b54,
+            serial: 98_765,
+        },
+        netns: Some(4_026_531_840),
+        family,
+        local: Endpoint {
+            address,
+            port: 43_210,
+        },
+        remote: Endpoint {
+            address,
+            port: 8443,
+        },
+        role: Role::Client,
+        process: Some(process(123_456, "envoy", "/usr/local/bin/envoy")),
+        peer: Some(process(99_321, "upstream", "/srv/app/bin/upstream")),
+        started: Some(Timestamp(1_795_347_243_111_044_789)),
+        duration_us: 12_412,
+        timeline: &TIMELINE,
+        bytes: Bytes {
+            sent: Some(512),
+            received: Some(16_384),
+            acked: Some(512),
+        },
+        idle_us: Some(8_000),
+        rtt_us: Some(38),
+        retransmits: Some(0),
+        errno: None,
+        reset: None,
+        verdict: Verdict::Ok,
+        flag: None,
+        proxy: None,
+        hint: None,
+        complete: true,
+    }
+}
+
+fn lines(criterion: &mut Criterion) {
+    let mut batch = Batch::default();
+    let mut out = Vec::with_capacity(1 << 16);
+    for (name, family, address) in [
+        ("v4", Family::V4, "10.128.14.207"),
+        ("v6", Family::V6, "2001:db8:85a3::8a2e:370:7334"),
+    ] {
+        let record = healthy(family, address);
+        batch.clear();
+        Format::Json.connection(&mut batch, 6, &record);
+        let mut group = criterion.benchmark_group(format!("healthy_{name}"));
+        group.throughput(Throughput::Bytes(batch.len().try_into().expect("a length")));
+        group.bench_function("ours", |bencher| {
+            bencher.iter(|| {
+                batch.clear();
+                Format::Json.connection(&mut batch, 6, black_box(&record));
+                black_box(batch.len())
+            });
+        });
+        group.bench_function("serde_json", |bencher| {
+            bencher.iter(|| {
+                out.clear();
+                serde_json::to_writer(&mut out, black_box(&record)).expect("a line");
+                black_box(out.len())
+            });
+        });
+        group.finish();
+    }
+}
+
+criterion_group!(benches, lines);
+criterion_main!(benches);

@@ -1,0 +1,330 @@
+//! How a time, an id and an address are spelled in a line; each on the stack, without allocating.
+//!
+//! Must not know: which format the line has, where it is written to.
+
+use std::{
+    net::{IpAddr, Ipv4Addr, Ipv6Addr},
+    str,
+};
+
+use schemars::{JsonSchema, Schema, SchemaGenerator, json_schema};
+use serde::{Serialize, Serializer};
+
+use super::{Id, Timestamp};
+
+/// Room for the longest spelling, an IPv6 address of 39 bytes, and for what [`Spelling::add`] copies too much.
+const ROOM: usize = 48;
+
+/// A short ASCII text.
+#[derive(Clone, Copy, Debug)]
+pub struct Spelling {
+    bytes: [u8; ROOM],
+    len: usize,
+}
+
+impl Spelling {
+    const EMPTY: Self = Self {
+        bytes: [0; ROOM],
+        len: 0,
+    };
+
+    /// The text.
+    pub fn as_str(&self) -> &str {
+        // Only ASCII is ever added, so the fallback is never taken.
+        str::from_utf8(&self.bytes[..self.len]).unwrap_or_default()
+    }
+
+    fn append(&mut self, text: &str) {
+        self.bytes[self.len..self.len + text.len()].copy_from_slice(text.as_bytes());
+        self.len += text.len();
+    }
+
+    /// Adds the first `len` of four bytes; copying all of them is faster than looking at `len`.
+    fn add(&mut self, bytes: [u8; 4], len: usize) {
+        self.bytes[self.len..self.len + 4].copy_from_slice(&bytes);
+        self.len += len;
+    }
+
+    fn v4(&mut self, address: Ipv4Addr) {
+        /// The digits and the dot after them.
+        const OCTETS: [([u8; 4], u8); 256] = {
+            let mut octets = [(*b"0.\0\0", 2); 256];
+            let mut octet: u8 = 1;
+            loop {
+                let (hundreds, tens, ones) = (
+                    b'0' + octet / 100,
+                    b'0' + octet / 10 % 10,
+                    b'0' + octet % 10,
+                );
+                octets[octet as usize] = match octet {
+                    100.. => ([hundreds, tens, ones, b'.'], 4),
+                    10.. => ([tens, ones, b'.', 0], 3),
+                    _ => ([ones, b'.', 0, 0], 2),
+                };
+                if octet == u8::MAX {
+                    break octets;
+                }
+                octet += 1;
+            }
+        };
+        for octet in address.octets() {
+            let (digits, len) = OCTETS[usize::from(octet)];
+            self.add(digits, len.into());
+        }
+        self.len -= 1;
+    }
+
+    /// RFC 5952: the first longest run of two or more zero groups becomes `::`.
+    fn v6(&mut self, address: Ipv6Addr) {
+        let groups = address.segments();
+        let mut gap = 0..0;
+        let mut start = 0;
+        for (index, group) in groups.iter().enumerate() {
+            if *group != 0 {
+                start = index + 1;
+            } else if index + 1 - start > gap.len().max(1) {
+                gap = start..index + 1;
+            }
+        }
+        for (index, group) in groups.into_iter().enumerate() {
+            if gap.contains(&index) {
+                if index == gap.start {
+                    self.add(*b"::\0\0", 2);
+                }
+                continue;
+            }
+            if index > 0 && index != gap.end {
+                self.add(*b":\0\0\0", 1);
+            }
+            let digits = u32::from_be_bytes(hexadecimal(group));
+            let zeros = group.leading_zeros().min(15) / 4;
+            self.add((digits << (8 * zeros)).to_be_bytes(), 4 - zeros as usize);
+        }
+    }
+}
+
+/// Four hexadecimal digits.
+const fn hexadecimal(number: u16) -> [u8; 4] {
+    const HEX: &[u8; 16] = b"0123456789abcdef";
+    let [high, low] = number.to_be_bytes();
+    [
+        HEX[(high >> 4) as usize],
+        HEX[(high & 0xf) as usize],
+        HEX[(low >> 4) as usize],
+        HEX[(low & 0xf) as usize],
+    ]
+}
+
+/// The last two decimal digits.
+pub(crate) const fn pair(number: u64) -> [u8; 2] {
+    const PAIRS: [[u8; 2]; 100] = {
+        let mut pairs = [*b"00"; 100];
+        let mut index: u8 = 0;
+        while index < 100 {
+            pairs[index as usize] = [b'0' + index / 10, b'0' + index % 10];
+            index += 1;
+        }
+        pairs
+    };
+    PAIRS[(number % 100) as usize]
+}
+
+/// Year, month and day of a count of days since 1970-01-01.
+///
+/// Howard Hinnant's `civil_from_days`, for days that are not negative: years begin in March, so that the leap day is the last.
+const fn civil(days: u32) -> (u32, u32, u32) {
+    let shifted = days + 719_468;
+    let day_of_era = shifted % 146_097;
+    let year_of_era =
+        (day_of_era - day_of_era / 1_460 + day_of_era / 36_524 - day_of_era / 146_096) / 365;
+    let day_of_year = day_of_era - (365 * year_of_era + year_of_era / 4 - year_of_era / 100);
+    let month_from_march = (5 * day_of_year + 2) / 153;
+    let day = day_of_year - (153 * month_from_march + 2) / 5 + 1;
+    let (month, carry) = if month_from_march < 10 {
+        (month_from_march + 3, 0)
+    } else {
+        (month_from_march - 9, 1)
+    };
+    (shifted / 146_097 * 400 + year_of_era + carry, month, day)
+}
+
+impl Timestamp {
+    /// RFC 3339, UTC, always nine fractional digits: `2026-11-21T11:34:03.123456789Z`.
+    pub fn spell(self) -> Spelling {
+        let seconds = self.0 / 1_000_000_000;
+        let nanos = (self.0 % 1_000_000_000) as u32;
+        let second = (seconds % 86_400) as u32;
+        let (year, month, day) = civil((seconds / 86_400) as u32);
+
+        let mut text = *b"0000-00-00T00:00:00.000000000Z";
+        let mut put =
+            |at: usize, number: u32| text[at..at + 2].copy_from_slice(&pair(number.into()));
+        put(0, year / 100);
+        put(2, year);
+        put(5, month);
+        put(8, day);
+        put(11, second / 3_600);
+        put(14, second / 60 % 60);
+        put(17, second % 60);
+        put(20, nanos / 10_000_000);
+        put(22, nanos / 100_000);
+        put(24, nanos / 1_000);
+        put(26, nanos / 10);
+        [_, text[28]] = pair(nanos.into());
+
+        let mut spelling = Spelling::EMPTY;
+        spelling.bytes[..text.len()].copy_from_slice(&text);
+        spelling.len = text.len();
+        spelling
+    }
+}
+
+impl Id {
+    /// `<run, 16 hexadecimal digits>-<serial>`.
+    pub fn spell(self) -> Spelling {
+        let mut spelling = Spelling::EMPTY;
+        for group in self.run.to_be_bytes().as_chunks().0 {
+            spelling.add(hexadecimal(u16::from_be_bytes(*group)), 4);
+        }
+        spelling.add(*b"-\0\0\0", 1);
+        let mut digits = itoa::Buffer::new();
+        spelling.append(digits.format(self.serial));
+        spelling
+    }
+}
+
+/// An address as the standard library spells it, a few times faster.
+pub fn spell_address(address: IpAddr) -> Spelling {
+    let mut spelling = Spelling::EMPTY;
+    match address {
+        IpAddr::V4(address) => spelling.v4(address),
+        IpAddr::V6(address) => match address.to_ipv4_mapped() {
+            Some(address) => {
+                spelling.append("::ffff:");
+                spelling.v4(address);
+            }
+            None => spelling.v6(address),
+        },
+    }
+    spelling
+}
+
+pub(super) fn serialize_address<S: Serializer>(
+    address: &IpAddr,
+    serializer: S,
+) -> Result<S::Ok, S::Error> {
+    serializer.serialize_str(spell_address(*address).as_str())
+}
+
+pub(super) fn address_schema(_: &mut SchemaGenerator) -> Schema {
+    json_schema!({ "type": "string", "anyOf": [{ "format": "ipv4" }, { "format": "ipv6" }] })
+}
+
+impl Serialize for Timestamp {
+    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        serializer.serialize_str(self.spell().as_str())
+    }
+}
+
+impl Serialize for Id {
+    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        serializer.serialize_str(self.spell().as_str())
+    }
+}
+
+impl JsonSchema for Timestamp {
+    fn schema_name() -> std::borrow::Cow<'static, str> {
+        "Timestamp".into()
+    }
+
+    fn json_schema(_: &mut SchemaGenerator) -> Schema {
+        json_schema!({
+            "description": "RFC 3339, UTC, nanoseconds.",
+            "type": "string",
+            "format": "date-time",
+            "pattern": r"^[0-9]{4}-[0-9]{2}-[0-9]{2}T[0-9]{2}:[0-9]{2}:[0-9]{2}\.[0-9]{9}Z$",
+        })
+    }
+}
+
+impl JsonSchema for Id {
+    fn schema_name() -> std::borrow::Cow<'static, str> {
+        "Id".into()
+    }
+
+    fn json_schema(_: &mut SchemaGenerator) -> Schema {
+        json_schema!({
+            "description": "Unique across runs and nodes: the run's random prefix and a counter.",
+            "type": "string",
+            "pattern": "^[0-9a-f]{16}-[0-9]+$",
+        })
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+
+    use super::*;
+
+    /// Addresses with runs of zero groups, which random ones never have.
+    fn v6() -> impl Strategy<Value = Ipv6Addr> {
+        let group = prop_oneof![Just(0_u16), Just(0xffff), any::<u16>()];
+        prop::array::uniform8(group).prop_map(Ipv6Addr::from)
+    }
+
+    proptest! {
+        #[test]
+        fn time_is_rfc_3339_with_nine_digits(nanos in any::<u64>()) {
+            let oracle = jiff::Timestamp::from_nanosecond(nanos.into()).unwrap();
+            let time = Timestamp(nanos);
+            let spelling = time.spell();
+            prop_assert_eq!(spelling.as_str(), format!("{oracle:.9}"));
+        }
+
+        #[test]
+        fn ids_are_as_printed(run in any::<u64>(), serial in any::<u64>(), shift in 0_u32..64) {
+            let serial = serial >> shift;
+            let id = Id { run, serial };
+            let spelling = id.spell();
+            prop_assert_eq!(spelling.as_str(), format!("{run:016x}-{serial}"));
+        }
+
+        #[test]
+        fn v4_is_the_standard_librarys(address in any::<Ipv4Addr>()) {
+            let spelling = spell_address(address.into());
+            prop_assert_eq!(spelling.as_str(), address.to_string());
+        }
+
+        #[test]
+        fn v6_is_the_standard_librarys(address in v6()) {
+            let spelling = spell_address(address.into());
+            prop_assert_eq!(spelling.as_str(), address.to_string());
+        }
+    }
+
+    #[test]
+    fn leap_days_and_ends_of_years() {
+        for (seconds, text) in [
+            (0, "1970-01-01T00:00:00.000000000Z"),
+            (951_782_400, "2000-02-29T00:00:00.000000000Z"),
+            (1_709_251_199, "2024-02-29T23:59:59.000000000Z"),
+            (1_767_225_599, "2025-12-31T23:59:59.000000000Z"),
+        ] {
+            assert_eq!(Timestamp(seconds * 1_000_000_000).spell().as_str(), text);
+        }
+    }
+
+    #[test]
+    fn widest_id_and_mapped_address_fit() {
+        let id = Id {
+            run: u64::MAX,
+            serial: u64::MAX,
+        };
+        assert_eq!(id.spell().as_str(), "ffffffffffffffff-18446744073709551615");
+        for text in ["::ffff:192.0.2.1", "::", "::1", "1::", "1:0:2::3"] {
+            let address: IpAddr = text.parse().unwrap();
+            assert_eq!(spell_address(address).as_str(), address.to_string());
+        }
+    }
+}
