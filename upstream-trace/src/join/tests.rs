@@ -11,7 +11,10 @@ use crate::{
     decode::Event,
     kernel::reasons::ResetReasons,
     process::{Describe, Details},
-    record::{self, Attribution, Direction, Flag, Origin, ReasonSource, Role, StepKind, Timestamp, Verdict},
+    record::{
+        self, Attribution, Direction, Flag, Origin, ReasonSource, Role, StepKind, Timestamp,
+        Verdict,
+    },
     settings::Wanted,
     tcp::State,
 };
@@ -59,16 +62,23 @@ struct Records {
 
 impl Sink for Records {
     fn connection(&mut self, record: &mut record::Connection<'_>, events: u32) {
-        self.reason_sources.extend(record.reset.map(|reset| reset.reason_source));
+        self.reason_sources
+            .extend(record.reset.map(|reset| reset.reason_source));
         self.connections.push(Seen {
             serial: record.id.serial,
             role: record.role,
             verdict: record.verdict,
             flag: record.flag,
-            owner: record.process.map(|process| (process.pid, process.attribution)),
+            owner: record
+                .process
+                .map(|process| (process.pid, process.attribution)),
             peer: record.peer.map(|process| process.pid),
             reset: record.reset.map(|reset| {
-                (reset.direction, reset.origin, reset.sender.map(|process| process.pid))
+                (
+                    reset.direction,
+                    reset.origin,
+                    reset.sender.map(|process| process.pid),
+                )
             }),
             local_port: record.local.port,
             steps: record.timeline.iter().map(|step| step.event).collect(),
@@ -122,7 +132,11 @@ impl Play {
     }
 
     fn with(context: Context, limit: usize) -> Self {
-        let mut play = Self { engine: Engine::new(context, limit), records: Records::default(), now: 1_000_000_000 };
+        let mut play = Self {
+            engine: Engine::new(context, limit),
+            records: Records::default(),
+            now: 1_000_000_000,
+        };
         play.state(LISTENER, State::Close, State::Listen, SERVER_PID);
         play
     }
@@ -151,21 +165,41 @@ impl Play {
     }
 
     fn feed(&mut self, event: Event<'_>) {
-        self.engine.event(event, &mut Nobody, &Epoch, &mut self.records);
+        self.engine
+            .event(event, &mut Nobody, &Epoch, &mut self.records);
     }
 
     fn plain(&mut self, base: Base) {
-        self.feed(Event { base: &base, actor: None, stats: None });
+        self.feed(Event {
+            base: &base,
+            actor: None,
+            stats: None,
+        });
     }
 
     fn acted(&mut self, base: Base, tgid: u32) {
-        let acted = Acted { base, actor: actor(tgid) };
-        self.feed(Event { base: &acted.base, actor: Some(&acted.actor), stats: None });
+        let acted = Acted {
+            base,
+            actor: actor(tgid),
+        };
+        self.feed(Event {
+            base: &acted.base,
+            actor: Some(&acted.actor),
+            stats: None,
+        });
     }
 
     fn full(&mut self, base: Base, tgid: u32, stats: Stats) {
-        let full = Full { base, actor: actor(tgid), stats };
-        self.feed(Event { base: &full.base, actor: Some(&full.actor), stats: Some(&full.stats) });
+        let full = Full {
+            base,
+            actor: actor(tgid),
+            stats,
+        };
+        self.feed(Event {
+            base: &full.base,
+            actor: Some(&full.actor),
+            stats: Some(&full.stats),
+        });
     }
 
     fn state(&mut self, sk: u64, old: State, new: State, tgid: u32) {
@@ -200,8 +234,19 @@ impl Play {
 
     /// connect(): the local port is not known yet.
     fn connect(&mut self) {
-        let base = self.base(CLIENT, kind::STATE, State::Close as u8, State::SynSent as u8);
-        self.acted(Base { local_port: 0, ..base }, CLIENT_PID);
+        let base = self.base(
+            CLIENT,
+            kind::STATE,
+            State::Close as u8,
+            State::SynSent as u8,
+        );
+        self.acted(
+            Base {
+                local_port: 0,
+                ..base
+            },
+            CLIENT_PID,
+        );
     }
 
     fn handshake(&mut self) {
@@ -217,10 +262,29 @@ impl Play {
 
     /// The server aborts: its own end first, then the client's, then the report of the reset.
     fn server_aborts(&mut self, stats: Stats) {
-        self.close(SERVER, State::Established, SERVER_PID, Stats { has_socket: 1, ..stats });
+        self.close(
+            SERVER,
+            State::Established,
+            SERVER_PID,
+            Stats {
+                has_socket: 1,
+                ..stats
+            },
+        );
         self.reset_received(CLIENT, State::Established, mirrored(&stats));
-        self.close(CLIENT, State::Established, SERVER_PID, failed(104, mirrored(&stats)));
-        self.reset_sent(SERVER, kind::RESET_SENT_ACTIVE, State::Close, SERVER_PID, stats);
+        self.close(
+            CLIENT,
+            State::Established,
+            SERVER_PID,
+            failed(104, mirrored(&stats)),
+        );
+        self.reset_sent(
+            SERVER,
+            kind::RESET_SENT_ACTIVE,
+            State::Close,
+            SERVER_PID,
+            stats,
+        );
     }
 
     fn finish(&mut self) -> Vec<Seen> {
@@ -232,7 +296,12 @@ impl Play {
 }
 
 fn actor(tgid: u32) -> Actor {
-    Actor { tgid, start: u64::from(tgid), uid: NO_UID, ..Actor::default() }
+    Actor {
+        tgid,
+        start: u64::from(tgid),
+        uid: NO_UID,
+        ..Actor::default()
+    }
 }
 
 /// A server's counters after `received` and `sent` bytes of payload.
@@ -253,11 +322,19 @@ fn counted(received: u64, sent: u64) -> Stats {
 /// The same as the client has them: its SYN counts.
 fn mirrored(stats: &Stats) -> Stats {
     let mirrored = counted(stats.bytes_sent, stats.bytes_received);
-    Stats { bytes_acked: mirrored.bytes_acked + 1, has_socket: 1, ..mirrored }
+    Stats {
+        bytes_acked: mirrored.bytes_acked + 1,
+        has_socket: 1,
+        ..mirrored
+    }
 }
 
 fn failed(err: u32, stats: Stats) -> Stats {
-    Stats { err, has_socket: 1, ..stats }
+    Stats {
+        err,
+        has_socket: 1,
+        ..stats
+    }
 }
 
 #[test]
@@ -267,15 +344,27 @@ fn a_reset_that_is_reported_after_it_arrived_is_the_peers() {
     play.server_aborts(counted(64, 0));
     let [client, server] = play.finish().try_into().unwrap();
     assert_eq!(client.verdict, Verdict::ResetBeforeResponse);
-    assert_eq!(client.reset, Some((Direction::Received, Origin::PeerOnNode, Some(SERVER_PID))));
+    assert_eq!(
+        client.reset,
+        Some((Direction::Received, Origin::PeerOnNode, Some(SERVER_PID)))
+    );
     assert_eq!(client.owner, Some((CLIENT_PID, Attribution::Exact)));
     assert_eq!(client.peer, Some(SERVER_PID));
     assert_eq!(client.local_port, EPHEMERAL);
     assert_eq!(
         client.steps,
-        [StepKind::Connect, StepKind::State, StepKind::ResetReceived, StepKind::Error, StepKind::State]
+        [
+            StepKind::Connect,
+            StepKind::State,
+            StepKind::ResetReceived,
+            StepKind::Error,
+            StepKind::State
+        ]
     );
-    assert_eq!(server.reset, Some((Direction::Sent, Origin::Local, Some(SERVER_PID))));
+    assert_eq!(
+        server.reset,
+        Some((Direction::Sent, Origin::Local, Some(SERVER_PID)))
+    );
     assert_eq!((server.role, server.peer), (Role::Server, Some(CLIENT_PID)));
     assert!(client.complete && server.complete);
     assert_eq!((client.events, server.events), (4, 3));
@@ -287,10 +376,18 @@ fn the_current_task_of_a_received_reset_is_never_blamed() {
     play.handshake();
     play.reset_received(CLIENT, State::Established, mirrored(&counted(0, 0)));
     // On loopback `current` is whoever sent the packet.
-    play.close(CLIENT, State::Established, HELPER_PID, failed(104, mirrored(&counted(0, 0))));
+    play.close(
+        CLIENT,
+        State::Established,
+        HELPER_PID,
+        failed(104, mirrored(&counted(0, 0))),
+    );
     let seen = play.finish();
     assert_eq!(seen[0].owner, Some((CLIENT_PID, Attribution::Exact)));
-    assert_eq!(seen[0].reset, Some((Direction::Received, Origin::InPath, None)));
+    assert_eq!(
+        seen[0].reset,
+        Some((Direction::Received, Origin::InPath, None))
+    );
     assert_eq!(seen[0].verdict, Verdict::ResetBeforePayload);
 }
 
@@ -302,14 +399,36 @@ fn data_after_a_shutdown_is_a_sent_reset() {
     play.step(CLIENT, State::Established, State::CloseWait);
     play.step(SERVER, State::FinWait1, State::FinWait2);
     play.reset_received(SERVER, State::FinWait2, counted(0, 0));
-    play.close(SERVER, State::FinWait2, CLIENT_PID, failed(104, counted(0, 0)));
-    play.reset_sent(SERVER, kind::RESET_SENT_REPLY, State::Close, 0, counted(0, 0));
+    play.close(
+        SERVER,
+        State::FinWait2,
+        CLIENT_PID,
+        failed(104, counted(0, 0)),
+    );
+    play.reset_sent(
+        SERVER,
+        kind::RESET_SENT_REPLY,
+        State::Close,
+        0,
+        counted(0, 0),
+    );
     play.reset_received(CLIENT, State::CloseWait, mirrored(&counted(0, 0)));
-    play.close(CLIENT, State::CloseWait, CLIENT_PID, failed(32, mirrored(&counted(0, 0))));
+    play.close(
+        CLIENT,
+        State::CloseWait,
+        CLIENT_PID,
+        failed(32, mirrored(&counted(0, 0))),
+    );
     let [client, server] = play.finish().try_into().unwrap();
-    assert_eq!(server.reset, Some((Direction::Sent, Origin::Local, Some(SERVER_PID))));
+    assert_eq!(
+        server.reset,
+        Some((Direction::Sent, Origin::Local, Some(SERVER_PID)))
+    );
     assert!(!server.steps.contains(&StepKind::ResetReceived));
-    assert_eq!(client.reset, Some((Direction::Received, Origin::PeerOnNode, Some(SERVER_PID))));
+    assert_eq!(
+        client.reset,
+        Some((Direction::Received, Origin::PeerOnNode, Some(SERVER_PID)))
+    );
 }
 
 #[test]
@@ -322,12 +441,42 @@ fn a_refused_connect_finds_the_reset_sent_before_its_port_was_known() {
     let mut again = base;
     again.ktime += 10;
     play.plain(again);
-    play.reset_received(CLIENT, State::SynSent, Stats { present: u32::MAX, has_socket: 1, segs_out: 1, ..Stats::default() });
-    play.close(CLIENT, State::SynSent, CLIENT_PID, failed(111, Stats { present: u32::MAX, segs_out: 1, ..Stats::default() }));
+    play.reset_received(
+        CLIENT,
+        State::SynSent,
+        Stats {
+            present: u32::MAX,
+            has_socket: 1,
+            segs_out: 1,
+            ..Stats::default()
+        },
+    );
+    play.close(
+        CLIENT,
+        State::SynSent,
+        CLIENT_PID,
+        failed(
+            111,
+            Stats {
+                present: u32::MAX,
+                segs_out: 1,
+                ..Stats::default()
+            },
+        ),
+    );
     let seen = play.finish();
-    assert_eq!((seen[0].verdict, seen[0].flag), (Verdict::Refused, Some(Flag::ResetBeforePayload)));
-    assert_eq!(seen[0].reset, Some((Direction::Received, Origin::PeerOnNode, None)));
-    assert_eq!(play.records.strays, [(2, Some(seen[0].serial), Some(Flag::ResetBeforePayload))]);
+    assert_eq!(
+        (seen[0].verdict, seen[0].flag),
+        (Verdict::Refused, Some(Flag::ResetBeforePayload))
+    );
+    assert_eq!(
+        seen[0].reset,
+        Some((Direction::Received, Origin::PeerOnNode, None))
+    );
+    assert_eq!(
+        play.records.strays,
+        [(2, Some(seen[0].serial), Some(Flag::ResetBeforePayload))]
+    );
 }
 
 #[test]
@@ -335,13 +484,28 @@ fn a_second_connect_of_the_same_socket_is_a_second_connection() {
     let mut play = Play::new();
     play.connect();
     play.reset_received(CLIENT, State::SynSent, Stats::default());
-    play.close(CLIENT, State::SynSent, CLIENT_PID, failed(111, Stats { present: u32::MAX, segs_out: 1, ..Stats::default() }));
+    play.close(
+        CLIENT,
+        State::SynSent,
+        CLIENT_PID,
+        failed(
+            111,
+            Stats {
+                present: u32::MAX,
+                segs_out: 1,
+                ..Stats::default()
+            },
+        ),
+    );
     play.handshake();
     play.state(CLIENT, State::Established, State::FinWait1, CLIENT_PID);
     play.step(CLIENT, State::FinWait1, State::FinWait2);
     play.close(CLIENT, State::FinWait2, 0, mirrored(&counted(64, 64)));
     let seen = play.finish();
-    assert_eq!((seen[0].verdict, seen[1].verdict), (Verdict::Refused, Verdict::Ok));
+    assert_eq!(
+        (seen[0].verdict, seen[1].verdict),
+        (Verdict::Refused, Verdict::Ok)
+    );
     assert!(seen[0].complete && seen[1].complete);
 }
 
@@ -354,9 +518,16 @@ fn a_reused_address_is_another_connection() {
     play.destroy(CLIENT, CLIENT_PID);
     play.handshake();
     play.server_aborts(counted(64, 0));
-    let verdicts: Vec<_> = play.finish().iter().map(|seen| (seen.verdict, seen.complete)).collect();
+    let verdicts: Vec<_> = play
+        .finish()
+        .iter()
+        .map(|seen| (seen.verdict, seen.complete))
+        .collect();
     let [before, after] = [Verdict::ResetBeforePayload, Verdict::ResetBeforeResponse];
-    assert_eq!(verdicts, [(before, true), (before, true), (after, true), (after, true)]);
+    assert_eq!(
+        verdicts,
+        [(before, true), (before, true), (after, true), (after, true)]
+    );
 }
 
 #[test]
@@ -367,7 +538,10 @@ fn an_end_that_was_lost_is_not_invented() {
     play.handshake();
     let seen = play.finish();
     assert_eq!(seen.len(), 2);
-    assert!(seen.iter().all(|seen| !seen.complete && seen.flag.is_none()));
+    assert!(
+        seen.iter()
+            .all(|seen| !seen.complete && seen.flag.is_none())
+    );
 }
 
 #[test]
@@ -377,13 +551,19 @@ fn without_accept_the_owner_is_the_closer_then_the_listener() {
     play.state(SERVER, State::Established, State::FinWait1, HELPER_PID);
     play.step(SERVER, State::FinWait1, State::FinWait2);
     play.close(SERVER, State::FinWait2, 0, counted(64, 64));
-    assert_eq!(play.finish()[0].owner, Some((HELPER_PID, Attribution::Closer)));
+    assert_eq!(
+        play.finish()[0].owner,
+        Some((HELPER_PID, Attribution::Closer))
+    );
 
     let mut play = Play::new();
     play.handshake();
     play.accept();
     play.server_aborts(counted(0, 0));
-    assert_eq!(play.finish()[1].owner, Some((SERVER_PID, Attribution::Exact)));
+    assert_eq!(
+        play.finish()[1].owner,
+        Some((SERVER_PID, Attribution::Exact))
+    );
 }
 
 #[test]
@@ -392,14 +572,35 @@ fn the_closer_of_what_the_network_ended_is_its_owner() {
     play.handshake();
     let nothing = mirrored(&counted(0, 0));
     play.close(CLIENT, State::Established, CLIENT_PID, nothing);
-    play.reset_received(SERVER, State::Established, Stats { has_socket: 1, ..counted(0, 0) });
-    play.close(SERVER, State::Established, CLIENT_PID, failed(104, counted(0, 0)));
+    play.reset_received(
+        SERVER,
+        State::Established,
+        Stats {
+            has_socket: 1,
+            ..counted(0, 0)
+        },
+    );
+    play.close(
+        SERVER,
+        State::Established,
+        CLIENT_PID,
+        failed(104, counted(0, 0)),
+    );
     assert!(play.engine.take_owner_missing());
-    play.reset_sent(CLIENT, kind::RESET_SENT_ACTIVE, State::Close, CLIENT_PID, nothing);
+    play.reset_sent(
+        CLIENT,
+        kind::RESET_SENT_ACTIVE,
+        State::Close,
+        CLIENT_PID,
+        nothing,
+    );
     play.destroy(SERVER, SERVER_PID);
     let [client, server] = play.finish().try_into().unwrap();
     assert_eq!(server.owner, Some((SERVER_PID, Attribution::Closer)));
-    assert_eq!((client.verdict, server.verdict), (Verdict::Probe, Verdict::Probe));
+    assert_eq!(
+        (client.verdict, server.verdict),
+        (Verdict::Probe, Verdict::Probe)
+    );
 }
 
 #[test]
@@ -408,24 +609,45 @@ fn nobody_accepted_and_the_listener_is_named() {
     play.handshake();
     play.state(LISTENER, State::Listen, State::Close, SERVER_PID);
     play.close(SERVER, State::Established, SERVER_PID, counted(0, 0));
-    play.reset_sent(SERVER, kind::RESET_SENT_ACTIVE, State::Close, SERVER_PID, counted(0, 0));
+    play.reset_sent(
+        SERVER,
+        kind::RESET_SENT_ACTIVE,
+        State::Close,
+        SERVER_PID,
+        counted(0, 0),
+    );
     play.destroy(SERVER, SERVER_PID);
     let seen = play.finish();
     assert_eq!(seen[0].verdict, Verdict::NeverAccepted);
     assert_eq!(seen[0].owner, Some((SERVER_PID, Attribution::Listener)));
-    assert_eq!(seen[0].reset, Some((Direction::Sent, Origin::Local, Some(SERVER_PID))));
+    assert_eq!(
+        seen[0].reset,
+        Some((Direction::Sent, Origin::Local, Some(SERVER_PID)))
+    );
 }
 
 #[test]
 fn a_killer_is_the_sender_and_a_timer_is_nobody() {
-    for (err, sender, verdict) in [(103, Some(HELPER_PID), Verdict::ResetBeforePayload), (110, None, Verdict::Timeout)] {
+    for (err, sender, verdict) in [
+        (103, Some(HELPER_PID), Verdict::ResetBeforePayload),
+        (110, None, Verdict::Timeout),
+    ] {
         let mut play = Play::new();
         play.handshake();
         let stats = mirrored(&counted(0, 0));
-        play.reset_sent(CLIENT, kind::RESET_SENT_ACTIVE, State::Established, HELPER_PID, stats);
+        play.reset_sent(
+            CLIENT,
+            kind::RESET_SENT_ACTIVE,
+            State::Established,
+            HELPER_PID,
+            stats,
+        );
         play.close(CLIENT, State::Established, HELPER_PID, failed(err, stats));
         let seen = play.finish();
-        assert_eq!(seen[0].reset, Some((Direction::Sent, Origin::Local, sender)));
+        assert_eq!(
+            seen[0].reset,
+            Some((Direction::Sent, Origin::Local, sender))
+        );
         assert_eq!(seen[0].verdict, verdict);
     }
 }
@@ -433,23 +655,70 @@ fn a_killer_is_the_sender_and_a_timer_is_nobody() {
 #[test]
 fn a_reset_from_elsewhere_is_off_node() {
     let mut play = Play::new();
-    let abroad = |base: Base| Base { remote: [ELSEWHERE, 0], local: [LOOPBACK + 1, 0], ..base };
-    let base = play.base(CLIENT, kind::STATE, State::Close as u8, State::SynSent as u8);
+    let abroad = |base: Base| Base {
+        remote: [ELSEWHERE, 0],
+        local: [LOOPBACK + 1, 0],
+        ..base
+    };
+    let base = play.base(
+        CLIENT,
+        kind::STATE,
+        State::Close as u8,
+        State::SynSent as u8,
+    );
     play.acted(abroad(base), CLIENT_PID);
-    let base = play.base(CLIENT, kind::RESET_RECEIVED, State::SynSent as u8, NO_REASON);
+    let base = play.base(
+        CLIENT,
+        kind::RESET_RECEIVED,
+        State::SynSent as u8,
+        NO_REASON,
+    );
     play.full(abroad(base), 0, Stats::default());
-    let base = play.base(CLIENT, kind::STATE, State::SynSent as u8, State::Close as u8);
-    play.full(abroad(base), 0, failed(111, Stats { present: u32::MAX, segs_out: 1, ..Stats::default() }));
-    assert_eq!(play.finish()[0].reset, Some((Direction::Received, Origin::OffNode, None)));
+    let base = play.base(
+        CLIENT,
+        kind::STATE,
+        State::SynSent as u8,
+        State::Close as u8,
+    );
+    play.full(
+        abroad(base),
+        0,
+        failed(
+            111,
+            Stats {
+                present: u32::MAX,
+                segs_out: 1,
+                ..Stats::default()
+            },
+        ),
+    );
+    assert_eq!(
+        play.finish()[0].reset,
+        Some((Direction::Received, Origin::OffNode, None))
+    );
 }
 
 #[test]
 fn no_firewall_is_accused_where_resets_may_be_missed() {
-    for context in [Context { sees_all_resets: false, ..context() }, Context { sees_both_ends: false, ..context() }] {
+    for context in [
+        Context {
+            sees_all_resets: false,
+            ..context()
+        },
+        Context {
+            sees_both_ends: false,
+            ..context()
+        },
+    ] {
         let mut play = Play::with(context, 1024);
         play.handshake();
         play.reset_received(CLIENT, State::Established, mirrored(&counted(0, 0)));
-        play.close(CLIENT, State::Established, 0, failed(104, mirrored(&counted(0, 0))));
+        play.close(
+            CLIENT,
+            State::Established,
+            0,
+            failed(104, mirrored(&counted(0, 0))),
+        );
         let (_, origin, sender) = play.finish()[0].reset.unwrap();
         assert_ne!(origin, Origin::InPath);
         assert_eq!(sender, None);
@@ -458,9 +727,17 @@ fn no_firewall_is_accused_where_resets_may_be_missed() {
     play.handshake();
     play.engine.lost(play.now);
     play.reset_received(CLIENT, State::Established, mirrored(&counted(0, 0)));
-    play.close(CLIENT, State::Established, 0, failed(104, mirrored(&counted(0, 0))));
+    play.close(
+        CLIENT,
+        State::Established,
+        0,
+        failed(104, mirrored(&counted(0, 0))),
+    );
     let seen = play.finish();
-    assert_eq!((seen[0].reset.unwrap().1, seen[0].complete), (Origin::Unknown, false));
+    assert_eq!(
+        (seen[0].reset.unwrap().1, seen[0].complete),
+        (Origin::Unknown, false)
+    );
 }
 
 #[test]
@@ -487,9 +764,21 @@ fn a_snapshot_names_what_is_older_than_the_tracer() {
 fn a_full_table_counts_what_it_gives_up() {
     let mut play = Play::with(context(), 2);
     for sk in 1..=10 {
-        let base = play.base(CLIENT, kind::STATE, State::Close as u8, State::SynSent as u8);
+        let base = play.base(
+            CLIENT,
+            kind::STATE,
+            State::Close as u8,
+            State::SynSent as u8,
+        );
         let local_port = 20_000 + u16::try_from(sk).unwrap();
-        play.acted(Base { sk, local_port, ..base }, CLIENT_PID);
+        play.acted(
+            Base {
+                sk,
+                local_port,
+                ..base
+            },
+            CLIENT_PID,
+        );
     }
     assert_eq!(play.engine.open(), 2);
     assert_eq!(play.engine.evicted_events(), 8);
@@ -503,9 +792,11 @@ fn a_record_waits_for_what_the_kernel_says_later_and_no_longer() {
     play.step(CLIENT, State::FinWait1, State::FinWait2);
     play.close(CLIENT, State::FinWait2, 0, mirrored(&counted(64, 64)));
     let ended = play.now;
-    play.engine.finish_due(ended + HOLD_NS - 1, &Epoch, &mut play.records);
+    play.engine
+        .finish_due(ended + HOLD_NS - 1, &Epoch, &mut play.records);
     assert!(play.records.connections.is_empty());
-    play.engine.finish_due(ended + HOLD_NS, &Epoch, &mut play.records);
+    play.engine
+        .finish_due(ended + HOLD_NS, &Epoch, &mut play.records);
     assert_eq!(play.records.connections.len(), 1);
 }
 
@@ -533,7 +824,12 @@ fn no_sequence_of_events_panics() {
     let mut play = Play::with(context(), 16);
     for round in 0..200_000_u64 {
         let small = |value: u64| u8::try_from(value).unwrap();
-        let mut base = play.base(1 + next(24), small(next(14)), small(next(14)), small(next(14)));
+        let mut base = play.base(
+            1 + next(24),
+            small(next(14)),
+            small(next(14)),
+            small(next(14)),
+        );
         base.local_port = [0, PORT, EPHEMERAL][usize::try_from(next(3)).unwrap()];
         base.remote_port = [0, PORT, EPHEMERAL][usize::try_from(next(3)).unwrap()];
         base.netns = u32::try_from(next(3)).unwrap();
