@@ -17,12 +17,15 @@ use upstream_trace_common::{
 
 use crate::{
     kernel::{
-        mem::Memory,
+        mem::{Direct, Memory, Struct},
         sock::{TcpSock, Tuple},
         task,
     },
     maps::{self, set},
 };
+
+/// How far above the mark a wake-up is still sent: a few records, because not each one asks.
+const WAKE_BAND: u64 = 4096;
 
 /// The part of an event that differs from hook to hook.
 #[derive(Clone, Copy)]
@@ -35,13 +38,36 @@ pub struct What {
     pub new: u8,
 }
 
+/// Whom a record names as actor.
+#[derive(Clone, Copy)]
+pub enum Who {
+    /// The process that the current task belongs to.
+    Current,
+    /// Nobody: the event does not run in the context of anyone who caused it.
+    Nobody,
+    /// This task's process, with this id.
+    Holder(Struct<Direct>, u32),
+}
+
+impl Who {
+    #[inline(always)]
+    fn put(self, actor: &mut Actor) {
+        match self {
+            Self::Current => task::current(actor),
+            Self::Nobody => task::nobody(actor),
+            Self::Holder(task, tgid) => task::of_task(actor, task, tgid),
+        }
+    }
+}
+
 /// One more of `counter`.
 #[inline(always)]
-pub fn count(counter: u32) {
-    if let Some(value) = maps::COUNTERS.get_ptr_mut(counter) {
+pub fn count(counter: usize) {
+    if let Some(values) = maps::COUNTERS.get_ptr_mut(0) {
+        let value = values.cast::<u64>().wrapping_add(counter);
         // Atomic even though it is per CPU: a softirq may run another hook between load and store.
         // BPF_XADD by hand, because the target's `AtomicU64` has no read-modify-write.
-        // SAFETY: the map's value is an aligned u64 that lives as long as the map.
+        // SAFETY: every counter's index is within the map's value, which the verifier checks.
         unsafe { asm!("lock *(u64 *)({} + 0) += {}", in(reg) value, in(reg) 1_u64) };
     }
 }
@@ -59,18 +85,12 @@ pub fn base(what: What, sk: *const u8, tuple: &Tuple) {
     write(0, |record: &mut Base| fill(record, what, sk, tuple));
 }
 
-/// Writes the same and the process that the current task belongs to.
+/// Writes the same and a process.
 #[inline(always)]
-pub fn acted(what: What, sk: *const u8, tuple: &Tuple) {
-    acted_by(what, sk, tuple, |actor| task::current(actor));
-}
-
-/// Writes the same and a process found otherwise.
-#[inline(always)]
-pub fn acted_by(what: What, sk: *const u8, tuple: &Tuple, actor: impl FnOnce(&mut Actor)) {
+pub fn acted(what: What, sk: *const u8, tuple: &Tuple, who: Who) {
     write(0, |record: &mut Acted| {
         fill(&mut record.base, what, sk, tuple);
-        actor(&mut record.actor);
+        who.put(&mut record.actor);
     });
 }
 
@@ -80,14 +100,16 @@ pub fn full<M: Memory>(
     what: What,
     sock: TcpSock<M>,
     tuple: &Tuple,
-    actor: impl FnOnce(&mut Actor),
+    who: Who,
 ) {
     // Once or twice a connection: the place to ask how full the ring is.
     let waiting = maps::EVENTS.query(u64::from(BPF_RB_AVAIL_DATA));
-    let wake = waiting >= u64::from(set::WAKE_AT());
+    let above = waiting.wrapping_sub(u64::from(set::WAKE_AT()));
+    // Only while it passes the mark: one wake-up is enough, each costs microseconds.
+    let wake = above < WAKE_BAND;
     write(u64::from(wake), |record: &mut Full| {
         fill(&mut record.base, what, sock.sk.address(), tuple);
-        actor(&mut record.actor);
+        who.put(&mut record.actor);
         sock.stats(&mut record.stats);
     });
 }

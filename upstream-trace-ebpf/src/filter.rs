@@ -84,9 +84,19 @@ pub fn own_as_child(sk: *const u8, tuple: &Tuple) -> bool {
     false
 }
 
+/// As [`own_as_current`] for listen(): its children will be owned as well.
+#[inline(always)]
+pub fn own_listener(sk: *const u8, tuple: &Tuple) -> bool {
+    let owned = own_as_current(sk);
+    if owned {
+        mark_port(tuple);
+    }
+    owned
+}
+
 /// Remembers that a wanted process listens here.
 #[inline(always)]
-pub fn own_listener(tuple: &Tuple) {
+pub fn mark_port(tuple: &Tuple) {
     if set::FILTER_PIDS() != 0 && maps::OWNED_PORTS.insert(listener_key(tuple), 1, 0).is_err() {
         emit::count(counter::UNMARKED);
     }

@@ -12,9 +12,10 @@ use upstream_trace_common::{counter, setting};
 #[map]
 pub static EVENTS: RingBuf = RingBuf::with_byte_size(4 << 20, 0);
 
-/// What the kernel side says of itself, per CPU so that counting takes no lock.
+/// What the kernel side says of itself: one value for all counters, so that the agent reads them with
+/// one call, per CPU so that they are not fought over.
 #[map]
-pub static COUNTERS: PerCpuArray<u64> = PerCpuArray::with_max_entries(counter::COUNT, 0);
+pub static COUNTERS: PerCpuArray<[u64; counter::COUNT]> = PerCpuArray::with_max_entries(1, 0);
 
 /// Wanted ports, one bit each. An array, because its look-up is inlined by the verifier.
 #[map]

@@ -23,21 +23,21 @@ pub struct Account {
     pub resets: u64,
     /// Records with a flag.
     pub flagged: u64,
-    kernel: [u64; counter::COUNT as usize],
+    kernel: [u64; counter::COUNT],
     /// What the last account said of losses.
     told: Lost,
 }
 
 impl Account {
     /// Takes the kernel side's counters; returns whether it lost events since the last time.
-    pub fn kernel(&mut self, counters: [u64; counter::COUNT as usize]) -> bool {
+    pub fn kernel(&mut self, counters: [u64; counter::COUNT]) -> bool {
         let before = (self.of(counter::RING_FULL), self.of(counter::READ_FAULT));
         self.kernel = counters;
         before != (self.of(counter::RING_FULL), self.of(counter::READ_FAULT))
     }
 
-    fn of(&self, index: u32) -> u64 {
-        self.kernel.get(index as usize).copied().unwrap_or(0)
+    fn of(&self, index: usize) -> u64 {
+        self.kernel.get(index).copied().unwrap_or(0)
     }
 
     /// What was lost, by cause.

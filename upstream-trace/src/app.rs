@@ -28,15 +28,15 @@ use crate::{
     printer::Printer,
     probe::{
         catalog::Role,
-        load::{self, Loaded, Plan},
+        load::{self, Loaded, Plan, Types},
     },
     proc::Proc,
     settings::Settings,
 };
 
-/// How often the ring is looked at: a record has to appear within 100 ms, a wake-up costs a few
-/// microseconds.
-const TICK: Duration = Duration::from_millis(10);
+/// How often the ring is looked at: a record has to appear within 100 ms, of which the join holds it for
+/// 20; each look costs tens of microseconds, most of it for memory that has gone cold.
+const TICK: Duration = Duration::from_millis(20);
 /// Records taken before something else gets its turn.
 const BATCH: usize = 65_536;
 /// Sockets asked for at a time while open files are scanned: a read of as many bytes.
@@ -84,6 +84,7 @@ async fn trace(settings: Settings) -> Result<(), Failure> {
         let message = format!("{} missing: run as root or grant it", missing.join(" and "));
         return Err(Failure::new(Code::Privilege, message));
     }
+    let types = Types::read();
     let btf = host::btf().map_err(|error| {
         let message = format!("{error}: a kernel with CONFIG_DEBUG_INFO_BTF is needed");
         Failure::new(Code::Kernel, message)
@@ -103,14 +104,17 @@ async fn trace(settings: Settings) -> Result<(), Failure> {
         let range = host.local_ports.clone().unwrap_or(1..=u16::MAX);
         range.into_iter().any(|port| ports.contains(port))
     });
-    let loaded = load::load(&Plan {
+    let loaded = load::load(
+        &Plan {
         btf: &btf,
         offsets: &offsets,
         lockdown: host.lockdown,
         wanted: &settings.wanted,
         ephemeral,
         ring_size: settings.ring_size,
-    })?;
+        },
+        types,
+    )?;
     let context = Context {
         run: random()?,
         tick_ns: host.tick_ns,
@@ -123,6 +127,7 @@ async fn trace(settings: Settings) -> Result<(), Failure> {
         wanted: settings.wanted.clone(),
     };
     drop(btf);
+    give_memory_back();
     report(&loaded, &offsets);
     if settings.duration == Some(Duration::ZERO) {
         return Ok(());
@@ -139,6 +144,15 @@ async fn trace(settings: Settings) -> Result<(), Failure> {
     tracer.follow(&settings, &mut printer).await?;
     printer.finish();
     Ok(())
+}
+
+/// Returns to the system what reading the kernel's types took: more than everything else at rest.
+fn give_memory_back() {
+    // SAFETY: takes no pointer and may be called at any time (malloc_trim(3)).
+    #[cfg(target_env = "gnu")]
+    unsafe {
+        libc::malloc_trim(0)
+    };
 }
 
 /// Says what is attached and what is not.

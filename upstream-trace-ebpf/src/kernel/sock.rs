@@ -12,6 +12,9 @@ const AF_INET: u16 = 2;
 /// `AF_INET6`.
 const AF_INET6: u16 = 10;
 
+/// Bit number of `SOCK_DONE` in `enum sock_flags`, `include/net/sock.h`; 5.10 to 7.2 alike.
+const SOCK_DONE: u32 = 1;
+
 /// `enum tcp_state`, `include/net/tcp_states.h`.
 pub mod state {
     pub const ESTABLISHED: u8 = 1;
@@ -79,6 +82,19 @@ impl<M: Memory> Struct<M> {
     #[inline(always)]
     pub fn state(self) -> Option<u8> {
         self.get(&mem::SK_STATE)
+    }
+
+    /// Whether a `struct socket` is attached: a process still has it.
+    #[inline(always)]
+    pub fn is_open(self) -> bool {
+        self.follow(&mem::SK_SOCKET).is_some()
+    }
+
+    /// Whether a FIN was received: `SOCK_DONE` in `sk_flags`.
+    #[inline(always)]
+    pub fn fin_received(self) -> bool {
+        self.get::<u64>(&mem::SK_FLAGS)
+            .is_some_and(|flags| flags >> SOCK_DONE & 1 != 0)
     }
 
     /// Inode number of the network namespace; 0 where it cannot be read.

@@ -11,7 +11,7 @@ use aya_ebpf::{
 use upstream_trace_common::event::kind;
 
 use crate::{
-    emit::{self, What},
+    emit::{self, What, Who},
     filter,
     kernel::{
         mem::{Copied, Direct, Memory, Struct},
@@ -50,14 +50,10 @@ fn accepted<M: Memory>(sock: TcpSock<M>) {
     let sk = sock.sk.address();
     if filter::wants(&tuple) && filter::own_as_current(sk) {
         let old = sock.sk.state().unwrap_or(0);
-        emit::acted(
-            What {
+        emit::acted(What {
                 kind: kind::ACCEPT,
                 old,
                 new: 0,
-            },
-            sk,
-            &tuple,
-        );
+            }, sk, &tuple, Who::Current);
     }
 }

@@ -1,14 +1,15 @@
 //! `tcp_destroy_sock`: the socket is gone, its address may be used again.
 //!
 //! proto: `tcp_destroy_sock(struct sock *sk)` since 4.15; 5.10 to 7.2 alike. Addresses may be zero by
-//! now (`tcp_disconnect`), so only the socket's address counts; for a socket that was reset, the current
-//! task is the one that closes it.
+//! now (`tcp_disconnect`), so only the socket's address counts. For a socket that was reset, the current
+//! task is the one that closes it: that is what this hook is for. After an orderly close it says nothing
+//! that `inet_sock_set_state` has not said, so that is not reported.
 
 use aya_ebpf::{macros::btf_tracepoint, programs::BtfTracePointContext};
 use upstream_trace_common::event::kind;
 
 use crate::{
-    emit::{self, What},
+    emit::{self, What, Who},
     filter,
     kernel::{
         mem::{Direct, Struct},
@@ -26,17 +27,13 @@ pub fn tcp_destroy_sock(ctx: BtfTracePointContext) -> i32 {
         emit::unreadable();
         return 0;
     };
-    if filter::wants(&tuple) && filter::owned(sk) {
+    if !sock.sk.fin_received() && filter::wants(&tuple) && filter::owned(sk) {
         let old = sock.sk.state().unwrap_or(0);
-        emit::acted(
-            What {
+        emit::acted(What {
                 kind: kind::DESTROY,
                 old,
                 new: 0,
-            },
-            sk,
-            &tuple,
-        );
+            }, sk, &tuple, Who::Current);
     }
     filter::disown(sk);
     0

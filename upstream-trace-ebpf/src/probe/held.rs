@@ -10,12 +10,11 @@ use aya_ebpf::helpers::generated::{bpf_seq_write, bpf_sock_from_file};
 use upstream_trace_common::event::kind;
 
 use crate::{
-    emit::{self, What},
+    emit::{self, What, Who},
     filter,
     kernel::{
         mem::{self, Direct, Struct},
         sock::{TcpSock, state},
-        task,
     },
 };
 
@@ -70,13 +69,13 @@ fn held(task: Struct<Direct>, socket: Struct<Direct>) -> bool {
     }
     let old = sock.sk.state().unwrap_or(0);
     if old == state::LISTEN {
-        filter::own_listener(&tuple);
+        filter::mark_port(&tuple);
     }
     let what = What {
         kind: kind::HELD,
         old,
         new: 0,
     };
-    emit::acted_by(what, sk, &tuple, |actor| task::of_task(actor, task, tgid));
+    emit::acted(what, sk, &tuple, Who::Holder(task, tgid));
     true
 }

@@ -4,13 +4,12 @@ use aya_ebpf::{macros::btf_tracepoint, programs::BtfTracePointContext};
 use upstream_trace_common::event::{NO_REASON, kind};
 
 use crate::{
-    emit::{self, What},
+    emit::{self, What, Who},
     filter,
     kernel::{
         mem::{self, Direct, Struct},
         skb,
-        sock::{TcpSock, state},
-        task,
+        sock::{TcpSock, Tuple, state},
     },
     maps::set,
 };
@@ -37,7 +36,7 @@ pub fn tcp_receive_reset(ctx: BtfTracePointContext) -> i32 {
             old,
             new: NO_REASON,
         };
-        emit::full(what, sock, &tuple, |actor| task::nobody(actor));
+        emit::full(what, sock, &tuple, Who::Nobody);
     }
     0
 }
@@ -57,39 +56,31 @@ pub fn tcp_send_reset(ctx: BtfTracePointContext) -> i32 {
         u8::try_from(ctx.arg::<u32>(2)).unwrap_or(NO_REASON)
     };
     // The verifier allows nothing but a comparison before these two are known not to be NULL.
-    match (Struct::<Direct>::new(sk), Struct::<Direct>::new(packet)) {
-        (None, None) => {}
-        (None, Some(packet)) => {
-            let flags = skb::tcp_flags(packet);
-            replied(kind::RESET_SENT_NO_SOCKET, flags, reason, None, packet);
-        }
-        (Some(sk), packet) => sent(sk, packet, reason),
-    }
+    sent(Struct::new(sk), Struct::new(packet), reason);
     0
 }
 
 #[inline(always)]
-fn sent(sk: Struct<Direct>, packet: Option<Struct<Direct>>, reason: u8) {
+fn sent(sk: Option<Struct<Direct>>, packet: Option<Struct<Direct>>, reason: u8) {
+    let Some(sk) = sk else {
+        if let Some(packet) = packet {
+            let flags = skb::tcp_flags(packet);
+            stray(kind::RESET_SENT_NO_SOCKET, flags, reason, core::ptr::null(), skb::reply_tuple(packet));
+        }
+        return;
+    };
     let old = sk.state().unwrap_or(0);
     match (old, packet) {
         (state::TIME_WAIT | state::NEW_SYN_RECV, _) => {
             // Only `struct sock_common` is behind such a pointer: neither protocol nor inet_sport.
-            let Some(tuple) = sk.get(&mem::SK_NUM).and_then(|port| sk.tuple(port)) else {
-                return emit::unreadable();
-            };
-            if filter::wants(&tuple) {
-                let what = What {
-                    kind: kind::RESET_SENT_TIME_WAIT,
-                    old,
-                    new: reason,
-                };
-                emit::base(what, sk.address(), &tuple);
-            }
+            let tuple = sk.get(&mem::SK_NUM).and_then(|port| sk.tuple(port));
+            stray(kind::RESET_SENT_TIME_WAIT, old, reason, sk.address(), tuple);
         }
+        // The listener's own addresses are not the connection's.
         (state::LISTEN, Some(packet)) => {
-            replied(kind::RESET_SENT_LISTEN, old, reason, Some(sk), packet);
+            stray(kind::RESET_SENT_LISTEN, old, reason, sk.address(), skb::reply_tuple(packet));
         }
-        (_, packet) => {
+        _ => {
             let Some(sock) = TcpSock::direct(sk) else {
                 return;
             };
@@ -97,43 +88,36 @@ fn sent(sk: Struct<Direct>, packet: Option<Struct<Direct>>, reason: u8) {
                 return emit::unreadable();
             };
             // Not only of wanted owners: it is the evidence for who sent what they received.
-            if filter::wants(&tuple) {
-                if packet.is_some() {
-                    let what = What {
-                        kind: kind::RESET_SENT_REPLY,
-                        old,
-                        new: reason,
-                    };
-                    emit::full(what, sock, &tuple, |actor| task::nobody(actor));
-                } else {
-                    let what = What {
-                        kind: kind::RESET_SENT_ACTIVE,
-                        old,
-                        new: reason,
-                    };
-                    emit::full(what, sock, &tuple, |actor| task::current(actor));
-                }
+            if !filter::wants(&tuple) {
+                return;
             }
+            let (kind, who) = if packet.is_none() {
+                (kind::RESET_SENT_ACTIVE, Who::Current)
+            } else {
+                (kind::RESET_SENT_REPLY, Who::Nobody)
+            };
+            let what = What {
+                kind,
+                old,
+                new: reason,
+            };
+            emit::full(what, sock, &tuple, who);
         }
     }
 }
 
-/// A reset in reply to `packet` that no connection's socket sends.
+/// A reset that no connection's socket sends.
 #[inline(always)]
-fn replied(kind: u8, old: u8, reason: u8, sk: Option<Struct<Direct>>, packet: Struct<Direct>) {
-    let Some(tuple) = skb::reply_tuple(packet) else {
+fn stray(kind: u8, old: u8, reason: u8, sk: *const u8, tuple: Option<Tuple>) {
+    let Some(tuple) = tuple else {
         return emit::unreadable();
     };
     if filter::wants(&tuple) {
-        let sk = sk.map_or(core::ptr::null(), Struct::address);
-        emit::base(
-            What {
-                kind,
-                old,
-                new: reason,
-            },
-            sk,
-            &tuple,
-        );
+        let what = What {
+            kind,
+            old,
+            new: reason,
+        };
+        emit::base(what, sk, &tuple);
     }
 }

@@ -7,12 +7,11 @@ use aya_ebpf::{macros::btf_tracepoint, programs::BtfTracePointContext};
 use upstream_trace_common::event::kind;
 
 use crate::{
-    emit::{self, What},
+    emit::{self, What, Who},
     filter,
     kernel::{
         mem::{Direct, Struct},
         sock::{TcpSock, state},
-        task,
     },
 };
 
@@ -41,40 +40,34 @@ fn changed(sk: *const u8, old: u8, new: u8) {
     let Some(tuple) = sock.tuple() else {
         return emit::unreadable();
     };
+    let passes = match (old, new) {
+        // connect(): the current task is the owner.
+        (state::CLOSE, state::SYN_SENT) => {
+            filter::wants_connecting(&tuple) && filter::own_as_current(sk)
+        }
+        (state::CLOSE, state::LISTEN) => filter::wants(&tuple) && filter::own_listener(sk, &tuple),
+        (state::SYN_RECV, state::ESTABLISHED) => {
+            filter::wants(&tuple) && filter::own_as_child(sk, &tuple)
+        }
+        _ => filter::wants(&tuple) && filter::owned(sk),
+    };
+    if !passes {
+        return;
+    }
     let what = What {
         kind: kind::STATE,
         old,
         new,
     };
-    match (old, new) {
-        // connect(): the current task is the owner.
-        (state::CLOSE, state::SYN_SENT) => {
-            if filter::wants_connecting(&tuple) && filter::own_as_current(sk) {
-                emit::acted(what, sk, &tuple);
-            }
+    match new {
+        // The current task is the actor only where the socket is still somebody's: an abort, or
+        // connect(AF_UNSPEC).
+        state::CLOSE if sock.sk.is_open() => emit::full(what, sock, &tuple, Who::Current),
+        state::CLOSE => emit::full(what, sock, &tuple, Who::Nobody),
+        // connect(), listen(), and close() or shutdown(), in the context of who calls them.
+        state::SYN_SENT | state::LISTEN | state::FIN_WAIT1 | state::LAST_ACK => {
+            emit::acted(what, sk, &tuple, Who::Current);
         }
-        // listen()
-        (state::CLOSE, state::LISTEN) => {
-            if filter::wants(&tuple) && filter::own_as_current(sk) {
-                filter::own_listener(&tuple);
-                emit::acted(what, sk, &tuple);
-            }
-        }
-        (state::SYN_RECV, state::ESTABLISHED) => {
-            if filter::wants(&tuple) && filter::own_as_child(sk, &tuple) {
-                emit::base(what, sk, &tuple);
-            }
-        }
-        _ => {
-            if !filter::wants(&tuple) || !filter::owned(sk) {
-                return;
-            }
-            match new {
-                state::CLOSE => emit::full(what, sock, &tuple, |actor| task::current(actor)),
-                // close() or shutdown(): the current task is the actor.
-                state::FIN_WAIT1 | state::LAST_ACK => emit::acted(what, sk, &tuple),
-                _ => emit::base(what, sk, &tuple),
-            }
-        }
+        _ => emit::base(what, sk, &tuple),
     }
 }

@@ -60,6 +60,9 @@ impl Strays {
     /// The reset that the other end of `tuple` was sent; it belongs to the connection `id` from now on.
     /// Its own namespace is preferred, because a pair of addresses may exist in several.
     pub fn claim(&mut self, netns: u32, tuple: &Tuple, id: Id) -> Option<Base> {
+        if self.held.is_empty() {
+            return None;
+        }
         let reversed = tuple.reversed();
         let key = if self.held.contains_key(&(netns, reversed)) {
             (netns, reversed)

@@ -1,13 +1,16 @@
 //! The addresses of a connection as one comparable value.
 
-use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
+use std::{
+    hash::{Hash, Hasher},
+    net::{IpAddr, Ipv4Addr, Ipv6Addr},
+};
 
 use upstream_trace_common::event::{self, Base, IPV4};
 
 use crate::record::{Endpoint, Family};
 
 /// Both ends, as one socket sees them.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Tuple {
     /// Network order, as two words.
     pub local: [u64; 2],
@@ -19,6 +22,16 @@ pub struct Tuple {
     pub remote_port: u16,
     /// `event::IPV4` or `event::IPV6`.
     pub family: u8,
+}
+
+impl Hash for Tuple {
+    /// Three words: the derived way would feed each field and length by itself, on every look-up.
+    fn hash<H: Hasher>(&self, state: &mut H) {
+        let ports = u64::from(self.local_port) << 16 | u64::from(self.remote_port);
+        state.write_u64(ports);
+        state.write_u64(self.local[0] ^ self.local[1].rotate_left(32));
+        state.write_u64(self.remote[0] ^ self.remote[1].rotate_left(32));
+    }
 }
 
 impl Tuple {

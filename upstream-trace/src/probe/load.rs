@@ -1,11 +1,11 @@
 //! Puts the BPF object into the kernel: globals, maps, and for each role the best hook that the kernel
 //! takes. Nothing is decided by version: each rung is tried.
 
-use std::{io, net::IpAddr};
+use std::{io, net::IpAddr, thread::JoinHandle};
 
 use aya::{
-    Btf, Ebpf, EbpfLoader, VerifierLogLevel,
-    maps::{Array, HashMap, LpmTrie, Map, MapError, PerCpuArray, RingBuf, lpm_trie::Key},
+    Btf, BtfError, Ebpf, EbpfLoader, VerifierLogLevel,
+    maps::{Array, HashMap, LpmTrie, Map, MapData, MapError, PerCpuArray, RingBuf, lpm_trie::Key},
     programs::{BtfTracePoint, FEntry, FExit, Iter, KProbe, ProgramError},
 };
 use upstream_trace_common::{counter, setting};
@@ -57,7 +57,7 @@ pub struct Loaded {
     ebpf: Option<Ebpf>,
     /// The events.
     pub ring: Ring,
-    counters: PerCpuArray<aya::maps::MapData, u64>,
+    counters: PerCpuArray<MapData, [u64; counter::COUNT]>,
     /// What fills each role.
     pub filled: Vec<Filled>,
 }
@@ -70,15 +70,33 @@ impl std::fmt::Debug for Loaded {
     }
 }
 
+/// aya's own view of the kernel's types, read beside other work: it takes as long as all of that.
+#[derive(Debug)]
+pub struct Types(JoinHandle<Result<Btf, BtfError>>);
+
+impl Types {
+    /// Begins to read.
+    pub fn read() -> Self {
+        Self(std::thread::spawn(Btf::from_sys_fs))
+    }
+
+    fn wait(self) -> Result<Btf, Failure> {
+        let read = self.0.join().map_err(|_| "it cannot be parsed".to_owned());
+        read.and_then(|read| read.map_err(|error| chain(&error)))
+            .map_err(|error| {
+                let message = format!("cannot read the kernel's BTF: {error}");
+                Failure::new(Code::Kernel, message)
+            })
+    }
+}
+
 /// Loads and attaches.
-pub fn load(plan: &Plan<'_>) -> Result<Loaded, Failure> {
-    let aya_btf = Btf::from_sys_fs().map_err(|error| {
-        Failure::new(
-            Code::Kernel,
-            format!("cannot read the kernel's BTF: {error}"),
-        )
-    })?;
-    let mut ebpf = open(plan, &aya_btf)?;
+pub fn load(plan: &Plan<'_>, types: Types) -> Result<Loaded, Failure> {
+    let globals = globals(plan);
+    // Reads the types once more, whatever it is told afterwards.
+    let loader = EbpfLoader::new();
+    let aya_btf = types.wait()?;
+    let mut ebpf = open(plan, &globals, loader, &aya_btf)?;
     filter(&mut ebpf, plan.wanted).map_err(|error| {
         Failure::new(
             Code::Failure,
@@ -113,11 +131,12 @@ fn map_failure(error: &MapError) -> Failure {
     )
 }
 
-fn open(plan: &Plan<'_>, aya_btf: &Btf) -> Result<Ebpf, Failure> {
+/// Name and value of every read-only global that is not a field's offset.
+fn globals(plan: &Plan<'_>) -> [(&'static str, u32); 9] {
     let flag = u32::from;
     let helpers = plan.btf.enumerators("bpf_func_id").unwrap_or_default();
     let has_helper = |name: &str| helpers.iter().any(|(helper, _)| helper == name);
-    let settings = [
+    [
         (setting::FILTER_PORTS, flag(plan.wanted.ports.is_some())),
         (setting::FILTER_PORTS_EPHEMERAL, flag(plan.ephemeral)),
         (setting::FILTER_NETS, flag(!plan.wanted.networks.is_empty())),
@@ -140,13 +159,20 @@ fn open(plan: &Plan<'_>, aya_btf: &Btf) -> Result<Ebpf, Failure> {
         ),
         // A quarter leaves time to be scheduled before the rest fills up.
         (setting::WAKE_AT, plan.ring_size / 4),
-    ];
-    let mut loader = EbpfLoader::new();
+    ]
+}
+
+fn open<'a>(
+    plan: &'a Plan<'_>,
+    globals: &'a [(&'static str, u32)],
+    mut loader: EbpfLoader<'a>,
+    aya_btf: &'a Btf,
+) -> Result<Ebpf, Failure> {
     loader
         .btf(Some(aya_btf))
         .verifier_log_level(VerifierLogLevel::DISABLE)
         .map_max_entries("EVENTS", plan.ring_size);
-    for (name, value) in &settings {
+    for (name, value) in globals {
         loader.override_global(name, value, true);
     }
     for (field, offset) in plan.offsets.iter() {
@@ -294,16 +320,16 @@ impl Loaded {
     }
 
     /// The kernel side's account of itself, by [`counter`] index, all CPUs together.
-    pub fn counters(&self) -> Result<[u64; counter::COUNT as usize], Failure> {
-        let mut sums = [0; counter::COUNT as usize];
-        for (index, sum) in (0..).zip(&mut sums) {
-            let values = self.counters.get(&index, 0).map_err(|error| {
-                Failure::new(
-                    Code::Failure,
-                    format!("cannot read the kernel side's counters: {}", chain(&error)),
-                )
-            })?;
-            *sum = values.iter().sum();
+    pub fn counters(&self) -> Result<[u64; counter::COUNT], Failure> {
+        let of_cpus = self.counters.get(&0, 0).map_err(|error| {
+            let message = format!("cannot read the kernel side's counters: {}", chain(&error));
+            Failure::new(Code::Failure, message)
+        })?;
+        let mut sums = [0; counter::COUNT];
+        for values in of_cpus.iter() {
+            for (sum, value) in sums.iter_mut().zip(values) {
+                *sum += value;
+            }
         }
         Ok(sums)
     }
