@@ -387,6 +387,8 @@ pub(super) fn wired(here: &mut Actor, there: &mut Actor) -> Result<(Ipv4Addr, Ip
     here.wire("ut-here", there, "ut-there")?;
     here.address("ut-here", HERE)?;
     there.address("ut-there", THERE)?;
+    here.wait_running("ut-here")?;
+    there.wait_running("ut-there")?;
     Ok((HERE, THERE))
 }
 
