@@ -4,7 +4,7 @@ use std::hint::black_box;
 
 use criterion::{Criterion, Throughput, criterion_group, criterion_main};
 use upstream_trace::{
-    output::json,
+    output::{Batch, Format},
     record::{
         Attribution, Bytes, Connection, ConnectionType, Endpoint, Family, Id, Process, Role,
         Schema, Step, StepKind, Timestamp, Verdict,
@@ -113,20 +113,22 @@ fn healthy(family: Family, address: &str) -> Connection<'static> {
 }
 
 fn lines(criterion: &mut Criterion) {
+    let mut batch = Batch::default();
     let mut out = Vec::with_capacity(1 << 16);
     for (name, family, address) in [
         ("v4", Family::V4, "10.128.14.207"),
         ("v6", Family::V6, "2001:db8:85a3::8a2e:370:7334"),
     ] {
         let record = healthy(family, address);
-        json::connection(&mut out, &record);
+        batch.clear();
+        Format::Json.connection(&mut batch, 6, &record);
         let mut group = criterion.benchmark_group(format!("healthy_{name}"));
-        group.throughput(Throughput::Bytes(out.len().try_into().expect("a length")));
-        group.bench_function("encoder", |bencher| {
+        group.throughput(Throughput::Bytes(batch.len().try_into().expect("a length")));
+        group.bench_function("ours", |bencher| {
             bencher.iter(|| {
-                out.clear();
-                json::connection(&mut out, black_box(&record));
-                black_box(out.len())
+                batch.clear();
+                Format::Json.connection(&mut batch, 6, black_box(&record));
+                black_box(batch.len())
             });
         });
         group.bench_function("serde_json", |bencher| {
@@ -137,7 +139,6 @@ fn lines(criterion: &mut Criterion) {
             });
         });
         group.finish();
-        out.clear();
     }
 }
 

@@ -24,6 +24,8 @@ pub struct Account {
     /// Records with a flag.
     pub flagged: u64,
     kernel: [u64; counter::COUNT as usize],
+    /// What the last account said of losses.
+    told: Lost,
 }
 
 impl Account {
@@ -48,8 +50,14 @@ impl Account {
         }
     }
 
+    /// Whether anything was lost since the last account.
+    pub fn has_news(&self) -> bool {
+        self.lost() != self.told
+    }
+
     /// As a line.
-    pub fn line(&self, time: Timestamp) -> Stats {
+    pub fn line(&mut self, time: Timestamp) -> Stats {
+        self.told = self.lost();
         Stats {
             schema: crate::record::Schema,
             kind: StatsType,
@@ -63,7 +71,7 @@ impl Account {
             connections: self.connections,
             resets: self.resets,
             flagged: self.flagged,
-            lost: self.lost(),
+            lost: self.told,
             lines_dropped: self.dropped_lines,
         }
     }

@@ -3,7 +3,10 @@
 //! One thread does all of it; only the writing has its own, so that a slow reader of the output delays
 //! nothing here.
 
-use std::{io::Read as _, time::Duration};
+use std::{
+    io::{self, Read as _, Write as _},
+    time::Duration,
+};
 
 use tokio::{
     io::{Interest, unix::AsyncFd},
@@ -41,10 +44,24 @@ const SCAN_STEP: usize = 128;
 /// A scan may take at most this share of the time.
 const SCAN_SHARE: u32 = 20;
 
+/// At least this long between two accounts of ever more losses.
+const NEWS: Duration = Duration::from_secs(1);
+
 /// A line on standard error.
 #[expect(clippy::print_stderr, reason = "the one place that does")]
 pub fn say(message: &(impl std::fmt::Display + ?Sized)) {
     eprintln!("upstream-trace: {message}");
+}
+
+/// Text on standard output, for what is not a record. A reader that has gone is no failure.
+pub fn print(text: &str) -> Result<(), Failure> {
+    match io::stdout().write_all(text.as_bytes()) {
+        Err(error) if error.kind() != io::ErrorKind::BrokenPipe => Err(Failure::new(
+            Code::Output,
+            format!("cannot write standard output: {error}"),
+        )),
+        _ => Ok(()),
+    }
 }
 
 /// Runs until told to stop.
@@ -108,7 +125,7 @@ async fn trace(settings: Settings) -> Result<(), Failure> {
     drop(btf);
     report(&loaded, &offsets);
     if settings.duration == Some(Duration::ZERO) {
-        return printer.finish();
+        return Ok(());
     }
     let engine = Engine::new(context, settings.max_connections as usize);
     let mut tracer = Tracer {
@@ -120,7 +137,8 @@ async fn trace(settings: Settings) -> Result<(), Failure> {
     tracer.take_stock(&mut printer)?;
     say("tracing");
     tracer.follow(&settings, &mut printer).await?;
-    printer.finish()
+    printer.finish();
+    Ok(())
 }
 
 /// Says what is attached and what is not.
@@ -190,7 +208,7 @@ impl Tracer {
         if taken < BATCH {
             engine.finish_due(now, &anchor, printer);
         }
-        printer.push(account, anchor)?;
+        printer.push(account);
         Ok(taken)
     }
 
@@ -230,7 +248,7 @@ impl Tracer {
 
     async fn follow(&mut self, settings: &Settings, printer: &mut Printer) -> Result<(), Failure> {
         let failed =
-            |error: std::io::Error| Failure::new(Code::Failure, format!("cannot wait: {error}"));
+            |error: io::Error| Failure::new(Code::Failure, format!("cannot wait: {error}"));
         let mut interrupt = signal(SignalKind::interrupt()).map_err(failed)?;
         let mut terminate = signal(SignalKind::terminate()).map_err(failed)?;
         let attention = self.loaded.ring.attention().map_err(failed)?;
@@ -243,36 +261,41 @@ impl Tracer {
         let mut account_due = settings
             .stats_interval
             .map(|interval| Instant::now() + interval);
+        let mut told = Instant::now();
         loop {
             tokio::select! {
                 _ = tick.tick() => {}
                 ready = attention.readable() => ready.map_err(failed)?.clear_ready(),
                 _ = interrupt.recv() => break,
                 _ = terminate.recv() => break,
-                () = printer.closed() => return Ok(()),
+                ended = printer.ended() => return ended,
             }
             while self.drain(printer)? == BATCH {}
             self.find_owners(printer)?;
             if end.is_some_and(|end| Instant::now() >= end) {
                 break;
             }
-            if let (Some(due), Some(interval)) = (account_due, settings.stats_interval)
-                && Instant::now() >= due
-            {
-                printer.account(&mut self.account, Anchor::now())?;
-                account_due = Some(due + interval);
+            let now = Instant::now();
+            let due = account_due.is_some_and(|due| now >= due);
+            let news = self.account.has_news() && now - told >= NEWS;
+            if due || news {
+                printer.account(&mut self.account, Anchor::now());
+                told = now;
+                account_due = settings.stats_interval.map(|interval| now + interval);
             }
         }
         self.wind_up(printer)
     }
 
-    /// Waits for the last events of what has ended, then gives the final account.
+    /// Takes what is left, then gives the final account.
     fn wind_up(&mut self, printer: &mut Printer) -> Result<(), Failure> {
         self.loaded.detach();
         while self.drain(printer)? == BATCH {}
         let anchor = Anchor::now();
         self.engine.finish_due(u64::MAX, &anchor, printer);
-        printer.push(&mut self.account, anchor)?;
-        printer.account(&mut self.account, anchor)
+        printer.push(&mut self.account);
+        printer.drain(&mut self.account);
+        printer.account(&mut self.account, anchor);
+        Ok(())
     }
 }

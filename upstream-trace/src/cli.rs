@@ -8,9 +8,9 @@ use clap::{Args as ClapArgs, Parser, Subcommand, ValueEnum};
 
 use crate::{
     exit,
-    output::select::Selection,
+    output::Selection,
     record::Verdict,
-    settings::{Format, Network, Ports, Settings, Wanted},
+    settings::{Network, Ports, Settings, Wanted},
 };
 
 /// Explains every failed TCP connection on this node: which stage, who sent the reset, and why.
@@ -87,8 +87,8 @@ pub struct Args {
     events: bool,
 
     /// JSON lines for machines, or text for people.
-    #[arg(long, value_enum, default_value_t = FormatArg::Json, help_heading = "Output")]
-    format: FormatArg,
+    #[arg(long, value_enum, default_value_t = Format::Json, help_heading = "Output")]
+    format: Format,
 
     /// Write to this file instead of standard output.
     #[arg(long, short, value_name = "FILE", help_heading = "Output")]
@@ -116,8 +116,8 @@ pub struct Args {
     max_connections: u32,
 }
 
-#[derive(Clone, Copy, Debug, ValueEnum)]
-enum FormatArg {
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+enum Format {
     Json,
     Text,
 }
@@ -144,10 +144,7 @@ impl Args {
                 ignored: self.ignore,
             },
             events: self.events,
-            format: match self.format {
-                FormatArg::Json => Format::Json,
-                FormatArg::Text => Format::Text,
-            },
+            text: self.format == Format::Text,
             output: self.output,
             stats_interval: self.stats_interval.filter(|interval| !interval.is_zero()),
             duration: self.duration,

@@ -11,7 +11,7 @@ fn main() -> ExitCode {
         Err(error) => return usage(&error),
     };
     let done = match cli.command {
-        Some(cli::Command::Schema) => output::schema::print(),
+        Some(cli::Command::Schema) => app::print(&output::schema::pretty()),
         None => app::run(cli.trace.settle()),
     };
     match done {

@@ -1,102 +1,164 @@
-//! Finished records to lines: selects, numbers, spells, counts, and hands them to the writer in batches.
+//! Finished records to lines: selects, numbers, spells, counts, and hands them over in batches.
 //!
 //! Must not know: how a record came about, how bytes are written.
 
-use std::io::Write as _;
+use std::{
+    io::{IsTerminal as _, stdout},
+    time::Duration,
+};
 
 use crate::{
     account::Account,
-    clock::Anchor,
+    clock::{self, Anchor},
     exit::{Code, Failure},
     join::engine::{Sink, WallClock as _},
-    output::json,
+    output::{Batch, Ended, Format, Selection, Style, Weight, Writer, writer},
     record::{Connection, Event, StrayReset},
-    settings::{Format, Settings},
+    settings::Settings,
 };
 
+/// How long a reader of the output that has stopped reading is waited for at the end.
+const PATIENCE: Duration = Duration::from_secs(1);
+/// Bytes after which a batch is handed over before its time.
+const BATCH: usize = 64 << 10;
+
+/// Prints records.
+#[derive(Debug)]
 pub struct Printer {
-    out: Box<dyn std::io::Write>,
-    buffer: Vec<u8>,
+    writer: Writer,
+    batch: Batch,
+    format: Format,
+    selection: Selection,
+    /// Each event has a line of its own, which then stands for it.
+    events: bool,
     seq: u64,
     connections: u64,
     resets: u64,
     flagged: u64,
+    dropped: Weight,
 }
-impl std::fmt::Debug for Printer {
-    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.write_str("Printer")
-    }
-}
+
 impl Printer {
+    /// A printer to where the settings say.
     pub fn open(settings: &Settings) -> Result<Self, Failure> {
-        let out: Box<dyn std::io::Write> = match &settings.output {
-            Some(path) => Box::new(std::fs::File::create(path).map_err(|error| {
-                Failure::new(
-                    Code::Output,
-                    format!("cannot write {}: {error}", path.display()),
-                )
-            })?),
-            None => Box::new(std::io::stdout()),
+        let writer = match &settings.output {
+            Some(path) => Writer::file(path, writer::DEFAULT_LIMIT),
+            None => Writer::stdout(writer::DEFAULT_LIMIT),
+        };
+        let writer = writer.map_err(|error| Failure::new(Code::Output, error.to_string()))?;
+        let format = if settings.text {
+            Format::Text(Style {
+                colour: settings.output.is_none() && colour(),
+            })
+        } else {
+            Format::Json
         };
         Ok(Self {
-            out,
-            buffer: Vec::new(),
+            writer,
+            batch: Batch::default(),
+            format,
+            selection: settings.selection.clone(),
+            events: settings.events,
             seq: 0,
             connections: 0,
             resets: 0,
             flagged: 0,
+            dropped: Weight::default(),
         })
     }
-    pub fn push(&mut self, account: &mut Account, _anchor: Anchor) -> Result<(), Failure> {
+
+    /// Hands over what has been printed and tells the account.
+    pub fn push(&mut self, account: &mut Account) {
+        if !self.batch.is_empty() {
+            self.dropped += self.writer.push(&mut self.batch);
+        }
         account.connections = self.connections;
         account.resets = self.resets;
         account.flagged = self.flagged;
-        if self.buffer.is_empty() {
-            return Ok(());
+        account.dropped_lines = self.dropped.lines;
+        account.dropped_events = self.dropped.events;
+    }
+
+    /// Prints the account.
+    pub fn account(&mut self, account: &mut Account, anchor: Anchor) {
+        let mut line = account.line(anchor.at(clock::monotonic()));
+        line.seq = self.number();
+        self.format.stats(&mut self.batch, 0, &line);
+        self.push(account);
+    }
+
+    /// Waits for what has been printed to be written; what a reader that has stopped does not take is
+    /// dropped, and counted in the account.
+    pub fn drain(&mut self, account: &mut Account) {
+        self.dropped += self.writer.drain(PATIENCE);
+        self.push(account);
+    }
+
+    /// Ends the writing.
+    pub fn finish(self) {
+        // The account has been given; whoever does not read it does not want it.
+        let _unread = self.writer.finish(PATIENCE);
+    }
+
+    /// Waits until nothing more can be written: fine if the reader has gone, else a failure.
+    pub async fn ended(&self) -> Result<(), Failure> {
+        match self.writer.ended().await {
+            Ended::Closed => Ok(()),
+            failed @ Ended::Failed(_) => Err(Failure::new(Code::Output, failed.to_string())),
         }
-        self.out
-            .write_all(&self.buffer)
-            .map_err(|error| Failure::new(Code::Output, error.to_string()))?;
-        self.out.flush().ok();
-        self.buffer.clear();
-        Ok(())
     }
-    pub fn account(&mut self, account: &mut Account, anchor: Anchor) -> Result<(), Failure> {
-        let mut line = account.line(anchor.at(crate::clock::monotonic()));
-        line.seq = self.seq;
+
+    fn number(&mut self) -> u64 {
+        let seq = self.seq;
         self.seq += 1;
-        json::stats(&mut self.buffer, &line);
-        self.push(account, anchor)
+        seq
     }
-    pub fn finish(self) -> Result<(), Failure> {
-        Ok(())
+
+    fn weight(&self, events: u32) -> u64 {
+        if self.events { 0 } else { events.into() }
     }
-    pub async fn closed(&self) {
-        std::future::pending().await
+
+    fn push_if_large(&mut self) {
+        if self.batch.len() >= BATCH {
+            self.dropped += self.writer.push(&mut self.batch);
+        }
     }
 }
+
+/// Whether colour is wanted: on a terminal that can, unless <https://no-color.org> says no.
+fn colour() -> bool {
+    let refused = std::env::var_os("NO_COLOR").is_some_and(|value| !value.is_empty());
+    let dumb = std::env::var_os("TERM").is_none_or(|term| term == "dumb");
+    stdout().is_terminal() && !refused && !dumb
+}
+
 impl Sink for Printer {
     fn connection(&mut self, record: &mut Connection<'_>, events: u32) {
-        record.seq = self.seq;
-        self.seq += 1;
         self.connections += 1;
-        if record.reset.is_some() {
-            self.resets += 1
+        self.resets += u64::from(record.reset.is_some());
+        self.flagged += u64::from(record.flag.is_some());
+        if self.selection.connection(record) {
+            record.seq = self.number();
+            let weight = self.weight(events);
+            self.format.connection(&mut self.batch, weight, record);
+            self.push_if_large();
         }
-        if record.flag.is_some() {
-            self.flagged += 1
-        }
-        json::connection(&mut self.buffer, record);
     }
+
     fn reset(&mut self, record: &mut StrayReset<'_>, events: u32) {
-        record.seq = self.seq;
-        self.seq += 1;
         self.resets += 1;
-        json::reset(&mut self.buffer, record);
+        self.flagged += u64::from(record.flag.is_some());
+        if self.selection.reset(record) {
+            record.seq = self.number();
+            let weight = self.weight(events);
+            self.format.reset(&mut self.batch, weight, record);
+            self.push_if_large();
+        }
     }
+
     fn event(&mut self, record: &mut Event<'_>) {
-        record.seq = self.seq;
-        self.seq += 1;
-        json::event(&mut self.buffer, record);
+        record.seq = self.number();
+        self.format.event(&mut self.batch, 1, record);
+        self.push_if_large();
     }
 }

@@ -36,7 +36,7 @@ macro_rules! constant {
 
         impl Serialize for $name {
             fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
-                serializer.serialize_str($text)
+                serializer.serialize_unit_variant(stringify!($name), 0, $text)
             }
         }
     };

@@ -6,7 +6,7 @@ use std::{net::IpAddr, path::PathBuf, time::Duration};
 
 use upstream_trace_common::setting::PORT_WORDS;
 
-use crate::output::select::Selection;
+use crate::output::Selection;
 
 /// Everything that was asked for.
 #[derive(Clone, Debug)]
@@ -17,8 +17,8 @@ pub struct Settings {
     pub selection: Selection,
     /// Each kernel event as well.
     pub events: bool,
-    /// For machines or people.
-    pub format: Format,
+    /// For people, not machines.
+    pub text: bool,
     /// `None`: standard output.
     pub output: Option<PathBuf>,
     /// How often the tracer gives an account of itself.
@@ -31,15 +31,6 @@ pub struct Settings {
     pub ring_size: u32,
     /// Connections followed at once.
     pub max_connections: u32,
-}
-
-/// How a record looks.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Format {
-    /// One JSON object a line.
-    Json,
-    /// A small ladder.
-    Text,
 }
 
 /// A set of ports.

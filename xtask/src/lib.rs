@@ -1,8 +1,19 @@
 //! What the verbs of `cargo xtask` and the live tests share.
 //!
-//! [`scenario`] plays real TCP traffic and says what has to be reported about it, [`tracer`] runs
-//! the real binary, [`demo`] puts the two together for a person to read.
+//! One verb a file. [`scenario`] plays real TCP traffic and says what has to be reported about it,
+//! [`tracer`] runs the real binary, [`demo`] puts the two together for a person to read; [`storm`]
+//! makes the traffic that [`bench`] measures. Must not know: how the tracer works inside; it is only
+//! ever started as a program.
 
+pub mod bench;
+pub mod bpf_toolchain;
+pub mod build;
 pub mod demo;
+mod process;
+pub mod provision;
+pub mod run;
 pub mod scenario;
+pub mod storm;
+pub mod test;
 pub mod tracer;
+pub mod workspace;

@@ -1,1 +1,91 @@
-fn main() {}
+//! Everything a developer or CI does with upstream-trace: `cargo xtask VERB`.
+
+use std::{ffi::OsString, net::Ipv4Addr, process::ExitCode};
+
+use anyhow::Result;
+use clap::{Parser, Subcommand};
+use xtask::{
+    bench, build, demo, provision, run, storm, test,
+    workspace::{Profile, Workspace},
+};
+
+#[derive(Debug, Parser)]
+#[command(name = "cargo xtask", bin_name = "cargo xtask", about)]
+struct Cli {
+    #[command(subcommand)]
+    verb: Verb,
+}
+
+#[derive(Debug, Subcommand)]
+enum Verb {
+    /// Install what building and testing need and this machine lacks
+    Provision,
+    /// Build the tracer, the kernel side inside it
+    Build {
+        /// Leave target/release/upstream-trace, the file to copy to a node
+        #[arg(long)]
+        release: bool,
+    },
+    /// Build the tracer and run it as root
+    Run {
+        #[arg(long)]
+        release: bool,
+        /// The tracer's own options, after `--`
+        #[arg(last = true)]
+        args: Vec<OsString>,
+    },
+    /// Run every test, those on the live kernel included
+    Test,
+    /// Break connections on purpose and show what the tracer says about each
+    Demo,
+    /// Measure what tracing costs, beside other tracers, against the project's bars
+    Bench(bench::Options),
+    /// The accepting end of a storm, until its standard input ends
+    #[command(hide = true)]
+    StormServer { threads: usize },
+    /// The connecting end of a storm: prints the nanoseconds it took
+    #[command(hide = true)]
+    StormClient { connections: u32, threads: u32 },
+    /// Both ends of many connections, held open until its standard input ends
+    #[command(hide = true)]
+    StormHold { address: Ipv4Addr, connections: u32 },
+}
+
+fn main() -> ExitCode {
+    match verb(Cli::parse().verb) {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(error) => {
+            eprintln!("xtask: {error:#}");
+            ExitCode::FAILURE
+        }
+    }
+}
+
+fn verb(verb: Verb) -> Result<()> {
+    let workspace = Workspace::locate()?;
+    match verb {
+        Verb::Provision => provision::all(&workspace).map(drop),
+        Verb::Build { release } => {
+            let binary = build::tracer(&workspace, Profile::new(release))?;
+            eprintln!("xtask: built {}", binary.display());
+            Ok(())
+        }
+        Verb::Run { release, args } => run::tracer(&workspace, Profile::new(release), &args),
+        Verb::Test => test::all(&workspace),
+        Verb::Demo => {
+            build::tracer(&workspace, Profile::Release)?;
+            workspace::become_root()?;
+            demo::run()
+        }
+        Verb::Bench(options) => bench::run(&workspace, &options),
+        Verb::StormServer { threads } => storm::serve(threads),
+        Verb::StormClient {
+            connections,
+            threads,
+        } => storm::connect(connections, threads),
+        Verb::StormHold {
+            address,
+            connections,
+        } => storm::hold(address, connections),
+    }
+}

@@ -11,3 +11,6 @@ pub mod listener;
 pub mod stray;
 pub mod table;
 pub mod tuple;
+
+#[cfg(test)]
+mod tests;

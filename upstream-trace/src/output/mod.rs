@@ -1,17 +1,66 @@
 //! From a record to the bytes on standard output or in a file.
 //!
-//! [`select`] says whether a record is printed, [`json`] and [`text`] spell it, [`writer`] is the only place that writes.
+//! [`select`] says whether a record is printed; [`json`] and [`text`] spell it into a [`batch`], and the [`writer`]'s thread, the only
+//! place that writes, takes the batch over. [`schema`] describes the JSON lines.
 //! Must not know: how a record came about.
 
+pub mod batch;
 pub mod json;
+#[cfg(test)]
+mod samples;
 pub mod schema;
 pub mod select;
+pub mod text;
+pub mod writer;
+
+pub use self::{
+    batch::{Batch, Weight},
+    select::Selection,
+    text::Style,
+    writer::{Ended, OpenError, Writer},
+};
+use crate::record::{Connection, Event, Stats, StrayReset};
+
+/// How a line is spelled.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Format {
+    /// One JSON object a line.
+    Json,
+    /// A small ladder for people.
+    Text(Style),
+}
+
+macro_rules! spell {
+    ($($(#[$doc:meta])* $line:ident($record:ty);)*) => {
+        impl Format {
+            $($(#[$doc])*
+            /// `events`: the kernel events that it stands for, counted as lost where the line is dropped.
+            pub fn $line(self, batch: &mut Batch, events: u64, record: &$record) {
+                batch.line(events, |room| match self {
+                    Self::Json => json::$line(record, room),
+                    Self::Text(style) => text::$line(record, style, room),
+                });
+            })*
+        }
+    };
+}
+
+spell! {
+    /// Adds the line of a finished connection.
+    connection(Connection<'_>);
+    /// Adds the line of a reset without a socket.
+    reset(StrayReset<'_>);
+    /// Adds the line of a kernel event.
+    event(Event<'_>);
+    /// Adds the line of the tracer's own account.
+    stats(Stats);
+}
 
 /// `\u009b` and the like: harmless in a terminal, and JSON.
-fn escape_control(out: &mut Vec<u8>, character: char) {
+const fn escape_control(character: char) -> [u8; 6] {
     const HEX: &[u8; 16] = b"0123456789abcdef";
-    let [low, ..] = u32::from(character).to_le_bytes();
-    out.extend_from_slice(b"\\u00");
-    out.push(HEX[usize::from(low >> 4)]);
-    out.push(HEX[usize::from(low & 0xf)]);
+    // A control character is below U+00A0.
+    let code = character as usize;
+    let [high, low] = [HEX[code >> 4 & 0xf], HEX[code & 0xf]];
+    [b'\\', b'u', b'0', b'0', high, low]
 }

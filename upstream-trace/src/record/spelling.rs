@@ -116,8 +116,7 @@ const fn hexadecimal(number: u16) -> [u8; 4] {
 }
 
 /// The last two decimal digits.
-#[expect(clippy::cast_possible_truncation, reason = "below 100")]
-pub const fn pair(number: u64) -> [u8; 2] {
+pub(crate) const fn pair(number: u64) -> [u8; 2] {
     const PAIRS: [[u8; 2]; 100] = {
         let mut pairs = [*b"00"; 100];
         let mut index: u8 = 0;
@@ -151,10 +150,6 @@ const fn civil(days: u32) -> (u32, u32, u32) {
 
 impl Timestamp {
     /// RFC 3339, UTC, always nine fractional digits: `2026-11-21T11:34:03.123456789Z`.
-    #[expect(
-        clippy::cast_possible_truncation,
-        reason = "64 bits of nanoseconds end in 2554: days, seconds of a day and nanoseconds of a second all fit"
-    )]
     pub fn spell(self) -> Spelling {
         let seconds = self.0 / 1_000_000_000;
         let nanos = (self.0 % 1_000_000_000) as u32;
@@ -188,9 +183,8 @@ impl Id {
     /// `<run, 16 hexadecimal digits>-<serial>`.
     pub fn spell(self) -> Spelling {
         let mut spelling = Spelling::EMPTY;
-        let [a, b, c, d, e, f, g, h] = self.run.to_be_bytes();
-        for group in [[a, b], [c, d], [e, f], [g, h]] {
-            spelling.add(hexadecimal(u16::from_be_bytes(group)), 4);
+        for group in self.run.to_be_bytes().as_chunks().0 {
+            spelling.add(hexadecimal(u16::from_be_bytes(*group)), 4);
         }
         spelling.add(*b"-\0\0\0", 1);
         let mut digits = itoa::Buffer::new();
@@ -284,24 +278,28 @@ mod tests {
         fn time_is_rfc_3339_with_nine_digits(nanos in any::<u64>()) {
             let oracle = jiff::Timestamp::from_nanosecond(nanos.into()).unwrap();
             let time = Timestamp(nanos);
-            prop_assert_eq!(time.spell().as_str(), format!("{oracle:.9}"));
+            let spelling = time.spell();
+            prop_assert_eq!(spelling.as_str(), format!("{oracle:.9}"));
         }
 
         #[test]
         fn ids_are_as_printed(run in any::<u64>(), serial in any::<u64>(), shift in 0_u32..64) {
             let serial = serial >> shift;
             let id = Id { run, serial };
-            prop_assert_eq!(id.spell().as_str(), format!("{run:016x}-{serial}"));
+            let spelling = id.spell();
+            prop_assert_eq!(spelling.as_str(), format!("{run:016x}-{serial}"));
         }
 
         #[test]
         fn v4_is_the_standard_librarys(address in any::<Ipv4Addr>()) {
-            prop_assert_eq!(spell_address(address.into()).as_str(), address.to_string());
+            let spelling = spell_address(address.into());
+            prop_assert_eq!(spelling.as_str(), address.to_string());
         }
 
         #[test]
         fn v6_is_the_standard_librarys(address in v6()) {
-            prop_assert_eq!(spell_address(address.into()).as_str(), address.to_string());
+            let spelling = spell_address(address.into());
+            prop_assert_eq!(spelling.as_str(), address.to_string());
         }
     }
 

@@ -1,0 +1,857 @@
+//! The join, tested from data: sequences of events as kernels 5.10 to 7.2 were seen to send them.
+
+use std::rc::Rc;
+
+use upstream_trace_common::event::{
+    Acted, Actor, Base, Full, IPV4, NO_REASON, NO_UID, Stats, kind,
+};
+
+use super::engine::{Context, Engine, HOLD_NS, Sink, WallClock};
+use crate::{
+    decode::Event,
+    kernel::reasons::ResetReasons,
+    process::{Describe, Details},
+    record::{
+        self, Attribution, Direction, Flag, Origin, ReasonSource, Role, StepKind, Timestamp,
+        Verdict,
+    },
+    settings::Wanted,
+    tcp::State,
+};
+
+/// /proc without anybody in it.
+struct Nobody;
+
+impl Describe for Nobody {
+    fn describe(&mut self, _pid: u32, _start: u64) -> Details {
+        Details::default()
+    }
+}
+
+/// Kernel time is the time of day.
+struct Epoch;
+
+impl WallClock for Epoch {
+    fn at(&self, ktime: u64) -> Timestamp {
+        Timestamp(ktime)
+    }
+}
+
+/// What a test looks at of a record.
+#[derive(Clone, Debug, PartialEq)]
+struct Seen {
+    serial: u64,
+    role: Role,
+    verdict: Verdict,
+    flag: Option<Flag>,
+    owner: Option<(u32, Attribution)>,
+    peer: Option<u32>,
+    reset: Option<(Direction, Origin, Option<u32>)>,
+    local_port: u16,
+    steps: Vec<StepKind>,
+    complete: bool,
+    events: u32,
+}
+
+#[derive(Default)]
+struct Records {
+    connections: Vec<Seen>,
+    strays: Vec<(u32, Option<u64>, Option<Flag>)>,
+    reason_sources: Vec<ReasonSource>,
+}
+
+impl Sink for Records {
+    fn connection(&mut self, record: &mut record::Connection<'_>, events: u32) {
+        self.reason_sources
+            .extend(record.reset.map(|reset| reset.reason_source));
+        self.connections.push(Seen {
+            serial: record.id.serial,
+            role: record.role,
+            verdict: record.verdict,
+            flag: record.flag,
+            owner: record
+                .process
+                .map(|process| (process.pid, process.attribution)),
+            peer: record.peer.map(|process| process.pid),
+            reset: record.reset.map(|reset| {
+                (
+                    reset.direction,
+                    reset.origin,
+                    reset.sender.map(|process| process.pid),
+                )
+            }),
+            local_port: record.local.port,
+            steps: record.timeline.iter().map(|step| step.event).collect(),
+            complete: record.complete,
+            events,
+        });
+    }
+
+    fn reset(&mut self, record: &mut record::StrayReset<'_>, _events: u32) {
+        let peer = record.peer_id.map(|id| id.serial);
+        self.strays.push((record.count, peer, record.flag));
+    }
+
+    fn event(&mut self, _record: &mut record::Event<'_>) {}
+}
+
+/// The kernel, played.
+struct Play {
+    engine: Engine,
+    records: Records,
+    now: u64,
+}
+
+const CLIENT: u64 = 0xc11e;
+const SERVER: u64 = 0x5e4e;
+const LISTENER: u64 = 0x1157;
+const CLIENT_PID: u32 = 100;
+const SERVER_PID: u32 = 200;
+const HELPER_PID: u32 = 300;
+const LOOPBACK: u64 = u32::from_ne_bytes([127, 0, 0, 1]) as u64;
+const ELSEWHERE: u64 = u32::from_ne_bytes([192, 0, 2, 7]) as u64;
+const PORT: u16 = 8443;
+const EPHEMERAL: u16 = 45_000;
+
+fn context() -> Context {
+    Context {
+        run: 1,
+        tick_ns: 4_000_000,
+        idle_after_us: 250_000,
+        reasons: ResetReasons::default(),
+        sees_all_resets: true,
+        sees_both_ends: true,
+        events: false,
+        wanted: Wanted::default(),
+    }
+}
+
+impl Play {
+    fn new() -> Self {
+        Self::with(context(), 1024)
+    }
+
+    fn with(context: Context, limit: usize) -> Self {
+        let mut play = Self {
+            engine: Engine::new(context, limit),
+            records: Records::default(),
+            now: 1_000_000_000,
+        };
+        play.state(LISTENER, State::Close, State::Listen, SERVER_PID);
+        play
+    }
+
+    fn base(&mut self, sk: u64, kind: u8, old: u8, new: u8) -> Base {
+        self.now += 1000;
+        let (local_port, remote_port) = match sk {
+            CLIENT => (EPHEMERAL, PORT),
+            LISTENER => (PORT, 0),
+            _ => (PORT, EPHEMERAL),
+        };
+        Base {
+            ktime: self.now,
+            sk,
+            kind,
+            family: IPV4,
+            old,
+            new,
+            local_port,
+            remote_port,
+            netns: 1,
+            tgid: 0,
+            local: [LOOPBACK, 0],
+            remote: [LOOPBACK, 0],
+        }
+    }
+
+    fn feed(&mut self, event: Event<'_>) {
+        self.engine
+            .event(event, &mut Nobody, &Epoch, &mut self.records);
+    }
+
+    fn plain(&mut self, base: Base) {
+        self.feed(Event {
+            base: &base,
+            actor: None,
+            stats: None,
+        });
+    }
+
+    fn acted(&mut self, base: Base, tgid: u32) {
+        let acted = Acted {
+            base,
+            actor: actor(tgid),
+        };
+        self.feed(Event {
+            base: &acted.base,
+            actor: Some(&acted.actor),
+            stats: None,
+        });
+    }
+
+    fn full(&mut self, base: Base, tgid: u32, stats: Stats) {
+        let full = Full {
+            base,
+            actor: actor(tgid),
+            stats,
+        };
+        self.feed(Event {
+            base: &full.base,
+            actor: Some(&full.actor),
+            stats: Some(&full.stats),
+        });
+    }
+
+    fn state(&mut self, sk: u64, old: State, new: State, tgid: u32) {
+        let base = self.base(sk, kind::STATE, old as u8, new as u8);
+        self.acted(base, tgid);
+    }
+
+    fn step(&mut self, sk: u64, old: State, new: State) {
+        let base = self.base(sk, kind::STATE, old as u8, new as u8);
+        self.plain(base);
+    }
+
+    fn close(&mut self, sk: u64, old: State, tgid: u32, stats: Stats) {
+        let base = self.base(sk, kind::STATE, old as u8, State::Close as u8);
+        self.full(base, tgid, stats);
+    }
+
+    fn reset_received(&mut self, sk: u64, state: State, stats: Stats) {
+        let base = self.base(sk, kind::RESET_RECEIVED, state as u8, NO_REASON);
+        self.full(base, 0, stats);
+    }
+
+    fn reset_sent(&mut self, sk: u64, kind: u8, state: State, tgid: u32, stats: Stats) {
+        let base = self.base(sk, kind, state as u8, NO_REASON);
+        self.full(base, tgid, stats);
+    }
+
+    fn destroy(&mut self, sk: u64, tgid: u32) {
+        let base = self.base(sk, kind::DESTROY, State::Close as u8, 0);
+        self.acted(base, tgid);
+    }
+
+    /// connect(): the local port is not known yet.
+    fn connect(&mut self) {
+        let base = self.base(
+            CLIENT,
+            kind::STATE,
+            State::Close as u8,
+            State::SynSent as u8,
+        );
+        self.acted(
+            Base {
+                local_port: 0,
+                ..base
+            },
+            CLIENT_PID,
+        );
+    }
+
+    fn handshake(&mut self) {
+        self.connect();
+        self.step(CLIENT, State::SynSent, State::Established);
+        self.step(SERVER, State::SynRecv, State::Established);
+    }
+
+    fn accept(&mut self) {
+        let base = self.base(SERVER, kind::ACCEPT, State::Established as u8, 0);
+        self.acted(base, SERVER_PID);
+    }
+
+    /// The server aborts: its own end first, then the client's, then the report of the reset.
+    fn server_aborts(&mut self, stats: Stats) {
+        self.close(
+            SERVER,
+            State::Established,
+            SERVER_PID,
+            Stats {
+                has_socket: 1,
+                ..stats
+            },
+        );
+        self.reset_received(CLIENT, State::Established, mirrored(&stats));
+        self.close(
+            CLIENT,
+            State::Established,
+            SERVER_PID,
+            failed(104, mirrored(&stats)),
+        );
+        self.reset_sent(
+            SERVER,
+            kind::RESET_SENT_ACTIVE,
+            State::Close,
+            SERVER_PID,
+            stats,
+        );
+    }
+
+    fn finish(&mut self) -> Vec<Seen> {
+        self.engine.finish_due(u64::MAX, &Epoch, &mut self.records);
+        let mut seen = std::mem::take(&mut self.records.connections);
+        seen.sort_by_key(|seen| seen.serial);
+        seen
+    }
+}
+
+fn actor(tgid: u32) -> Actor {
+    Actor {
+        tgid,
+        start: u64::from(tgid),
+        uid: NO_UID,
+        ..Actor::default()
+    }
+}
+
+/// A server's counters after `received` and `sent` bytes of payload.
+fn counted(received: u64, sent: u64) -> Stats {
+    Stats {
+        present: u32::MAX,
+        bytes_received: received,
+        bytes_sent: sent,
+        bytes_acked: sent,
+        segs_out: 1,
+        data_segs_in: u32::from(received > 0),
+        data_segs_out: u32::from(sent > 0),
+        last_sent: u32::from(sent > 0),
+        ..Stats::default()
+    }
+}
+
+/// The same as the client has them: its SYN counts.
+fn mirrored(stats: &Stats) -> Stats {
+    let mirrored = counted(stats.bytes_sent, stats.bytes_received);
+    Stats {
+        bytes_acked: mirrored.bytes_acked + 1,
+        has_socket: 1,
+        ..mirrored
+    }
+}
+
+fn failed(err: u32, stats: Stats) -> Stats {
+    Stats {
+        err,
+        has_socket: 1,
+        ..stats
+    }
+}
+
+#[test]
+fn a_reset_that_is_reported_after_it_arrived_is_the_peers() {
+    let mut play = Play::new();
+    play.handshake();
+    play.server_aborts(counted(64, 0));
+    let [client, server] = play.finish().try_into().unwrap();
+    assert_eq!(client.verdict, Verdict::ResetBeforeResponse);
+    assert_eq!(
+        client.reset,
+        Some((Direction::Received, Origin::PeerOnNode, Some(SERVER_PID)))
+    );
+    assert_eq!(client.owner, Some((CLIENT_PID, Attribution::Exact)));
+    assert_eq!(client.peer, Some(SERVER_PID));
+    assert_eq!(client.local_port, EPHEMERAL);
+    assert_eq!(
+        client.steps,
+        [
+            StepKind::Connect,
+            StepKind::State,
+            StepKind::ResetReceived,
+            StepKind::Error,
+            StepKind::State
+        ]
+    );
+    assert_eq!(
+        server.reset,
+        Some((Direction::Sent, Origin::Local, Some(SERVER_PID)))
+    );
+    assert_eq!((server.role, server.peer), (Role::Server, Some(CLIENT_PID)));
+    assert!(client.complete && server.complete);
+    assert_eq!((client.events, server.events), (4, 3));
+}
+
+#[test]
+fn the_current_task_of_a_received_reset_is_never_blamed() {
+    let mut play = Play::new();
+    play.handshake();
+    play.reset_received(CLIENT, State::Established, mirrored(&counted(0, 0)));
+    // On loopback `current` is whoever sent the packet.
+    play.close(
+        CLIENT,
+        State::Established,
+        HELPER_PID,
+        failed(104, mirrored(&counted(0, 0))),
+    );
+    let seen = play.finish();
+    assert_eq!(seen[0].owner, Some((CLIENT_PID, Attribution::Exact)));
+    assert_eq!(
+        seen[0].reset,
+        Some((Direction::Received, Origin::InPath, None))
+    );
+    assert_eq!(seen[0].verdict, Verdict::ResetBeforePayload);
+}
+
+#[test]
+fn data_after_a_shutdown_is_a_sent_reset() {
+    let mut play = Play::new();
+    play.handshake();
+    play.state(SERVER, State::Established, State::FinWait1, SERVER_PID);
+    play.step(CLIENT, State::Established, State::CloseWait);
+    play.step(SERVER, State::FinWait1, State::FinWait2);
+    play.reset_received(SERVER, State::FinWait2, counted(0, 0));
+    play.close(
+        SERVER,
+        State::FinWait2,
+        CLIENT_PID,
+        failed(104, counted(0, 0)),
+    );
+    play.reset_sent(
+        SERVER,
+        kind::RESET_SENT_REPLY,
+        State::Close,
+        0,
+        counted(0, 0),
+    );
+    play.reset_received(CLIENT, State::CloseWait, mirrored(&counted(0, 0)));
+    play.close(
+        CLIENT,
+        State::CloseWait,
+        CLIENT_PID,
+        failed(32, mirrored(&counted(0, 0))),
+    );
+    let [client, server] = play.finish().try_into().unwrap();
+    assert_eq!(
+        server.reset,
+        Some((Direction::Sent, Origin::Local, Some(SERVER_PID)))
+    );
+    assert!(!server.steps.contains(&StepKind::ResetReceived));
+    assert_eq!(
+        client.reset,
+        Some((Direction::Received, Origin::PeerOnNode, Some(SERVER_PID)))
+    );
+}
+
+#[test]
+fn a_refused_connect_finds_the_reset_sent_before_its_port_was_known() {
+    let mut play = Play::new();
+    play.connect();
+    let syn = 1 << 1;
+    let base = play.base(0, kind::RESET_SENT_NO_SOCKET, syn, NO_REASON);
+    play.plain(base);
+    let mut again = base;
+    again.ktime += 10;
+    play.plain(again);
+    play.reset_received(
+        CLIENT,
+        State::SynSent,
+        Stats {
+            present: u32::MAX,
+            has_socket: 1,
+            segs_out: 1,
+            ..Stats::default()
+        },
+    );
+    play.close(
+        CLIENT,
+        State::SynSent,
+        CLIENT_PID,
+        failed(
+            111,
+            Stats {
+                present: u32::MAX,
+                segs_out: 1,
+                ..Stats::default()
+            },
+        ),
+    );
+    let seen = play.finish();
+    assert_eq!(
+        (seen[0].verdict, seen[0].flag),
+        (Verdict::Refused, Some(Flag::ResetBeforePayload))
+    );
+    assert_eq!(
+        seen[0].reset,
+        Some((Direction::Received, Origin::PeerOnNode, None))
+    );
+    assert_eq!(
+        play.records.strays,
+        [(2, Some(seen[0].serial), Some(Flag::ResetBeforePayload))]
+    );
+}
+
+#[test]
+fn a_second_connect_of_the_same_socket_is_a_second_connection() {
+    let mut play = Play::new();
+    play.connect();
+    play.reset_received(CLIENT, State::SynSent, Stats::default());
+    play.close(
+        CLIENT,
+        State::SynSent,
+        CLIENT_PID,
+        failed(
+            111,
+            Stats {
+                present: u32::MAX,
+                segs_out: 1,
+                ..Stats::default()
+            },
+        ),
+    );
+    play.handshake();
+    play.state(CLIENT, State::Established, State::FinWait1, CLIENT_PID);
+    play.step(CLIENT, State::FinWait1, State::FinWait2);
+    play.close(CLIENT, State::FinWait2, 0, mirrored(&counted(64, 64)));
+    let seen = play.finish();
+    assert_eq!(
+        (seen[0].verdict, seen[1].verdict),
+        (Verdict::Refused, Verdict::Ok)
+    );
+    assert!(seen[0].complete && seen[1].complete);
+}
+
+#[test]
+fn a_reused_address_is_another_connection() {
+    let mut play = Play::new();
+    play.handshake();
+    play.server_aborts(counted(0, 0));
+    play.destroy(SERVER, SERVER_PID);
+    play.destroy(CLIENT, CLIENT_PID);
+    play.handshake();
+    play.server_aborts(counted(64, 0));
+    let verdicts: Vec<_> = play
+        .finish()
+        .iter()
+        .map(|seen| (seen.verdict, seen.complete))
+        .collect();
+    let [before, after] = [Verdict::ResetBeforePayload, Verdict::ResetBeforeResponse];
+    assert_eq!(
+        verdicts,
+        [(before, true), (before, true), (after, true), (after, true)]
+    );
+}
+
+#[test]
+fn an_end_that_was_lost_is_not_invented() {
+    let mut play = Play::new();
+    play.handshake();
+    // Both ends and both closes are lost; the addresses are used again by another pair.
+    play.handshake();
+    let seen = play.finish();
+    assert_eq!(seen.len(), 2);
+    assert!(
+        seen.iter()
+            .all(|seen| !seen.complete && seen.flag.is_none())
+    );
+}
+
+#[test]
+fn without_accept_the_owner_is_the_closer_then_the_listener() {
+    let mut play = Play::new();
+    play.handshake();
+    play.state(SERVER, State::Established, State::FinWait1, HELPER_PID);
+    play.step(SERVER, State::FinWait1, State::FinWait2);
+    play.close(SERVER, State::FinWait2, 0, counted(64, 64));
+    assert_eq!(
+        play.finish()[0].owner,
+        Some((HELPER_PID, Attribution::Closer))
+    );
+
+    let mut play = Play::new();
+    play.handshake();
+    play.accept();
+    play.server_aborts(counted(0, 0));
+    assert_eq!(
+        play.finish()[1].owner,
+        Some((SERVER_PID, Attribution::Exact))
+    );
+}
+
+#[test]
+fn the_closer_of_what_the_network_ended_is_its_owner() {
+    let mut play = Play::new();
+    play.handshake();
+    let nothing = mirrored(&counted(0, 0));
+    play.close(CLIENT, State::Established, CLIENT_PID, nothing);
+    play.reset_received(
+        SERVER,
+        State::Established,
+        Stats {
+            has_socket: 1,
+            ..counted(0, 0)
+        },
+    );
+    play.close(
+        SERVER,
+        State::Established,
+        CLIENT_PID,
+        failed(104, counted(0, 0)),
+    );
+    assert!(play.engine.take_owner_missing());
+    play.reset_sent(
+        CLIENT,
+        kind::RESET_SENT_ACTIVE,
+        State::Close,
+        CLIENT_PID,
+        nothing,
+    );
+    play.destroy(SERVER, SERVER_PID);
+    let [client, server] = play.finish().try_into().unwrap();
+    assert_eq!(server.owner, Some((SERVER_PID, Attribution::Closer)));
+    assert_eq!(
+        (client.verdict, server.verdict),
+        (Verdict::Probe, Verdict::Probe)
+    );
+}
+
+#[test]
+fn nobody_accepted_and_the_listener_is_named() {
+    let mut play = Play::new();
+    play.handshake();
+    play.state(LISTENER, State::Listen, State::Close, SERVER_PID);
+    play.close(SERVER, State::Established, SERVER_PID, counted(0, 0));
+    play.reset_sent(
+        SERVER,
+        kind::RESET_SENT_ACTIVE,
+        State::Close,
+        SERVER_PID,
+        counted(0, 0),
+    );
+    play.destroy(SERVER, SERVER_PID);
+    let seen = play.finish();
+    assert_eq!(seen[0].verdict, Verdict::NeverAccepted);
+    assert_eq!(seen[0].owner, Some((SERVER_PID, Attribution::Listener)));
+    assert_eq!(
+        seen[0].reset,
+        Some((Direction::Sent, Origin::Local, Some(SERVER_PID)))
+    );
+}
+
+#[test]
+fn a_killer_is_the_sender_and_a_timer_is_nobody() {
+    for (err, sender, verdict) in [
+        (103, Some(HELPER_PID), Verdict::ResetBeforePayload),
+        (110, None, Verdict::Timeout),
+    ] {
+        let mut play = Play::new();
+        play.handshake();
+        let stats = mirrored(&counted(0, 0));
+        play.reset_sent(
+            CLIENT,
+            kind::RESET_SENT_ACTIVE,
+            State::Established,
+            HELPER_PID,
+            stats,
+        );
+        play.close(CLIENT, State::Established, HELPER_PID, failed(err, stats));
+        let seen = play.finish();
+        assert_eq!(
+            seen[0].reset,
+            Some((Direction::Sent, Origin::Local, sender))
+        );
+        assert_eq!(seen[0].verdict, verdict);
+    }
+}
+
+#[test]
+fn a_reset_from_elsewhere_is_off_node() {
+    let mut play = Play::new();
+    let abroad = |base: Base| Base {
+        remote: [ELSEWHERE, 0],
+        local: [LOOPBACK + 1, 0],
+        ..base
+    };
+    let base = play.base(
+        CLIENT,
+        kind::STATE,
+        State::Close as u8,
+        State::SynSent as u8,
+    );
+    play.acted(abroad(base), CLIENT_PID);
+    let base = play.base(
+        CLIENT,
+        kind::RESET_RECEIVED,
+        State::SynSent as u8,
+        NO_REASON,
+    );
+    play.full(abroad(base), 0, Stats::default());
+    let base = play.base(
+        CLIENT,
+        kind::STATE,
+        State::SynSent as u8,
+        State::Close as u8,
+    );
+    play.full(
+        abroad(base),
+        0,
+        failed(
+            111,
+            Stats {
+                present: u32::MAX,
+                segs_out: 1,
+                ..Stats::default()
+            },
+        ),
+    );
+    assert_eq!(
+        play.finish()[0].reset,
+        Some((Direction::Received, Origin::OffNode, None))
+    );
+}
+
+#[test]
+fn no_firewall_is_accused_where_resets_may_be_missed() {
+    for context in [
+        Context {
+            sees_all_resets: false,
+            ..context()
+        },
+        Context {
+            sees_both_ends: false,
+            ..context()
+        },
+    ] {
+        let mut play = Play::with(context, 1024);
+        play.handshake();
+        play.reset_received(CLIENT, State::Established, mirrored(&counted(0, 0)));
+        play.close(
+            CLIENT,
+            State::Established,
+            0,
+            failed(104, mirrored(&counted(0, 0))),
+        );
+        let (_, origin, sender) = play.finish()[0].reset.unwrap();
+        assert_ne!(origin, Origin::InPath);
+        assert_eq!(sender, None);
+    }
+    let mut play = Play::new();
+    play.handshake();
+    play.engine.lost(play.now);
+    play.reset_received(CLIENT, State::Established, mirrored(&counted(0, 0)));
+    play.close(
+        CLIENT,
+        State::Established,
+        0,
+        failed(104, mirrored(&counted(0, 0))),
+    );
+    let seen = play.finish();
+    assert_eq!(
+        (seen[0].reset.unwrap().1, seen[0].complete),
+        (Origin::Unknown, false)
+    );
+}
+
+#[test]
+fn a_snapshot_names_what_is_older_than_the_tracer() {
+    let mut play = Play::new();
+    play.engine.set_snapshot(true);
+    for (sk, tgid) in [(SERVER, SERVER_PID), (CLIENT, CLIENT_PID)] {
+        let base = play.base(sk, kind::HELD, State::Established as u8, 0);
+        play.acted(base, tgid);
+    }
+    play.engine.snapshot_done();
+    play.server_aborts(counted(64, 64));
+    let mut seen = play.finish();
+    seen.sort_by_key(|seen| seen.local_port);
+    let [server, client] = seen.try_into().unwrap();
+    assert_eq!((server.role, client.role), (Role::Server, Role::Client));
+    assert_eq!(server.owner, Some((SERVER_PID, Attribution::Snapshot)));
+    assert_eq!(client.peer, Some(SERVER_PID));
+    assert!(!client.complete);
+    assert_eq!(client.verdict, Verdict::ResetMidStream);
+}
+
+#[test]
+fn a_full_table_counts_what_it_gives_up() {
+    let mut play = Play::with(context(), 2);
+    for sk in 1..=10 {
+        let base = play.base(
+            CLIENT,
+            kind::STATE,
+            State::Close as u8,
+            State::SynSent as u8,
+        );
+        let local_port = 20_000 + u16::try_from(sk).unwrap();
+        play.acted(
+            Base {
+                sk,
+                local_port,
+                ..base
+            },
+            CLIENT_PID,
+        );
+    }
+    assert_eq!(play.engine.open(), 2);
+    assert_eq!(play.engine.evicted_events(), 8);
+}
+
+#[test]
+fn a_record_waits_for_what_the_kernel_says_later_and_no_longer() {
+    let mut play = Play::new();
+    play.handshake();
+    play.state(CLIENT, State::Established, State::FinWait1, CLIENT_PID);
+    play.step(CLIENT, State::FinWait1, State::FinWait2);
+    play.close(CLIENT, State::FinWait2, 0, mirrored(&counted(64, 64)));
+    let ended = play.now;
+    play.engine
+        .finish_due(ended + HOLD_NS - 1, &Epoch, &mut play.records);
+    assert!(play.records.connections.is_empty());
+    play.engine
+        .finish_due(ended + HOLD_NS, &Epoch, &mut play.records);
+    assert_eq!(play.records.connections.len(), 1);
+}
+
+#[test]
+fn processes_are_shared_not_copied() {
+    let mut play = Play::new();
+    play.handshake();
+    let owner = |slot| {
+        let connection = play.engine.table.get(slot).unwrap();
+        Rc::clone(&connection.owner.as_ref().unwrap().process)
+    };
+    assert_eq!(owner(0).pid, CLIENT_PID);
+}
+
+/// Any bytes as events: nothing may panic, and the table stays within its bounds.
+#[test]
+fn no_sequence_of_events_panics() {
+    let mut state = 0x9e37_79b9_7f4a_7c15_u64;
+    let mut next = |below: u64| {
+        state ^= state << 13;
+        state ^= state >> 7;
+        state ^= state << 17;
+        state % below
+    };
+    let mut play = Play::with(context(), 16);
+    for round in 0..200_000_u64 {
+        let small = |value: u64| u8::try_from(value).unwrap();
+        let mut base = play.base(
+            1 + next(24),
+            small(next(14)),
+            small(next(14)),
+            small(next(14)),
+        );
+        base.local_port = [0, PORT, EPHEMERAL][usize::try_from(next(3)).unwrap()];
+        base.remote_port = [0, PORT, EPHEMERAL][usize::try_from(next(3)).unwrap()];
+        base.netns = u32::try_from(next(3)).unwrap();
+        let stats = Stats {
+            present: u32::try_from(next(1 << 20)).unwrap(),
+            err: u32::try_from(next(140)).unwrap(),
+            has_socket: u32::try_from(next(2)).unwrap(),
+            bytes_received: next(3),
+            bytes_acked: next(3),
+            unacked: u32::try_from(next(3)).unwrap(),
+            ..Stats::default()
+        };
+        match next(3) {
+            0 => play.plain(base),
+            1 => play.acted(base, u32::try_from(next(5)).unwrap()),
+            _ => play.full(base, u32::try_from(next(5)).unwrap(), stats),
+        }
+        if round % 64 == 0 {
+            let now = play.now;
+            play.engine.finish_due(now, &Epoch, &mut play.records);
+        }
+        assert!(play.engine.open() <= 16);
+    }
+    play.finish();
+}

@@ -1,0 +1,265 @@
+//! Whole lines on their way out: added at the back, written from the front, each with what it stands for.
+//!
+//! Must not know: what a line says, where it goes.
+
+use std::{
+    mem,
+    ops::{AddAssign, SubAssign},
+};
+
+/// How many lines, and how many kernel events they stand for.
+#[must_use = "lines that are not printed have to be counted"]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Weight {
+    pub lines: u64,
+    pub events: u64,
+}
+
+impl AddAssign for Weight {
+    fn add_assign(&mut self, other: Self) {
+        self.lines += other.lines;
+        self.events += other.events;
+    }
+}
+
+impl SubAssign for Weight {
+    fn sub_assign(&mut self, other: Self) {
+        self.lines -= other.lines;
+        self.events -= other.events;
+    }
+}
+
+#[derive(Clone, Copy, Debug)]
+struct Line {
+    /// Where it ends in `bytes`.
+    end: usize,
+    events: u64,
+}
+
+/// Lines and their weights. Cleared, it keeps its memory.
+#[derive(Debug, Default)]
+pub struct Batch {
+    /// Text up to `end`, then room that has been zeroed once and is never zeroed again.
+    bytes: Vec<u8>,
+    /// Where the bytes not yet written start.
+    start: usize,
+    end: usize,
+    lines: Vec<Line>,
+    /// The first line that is not wholly written.
+    first: usize,
+}
+
+impl Batch {
+    /// No line is longer: an encoder that asks for more room is broken.
+    const LONGEST_LINE: usize = 1 << 20;
+
+    /// Adds the line that `encode` writes; it returns the length, or `None` for more room.
+    pub fn line(&mut self, events: u64, encode: impl Fn(&mut [u8]) -> Option<usize>) {
+        loop {
+            let room = &mut self.bytes[self.end..];
+            if let Some(len) = encode(room) {
+                return self.add(len, events);
+            }
+            if room.len() > Self::LONGEST_LINE {
+                debug_assert!(false, "a line that cannot be encoded");
+                return;
+            }
+            self.bytes.resize((2 * self.bytes.len()).max(4096), 0);
+        }
+    }
+
+    /// Moves all lines of `other` here, as many as fit into `room` bytes; returns the weight of the rest, which are dropped.
+    pub(super) fn take(&mut self, other: &mut Self, room: usize) -> Weight {
+        let mut dropped = Weight::default();
+        if self.is_empty() && other.len() <= room {
+            self.clear();
+            mem::swap(self, other);
+            return dropped;
+        }
+        let mut start = other.start;
+        let mut taken = 0;
+        for line in &other.lines[other.first..] {
+            let len = line.end - start;
+            if taken + len <= room {
+                taken += len;
+                self.append(&other.bytes[start..line.end], line.events);
+            } else {
+                dropped += Weight {
+                    lines: 1,
+                    events: line.events,
+                };
+            }
+            start = line.end;
+        }
+        other.clear();
+        dropped
+    }
+
+    /// What to write next: everything, or with `most` as many whole lines as fit into it, but at least one.
+    pub(super) fn front(&self, most: Option<usize>) -> &[u8] {
+        let end = most.map_or(self.end, |most| {
+            let lines = &self.lines[self.first..];
+            let fitting = lines.partition_point(|line| line.end - self.start <= most);
+            lines
+                .get(fitting.saturating_sub(1))
+                .map_or(self.end, |line| line.end)
+        });
+        &self.bytes[self.start..end]
+    }
+
+    /// Removes what has been written from the front; returns the weight of the lines that it completed.
+    pub(super) fn advance(&mut self, written: usize) -> Weight {
+        self.start += written;
+        let mut done = Weight::default();
+        while let Some(line) = self.lines.get(self.first)
+            && line.end <= self.start
+        {
+            self.first += 1;
+            done += Weight {
+                lines: 1,
+                events: line.events,
+            };
+        }
+        done
+    }
+
+    /// Drops every line but the rest of one that is partly written.
+    pub(super) fn cut(&mut self) {
+        let begun = match self.first.checked_sub(1) {
+            Some(before) => self.lines[before].end < self.start,
+            None => self.start > 0,
+        };
+        let keep = self.first + usize::from(begun);
+        self.lines.truncate(keep);
+        self.end = self.lines.last().map_or(self.start, |line| line.end);
+    }
+
+    /// Bytes not yet written.
+    pub const fn len(&self) -> usize {
+        self.end - self.start
+    }
+
+    pub const fn is_empty(&self) -> bool {
+        self.len() == 0
+    }
+
+    /// Removes all lines.
+    pub fn clear(&mut self) {
+        self.lines.clear();
+        (self.start, self.end, self.first) = (0, 0, 0);
+    }
+
+    /// The weight of the lines not yet written.
+    pub fn weight(&self) -> Weight {
+        let mut weight = Weight::default();
+        for line in &self.lines[self.first..] {
+            weight += Weight {
+                lines: 1,
+                events: line.events,
+            };
+        }
+        weight
+    }
+
+    /// Bytes of memory held.
+    pub(super) const fn memory(&self) -> usize {
+        self.bytes.len()
+    }
+
+    fn add(&mut self, len: usize, events: u64) {
+        self.end += len;
+        self.lines.push(Line {
+            end: self.end,
+            events,
+        });
+    }
+
+    fn append(&mut self, text: &[u8], events: u64) {
+        let end = self.end + text.len();
+        if end > self.bytes.len() {
+            self.bytes.resize(end.next_power_of_two().max(4096), 0);
+        }
+        self.bytes[self.end..end].copy_from_slice(text);
+        self.add(text.len(), events);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn batch(lines: &[&str]) -> Batch {
+        let mut batch = Batch::default();
+        for (index, text) in lines.iter().enumerate() {
+            batch.line(u64::try_from(index).unwrap() + 1, |room| {
+                room.get_mut(..text.len())?.copy_from_slice(text.as_bytes());
+                Some(text.len())
+            });
+        }
+        batch
+    }
+
+    const fn weight(lines: u64, events: u64) -> Weight {
+        Weight { lines, events }
+    }
+
+    #[test]
+    fn room_grows_for_a_long_line() {
+        let long = "x".repeat(100_000) + "\n";
+        let batch = batch(&["a\n", &long, "b\n"]);
+        assert_eq!(batch.len(), 100_005);
+        assert!(batch.front(None).ends_with(b"x\nb\n"));
+        assert_eq!(batch.weight(), weight(3, 6));
+    }
+
+    #[test]
+    fn takes_as_many_whole_lines_as_fit() {
+        let mut queue = batch(&["queued\n"]);
+        let mut next = batch(&["one\n", "two\n", "three\n"]);
+        assert_eq!(queue.take(&mut next, 9), weight(1, 3));
+        assert_eq!(queue.front(None), b"queued\none\ntwo\n");
+        assert!(next.is_empty());
+        assert_eq!(next.weight(), weight(0, 0));
+    }
+
+    #[test]
+    fn an_empty_queue_takes_the_memory_itself() {
+        let mut queue = Batch::default();
+        let mut next = batch(&["one\n"]);
+        let text = next.front(None).as_ptr();
+        assert_eq!(queue.take(&mut next, 4), weight(0, 0));
+        assert_eq!(queue.front(None).as_ptr(), text);
+        assert!(next.is_empty());
+    }
+
+    #[test]
+    fn front_is_whole_lines_and_at_least_one() {
+        let batch = batch(&["one\n", "two\n", "three\n"]);
+        assert_eq!(batch.front(Some(9)), b"one\ntwo\n");
+        assert_eq!(batch.front(Some(8)), b"one\ntwo\n");
+        assert_eq!(batch.front(Some(2)), b"one\n");
+    }
+
+    #[test]
+    fn a_line_counts_when_its_last_byte_is_written() {
+        let mut batch = batch(&["one\n", "two\n", "three\n"]);
+        assert_eq!(batch.advance(6), weight(1, 1));
+        assert_eq!(batch.front(Some(1)), b"o\n");
+        assert_eq!(batch.weight(), weight(2, 5));
+        batch.cut();
+        assert_eq!(batch.front(None), b"o\n");
+        assert_eq!(batch.advance(2), weight(1, 2));
+        assert!(batch.is_empty());
+    }
+
+    #[test]
+    fn cut_between_lines_leaves_nothing() {
+        let mut batch = batch(&["one\n", "two\n"]);
+        batch.cut();
+        assert!(batch.is_empty());
+        let mut batch = self::batch(&["one\n", "two\n"]);
+        let _first = batch.advance(4);
+        batch.cut();
+        assert!(batch.is_empty());
+    }
+}

@@ -1,0 +1,225 @@
+//! The `serde` side of [`super`]: which value becomes which piece of a line.
+//!
+//! Must not know: which fields a line has. What no record holds (maps, floats, signed numbers, tuples) it does not write.
+
+#![expect(
+    clippy::inline_always,
+    reason = "inlined into the derived code, every key is a constant"
+)]
+
+use std::mem;
+
+use serde::{
+    Serialize, Serializer,
+    ser::{self, Impossible},
+};
+
+use super::{Result, Room, Unwritten, integer, put, string, word};
+
+/// Writes one value to the front of the free room, and returns the room behind it.
+///
+/// The room travels in two registers; a vector's length would be stored and loaded again for each piece.
+pub(super) struct Encoder<'a>(pub(super) &'a mut [u8]);
+
+/// An object or a list that has been opened.
+pub(super) struct Open<'a> {
+    room: &'a mut [u8],
+    empty: bool,
+    close: u8,
+}
+
+macro_rules! unsupported {
+    ($($method:ident($($value:ty)?))*) => {
+        $(fn $method(self, $(_: $value)?) -> Result<Self::Ok> {
+            Err(Unwritten)
+        })*
+    };
+}
+
+impl<'a> Serializer for Encoder<'a> {
+    type Ok = &'a mut [u8];
+    type Error = Unwritten;
+    type SerializeSeq = Open<'a>;
+    type SerializeTuple = Impossible<&'a mut [u8], Unwritten>;
+    type SerializeTupleStruct = Impossible<&'a mut [u8], Unwritten>;
+    type SerializeTupleVariant = Impossible<&'a mut [u8], Unwritten>;
+    type SerializeMap = Impossible<&'a mut [u8], Unwritten>;
+    type SerializeStruct = Open<'a>;
+    type SerializeStructVariant = Impossible<&'a mut [u8], Unwritten>;
+
+    #[inline]
+    fn serialize_bool(self, value: bool) -> Room<'a> {
+        if value {
+            put(self.0, b"true")
+        } else {
+            put(self.0, b"false")
+        }
+    }
+
+    #[inline]
+    fn serialize_u8(self, value: u8) -> Room<'a> {
+        integer(self.0, value.into())
+    }
+
+    #[inline]
+    fn serialize_u16(self, value: u16) -> Room<'a> {
+        integer(self.0, value.into())
+    }
+
+    #[inline]
+    fn serialize_u32(self, value: u32) -> Room<'a> {
+        integer(self.0, value.into())
+    }
+
+    #[inline]
+    fn serialize_u64(self, value: u64) -> Room<'a> {
+        integer(self.0, value)
+    }
+
+    #[inline]
+    fn serialize_str(self, value: &str) -> Room<'a> {
+        string(self.0, value)
+    }
+
+    #[inline]
+    fn serialize_none(self) -> Room<'a> {
+        put(self.0, b"null")
+    }
+
+    #[inline]
+    fn serialize_some<T: Serialize + ?Sized>(self, value: &T) -> Room<'a> {
+        value.serialize(self)
+    }
+
+    /// A word of a closed set: written by us, so without a look for escapes.
+    #[inline(always)]
+    fn serialize_unit_variant(self, _: &'static str, _: u32, text: &'static str) -> Room<'a> {
+        word(self.0, "\"", text, "\"")
+    }
+
+    #[inline]
+    fn serialize_seq(self, _: Option<usize>) -> Result<Open<'a>> {
+        Open::new(self.0, b'[', b']')
+    }
+
+    #[inline]
+    fn serialize_struct(self, _: &'static str, _: usize) -> Result<Open<'a>> {
+        Open::new(self.0, b'{', b'}')
+    }
+
+    unsupported! {
+        serialize_i8(i8) serialize_i16(i16) serialize_i32(i32) serialize_i64(i64)
+        serialize_f32(f32) serialize_f64(f64) serialize_char(char) serialize_bytes(&[u8])
+        serialize_unit() serialize_unit_struct(&'static str)
+    }
+
+    fn serialize_newtype_struct<T: Serialize + ?Sized>(self, _: &'static str, _: &T) -> Room<'a> {
+        Err(Unwritten)
+    }
+
+    fn serialize_newtype_variant<T: Serialize + ?Sized>(
+        self,
+        _: &'static str,
+        _: u32,
+        _: &'static str,
+        _: &T,
+    ) -> Room<'a> {
+        Err(Unwritten)
+    }
+
+    fn serialize_tuple(self, _: usize) -> Result<Self::SerializeTuple> {
+        Err(Unwritten)
+    }
+
+    fn serialize_tuple_struct(
+        self,
+        _: &'static str,
+        _: usize,
+    ) -> Result<Self::SerializeTupleStruct> {
+        Err(Unwritten)
+    }
+
+    fn serialize_tuple_variant(
+        self,
+        _: &'static str,
+        _: u32,
+        _: &'static str,
+        _: usize,
+    ) -> Result<Self::SerializeTupleVariant> {
+        Err(Unwritten)
+    }
+
+    fn serialize_map(self, _: Option<usize>) -> Result<Self::SerializeMap> {
+        Err(Unwritten)
+    }
+
+    fn serialize_struct_variant(
+        self,
+        _: &'static str,
+        _: u32,
+        _: &'static str,
+        _: usize,
+    ) -> Result<Self::SerializeStructVariant> {
+        Err(Unwritten)
+    }
+}
+
+impl<'a> Open<'a> {
+    #[inline(always)]
+    fn new(room: &'a mut [u8], open: u8, close: u8) -> Result<Self> {
+        Ok(Self {
+            room: put(room, &[open])?,
+            empty: true,
+            close,
+        })
+    }
+
+    #[inline(always)]
+    fn close(self) -> Room<'a> {
+        put(self.room, &[self.close])
+    }
+}
+
+impl<'a> ser::SerializeStruct for Open<'a> {
+    type Ok = &'a mut [u8];
+    type Error = Unwritten;
+
+    #[inline(always)]
+    fn serialize_field<T: Serialize + ?Sized>(
+        &mut self,
+        key: &'static str,
+        value: &T,
+    ) -> Result<()> {
+        let room = mem::take(&mut self.room);
+        let before = if self.empty { "\"" } else { ",\"" };
+        self.empty = false;
+        self.room = value.serialize(Encoder(word(room, before, key, "\":")?))?;
+        Ok(())
+    }
+
+    #[inline(always)]
+    fn end(self) -> Room<'a> {
+        self.close()
+    }
+}
+
+impl<'a> ser::SerializeSeq for Open<'a> {
+    type Ok = &'a mut [u8];
+    type Error = Unwritten;
+
+    #[inline(always)]
+    fn serialize_element<T: Serialize + ?Sized>(&mut self, value: &T) -> Result<()> {
+        let mut room = mem::take(&mut self.room);
+        if !self.empty {
+            room = put(room, b",")?;
+        }
+        self.empty = false;
+        self.room = value.serialize(Encoder(room))?;
+        Ok(())
+    }
+
+    #[inline(always)]
+    fn end(self) -> Room<'a> {
+        self.close()
+    }
+}

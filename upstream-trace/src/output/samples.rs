@@ -1,0 +1,392 @@
+//! Records for the tests of this folder: fixed ones, and any at all.
+
+use std::net::IpAddr;
+
+use proptest::{collection::vec, option, prelude::*, sample::select};
+
+use crate::{
+    record::{
+        Attribution, Bytes, Connection, ConnectionType, Direction, Endpoint, Event, EventType,
+        Family, Flag, Id, Lost, Origin, Process, ProxyWords, ReasonSource, Reset, ResetType, Role,
+        Schema, Stats, StatsType, Step, StepKind, StrayReset, Timestamp, Verdict,
+    },
+    tcp::State,
+};
+
+/// 2026-11-21T11:34:03.123456789Z
+pub(super) const TIME: Timestamp = Timestamp(1_795_260_843_123_456_789);
+
+const HEALTHY: &[Step] = &[
+    step(0, StepKind::Connect),
+    Step {
+        from: Some(State::SynSent),
+        to: Some(State::Established),
+        ..step(41, StepKind::State)
+    },
+    Step {
+        from: Some(State::Established),
+        to: Some(State::Close),
+        ..step(12_412, StepKind::State)
+    },
+];
+
+pub(super) const fn step(at_us: u64, event: StepKind) -> Step {
+    Step {
+        at_us,
+        event,
+        from: None,
+        to: None,
+        errno: None,
+    }
+}
+
+pub(super) const fn process(pid: u32, comm: &str, attribution: Attribution) -> Process<'_> {
+    Process {
+        pid,
+        comm: Some(comm),
+        exe: None,
+        uid: Some(0),
+        cgroup_id: Some(1),
+        container_id: None,
+        attribution,
+    }
+}
+
+pub(super) fn endpoint(text: &str) -> Endpoint {
+    let address: std::net::SocketAddr = text.parse().unwrap();
+    Endpoint {
+        address: address.ip(),
+        port: address.port(),
+    }
+}
+
+pub(super) fn healthy() -> Connection<'static> {
+    Connection {
+        schema: Schema,
+        kind: ConnectionType,
+        time: TIME,
+        seq: 7,
+        id: Id { run: 10, serial: 3 },
+        netns: Some(4_026_531_840),
+        family: Family::V4,
+        local: endpoint("10.0.0.1:43210"),
+        remote: endpoint("10.0.0.2:8443"),
+        role: Role::Client,
+        process: Some(process(12, "envoy", Attribution::Exact)),
+        peer: None,
+        started: Some(Timestamp(TIME.0 - 12_412_000)),
+        duration_us: 12_412,
+        timeline: HEALTHY,
+        bytes: Bytes {
+            sent: Some(512),
+            received: Some(16_384),
+            acked: Some(512),
+        },
+        idle_us: Some(100),
+        rtt_us: Some(41),
+        retransmits: Some(0),
+        errno: None,
+        reset: None,
+        verdict: Verdict::Ok,
+        flag: None,
+        proxy: None,
+        hint: None,
+        complete: true,
+    }
+}
+
+pub(super) fn stray() -> StrayReset<'static> {
+    StrayReset {
+        schema: Schema,
+        kind: ResetType,
+        time: TIME,
+        seq: 8,
+        peer_id: None,
+        netns: None,
+        family: Some(Family::V4),
+        local: Some(endpoint("10.0.0.2:81")),
+        remote: Some(endpoint("10.0.0.1:43210")),
+        direction: Direction::Sent,
+        reason: Some("NO_SOCKET"),
+        reason_source: ReasonSource::Kernel,
+        count: 1,
+        flag: Some(Flag::ResetBeforePayload),
+        hint: "nothing listens on this port",
+    }
+}
+
+fn leaked(text: impl Strategy<Value = String>) -> impl Strategy<Value = &'static str> {
+    text.prop_map(|text| &*text.leak())
+}
+
+/// Ordinary names, and any text with many of the characters that need an escape.
+fn outside() -> impl Strategy<Value = Option<&'static str>> {
+    let nasty = vec(
+        prop_oneof![any::<char>(), (0_u8..=0xff).prop_map(char::from), Just('"')],
+        0..40,
+    );
+    option::of(leaked(prop_oneof![
+        "[a-z/._-]{0,40}",
+        nasty.prop_map(String::from_iter)
+    ]))
+}
+
+fn number() -> impl Strategy<Value = u64> {
+    (any::<u64>(), 0_u32..64).prop_map(|(number, shift)| number >> shift)
+}
+
+fn endpoints() -> impl Strategy<Value = Endpoint> {
+    (any::<IpAddr>(), any::<u16>()).prop_map(|(address, port)| Endpoint { address, port })
+}
+
+fn ids() -> impl Strategy<Value = Id> {
+    (any::<u64>(), number()).prop_map(|(run, serial)| Id { run, serial })
+}
+
+fn times() -> impl Strategy<Value = Timestamp> {
+    any::<u64>().prop_map(Timestamp)
+}
+
+fn states() -> impl Strategy<Value = State> {
+    (1_u8..=12).prop_map(|number| State::from_kernel(number).unwrap())
+}
+
+fn errnos() -> impl Strategy<Value = Option<&'static str>> {
+    option::of(select(vec!["ECONNREFUSED", "ETIMEDOUT"]))
+}
+
+fn processes() -> impl Strategy<Value = Process<'static>> {
+    let kernel = (any::<u32>(), option::of(any::<u32>()), option::of(number()));
+    (
+        kernel,
+        outside(),
+        outside(),
+        outside(),
+        select(Attribution::ALL),
+    )
+        .prop_map(
+            |((pid, uid, cgroup_id), comm, exe, container_id, attribution)| Process {
+                pid,
+                comm,
+                exe,
+                uid,
+                cgroup_id,
+                container_id,
+                attribution,
+            },
+        )
+}
+
+fn steps() -> impl Strategy<Value = Step> {
+    let states = (option::of(states()), option::of(states()));
+    (number(), select(StepKind::ALL), states, errnos()).prop_map(
+        |(at_us, event, (from, to), errno)| Step {
+            at_us,
+            event,
+            from,
+            to,
+            errno,
+        },
+    )
+}
+
+fn received() -> impl Strategy<Value = Reset<'static>> {
+    let source = (select(ReasonSource::ALL), select(Origin::ALL));
+    (
+        select(Direction::ALL),
+        outside(),
+        source,
+        option::of(processes()),
+    )
+        .prop_map(
+            |(direction, reason, (reason_source, origin), sender)| Reset {
+                direction,
+                reason,
+                reason_source,
+                origin,
+                sender,
+            },
+        )
+}
+
+const PROXY: ProxyWords = ProxyWords {
+    envoy_flag: "UF",
+    envoy_reason: "remote connection failure",
+    nginx_error: "connect() failed (111: Connection refused)",
+};
+
+/// Any connection.
+pub(super) fn connections() -> impl Strategy<Value = Connection<'static>> {
+    let head = (times(), number(), ids(), option::of(any::<u32>()));
+    let ends = (
+        select(Family::ALL),
+        endpoints(),
+        endpoints(),
+        select(Role::ALL),
+    );
+    let who = (option::of(processes()), option::of(processes()));
+    let life = (option::of(times()), number(), vec(steps(), 0..8));
+    let payload = (
+        option::of(number()),
+        option::of(number()),
+        option::of(number()),
+    );
+    let kernel = (
+        option::of(number()),
+        option::of(number()),
+        option::of(any::<u32>()),
+        errnos(),
+    );
+    let end = (
+        option::of(received()),
+        select(Verdict::ALL),
+        option::of(select(Flag::ALL)),
+        option::of(Just(PROXY)),
+        option::of(Just("check the \"backlog\"")),
+        any::<bool>(),
+    );
+    (head, ends, who, life, payload, kernel, end).prop_map(
+        |(head, ends, who, life, payload, kernel, end)| Connection {
+            schema: Schema,
+            kind: ConnectionType,
+            time: head.0,
+            seq: head.1,
+            id: head.2,
+            netns: head.3,
+            family: ends.0,
+            local: ends.1,
+            remote: ends.2,
+            role: ends.3,
+            process: who.0,
+            peer: who.1,
+            started: life.0,
+            duration_us: life.1,
+            timeline: life.2.leak(),
+            bytes: Bytes {
+                sent: payload.0,
+                received: payload.1,
+                acked: payload.2,
+            },
+            idle_us: kernel.0,
+            rtt_us: kernel.1,
+            retransmits: kernel.2,
+            errno: kernel.3,
+            reset: end.0,
+            verdict: end.1,
+            flag: end.2,
+            proxy: end.3,
+            hint: end.4,
+            complete: end.5,
+        },
+    )
+}
+
+/// Any reset without a socket.
+pub(super) fn resets() -> impl Strategy<Value = StrayReset<'static>> {
+    let head = (
+        times(),
+        number(),
+        option::of(ids()),
+        option::of(any::<u32>()),
+    );
+    let ends = (
+        option::of(select(Family::ALL)),
+        option::of(endpoints()),
+        option::of(endpoints()),
+        select(Direction::ALL),
+    );
+    let why = (
+        outside(),
+        select(ReasonSource::ALL),
+        any::<u32>(),
+        option::of(select(Flag::ALL)),
+    );
+    (head, ends, why).prop_map(|(head, ends, why)| StrayReset {
+        schema: Schema,
+        kind: ResetType,
+        time: head.0,
+        seq: head.1,
+        peer_id: head.2,
+        netns: head.3,
+        family: ends.0,
+        local: ends.1,
+        remote: ends.2,
+        direction: ends.3,
+        reason: why.0,
+        reason_source: why.1,
+        count: why.2,
+        flag: why.3,
+        hint: "look there",
+    })
+}
+
+/// Any event.
+pub(super) fn events() -> impl Strategy<Value = Event<'static>> {
+    let head = (
+        times(),
+        number(),
+        option::of(ids()),
+        option::of(any::<u32>()),
+    );
+    let ends = (select(Family::ALL), endpoints(), endpoints());
+    let what = (
+        option::of(states()),
+        option::of(states()),
+        outside(),
+        errnos(),
+    );
+    (head, ends, what, option::of(any::<u32>())).prop_map(|(head, ends, what, pid)| Event {
+        schema: Schema,
+        kind: EventType,
+        time: head.0,
+        seq: head.1,
+        id: head.2,
+        netns: head.3,
+        family: ends.0,
+        local: ends.1,
+        remote: ends.2,
+        event: "inet_sock_set_state",
+        from: what.0,
+        to: what.1,
+        reason: what.2,
+        errno: what.3,
+        pid,
+    })
+}
+
+/// Any account.
+pub(super) fn stats() -> impl Strategy<Value = Stats> {
+    (times(), prop::array::uniform11(number())).prop_map(|(time, numbers)| {
+        let [
+            seq,
+            seen,
+            events,
+            connections,
+            resets,
+            flagged,
+            ring_full,
+            table_full,
+            read_fault,
+            output,
+            lines_dropped,
+        ] = numbers;
+        Stats {
+            schema: Schema,
+            kind: StatsType,
+            time,
+            seq,
+            seen,
+            events,
+            connections,
+            resets,
+            flagged,
+            lost: Lost {
+                ring_full,
+                table_full,
+                read_fault,
+                output,
+            },
+            lines_dropped,
+        }
+    })
+}

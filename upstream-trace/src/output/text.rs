@@ -1,0 +1,565 @@
+//! One record for people: what became of which connection, then its steps like the rungs of a ladder, who ended it, what to do next.
+//!
+//! Must not know: whether anybody sees it on a terminal ([`Style`] is decided by the caller), where it is written to.
+
+use std::{
+    fmt::{self, Display, Formatter, Write as _},
+    net::SocketAddr,
+};
+
+use crate::record::{
+    Attribution, Connection, Direction, Endpoint, Event, Flag, Lost, Process, Role, Stats, Step,
+    StepKind, StrayReset, Timestamp, Verdict,
+};
+
+/// How a text looks.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Style {
+    /// Use ANSI colours.
+    pub colour: bool,
+}
+
+/// Writes a finished connection; the length, or `None` where `room` is too small.
+pub fn connection(record: &Connection<'_>, style: Style, room: &mut [u8]) -> Option<usize> {
+    Page::fill(room, style, |page| page.connection(record))
+}
+
+/// Writes a reset without a socket.
+pub fn reset(record: &StrayReset<'_>, style: Style, room: &mut [u8]) -> Option<usize> {
+    Page::fill(room, style, |page| page.reset(record))
+}
+
+/// Writes a kernel event.
+pub fn event(record: &Event<'_>, style: Style, room: &mut [u8]) -> Option<usize> {
+    Page::fill(room, style, |page| page.event(record))
+}
+
+/// Writes the tracer's own account.
+pub fn stats(record: &Stats, style: Style, room: &mut [u8]) -> Option<usize> {
+    Page::fill(room, style, |page| page.stats(record))
+}
+
+/// The room for a text, and how much of it is used. An error means that it is too small.
+struct Page<'a> {
+    room: &'a mut [u8],
+    used: usize,
+    style: Style,
+}
+
+impl fmt::Write for Page<'_> {
+    fn write_str(&mut self, text: &str) -> fmt::Result {
+        let place = self.room.get_mut(self.used..).unwrap_or_default();
+        let place = place.get_mut(..text.len()).ok_or(fmt::Error)?;
+        place.copy_from_slice(text.as_bytes());
+        self.used += text.len();
+        Ok(())
+    }
+}
+
+impl Page<'_> {
+    fn fill(
+        room: &mut [u8],
+        style: Style,
+        write: impl FnOnce(&mut Page<'_>) -> fmt::Result,
+    ) -> Option<usize> {
+        let mut page = Page {
+            room,
+            used: 0,
+            style,
+        };
+        write(&mut page).ok()?;
+        Some(page.used)
+    }
+
+    fn paint<'t>(&self, ansi: &'static str, text: &'t str) -> Painted<'t> {
+        Painted {
+            ansi: if self.style.colour { ansi } else { "" },
+            text,
+        }
+    }
+
+    fn connection(&mut self, record: &Connection<'_>) -> fmt::Result {
+        let verdict = self.paint(
+            verdict_colour(record.verdict, record.flag),
+            record.verdict.as_str(),
+        );
+        write!(self, "{}  {verdict}", Clock(record.time))?;
+        if let Some(flag) = record.flag.map(Flag::as_str)
+            && flag != record.verdict.as_str()
+        {
+            write!(self, " ({flag})")?;
+        }
+
+        let (here, there) = (Owner(record.process), Owner(record.peer));
+        let (local, remote) = (Address(record.local), Address(record.remote));
+        match record.role {
+            Role::Client => write!(self, "  {local} -> {remote}  {here} -> {there}")?,
+            Role::Server => write!(self, "  {remote} -> {local}  {there} -> {here}")?,
+            Role::Unknown => write!(self, "  {local} <-> {remote}  {here} <-> {there}")?,
+        }
+        if record.verdict == Verdict::Ok {
+            return writeln!(
+                self,
+                "  {}, sent {}, received {}",
+                Milliseconds(record.duration_us),
+                Amount(record.bytes.sent),
+                Amount(record.bytes.received),
+            );
+        }
+        self.write_char('\n')?;
+
+        for step in record.timeline {
+            self.step(step)?;
+        }
+        if let Some(reset) = record.reset {
+            write!(self, "  reset: {}", reset.direction.as_str())?;
+            if reset.sender.is_some() {
+                write!(self, ", by {}", Owner(reset.sender))?;
+            }
+            let reason = Reason(reset.reason, reset.reason_source.as_str());
+            writeln!(self, ", {reason}, origin {}", reset.origin.as_str())?;
+        }
+        if let Some(errno) = record.errno {
+            writeln!(self, "  told:  {errno}")?;
+        }
+        if let Some(proxy) = record.proxy {
+            let (flag, reason) = (proxy.envoy_flag, proxy.envoy_reason);
+            writeln!(
+                self,
+                "  proxy: envoy {flag} \"{reason}\"; nginx \"{}\"",
+                proxy.nginx_error
+            )?;
+        }
+        if !record.complete {
+            writeln!(
+                self,
+                "  note:  not complete: events were lost, or it began before the tracer"
+            )?;
+        }
+        self.next(record.hint)
+    }
+
+    fn step(&mut self, step: &Step) -> fmt::Result {
+        let Step {
+            at_us,
+            event,
+            from,
+            to,
+            errno,
+        } = *step;
+        write!(self, "{:>+7}.{:03} ms  ", at_us / 1_000, at_us % 1_000)?;
+        match (event, from, to) {
+            (StepKind::State, Some(from), Some(to)) => {
+                write!(self, "{} -> {}", from.as_str(), to.as_str())?;
+            }
+            _ => self.write_str(event.as_str())?,
+        }
+        if let Some(errno) = errno {
+            write!(self, " {errno}")?;
+        }
+        self.write_char('\n')
+    }
+
+    fn next(&mut self, hint: Option<&str>) -> fmt::Result {
+        let Some(hint) = hint else {
+            return Ok(());
+        };
+        let label = self.paint(BOLD, "next:");
+        writeln!(self, "  {label}  {hint}")
+    }
+
+    fn reset(&mut self, record: &StrayReset<'_>) -> fmt::Result {
+        let ansi = if record.flag.is_some() { RED } else { YELLOW };
+        let word = record.flag.map_or("reset", Flag::as_str);
+        let word = self.paint(ansi, word);
+        write!(self, "{}  {word}", Clock(record.time))?;
+        let direction = record.direction.as_str();
+        let (from, to) = match record.direction {
+            Direction::Sent => (record.local, record.remote),
+            Direction::Received => (record.remote, record.local),
+        };
+        write!(self, "  {} -> {}", Known(from), Known(to))?;
+        let reason = Reason(record.reason, record.reason_source.as_str());
+        write!(self, "  {direction} without a socket, {reason}")?;
+        if record.count != 1 {
+            write!(self, ", {} times", record.count)?;
+        }
+        self.write_char('\n')?;
+        self.next(Some(record.hint))
+    }
+
+    fn event(&mut self, record: &Event<'_>) -> fmt::Result {
+        let (local, remote) = (Address(record.local), Address(record.remote));
+        let time = Clock(record.time);
+        write!(self, "{time}  {}  {local} <-> {remote}", record.event)?;
+        match (record.from, record.to) {
+            (Some(from), Some(to)) => write!(self, "  {} -> {}", from.as_str(), to.as_str())?,
+            (Some(state), None) | (None, Some(state)) => write!(self, "  {}", state.as_str())?,
+            (None, None) => {}
+        }
+        if let Some(reason) = record.reason {
+            write!(self, "  {}", Harmless(reason))?;
+        }
+        if let Some(errno) = record.errno {
+            write!(self, "  {errno}")?;
+        }
+        if let Some(pid) = record.pid {
+            write!(self, "  pid {pid}")?;
+        }
+        self.write_char('\n')
+    }
+
+    fn stats(&mut self, record: &Stats) -> fmt::Result {
+        let Lost {
+            ring_full,
+            table_full,
+            read_fault,
+            output,
+        } = record.lost;
+        write!(
+            self,
+            "{}  stats  {} events, {} connections, {} resets, {} flagged",
+            Clock(record.time),
+            record.events,
+            record.connections,
+            record.resets,
+            record.flagged
+        )?;
+        if ring_full + table_full + read_fault + output + record.lines_dropped > 0 {
+            let lost = self.paint(RED, "lost");
+            write!(
+                self,
+                "; {lost}: ring_full {ring_full}, table_full {table_full}, read_fault {read_fault}, output {output} \
+                 ({} lines)",
+                record.lines_dropped
+            )?;
+        }
+        self.write_char('\n')
+    }
+}
+
+const RED: &str = "\x1b[31m";
+const GREEN: &str = "\x1b[32m";
+const YELLOW: &str = "\x1b[33m";
+const BOLD: &str = "\x1b[1m";
+
+const fn verdict_colour(verdict: Verdict, flag: Option<Flag>) -> &'static str {
+    match (verdict, flag) {
+        (_, Some(_)) => RED,
+        (Verdict::Ok, None) => GREEN,
+        (_, None) => YELLOW,
+    }
+}
+
+/// Our own text in a colour; none where `ansi` is empty.
+struct Painted<'a> {
+    ansi: &'static str,
+    text: &'a str,
+}
+
+impl Display for Painted<'_> {
+    fn fmt(&self, f: &mut Formatter<'_>) -> fmt::Result {
+        let reset = if self.ansi.is_empty() { "" } else { "\x1b[0m" };
+        write!(f, "{}{}{reset}", self.ansi, self.text)
+    }
+}
+
+/// `2026-11-21 11:34:03.123Z`
+struct Clock(Timestamp);
+
+impl Display for Clock {
+    fn fmt(&self, f: &mut Formatter<'_>) -> fmt::Result {
+        let text = self.0.spell();
+        let (date, time) = text.as_str().split_once('T').unwrap_or_default();
+        write!(f, "{date} {}Z", time.get(..12).unwrap_or_default())
+    }
+}
+
+/// `12.412 ms`
+struct Milliseconds(u64);
+
+impl Display for Milliseconds {
+    fn fmt(&self, f: &mut Formatter<'_>) -> fmt::Result {
+        write!(f, "{}.{:03} ms", self.0 / 1_000, self.0 % 1_000)
+    }
+}
+
+/// `512 B`; `?` where it could not be read.
+struct Amount(Option<u64>);
+
+impl Display for Amount {
+    fn fmt(&self, f: &mut Formatter<'_>) -> fmt::Result {
+        match self.0 {
+            Some(bytes) => write!(f, "{bytes} B"),
+            None => f.write_str("?"),
+        }
+    }
+}
+
+/// `10.0.0.1:80`, `[::1]:80`
+struct Address(Endpoint);
+
+impl Display for Address {
+    fn fmt(&self, f: &mut Formatter<'_>) -> fmt::Result {
+        write!(f, "{}", SocketAddr::new(self.0.address, self.0.port))
+    }
+}
+
+/// An address, or `?`.
+struct Known(Option<Endpoint>);
+
+impl Display for Known {
+    fn fmt(&self, f: &mut Formatter<'_>) -> fmt::Result {
+        match self.0 {
+            Some(endpoint) => Address(endpoint).fmt(f),
+            None => f.write_str("?"),
+        }
+    }
+}
+
+/// `nginx[34]`, with how it was found where that is less than certain.
+struct Owner<'a>(Option<Process<'a>>);
+
+impl Display for Owner<'_> {
+    fn fmt(&self, f: &mut Formatter<'_>) -> fmt::Result {
+        let Some(process) = self.0 else {
+            return f.write_str("?");
+        };
+        let comm = Harmless(process.comm.unwrap_or("?"));
+        write!(f, "{comm}[{}]", process.pid)?;
+        match process.attribution {
+            Attribution::Exact => Ok(()),
+            found => write!(f, " ({})", found.as_str()),
+        }
+    }
+}
+
+/// `NO_SOCKET (kernel)`
+struct Reason<'a>(Option<&'a str>, &'static str);
+
+impl Display for Reason<'_> {
+    fn fmt(&self, f: &mut Formatter<'_>) -> fmt::Result {
+        match self.0 {
+            Some(reason) => write!(f, "{} ({})", Harmless(reason), self.1),
+            None => f.write_str("reason unknown"),
+        }
+    }
+}
+
+/// Text from outside, its control characters escaped.
+struct Harmless<'a>(&'a str);
+
+impl Display for Harmless<'_> {
+    fn fmt(&self, f: &mut Formatter<'_>) -> fmt::Result {
+        for character in self.0.chars() {
+            if character.is_control() {
+                let escape = super::escape_control(character);
+                escape
+                    .into_iter()
+                    .try_for_each(|byte| f.write_char(byte.into()))?;
+            } else {
+                f.write_char(character)?;
+            }
+        }
+        Ok(())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+
+    use super::*;
+    use crate::{
+        output::samples::{self, endpoint, process, step},
+        record::{Origin, ProxyWords, ReasonSource, Reset},
+        tcp::State,
+    };
+
+    const PLAIN: Style = Style { colour: false };
+    const COLOUR: Style = Style { colour: true };
+
+    fn text<T>(
+        record: &T,
+        style: Style,
+        spell: fn(&T, Style, &mut [u8]) -> Option<usize>,
+    ) -> String {
+        let mut room = vec![0; 1 << 16];
+        let len = spell(record, style, &mut room).unwrap();
+        room.truncate(len);
+        String::from_utf8(room).unwrap()
+    }
+
+    fn failed() -> Connection<'static> {
+        const TIMELINE: &[Step] = &[
+            step(0, StepKind::Connect),
+            Step {
+                from: Some(State::SynSent),
+                to: Some(State::Established),
+                ..step(41, StepKind::State)
+            },
+            step(1_204_017, StepKind::ResetReceived),
+            Step {
+                errno: Some("ECONNRESET"),
+                ..step(1_204_019, StepKind::Error)
+            },
+        ];
+        Connection {
+            peer: Some(process(34, "nginx\x1b[2J", Attribution::Listener)),
+            timeline: TIMELINE,
+            errno: Some("ECONNRESET"),
+            reset: Some(Reset {
+                direction: Direction::Received,
+                reason: Some("TCP_ABORT_ON_CLOSE"),
+                reason_source: ReasonSource::Kernel,
+                origin: Origin::PeerOnNode,
+                sender: Some(process(34, "nginx", Attribution::Closer)),
+            }),
+            verdict: Verdict::ResetBeforeResponse,
+            flag: Some(Flag::ResetBeforeResponse),
+            proxy: Some(ProxyWords {
+                envoy_flag: "UC",
+                envoy_reason: "connection termination",
+                nginx_error: "recv() failed (104: Connection reset by peer)",
+            }),
+            hint: Some("The server closed with the request unread."),
+            ..samples::healthy()
+        }
+    }
+
+    #[test]
+    fn healthy_is_one_line() {
+        assert_eq!(
+            text(&samples::healthy(), PLAIN, connection),
+            "2026-11-21 11:34:03.123Z  ok  10.0.0.1:43210 -> 10.0.0.2:8443  envoy[12] -> ?  12.412 ms, sent 512 B, \
+             received 16384 B\n"
+        );
+    }
+
+    #[test]
+    fn failed_is_a_ladder() {
+        assert_eq!(
+            text(&failed(), PLAIN, connection),
+            r#"2026-11-21 11:34:03.123Z  reset_before_response  10.0.0.1:43210 -> 10.0.0.2:8443  envoy[12] -> nginx\u001b[2J[34] (listener)
+     +0.000 ms  connect
+     +0.041 ms  SYN_SENT -> ESTABLISHED
+  +1204.017 ms  reset_received
+  +1204.019 ms  error ECONNRESET
+  reset: received, by nginx[34] (closer), TCP_ABORT_ON_CLOSE (kernel), origin peer_on_node
+  told:  ECONNRESET
+  proxy: envoy UC "connection termination"; nginx "recv() failed (104: Connection reset by peer)"
+  next:  The server closed with the request unread.
+"#
+        );
+    }
+
+    #[test]
+    fn a_server_is_on_the_right_and_unknown_is_said() {
+        let record = Connection {
+            role: Role::Server,
+            local: endpoint("[::1]:8443"),
+            remote: endpoint("[::1]:43210"),
+            process: None,
+            timeline: &[],
+            verdict: Verdict::NeverAccepted,
+            flag: Some(Flag::ResetBeforePayload),
+            complete: false,
+            ..samples::healthy()
+        };
+        assert_eq!(
+            text(&record, PLAIN, connection),
+            "2026-11-21 11:34:03.123Z  never_accepted (reset_before_payload)  [::1]:43210 -> [::1]:8443  ? -> ?\n  \
+             note:  not complete: events were lost, or it began before the tracer\n"
+        );
+    }
+
+    #[test]
+    fn colour_only_where_told() {
+        let coloured = text(&failed(), COLOUR, connection);
+        assert!(coloured.contains("  \x1b[31mreset_before_response\x1b[0m  "));
+        assert!(coloured.contains("\n  \x1b[1mnext:\x1b[0m  The server"));
+        assert!(text(&samples::healthy(), COLOUR, connection).contains("\x1b[32mok\x1b[0m"));
+    }
+
+    #[test]
+    fn stray_reset() {
+        assert_eq!(
+            text(&samples::stray(), PLAIN, reset),
+            "2026-11-21 11:34:03.123Z  reset_before_payload  10.0.0.2:81 -> 10.0.0.1:43210  sent without a socket, \
+             NO_SOCKET (kernel)\n  next:  nothing listens on this port\n"
+        );
+        let bare = StrayReset {
+            local: None,
+            direction: Direction::Received,
+            reason: None,
+            flag: None,
+            count: 3,
+            ..samples::stray()
+        };
+        assert_eq!(
+            text(&bare, PLAIN, reset),
+            "2026-11-21 11:34:03.123Z  reset  10.0.0.1:43210 -> ?  received without a socket, reason unknown, 3 times\n  \
+             next:  nothing listens on this port\n"
+        );
+    }
+
+    #[test]
+    fn event_and_stats() {
+        let healthy = samples::healthy();
+        let record = Event {
+            schema: healthy.schema,
+            kind: crate::record::EventType,
+            time: healthy.time,
+            seq: 1,
+            id: None,
+            netns: None,
+            family: healthy.family,
+            local: healthy.local,
+            remote: healthy.remote,
+            event: "inet_sock_set_state",
+            from: Some(State::SynSent),
+            to: Some(State::Close),
+            reason: None,
+            errno: Some("ECONNREFUSED"),
+            pid: Some(12),
+        };
+        assert_eq!(
+            text(&record, PLAIN, event),
+            "2026-11-21 11:34:03.123Z  inet_sock_set_state  10.0.0.1:43210 <-> 10.0.0.2:8443  SYN_SENT -> CLOSE  \
+             ECONNREFUSED  pid 12\n"
+        );
+        let mut account = Stats {
+            schema: healthy.schema,
+            kind: crate::record::StatsType,
+            time: healthy.time,
+            seq: 9,
+            seen: 10,
+            events: 10,
+            connections: 3,
+            resets: 2,
+            flagged: 1,
+            lost: Lost::default(),
+            lines_dropped: 0,
+        };
+        assert_eq!(
+            text(&account, PLAIN, stats),
+            "2026-11-21 11:34:03.123Z  stats  10 events, 3 connections, 2 resets, 1 flagged\n"
+        );
+        account.lost.output = 4;
+        account.lines_dropped = 2;
+        assert_eq!(
+            text(&account, PLAIN, stats),
+            "2026-11-21 11:34:03.123Z  stats  10 events, 3 connections, 2 resets, 1 flagged; lost: ring_full 0, \
+             table_full 0, read_fault 0, output 4 (2 lines)\n"
+        );
+    }
+
+    proptest! {
+        #[test]
+        fn no_control_character_but_the_ends_of_lines(record in samples::connections()) {
+            let text = text(&record, PLAIN, connection);
+            prop_assert!(!text.replace('\n', "").contains(char::is_control));
+            prop_assert_eq!(connection(&record, PLAIN, &mut vec![0; text.len() - 1]), None);
+        }
+    }
+}

@@ -1,0 +1,537 @@
+//! The only place that writes to standard output or the output file: a thread that may block, so that the main loop never does.
+//!
+//! Lines wait in a queue that is bounded in bytes. What does not fit is dropped, counted, and leaves a gap in `seq`.
+//! A pipe is given whole lines of at most `PIPE_BUF` bytes at a time. The kernel takes those wholly or not at all, so a reader that stalls
+//! never sees half a line, and what is given up at the end is known exactly. (A line longer than that, and a terminal or a socket, may be
+//! cut when the reader stalls for good.)
+//! Must not know: what a line says.
+
+use std::{
+    fmt::{self, Display, Formatter},
+    fs::File,
+    future, io,
+    io::{ErrorKind, Write as _},
+    os::{
+        fd::{AsFd as _, AsRawFd as _},
+        unix::fs::FileTypeExt as _,
+    },
+    path::Path,
+    sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError},
+    thread::{self, JoinHandle},
+    time::Duration,
+};
+
+use tokio::sync::watch;
+
+use super::batch::{Batch, Weight};
+
+/// Bytes that may wait for a slow reader: some 7,000 records.
+pub const DEFAULT_LIMIT: usize = 8 << 20;
+
+/// More memory than this is given back after a burst.
+const KEEP: usize = 1 << 20;
+
+/// The output cannot be opened.
+#[derive(Debug, thiserror::Error)]
+pub enum OpenError {
+    #[error("cannot write {name}: {reason}")]
+    Open {
+        name: String,
+        #[source]
+        reason: io::Error,
+    },
+    #[error("cannot start the output thread: {0}")]
+    Thread(#[source] io::Error),
+}
+
+/// Why nothing more can be written.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Ended {
+    /// The reader has gone; no error.
+    Closed,
+    /// What to tell the user, such as `cannot write out.json: No space left on device (os error 28)`.
+    Failed(String),
+}
+
+impl Display for Ended {
+    fn fmt(&self, f: &mut Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Closed => f.write_str("the reader of the output has gone"),
+            Self::Failed(message) => f.write_str(message),
+        }
+    }
+}
+
+/// The main loop's end of the queue.
+#[derive(Debug)]
+pub struct Writer {
+    queue: Arc<Queue>,
+    ended: watch::Receiver<Option<Ended>>,
+    thread: Option<JoinHandle<()>>,
+}
+
+impl Writer {
+    /// Writes to standard output, with at most `limit` bytes waiting.
+    pub fn stdout(limit: usize) -> Result<Self, OpenError> {
+        let name = "standard output";
+        match io::stdout().as_fd().try_clone_to_owned() {
+            Ok(fd) => Self::start(fd.into(), name.into(), limit),
+            Err(reason) => Err(OpenError::Open {
+                name: name.into(),
+                reason,
+            }),
+        }
+    }
+
+    /// Creates or truncates a file and writes to it.
+    pub fn file(path: &Path, limit: usize) -> Result<Self, OpenError> {
+        let name = path.display().to_string();
+        match File::create(path) {
+            Ok(file) => Self::start(file, name, limit),
+            Err(reason) => Err(OpenError::Open { name, reason }),
+        }
+    }
+
+    fn start(file: File, name: String, limit: usize) -> Result<Self, OpenError> {
+        let pipe = file.metadata().is_ok_and(|data| data.file_type().is_fifo());
+        let sink = Sink {
+            file,
+            most: pipe.then_some(libc::PIPE_BUF),
+        };
+        let queue = Arc::new(Queue {
+            limit,
+            state: Mutex::default(),
+            work: Condvar::new(),
+            progress: Condvar::new(),
+        });
+        let (report, ended) = watch::channel(None);
+        let run = {
+            let queue = Arc::clone(&queue);
+            move || {
+                if let Err(error) = queue.serve(&sink) {
+                    report.send_replace(Some(match error.kind() {
+                        ErrorKind::BrokenPipe | ErrorKind::ConnectionReset => Ended::Closed,
+                        _ => Ended::Failed(format!("cannot write {name}: {error}")),
+                    }));
+                }
+            }
+        };
+        let thread = thread::Builder::new().name("output".into()).spawn(run);
+        Ok(Self {
+            queue,
+            ended,
+            thread: Some(thread.map_err(OpenError::Thread)?),
+        })
+    }
+
+    /// Hands over all lines of `batch`, which is empty afterwards and has memory for the next. Never blocks on the reader.
+    ///
+    /// Returns the weight of the lines that had to be dropped because the queue is full or the reader has gone.
+    pub fn push(&self, batch: &mut Batch) -> Weight {
+        self.queue.push(batch)
+    }
+
+    /// Waits until nothing more can be written; forever, if all is well. May be cancelled at any time.
+    pub async fn ended(&self) -> Ended {
+        let mut ended = self.ended.clone();
+        match ended.wait_for(Option::is_some).await.as_deref() {
+            Ok(Some(ended)) => ended.clone(),
+            // The thread has come to its orderly end.
+            Ok(None) | Err(_) => future::pending().await,
+        }
+    }
+
+    /// Blocks until all is written, at most for `timeout`; then the rest is dropped and its weight returned.
+    ///
+    /// The writer can be used further: a final line has the whole queue to itself, and is written if the reader comes back.
+    pub fn drain(&self, timeout: Duration) -> Weight {
+        self.queue.drain(timeout)
+    }
+
+    /// As [`Writer::drain`], for good. A thread that is stuck in a write is left behind, to end with the process.
+    pub fn finish(mut self, timeout: Duration) -> Weight {
+        let lost = self.queue.drain(timeout);
+        let idle = self.queue.close();
+        if let Some(thread) = self.thread.take()
+            && idle
+            && thread.join().is_err()
+        {
+            debug_assert!(false, "the output thread has panicked");
+        }
+        lost
+    }
+}
+
+impl Drop for Writer {
+    fn drop(&mut self) {
+        self.queue.close();
+    }
+}
+
+/// What the two threads share.
+#[derive(Debug)]
+struct Queue {
+    limit: usize,
+    state: Mutex<State>,
+    /// There is something to write, or no more will come.
+    work: Condvar,
+    /// All is written, or nothing more can be.
+    progress: Condvar,
+}
+
+#[derive(Debug, Default)]
+struct State {
+    pending: Batch,
+    /// Bytes that the thread has taken and not yet written.
+    in_flight: usize,
+    /// All lines not yet written, pending and in flight.
+    waiting: Weight,
+    /// The thread waits for work: only then does it have to be woken.
+    asleep: bool,
+    /// What is in flight has been given up and is no longer counted in `waiting`.
+    abandoned: bool,
+    phase: Phase,
+}
+
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+enum Phase {
+    #[default]
+    Running,
+    /// No more will come.
+    Closing,
+    /// Nothing more can be written.
+    Dead,
+}
+
+impl State {
+    fn idle(&self) -> bool {
+        self.phase == Phase::Dead || (self.in_flight == 0 && self.pending.is_empty())
+    }
+}
+
+impl Queue {
+    fn lock(&self) -> MutexGuard<'_, State> {
+        self.state.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn push(&self, batch: &mut Batch) -> Weight {
+        let mut dropped = batch.weight();
+        if dropped == Weight::default() {
+            return dropped;
+        }
+        let mut state = self.lock();
+        if state.phase == Phase::Dead {
+            batch.clear();
+            return dropped;
+        }
+        let free = self
+            .limit
+            .saturating_sub(state.in_flight + state.pending.len());
+        let mut taken = dropped;
+        dropped = state.pending.take(batch, free);
+        taken -= dropped;
+        state.waiting += taken;
+        if state.asleep {
+            state.asleep = false;
+            drop(state);
+            self.work.notify_one();
+        }
+        dropped
+    }
+
+    fn drain(&self, timeout: Duration) -> Weight {
+        let (mut state, _) = self
+            .progress
+            .wait_timeout_while(self.lock(), timeout, |state| !state.idle())
+            .unwrap_or_else(PoisonError::into_inner);
+        state.pending.clear();
+        state.abandoned = state.in_flight > 0;
+        std::mem::take(&mut state.waiting)
+    }
+
+    /// Lets the thread end once all is written; whether it already is.
+    fn close(&self) -> bool {
+        let mut state = self.lock();
+        let idle = state.idle();
+        if state.phase == Phase::Running {
+            state.phase = Phase::Closing;
+        }
+        drop(state);
+        self.work.notify_one();
+        idle
+    }
+
+    /// The thread.
+    fn serve(&self, sink: &Sink) -> io::Result<()> {
+        let mut batch = Batch::default();
+        while self.next(&mut batch) {
+            while !batch.is_empty() {
+                match sink.write(batch.front(sink.most)) {
+                    Ok(written) => self.written(&mut batch, written),
+                    Err(error) => {
+                        let mut state = self.lock();
+                        state.phase = Phase::Dead;
+                        state.in_flight = 0;
+                        drop(state);
+                        self.progress.notify_all();
+                        return Err(error);
+                    }
+                }
+            }
+        }
+        Ok(())
+    }
+
+    /// Exchanges an empty batch for all that waits; false at the end.
+    fn next(&self, batch: &mut Batch) -> bool {
+        if batch.memory() > KEEP {
+            *batch = Batch::default();
+        }
+        batch.clear();
+        let mut state = self.lock();
+        while state.pending.is_empty() {
+            if state.phase == Phase::Closing {
+                return false;
+            }
+            state.asleep = true;
+            state = self
+                .work
+                .wait(state)
+                .unwrap_or_else(PoisonError::into_inner);
+        }
+        state.asleep = false;
+        state.abandoned = false;
+        std::mem::swap(&mut state.pending, batch);
+        state.in_flight = batch.len();
+        true
+    }
+
+    fn written(&self, batch: &mut Batch, bytes: usize) {
+        let done = batch.advance(bytes);
+        let mut state = self.lock();
+        if state.abandoned {
+            batch.cut();
+        } else {
+            state.waiting -= done;
+        }
+        state.in_flight = batch.len();
+        if batch.is_empty() {
+            drop(state);
+            self.progress.notify_all();
+        }
+    }
+}
+
+/// Where the lines go.
+#[derive(Debug)]
+struct Sink {
+    file: File,
+    /// Of a pipe: the most bytes that it takes at once or not at all.
+    most: Option<usize>,
+}
+
+impl Sink {
+    /// One write, however long it takes; how many bytes were taken.
+    fn write(&self, bytes: &[u8]) -> io::Result<usize> {
+        loop {
+            match (&self.file).write(bytes) {
+                Ok(0) => return Err(ErrorKind::WriteZero.into()),
+                Err(error) if error.kind() == ErrorKind::Interrupted => {}
+                // Somebody who shares our standard output has made it non-blocking.
+                Err(error) if error.kind() == ErrorKind::WouldBlock => self.wait()?,
+                result => return result,
+            }
+        }
+    }
+
+    fn wait(&self) -> io::Result<()> {
+        let mut waited = libc::pollfd {
+            fd: self.file.as_raw_fd(),
+            events: libc::POLLOUT,
+            revents: 0,
+        };
+        // SAFETY: one valid `pollfd`, which lives longer than the call.
+        let ready = unsafe { libc::poll(&raw mut waited, 1, -1) };
+        match ready {
+            -1 => match io::Error::last_os_error() {
+                error if error.kind() == ErrorKind::Interrupted => Ok(()),
+                error => Err(error),
+            },
+            _ => Ok(()),
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::{
+        fs,
+        io::{BufRead as _, BufReader, PipeReader, Read as _, pipe},
+        os::fd::OwnedFd,
+    };
+
+    use super::*;
+
+    /// Long enough never to pass in a test that works.
+    const LONG: Duration = Duration::from_mins(1);
+    const SHORT: Duration = Duration::from_millis(20);
+
+    fn piped(limit: usize) -> (Writer, PipeReader) {
+        let (reader, writer) = pipe().unwrap();
+        let file = File::from(OwnedFd::from(writer));
+        (Writer::start(file, "a pipe".into(), limit).unwrap(), reader)
+    }
+
+    /// `number` padded to `len` bytes; stands for two events.
+    fn add(batch: &mut Batch, number: usize, len: usize) {
+        batch.line(2, |room| {
+            let text = format!("{number:0width$}\n", width = len - 1);
+            room.get_mut(..len)?.copy_from_slice(text.as_bytes());
+            Some(len)
+        });
+    }
+
+    fn numbers(reader: impl io::Read) -> Vec<usize> {
+        let lines = BufReader::new(reader).lines();
+        lines.map(|line| line.unwrap().parse().unwrap()).collect()
+    }
+
+    fn lines(lines: u64) -> Weight {
+        Weight {
+            lines,
+            events: 2 * lines,
+        }
+    }
+
+    #[test]
+    fn everything_arrives_in_order() {
+        let (writer, reader) = piped(DEFAULT_LIMIT);
+        let reading = thread::spawn(|| numbers(reader));
+        let mut batch = Batch::default();
+        let mut dropped = Weight::default();
+        for number in 0..5_000 {
+            add(&mut batch, number, 1_000);
+            if number % 7 == 0 {
+                dropped += writer.push(&mut batch);
+                assert!(batch.is_empty());
+            }
+        }
+        dropped += writer.push(&mut batch);
+        assert_eq!(dropped, lines(0));
+        assert_eq!(writer.finish(LONG), lines(0));
+        assert!(reading.join().unwrap().into_iter().eq(0..5_000));
+    }
+
+    #[test]
+    fn a_paused_reader_costs_bounded_memory_and_every_line_is_counted() {
+        let (writer, reader) = piped(1 << 20);
+        let mut batch = Batch::default();
+        let mut lost = Weight::default();
+        for number in 0..20_000 {
+            add(&mut batch, number, 1_000);
+            lost += writer.push(&mut batch);
+            let state = writer.queue.lock();
+            assert!(state.in_flight + state.pending.len() <= 1 << 20);
+        }
+        assert!(lost.lines > 18_000);
+        lost += writer.drain(SHORT);
+        // The last word, for which the reader comes back.
+        add(&mut batch, 20_000, 1_000);
+        assert_eq!(writer.push(&mut batch), lines(0));
+        let reading = thread::spawn(|| numbers(reader));
+        assert_eq!(writer.finish(LONG), lines(0));
+
+        let read = reading.join().unwrap();
+        assert!(read.is_sorted());
+        assert_eq!(read.last(), Some(&20_000));
+        // The write that was stuck when the rest was given up: four lines make 4,000 bytes.
+        let read: u64 = read.len().try_into().unwrap();
+        assert_eq!(lost.events, 2 * lost.lines);
+        assert!((20_001..=20_005).contains(&(read + lost.lines)));
+    }
+
+    #[test]
+    fn a_reader_that_never_comes_back_sees_whole_lines_and_exact_counts() {
+        let (writer, reader) = piped(DEFAULT_LIMIT);
+        let mut batch = Batch::default();
+        for number in 0..300 {
+            add(&mut batch, number, 1_100);
+        }
+        assert_eq!(writer.push(&mut batch), lines(0));
+        // Until the pipe is full: its sixteen pages hold three lines each.
+        while writer.queue.lock().waiting.lines > 300 - 48 {
+            thread::yield_now();
+        }
+        let lost = writer.finish(SHORT);
+        assert_eq!(lost, lines(300 - 48));
+        let mut text = vec![0; 48 * 1_100];
+        BufReader::new(reader).read_exact(&mut text).unwrap();
+        assert!(numbers(&*text).into_iter().eq(0..48));
+    }
+
+    #[tokio::test]
+    async fn a_closed_pipe_is_reported() {
+        let (writer, reader) = piped(DEFAULT_LIMIT);
+        drop(reader);
+        let mut batch = Batch::default();
+        add(&mut batch, 1, 10);
+        assert_eq!(writer.push(&mut batch), lines(0));
+        assert_eq!(writer.ended().await, Ended::Closed);
+        add(&mut batch, 2, 10);
+        assert_eq!(writer.push(&mut batch), lines(1));
+        assert!(batch.is_empty());
+        assert_eq!(writer.finish(LONG), lines(1));
+    }
+
+    #[tokio::test]
+    async fn a_full_device_is_named() {
+        let writer = Writer::file(Path::new("/dev/full"), DEFAULT_LIMIT).unwrap();
+        let mut batch = Batch::default();
+        add(&mut batch, 1, 10);
+        assert_eq!(writer.push(&mut batch), lines(0));
+        let ended = writer.ended().await.to_string();
+        assert_eq!(
+            ended,
+            "cannot write /dev/full: No space left on device (os error 28)"
+        );
+    }
+
+    #[test]
+    fn a_file_is_truncated_and_one_that_cannot_be_made_is_named() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("out.json");
+        fs::write(&path, "something old and longer").unwrap();
+        let writer = Writer::file(&path, DEFAULT_LIMIT).unwrap();
+        let mut batch = Batch::default();
+        add(&mut batch, 7, 4);
+        assert_eq!(writer.push(&mut batch), lines(0));
+        assert_eq!(writer.finish(LONG), lines(0));
+        assert_eq!(fs::read_to_string(&path).unwrap(), "007\n");
+
+        let error = Writer::file(Path::new("/nowhere/out.json"), DEFAULT_LIMIT).unwrap_err();
+        assert_eq!(
+            error.to_string(),
+            "cannot write /nowhere/out.json: No such file or directory (os error 2)"
+        );
+    }
+
+    #[test]
+    fn memory_comes_back() {
+        let folder = tempfile::tempdir().unwrap();
+        let writer = Writer::file(&folder.path().join("out"), DEFAULT_LIMIT).unwrap();
+        let mut batch = Batch::default();
+        let mut held = Vec::new();
+        for round in 0..100 {
+            for number in 0..50 {
+                add(&mut batch, number, 1_000);
+            }
+            if round > 5 {
+                held.push(batch.memory());
+            }
+            assert_eq!(writer.push(&mut batch), lines(0));
+            assert_eq!(writer.drain(LONG), lines(0));
+        }
+        held.dedup();
+        assert_eq!(held, [64 << 10]);
+    }
+}

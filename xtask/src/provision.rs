@@ -1,0 +1,164 @@
+//! `cargo xtask provision`: installs what building and testing need and this machine lacks.
+//!
+//! Every part is looked for first, so a second run does nothing and takes no time.
+
+use std::{
+    env,
+    ffi::OsString,
+    io,
+    path::Path,
+    process::{Command, Stdio},
+    time::Instant,
+};
+
+use anyhow::{Context as _, Result, bail};
+
+use crate::{
+    bpf_toolchain::{self, LINKER_ENV, Missing, Toolchain},
+    workspace::{self, Workspace, find_program, is_root, run},
+};
+
+/// The newest that needs no LLVM development files: it loads the LLVM of the Rust toolchain.
+const LINKER_VERSION: &str = "0.10.0";
+
+/// Everything that any verb needs.
+pub fn all(workspace: &Workspace) -> Result<Toolchain> {
+    let toolchain = for_build(workspace)?;
+    for_lints(workspace, &toolchain)?;
+    Ok(toolchain)
+}
+
+/// The sources of `core` and bpf-linker.
+pub fn for_build(workspace: &Workspace) -> Result<Toolchain> {
+    let missing = match find(workspace) {
+        Ok(toolchain) => return Ok(toolchain),
+        Err(missing) => missing,
+    };
+    for part in missing {
+        match part {
+            Missing::CoreSources => core_sources()?,
+            Missing::Linker => linker(workspace)?,
+        }
+    }
+    find(workspace).map_err(|missing| {
+        let missing: Vec<_> = missing.iter().map(ToString::to_string).collect();
+        anyhow::anyhow!("installed, but still not found: {}", missing.join(" and "))
+    })
+}
+
+fn find(workspace: &Workspace) -> Result<Toolchain, Vec<Missing>> {
+    Toolchain::find(&rustc(), &workspace.target_dirs())
+}
+
+fn rustc() -> OsString {
+    env::var_os("RUSTC").unwrap_or_else(|| OsString::from("rustc"))
+}
+
+fn core_sources() -> Result<()> {
+    if rustup(&["component", "add", "rust-src"])
+        && bpf_toolchain::sysroot_with_core(&rustc()).is_some()
+    {
+        return Ok(());
+    }
+    apt_install(&["rustc-web", "rust-web-src"]).context(
+        "no sources of `core`, which the kernel side is built from: \
+         needs `rustup component add rust-src`, or Debian's packages rustc-web and rust-web-src",
+    )
+}
+
+fn linker(workspace: &Workspace) -> Result<()> {
+    if let Some(named) = env::var_os(LINKER_ENV).filter(|named| !named.is_empty()) {
+        bail!("{LINKER_ENV} names {}, which is no file", named.display());
+    }
+    let mut install = workspace.cargo();
+    // What the user set for the tracer's build (a static C library, say) would break the linker's.
+    bpf_toolchain::clear_outer_cargo(&mut install);
+    install
+        .current_dir(env::temp_dir())
+        .args(["install", "bpf-linker", "--locked"])
+        .args(["--version", LINKER_VERSION])
+        .arg("--root")
+        .arg(workspace.target.join("tools"));
+    step(
+        &format!("bpf-linker {LINKER_VERSION}, about a minute"),
+        &mut install,
+    )
+}
+
+/// rustfmt and clippy for the agent, and the clippy that belongs to the kernel side's compiler.
+fn for_lints(workspace: &Workspace, toolchain: &Toolchain) -> Result<()> {
+    for (verb, component) in [("fmt", "rustfmt"), ("clippy", "clippy")] {
+        let works = workspace
+            .cargo()
+            .args([verb, "--version"])
+            .stdout(Stdio::null())
+            .stderr(Stdio::null())
+            .status()
+            .is_ok_and(|status| status.success());
+        if !works && !rustup(&["component", "add", component]) {
+            bail!("`cargo {verb}` does not work here: needs `rustup component add {component}`");
+        }
+    }
+    if toolchain.clippy().is_file() {
+        return Ok(());
+    }
+    let system = toolchain.rustc() == Path::new("/usr/bin/rustc");
+    if system {
+        apt_install(&["rust-web-clippy"])
+    } else {
+        bail!(
+            "{} is missing: needs `rustup component add clippy`",
+            toolchain.clippy().display()
+        );
+    }
+}
+
+/// Asks rustup; false where there is none, or where it cannot reach its servers.
+fn rustup(args: &[&str]) -> bool {
+    let Some(rustup) = find_program("rustup") else {
+        return false;
+    };
+    let mut command = Command::new(rustup);
+    command.args(args);
+    let what = format!("rustup {}", args.join(" "));
+    let works = step(&what, &mut command).is_ok();
+    if !works {
+        eprintln!("xtask: {what} did not work, trying the next way");
+    }
+    works
+}
+
+fn apt_install(packages: &[&str]) -> Result<()> {
+    if find_program("apt-get").is_none() {
+        bail!("there is no apt-get on this machine");
+    }
+    if !is_root() && find_program("sudo").is_none() {
+        bail!("apt-get needs root, and there is no sudo on this machine");
+    }
+    let apt = |args: &[&str]| -> Result<Command> {
+        let mut command = workspace::as_root("env")?;
+        command
+            .args(["DEBIAN_FRONTEND=noninteractive", "apt-get"])
+            .args(args);
+        Ok(command)
+    };
+    step("apt-get update", &mut apt(&["update", "--quiet"])?)?;
+    let mut install = apt(&["install", "--quiet", "--yes", "--no-install-recommends"])?;
+    install.args(packages);
+    step(
+        &format!("apt-get install {}", packages.join(" ")),
+        &mut install,
+    )
+}
+
+/// Says what it does, does it, says how long it took. Standard output stays the verb's own.
+fn step(what: &str, command: &mut Command) -> Result<()> {
+    eprintln!("xtask: installing: {what}");
+    let start = Instant::now();
+    run(command.stdin(Stdio::inherit()).stdout(io::stderr()))?;
+    eprintln!(
+        "xtask: installed in {:.0} s: {what}",
+        start.elapsed().as_secs_f64()
+    );
+    Ok(())
+}
