@@ -100,7 +100,8 @@ pub(crate) fn random_order() -> Result<()> {
     let lines = run.by_time()?;
 
     let host = Host::here();
-    let mut wrong = BTreeMap::new();
+    let mut wrong: BTreeMap<&str, usize> = BTreeMap::new();
+    let mut what: BTreeMap<String, usize> = BTreeMap::new();
     let mut shown = String::new();
     for (scenario, played) in &plays {
         let near = within(&lines, played);
@@ -110,6 +111,9 @@ pub(crate) fn random_order() -> Result<()> {
                 shown += &describe(scenario, played, near, &complaints);
             }
             *wrong.entry(scenario.name).or_insert(0) += 1;
+            for complaint in complaints {
+                *what.entry(complaint.what).or_insert(0) += 1;
+            }
         }
     }
     let unhealthy = lines
@@ -123,7 +127,7 @@ pub(crate) fn random_order() -> Result<()> {
     );
     ensure!(
         wrong.is_empty(),
-        "wrong of {}: {wrong:?} (UPSTREAM_TRACE_SEED={seed})\n{shown}",
+        "wrong of {}: {wrong:?}, in {what:?} (UPSTREAM_TRACE_SEED={seed})\n{shown}",
         plays.len()
     );
     ensure!(
