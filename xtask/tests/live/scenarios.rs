@@ -174,7 +174,12 @@ fn load(done: &AtomicBool) -> Result<usize> {
 /// Every scenario as often as asked for, by a Fisher-Yates shuffle.
 fn shuffled(repetitions: u64, seed: u64) -> Result<Vec<&'static Scenario>> {
     let mut deck = Vec::new();
-    for scenario in scenario::all() {
+    let only = std::env::var("UPSTREAM_TRACE_ONLY").ok();
+    let wanted = |name: &str| {
+        let only = only.as_deref();
+        only.is_none_or(|only| only.split(',').any(|other| other == name))
+    };
+    for scenario in scenario::all().filter(|scenario| wanted(scenario.name)) {
         let divisor = if scenario.slow { SLOW_DIVISOR } else { 1 };
         let times = repetitions.div_ceil(divisor);
         deck.extend(std::iter::repeat_n(
