@@ -193,7 +193,6 @@ fn proxy(record: &Value) -> String {
     let words = &record["proxy"];
     match words["envoy_reason"].as_str() {
         Some(reason) => {
-            let reason = reason.replace('_', " ");
             format!(
                 "{ENVOY} {reason} ({})",
                 words["envoy_flag"].as_str().unwrap_or("-")
@@ -299,7 +298,7 @@ mod tests {
     #[test]
     fn a_proxy_is_quoted_as_it_speaks() {
         let record =
-            json!({"proxy": {"envoy_flag": "UC", "envoy_reason": "connection_termination"}});
+            json!({"proxy": {"envoy_flag": "UC", "envoy_reason": "connection termination"}});
         assert_eq!(
             proxy(&record),
             format!("{ENVOY} connection termination (UC)")

@@ -6,7 +6,7 @@ use anyhow::Result;
 use clap::{Parser, Subcommand};
 use xtask::{
     bench, build, demo, provision, run, storm, test,
-    workspace::{Profile, Workspace},
+    workspace::{self, Profile, Workspace},
 };
 
 #[derive(Debug, Parser)]

@@ -24,8 +24,17 @@ impl Host {
     pub fn here() -> Self {
         let btf = std::fs::read("/sys/kernel/btf/vmlinux").unwrap_or_default();
         let name = b"\0sk_rst_reason\0";
+        // SAFETY: both regions are live for their lengths, and only read.
+        let found = unsafe {
+            libc::memmem(
+                btf.as_ptr().cast(),
+                btf.len(),
+                name.as_ptr().cast(),
+                name.len(),
+            )
+        };
         Self {
-            names_reasons: btf.windows(name.len()).any(|window| window == name),
+            names_reasons: !found.is_null(),
         }
     }
 }

@@ -271,7 +271,9 @@ fn no_local_port(ctx: &Ctx) -> Result<Played> {
     client.sysctl("ipv4/ip_local_port_range", "40000 40001")?;
     let mut pair = Pair::between(client, server, ctx.address(Family::V4))?;
     pair.accept()?;
-    pair.client.connect(pair.to)?;
+    let mut filler = ctx.actor("ut-filler")?;
+    filler.join_netns(&pair.client)?;
+    filler.connect(pair.to)?;
     let attempt = Link::attempt(&pair.client, pair.to)?;
     let sock = pair.client.socket(&pair.to, 0)?;
     pair.client
@@ -387,6 +389,8 @@ pub(super) fn wired(here: &mut Actor, there: &mut Actor) -> Result<(Ipv4Addr, Ip
     here.wire("ut-here", there, "ut-there")?;
     here.address("ut-here", HERE)?;
     there.address("ut-there", THERE)?;
+    here.wait_running("ut-here")?;
+    there.wait_running("ut-there")?;
     Ok((HERE, THERE))
 }
 

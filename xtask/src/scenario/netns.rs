@@ -6,7 +6,7 @@ use std::net::Ipv4Addr;
 
 use anyhow::{Context, Result, bail};
 
-use super::net::{Sock, sockaddr};
+use super::net::{Sock, poll, sockaddr};
 use super::process::{Actor, Call};
 
 const RTM_NEWLINK: u16 = 16;
@@ -22,6 +22,7 @@ const NLM_F_EXCL: u16 = 0x200;
 const NLM_F_CREATE: u16 = 0x400;
 
 const SIOCADDRT: i64 = 0x890B;
+const SIOCGIFFLAGS: i64 = 0x8913;
 const SIOCSIFFLAGS: i64 = 0x8914;
 const SIOCSIFADDR: i64 = 0x8916;
 const SIOCSIFNETMASK: i64 = 0x891C;
@@ -80,15 +81,17 @@ impl Actor {
         ))
     }
 
-    fn interface(&mut self, request: i64, name: &'static str, interface: &[u8]) -> Result<()> {
+    /// One `ioctl` on an interface; the structure as the kernel left it.
+    fn interface(&mut self, request: i64, name: &'static str, value: &[u8]) -> Result<Box<[u8]>> {
         let any = (Ipv4Addr::LOCALHOST, 0).into();
         let sock = self.socket(&any, 0)?;
         let call = Call::new(name, libc::SYS_ioctl)
             .value(sock.0)
             .value(request)
-            .bytes(interface);
-        self.call(&call)?.ok()?;
-        self.close(sock)
+            .bytes(value);
+        let (_, answer) = self.call(&call)?.full()?;
+        self.close(sock)?;
+        Ok(answer)
     }
 
     pub(super) fn link_up(&mut self, link: &str) -> Result<()> {
@@ -97,7 +100,20 @@ impl Actor {
             SIOCSIFFLAGS,
             "SIOCSIFFLAGS",
             &ifreq(link, &flags.to_ne_bytes()),
-        )
+        )?;
+        Ok(())
+    }
+
+    /// Waits until `link`, whose other end has come up after it, carries packets: the kernel sees
+    /// to that a little later, and drops what is sent before.
+    pub(super) fn wait_running(&mut self, link: &str) -> Result<()> {
+        poll(&format!("{link} to run"), || {
+            let answer = self.interface(SIOCGIFFLAGS, "SIOCGIFFLAGS", &ifreq(link, &[]))?;
+            let flags = u16::from_ne_bytes([answer[16], answer[17]]);
+            Ok(i32::from(flags) & libc::IFF_RUNNING != 0)
+        })?;
+        // The flag is set a moment before the queue is: this waits for the same lock.
+        self.link_up(link)
     }
 
     /// Gives `link` this address in a /24, and takes it up.
@@ -119,7 +135,8 @@ impl Actor {
         entry.extend(sockaddr((Ipv4Addr::UNSPECIFIED, 0).into()));
         entry.extend(3_u16.to_ne_bytes());
         entry.resize(120, 0);
-        self.interface(SIOCADDRT, "SIOCADDRT", &entry)
+        self.interface(SIOCADDRT, "SIOCADDRT", &entry)?;
+        Ok(())
     }
 
     /// A wire from `link` here to `its_link` where `other` is.

@@ -1,8 +1,9 @@
 //! Tests of the real tracer on the running kernel with real sockets; they need root.
 //!
 //! A machine where the tracer cannot trace fails them all, and says so: nothing is skipped.
-//! `UPSTREAM_TRACE_REPS` sets how often each scenario is played, `UPSTREAM_TRACE_SEED` replays an
-//! order, `UPSTREAM_TRACE_BINARY` names another tracer.
+//! `UPSTREAM_TRACE_REPS` sets how often each scenario is played in random order,
+//! `UPSTREAM_TRACE_SEED` replays an order, `UPSTREAM_TRACE_ONLY` plays only those named (commas
+//! between), `UPSTREAM_TRACE_BINARY` names another tracer.
 
 mod accounting;
 mod command_line;

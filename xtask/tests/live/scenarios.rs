@@ -100,7 +100,8 @@ pub(crate) fn random_order() -> Result<()> {
     let lines = run.by_time()?;
 
     let host = Host::here();
-    let mut wrong = BTreeMap::new();
+    let mut wrong: BTreeMap<&str, usize> = BTreeMap::new();
+    let mut what: BTreeMap<String, usize> = BTreeMap::new();
     let mut shown = String::new();
     for (scenario, played) in &plays {
         let near = within(&lines, played);
@@ -110,6 +111,9 @@ pub(crate) fn random_order() -> Result<()> {
                 shown += &describe(scenario, played, near, &complaints);
             }
             *wrong.entry(scenario.name).or_insert(0) += 1;
+            for complaint in complaints {
+                *what.entry(complaint.what).or_insert(0) += 1;
+            }
         }
     }
     let unhealthy = lines
@@ -123,7 +127,7 @@ pub(crate) fn random_order() -> Result<()> {
     );
     ensure!(
         wrong.is_empty(),
-        "wrong of {}: {wrong:?} (UPSTREAM_TRACE_SEED={seed})\n{shown}",
+        "wrong of {}: {wrong:?}, in {what:?} (UPSTREAM_TRACE_SEED={seed})\n{shown}",
         plays.len()
     );
     ensure!(
@@ -170,7 +174,12 @@ fn load(done: &AtomicBool) -> Result<usize> {
 /// Every scenario as often as asked for, by a Fisher-Yates shuffle.
 fn shuffled(repetitions: u64, seed: u64) -> Result<Vec<&'static Scenario>> {
     let mut deck = Vec::new();
-    for scenario in scenario::all() {
+    let only = std::env::var("UPSTREAM_TRACE_ONLY").ok();
+    let wanted = |name: &str| {
+        let only = only.as_deref();
+        only.is_none_or(|only| only.split(',').any(|other| other == name))
+    };
+    for scenario in scenario::all().filter(|scenario| wanted(scenario.name)) {
         let divisor = if scenario.slow { SLOW_DIVISOR } else { 1 };
         let times = repetitions.div_ceil(divisor);
         deck.extend(std::iter::repeat_n(
