@@ -71,8 +71,8 @@ pub struct Base {
     pub remote_port: u16,
     /// Inode number of the network namespace; 0 where it could not be read.
     pub netns: u32,
-    /// Process id (thread group) of the current task: meaningful only in process context.
-    pub tgid: u32,
+    /// Always 0.
+    pub reserved: u32,
     /// Local address, network order; see [`bytes`].
     pub local: [u64; 2],
     /// Remote address, network order; see [`bytes`].

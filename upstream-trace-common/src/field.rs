@@ -50,8 +50,8 @@ macro_rules! kernel_fields {
             INODE_INO: 8 = "inode", "i_ino", Some("inode number of a socket");
             INODE_SB: 8 = "inode", "i_sb", Some("sockets that are older than the tracer");
             SB_MAGIC: 8 = "super_block", "s_magic", Some("sockets that are older than the tracer");
-            CGROUP_KN: 8 = "cgroup", "kn", Some("cgroup id of a socket");
-            KN_ID: 8 = "kernfs_node", "id", Some("cgroup id of a socket");
+            CGROUP_KN: 8 = "cgroup", "kn", Some("cgroup id");
+            KN_ID: 8 = "kernfs_node", "id", Some("cgroup id");
             NET_INUM: 4 = "net", "ns.inum", Some("network namespace");
             INET_SPORT: 2 = "tcp_sock", "inet_conn.icsk_inet.inet_sport", None;
             TP_BYTES_RECEIVED: 8 = "tcp_sock", "bytes_received", Some("payload bytes received");
@@ -73,6 +73,10 @@ macro_rules! kernel_fields {
             TASK_LEADER: 8 = "task_struct", "group_leader", Some("name of a process that is gone at once");
             TASK_COMM: 16 = "task_struct", "comm", Some("name of a process that is gone at once");
             TASK_START: 8 = "task_struct", "start_boottime", Some("telling a reused pid from the old one");
+            TASK_CRED: 8 = "task_struct", "cred", Some("uid of a process that is gone at once");
+            CRED_UID: 4 = "cred", "uid", Some("uid of a process that is gone at once");
+            TASK_CGROUPS: 8 = "task_struct", "cgroups", Some("cgroup id of a process");
+            CSS_SET_CGROUP: 8 = "css_set", "dfl_cgrp", Some("cgroup id of a process");
             TASK_FLAGS: 4 = "task_struct", "flags", Some("telling kernel threads from processes");
             SKB_DEV: 8 = "sk_buff", "dev", Some("network namespace of resets that belong to no socket");
             DEV_NET: 8 = "net_device", "nd_net.net", Some("network namespace of resets that belong to no socket");

@@ -17,7 +17,7 @@ use upstream_trace_common::{
 
 use crate::{
     kernel::{
-        mem::{Direct, Memory, Struct},
+        mem::{Direct, Memory, Struct, put_words},
         sock::{TcpSock, Tuple},
         task,
     },
@@ -55,7 +55,7 @@ impl Who {
         match self {
             Self::Current => task::current(actor),
             Self::Nobody => task::nobody(actor),
-            Self::Holder(task, tgid) => task::of_task(actor, task, tgid),
+            Self::Holder(task, tgid) => task::of_task(actor, Some(task), tgid),
         }
     }
 }
@@ -126,9 +126,9 @@ fn fill(base: &mut Base, what: What, sk: *const u8, tuple: &Tuple) {
     base.local_port = tuple.local_port;
     base.remote_port = tuple.remote_port;
     base.netns = tuple.netns;
-    base.tgid = task::current_tgid();
-    base.local = tuple.local;
-    base.remote = tuple.remote;
+    base.reserved = 0;
+    put_words(&mut base.local, tuple.local);
+    put_words(&mut base.remote, tuple.remote);
 }
 
 #[inline(always)]

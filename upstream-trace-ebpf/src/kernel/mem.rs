@@ -116,3 +116,14 @@ impl<M: Memory> Struct<M> {
         Self::new(self.get(field)?)
     }
 }
+
+/// Writes two words into a record. Volatile, because LLVM makes one `memset` or `memcpy` of two plain
+/// stores, and those are loops over bytes here.
+#[inline(always)]
+pub fn put_words(place: &mut [u64; 2], words: [u64; 2]) {
+    let [first, second] = place;
+    // SAFETY: a reference is valid for writes.
+    unsafe { core::ptr::write_volatile(first, words[0]) };
+    // SAFETY: as above.
+    unsafe { core::ptr::write_volatile(second, words[1]) };
+}

@@ -3,7 +3,10 @@
 use aya_ebpf::helpers::generated::{bpf_jiffies64, bpf_skc_to_tcp_sock};
 use upstream_trace_common::event::{self, Stats, present};
 
-use super::mem::{self, Copied, Direct, Memory, Struct};
+use super::{
+    cgroup_id,
+    mem::{self, Copied, Direct, Memory, Struct},
+};
 
 /// `IPPROTO_TCP`. Compared as 16 bits: MPTCP is 262, which ends in the same byte.
 const IPPROTO_TCP: u16 = 6;
@@ -150,6 +153,13 @@ fn is_v4_mapped(address: [u64; 2]) -> bool {
 }
 
 impl<M: Memory> TcpSock<M> {
+    /// Both ends at birth: `skc_num`, which is 0 unless the port was bound, because `inet_sport` still
+    /// holds the port of the socket's connection before.
+    #[inline(always)]
+    pub fn tuple_at_birth(self) -> Option<Tuple> {
+        self.sk.tuple(self.sk.get(&mem::SK_NUM)?)
+    }
+
     /// Both ends. `inet_sport`, because `skc_num` is 0 once the port was given back.
     #[inline(always)]
     pub fn tuple(self) -> Option<Tuple> {
@@ -204,7 +214,11 @@ impl<M: Memory> TcpSock<M> {
         );
         put!(FLAGS, flags, sk.get::<u64>(&mem::SK_FLAGS).map(low));
         put!(UID, uid, sk.get(&mem::SK_UID));
-        put!(CGROUP, cgroup_id, cgroup_id(sk));
+        put!(
+            CGROUP,
+            cgroup_id,
+            sk.follow(&mem::SK_CGROUP).and_then(cgroup_id)
+        );
         let socket = sk.get::<*const u8>(&mem::SK_SOCKET);
         put!(
             SOCKET,
@@ -232,14 +246,6 @@ const fn low(word: u64) -> u32 {
 #[inline(always)]
 fn difference<M: Memory>(tp: Struct<M>, from: &'static u32, to: &'static u32) -> Option<u32> {
     Some(tp.get::<u32>(from)?.wrapping_sub(tp.get(to)?))
-}
-
-/// cgroup v2 id: `kernfs_node.id`, the inode number of the cgroup's directory.
-#[inline(always)]
-fn cgroup_id<M: Memory>(sk: Struct<M>) -> Option<u64> {
-    sk.follow(&mem::SK_CGROUP)?
-        .follow(&mem::CGROUP_KN)?
-        .get(&mem::KN_ID)
 }
 
 /// Inode number of a `struct socket`'s file.

@@ -37,7 +37,12 @@ fn changed(sk: *const u8, old: u8, new: u8) {
     let Some(sock) = Struct::<Direct>::new(sk).and_then(TcpSock::direct) else {
         return;
     };
-    let Some(tuple) = sock.tuple() else {
+    let tuple = if old == state::CLOSE {
+        sock.tuple_at_birth()
+    } else {
+        sock.tuple()
+    };
+    let Some(tuple) = tuple else {
         return emit::unreadable();
     };
     let passes = match (old, new) {

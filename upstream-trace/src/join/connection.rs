@@ -166,12 +166,12 @@ pub mod seen {
     pub const PEER_CLOSED_FIRST: u16 = 1 << 4;
     /// The end: it waits to be printed and takes no further state.
     pub const END: u16 = 1 << 5;
-    /// That its memory was given back.
-    pub const DESTROY: u16 = 1 << 6;
     /// That a FIN of this end was sent at all.
     pub const FIN_SENT: u16 = 1 << 7;
     /// That the other end, on this node as well, received payload.
     pub const PEER_GOT_PAYLOAD: u16 = 1 << 8;
+    /// That events of it are missing.
+    pub const LOSS: u16 = 1 << 9;
 }
 
 /// One connection, as one socket sees it.

@@ -186,12 +186,14 @@ impl Engine {
         }
     }
 
-    /// The connection that the socket has, if its addresses agree; after lost events they may not.
+    /// The connection that the socket has, if its addresses agree; after lost events they may not, and
+    /// the address of one that ended may be another socket's by now.
     fn find(&mut self, base: &Base) -> Option<Slot> {
         let slot = self.table.by_sk(base.sk)?;
-        let known = self.table.get(slot)?.tuple;
-        let tuple = Tuple::of(base);
-        if known.is_whole() && tuple.is_whole() && known != tuple {
+        let connection = self.table.get(slot)?;
+        let (known, tuple) = (connection.tuple, Tuple::of(base));
+        let differs = known != tuple && (known.is_whole() || connection.saw(seen::END));
+        if differs && tuple.is_whole() {
             self.abandon(slot, base.ktime);
             return None;
         }
@@ -252,7 +254,6 @@ impl Engine {
         });
         if let Some(evicted) = evicted {
             self.evicted_events += u64::from(evicted.events);
-            self.lost_at = Some(base.ktime);
         }
         self.pair(slot);
         slot
@@ -261,12 +262,10 @@ impl Engine {
     /// The socket's address is no longer this connection's. If its end was not seen, that was lost.
     fn abandon(&mut self, slot: Slot, ktime: u64) {
         self.table.forget_sk(slot);
-        if self
-            .table
-            .get(slot)
-            .is_some_and(|connection| !connection.saw(seen::END))
+        if let Some(connection) = self.table.get_mut(slot)
+            && !connection.saw(seen::END)
         {
-            self.lost_at = Some(ktime);
+            connection.seen |= seen::LOSS;
             self.ended(slot, ktime);
         }
     }
@@ -540,22 +539,19 @@ impl Engine {
             self.abandon(slot, base.ktime);
             return Some(slot);
         }
-        let closed = connection.end.as_ref().and_then(|end| end.closed);
-        let ended_by_network = closed.is_some_and(|closed| closed.stats.err != 0);
-        let was_held = closed.is_some_and(|closed| closed.stats.has_socket != 0);
-        let listening = self
-            .listeners
-            .any(connection.netns, connection.tuple.local_port);
-        let accepted_late = !was_held && connection.role == Role::Server && listening;
-        if ended_by_network && (was_held || accepted_late) {
+        if connection.tuple != Tuple::of(base) {
+            // Another socket at the same address, one that never connected; or this one, after its
+            // closer was seen.
+            return None;
+        }
+        let closed = connection.end.as_ref()?.closed?;
+        let was_held = closed.stats.has_socket != 0;
+        // Whoever closes a child that ended unaccepted has accepted it since, or closes the listener.
+        let listening = self.listeners.any(connection.netns, connection.tuple.local_port);
+        if closed.stats.err != 0 && (was_held || listening) {
             // The network ended it; the current task is the one that closes what is left.
             let closer = self.actor(event, describe);
             self.closed_by(slot, closer.as_ref());
-        }
-        let connection = self.table.get_mut(slot)?;
-        connection.seen |= seen::DESTROY;
-        if ended_by_network && accepted_late {
-            connection.seen |= seen::ACCEPTED;
         }
         Some(slot)
     }
@@ -563,11 +559,16 @@ impl Engine {
     fn held(&mut self, event: Event<'_>, describe: &mut impl Describe) -> Option<Slot> {
         let base = event.base;
         let process = self.actor(event, describe)?;
-        let known = self.table.by_sk(base.sk);
+        let tuple = Tuple::of(base);
+        let known = self.table.by_sk(base.sk).filter(|&slot| {
+            let connection = self.table.get(slot);
+            connection.is_some_and(|connection| {
+                connection.tuple == tuple || !connection.tuple.is_whole() && !connection.saw(seen::END)
+            })
+        });
         match (known, State::from_kernel(base.old)?) {
             (_, State::Listen) => {
-                self.listeners
-                    .insert(base.sk, base.netns, &Tuple::of(base), &process);
+                self.listeners.insert(base.sk, base.netns, &tuple, &process);
                 None
             }
             (Some(slot), _) => {

@@ -91,7 +91,9 @@ fn print(engine: &mut Engine, ended: &Connection, clock: &impl WallClock, sink: 
     };
     let no_end = End::default();
     let end = ended.end.as_deref().unwrap_or(&no_end);
-    let complete = ended.saw(seen::BIRTH) && engine.lost_at.is_none_or(|lost| lost < ended.first);
+    let complete = ended.saw(seen::BIRTH)
+        && !ended.saw(seen::LOSS)
+        && engine.lost_at.is_none_or(|lost| lost < ended.first);
     let counters = counters(ended, engine.context.tick_ns);
     // Looked up also where this end sent the reset itself: the other end's answer to it may be there.
     let stray = engine.strays.claim(ended.netns, &ended.tuple, id);
@@ -371,7 +373,7 @@ pub(super) fn event(
         kind::HELD => ("task_file", true),
         _ => ("tcp_send_reset", false),
     };
-    let pid = event.actor.map_or(base.tgid, |actor| actor.tgid);
+    let pid = event.actor.map_or(0, |actor| actor.tgid);
     let mut record = record::Event {
         schema: Schema,
         kind: EventType,

@@ -158,7 +158,7 @@ impl Play {
             local_port,
             remote_port,
             netns: 1,
-            tgid: 0,
+            reserved: 0,
             local: [LOOPBACK, 0],
             remote: [LOOPBACK, 0],
         }

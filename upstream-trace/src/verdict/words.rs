@@ -115,14 +115,20 @@ pub fn hint(about: &About<'_>) -> Option<&'static str> {
         Verdict::NoLocalPort => {
             "connect() failed before any SYN left, for want of a local port: check net.ipv4.ip_local_port_range and how many connections to this destination are open or in TIME_WAIT."
         }
+        Verdict::NeverAccepted if about.reset == Some(Direction::Received) => {
+            "The other end gave up before any process accepted the connection: harmless if it lasted only microseconds (a health check), else the server is stuck, its accept queue is long, or it is out of file descriptors."
+        }
         Verdict::NeverAccepted => {
-            "The kernel completed the handshake but no process accepted the connection before it ended: the server is stuck, its accept queue is long, or it is out of file descriptors."
+            "The kernel completed the handshake but no process accepted the connection before it ended: the server stopped listening, is stuck, or is out of file descriptors (ss -ltn, Recv-Q)."
         }
         Verdict::ResetBeforePayload if about.in_path => {
             "Neither end's stack sent this reset: a firewall or middlebox between them did, before any payload."
         }
         Verdict::ResetBeforePayload if reason == "INVALID_SYN" => {
             "The server's accept queue was full and net.ipv4.tcp_abort_on_overflow made its kernel reset the connection: the server accepts too slowly or its backlog is too small."
+        }
+        Verdict::ResetBeforePayload if reason == "TCP_TIMEWAIT_SOCKET" => {
+            "The server had closed the connection before this end sent anything: make idle timeouts here shorter than over there."
         }
         Verdict::ResetBeforePayload if sent && !server => {
             "This connection was reset from this end before any payload, by someone other than its owner: look at who the sender is."
