@@ -19,8 +19,9 @@ use crate::{
 
 /// How long a reader of the output that has stopped reading is waited for at the end.
 const PATIENCE: Duration = Duration::from_secs(1);
-/// Bytes after which a batch is handed over before its time.
-const BATCH: usize = 64 << 10;
+/// Bytes after which a batch is handed over before its time. Large, because each hand-over wakes the
+/// writer and each write has a price of its own.
+const BATCH: usize = 1 << 20;
 
 /// Prints records.
 #[derive(Debug)]

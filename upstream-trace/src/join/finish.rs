@@ -20,7 +20,7 @@ use crate::{
     },
     tcp::{self, State},
     verdict::{
-        facts::{Counters, Facts},
+        facts::{self, Counters, Facts},
         rules, words,
     },
 };
@@ -51,8 +51,10 @@ pub(super) fn connection(
 
 /// Each end's record needs something of the other, whichever is printed first.
 fn leave_to_peer(engine: &mut Engine, ended: &mut Connection) {
-    let tick_ns = engine.context.tick_ns;
-    let got_payload = |end: &Connection| counters(end, tick_ns).received_any == Some(true);
+    let got_payload = |connection: &Connection| {
+        let stats = connection.end.as_ref().and_then(|end| end.stats());
+        stats.and_then(facts::received) > Some(0)
+    };
     let Some(peer) = engine.table.get_mut(ended.peer) else {
         return;
     };

@@ -40,16 +40,14 @@ impl Counters {
     /// From a socket's counters. `role` tells whether `bytes_acked` counts a SYN, `fin_sent` whether
     /// the send queue may hold a FIN, `tick_ns` how long a jiffy is.
     pub fn new(stats: &Stats, role: Role, fin_sent: bool, tick_ns: u64) -> Self {
-        let fin_received =
-            when(stats, present::FLAGS, stats.flags >> SOCK_DONE & 1 != 0) == Some(true);
+        let fin_received = fin_received(stats);
         let unacked = when(stats, present::SEND_QUEUE, stats.unacked);
         // Everything sent is acknowledged, so the FIN is as well.
         let fin_acked = fin_sent && unacked == Some(0);
         // `tcp_ack` counts the SYN of an active open only: a child starts behind its SYN-ACK.
         let syn_acked = role == Role::Client;
 
-        let received = when(stats, present::BYTES_RECEIVED, stats.bytes_received)
-            .map(|bytes| bytes.saturating_sub(u64::from(fin_received)));
+        let received = received(stats);
         let sent = when(
             stats,
             present::BYTES_SENT,
@@ -126,6 +124,16 @@ impl Counters {
             }
         }
     }
+}
+
+fn fin_received(stats: &Stats) -> bool {
+    when(stats, present::FLAGS, stats.flags >> SOCK_DONE & 1 != 0) == Some(true)
+}
+
+/// Payload bytes received in order; the kernel counts a FIN as one more.
+pub fn received(stats: &Stats) -> Option<u64> {
+    let bytes = when(stats, present::BYTES_RECEIVED, stats.bytes_received)?;
+    Some(bytes.saturating_sub(u64::from(fin_received(stats))))
 }
 
 /// `value`, where the kernel side could read it.
