@@ -1,6 +1,6 @@
 //! Indices into the per-CPU counters that the kernel side keeps of itself.
 //!
-//! For any run `SEEN == records taken from the ring + RING_FULL + READ_FAULT`.
+//! For any run `SEEN == records taken from the ring + RING_FULL + READ_FAULT + UNMARKED`.
 
 /// Events that passed the filters and were to be written to the ring.
 pub const SEEN: usize = 0;

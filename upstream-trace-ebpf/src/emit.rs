@@ -79,6 +79,13 @@ pub fn unreadable() {
     count(counter::READ_FAULT);
 }
 
+/// A socket of a wanted process that could not be marked, so that its further events are missing.
+#[inline(always)]
+pub fn unmarked() {
+    count(counter::SEEN);
+    count(counter::UNMARKED);
+}
+
 /// Writes when, which and what.
 #[inline(always)]
 pub fn base(what: What, sk: *const u8, tuple: &Tuple) {
@@ -96,12 +103,7 @@ pub fn acted(what: What, sk: *const u8, tuple: &Tuple, who: Who) {
 
 /// Writes everything about `sock`.
 #[inline(always)]
-pub fn full<M: Memory>(
-    what: What,
-    sock: TcpSock<M>,
-    tuple: &Tuple,
-    who: Who,
-) {
+pub fn full<M: Memory>(what: What, sock: TcpSock<M>, tuple: &Tuple, who: Who) {
     // Once or twice a connection: the place to ask how full the ring is.
     let waiting = maps::EVENTS.query(u64::from(BPF_RB_AVAIL_DATA));
     let above = waiting.wrapping_sub(u64::from(set::WAKE_AT()));

@@ -3,7 +3,7 @@
 //! Each filter that is off is dead code to the verifier. Must not know: records, the ring.
 
 use aya_ebpf::maps::lpm_trie::Key;
-use upstream_trace_common::{counter, event};
+use upstream_trace_common::event;
 
 use crate::{
     emit,
@@ -98,7 +98,7 @@ pub fn own_listener(sk: *const u8, tuple: &Tuple) -> bool {
 #[inline(always)]
 pub fn mark_port(tuple: &Tuple) {
     if set::FILTER_PIDS() != 0 && maps::OWNED_PORTS.insert(listener_key(tuple), 1, 0).is_err() {
-        emit::count(counter::UNMARKED);
+        emit::unmarked();
     }
 }
 
@@ -114,7 +114,7 @@ pub fn disown(sk: *const u8) {
 #[inline(always)]
 fn mark(sk: *const u8) {
     if maps::OWNED.insert(sk as u64, 1, 0).is_err() {
-        emit::count(counter::UNMARKED);
+        emit::unmarked();
     }
 }
 

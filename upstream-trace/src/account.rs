@@ -11,7 +11,7 @@ use crate::record::{Lost, Stats, StatsType, Timestamp};
 pub struct Account {
     /// Events taken from the ring.
     pub taken: u64,
-    /// Events of connections that were put out of the full table, and marks that found no room.
+    /// Events of connections that were put out of the full table.
     pub evicted: u64,
     /// Events of lines that were dropped.
     pub dropped_events: u64,
@@ -44,7 +44,7 @@ impl Account {
     pub fn lost(&self) -> Lost {
         Lost {
             ring_full: self.of(counter::RING_FULL),
-            table_full: self.evicted,
+            table_full: self.evicted + self.of(counter::UNMARKED),
             read_fault: self.of(counter::READ_FAULT),
             output: self.dropped_events,
         }
@@ -89,8 +89,8 @@ mod tests {
             dropped_events: 3,
             ..Account::default()
         };
-        assert!(account.kernel([100, 9, 1, 0]));
-        assert!(!account.kernel([100, 9, 1, 0]));
+        assert!(account.kernel([102, 9, 1, 2]));
+        assert!(!account.kernel([102, 9, 1, 2]));
         let line = account.line(Timestamp(0));
         let Lost {
             ring_full,

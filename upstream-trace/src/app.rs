@@ -106,12 +106,12 @@ async fn trace(settings: Settings) -> Result<(), Failure> {
     });
     let loaded = load::load(
         &Plan {
-        btf: &btf,
-        offsets: &offsets,
-        lockdown: host.lockdown,
-        wanted: &settings.wanted,
-        ephemeral,
-        ring_size: settings.ring_size,
+            btf: &btf,
+            offsets: &offsets,
+            lockdown: host.lockdown,
+            wanted: &settings.wanted,
+            ephemeral,
+            ring_size: settings.ring_size,
         },
         types,
     )?;

@@ -1,8 +1,6 @@
 //! `struct task_struct`: the process behind the current task, or behind one from an iterator.
 
-use aya_ebpf::helpers::{
-    bpf_get_current_pid_tgid, bpf_get_current_task, bpf_get_current_task_btf,
-};
+use aya_ebpf::helpers::{bpf_get_current_pid_tgid, bpf_get_current_task, bpf_get_current_task_btf};
 use upstream_trace_common::event::{Actor, NO_UID};
 
 use super::{
@@ -56,7 +54,10 @@ pub fn of_task<M: Memory>(actor: &mut Actor, task: Option<Struct<M>>, tgid: u32)
     let start = leader.and_then(|leader| leader.get(&mem::TASK_START));
     actor.start = start.unwrap_or(0);
     let cgroup = task
-        .and_then(|task| task.follow(&mem::TASK_CGROUPS)?.follow(&mem::CSS_SET_CGROUP))
+        .and_then(|task| {
+            task.follow(&mem::TASK_CGROUPS)?
+                .follow(&mem::CSS_SET_CGROUP)
+        })
         .and_then(cgroup_id);
     actor.cgroup_id = cgroup.unwrap_or(0);
     actor.tgid = tgid;

@@ -50,10 +50,15 @@ fn accepted<M: Memory>(sock: TcpSock<M>) {
     let sk = sock.sk.address();
     if filter::wants(&tuple) && filter::own_as_current(sk) {
         let old = sock.sk.state().unwrap_or(0);
-        emit::acted(What {
+        emit::acted(
+            What {
                 kind: kind::ACCEPT,
                 old,
                 new: 0,
-            }, sk, &tuple, Who::Current);
+            },
+            sk,
+            &tuple,
+            Who::Current,
+        );
     }
 }

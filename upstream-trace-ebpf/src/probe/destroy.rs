@@ -29,11 +29,16 @@ pub fn tcp_destroy_sock(ctx: BtfTracePointContext) -> i32 {
     };
     if !sock.sk.fin_received() && filter::wants(&tuple) && filter::owned(sk) {
         let old = sock.sk.state().unwrap_or(0);
-        emit::acted(What {
+        emit::acted(
+            What {
                 kind: kind::DESTROY,
                 old,
                 new: 0,
-            }, sk, &tuple, Who::Current);
+            },
+            sk,
+            &tuple,
+            Who::Current,
+        );
     }
     filter::disown(sk);
     0

@@ -65,7 +65,13 @@ fn sent(sk: Option<Struct<Direct>>, packet: Option<Struct<Direct>>, reason: u8) 
     let Some(sk) = sk else {
         if let Some(packet) = packet {
             let flags = skb::tcp_flags(packet);
-            stray(kind::RESET_SENT_NO_SOCKET, flags, reason, core::ptr::null(), skb::reply_tuple(packet));
+            stray(
+                kind::RESET_SENT_NO_SOCKET,
+                flags,
+                reason,
+                core::ptr::null(),
+                skb::reply_tuple(packet),
+            );
         }
         return;
     };
@@ -78,7 +84,13 @@ fn sent(sk: Option<Struct<Direct>>, packet: Option<Struct<Direct>>, reason: u8) 
         }
         // The listener's own addresses are not the connection's.
         (state::LISTEN, Some(packet)) => {
-            stray(kind::RESET_SENT_LISTEN, old, reason, sk.address(), skb::reply_tuple(packet));
+            stray(
+                kind::RESET_SENT_LISTEN,
+                old,
+                reason,
+                sk.address(),
+                skb::reply_tuple(packet),
+            );
         }
         _ => {
             let Some(sock) = TcpSock::direct(sk) else {

@@ -95,7 +95,8 @@ pub struct Steps {
     len: u8,
 }
 
-/// Steps beyond this are not kept: only a connection that retries without end gets there.
+/// SYNs sent again beyond this many steps are not kept; everything else is, and is bounded by TCP's own
+/// states.
 const STEPS_MAX: usize = 64;
 
 impl Steps {
@@ -106,7 +107,7 @@ impl Steps {
             self.len += 1;
         } else {
             let more = self.more.get_or_insert_default();
-            if more.len() < STEPS_MAX - INLINE {
+            if step.kind() != StepKind::SynRetransmit || more.len() < STEPS_MAX - INLINE {
                 more.push(step);
             }
         }
@@ -332,6 +333,8 @@ mod tests {
             steps.push(PackedStep::new(0, StepKind::SynRetransmit, 0));
         }
         assert_eq!(steps.iter().count(), STEPS_MAX);
+        steps.push(PackedStep::new(0, StepKind::ResetReceived, 0));
+        assert_eq!(kinds(&steps).last(), Some(&StepKind::ResetReceived));
         assert_eq!(kinds(&steps).first(), Some(&StepKind::Connect));
     }
 

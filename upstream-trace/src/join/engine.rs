@@ -547,7 +547,9 @@ impl Engine {
         let closed = connection.end.as_ref()?.closed?;
         let was_held = closed.stats.has_socket != 0;
         // Whoever closes a child that ended unaccepted has accepted it since, or closes the listener.
-        let listening = self.listeners.any(connection.netns, connection.tuple.local_port);
+        let listening = self
+            .listeners
+            .any(connection.netns, connection.tuple.local_port);
         if closed.stats.err != 0 && (was_held || listening) {
             // The network ended it; the current task is the one that closes what is left.
             let closer = self.actor(event, describe);
@@ -563,7 +565,8 @@ impl Engine {
         let known = self.table.by_sk(base.sk).filter(|&slot| {
             let connection = self.table.get(slot);
             connection.is_some_and(|connection| {
-                connection.tuple == tuple || !connection.tuple.is_whole() && !connection.saw(seen::END)
+                connection.tuple == tuple
+                    || !connection.tuple.is_whole() && !connection.saw(seen::END)
             })
         });
         match (known, State::from_kernel(base.old)?) {

@@ -117,12 +117,14 @@ fn print(engine: &mut Engine, ended: &Connection, clock: &impl WallClock, sink: 
         accepted: accepted(ended, closed.is_some(), complete),
         closed_first: ended.saw(seen::CLOSED_FIRST),
         peer_closed_first: ended.saw(seen::PEER_CLOSED_FIRST),
+        since_fin_us: since_fin_us(ended, end.at),
         still_open: closed.is_some_and(|closed| closed.stats.has_socket != 0),
         err,
         reset: reset.as_ref().map(|reset| reset.direction),
         reset_in_path: reset
             .as_ref()
             .is_some_and(|reset| reset.origin == Origin::InPath),
+        tick_us: context.tick_ns / 1000,
         has_local_port: ended.tuple.local_port != 0,
         peer_received_payload: ended.saw(seen::PEER_GOT_PAYLOAD),
         counters,
@@ -181,6 +183,16 @@ fn print(engine: &mut Engine, ended: &Connection, clock: &impl WallClock, sink: 
     };
     sink.connection(&mut record, ended.events);
     engine.scratch = timeline;
+}
+
+/// Time from the first FIN, either way, to the end.
+fn since_fin_us(ended: &Connection, at: u64) -> Option<u64> {
+    let fin = ended
+        .steps
+        .iter()
+        .map(PackedStep::unpack)
+        .find(|step| matches!(step.to, Some(State::FinWait1 | State::CloseWait)))?;
+    Some((at.saturating_sub(ended.first) / 1000).saturating_sub(fin.at_us))
 }
 
 /// Whether a process had the connection; `None` where that would have been seen only by luck.
@@ -366,7 +378,11 @@ pub(super) fn event(
         _ => reason(&engine.context, base.new, || None),
     };
     let (name, acted) = match base.kind {
-        kind::STATE => ("inet_sock_set_state", event.actor.is_some()),
+        // What the network ends runs in the context of whoever the packet met.
+        kind::STATE => (
+            "inet_sock_set_state",
+            event.stats.is_none_or(|stats| stats.err == 0),
+        ),
         kind::CONNECT => ("tcp_connect", true),
         kind::ACCEPT => ("inet_csk_accept", true),
         kind::RESET_RECEIVED => ("tcp_receive_reset", false),

@@ -30,6 +30,8 @@ pub struct Plan<'a> {
     pub btf: &'a btf::Btf,
     /// Which fields it has.
     pub offsets: &'a Offsets,
+    /// Its version, for the one thing that cannot be asked of it.
+    pub release: &'a str,
     /// What it forbids.
     pub lockdown: Lockdown,
     /// What was asked for.
@@ -110,7 +112,23 @@ pub fn load(plan: &Plan<'_>, types: Types) -> Result<Loaded, Failure> {
     let counters = PerCpuArray::try_from(counters).map_err(|error| map_failure(&error))?;
     let mut filled = Vec::with_capacity(CATALOG.len());
     for entry in CATALOG {
-        filled.push(fill(&mut ebpf, &aya_btf, entry)?);
+        let filled_by = if entry.role == Role::ResetsSent && folds_null_check(plan.release) {
+            let why =
+                "this kernel passes NULL where it promises a socket (fixed in 6.12.5)".to_owned();
+            let refused = entry
+                .rungs
+                .iter()
+                .map(|rung| (*rung, why.clone()))
+                .collect();
+            Filled {
+                entry,
+                by: None,
+                refused,
+            }
+        } else {
+            fill(&mut ebpf, &aya_btf, entry)?
+        };
+        filled.push(filled_by);
     }
     Ok(Loaded {
         ebpf: Some(ebpf),
@@ -118,6 +136,16 @@ pub fn load(plan: &Plan<'_>, types: Types) -> Result<Loaded, Failure> {
         counters,
         filled,
     })
+}
+
+/// From 6.10, `tcp_send_reset` is called with a NULL socket, but until `raw_tp_null_args`
+/// (`kernel/bpf/btf.c`, 6.12.5) the verifier takes it for never NULL and removes the check for it, so that
+/// the program would fault. No type tells the two apart.
+fn folds_null_check(release: &str) -> bool {
+    let mut numbers = release.split(|c: char| !c.is_ascii_digit()).map(str::parse);
+    let mut next = || numbers.next().and_then(Result::ok).unwrap_or(0_u32);
+    let version = (next(), next(), next());
+    ((6, 10, 0)..(6, 12, 5)).contains(&version)
 }
 
 fn missing_map() -> Failure {
@@ -185,7 +213,7 @@ fn open<'a>(
                 Code::Privilege,
                 format!("the kernel does not let this process use BPF: {text}"),
             ),
-            Some(libc::EINVAL) => Failure::new(
+            Some(libc::EINVAL) if text.contains("map") => Failure::new(
                 Code::Kernel,
                 format!(
                     "the kernel lacks a map type that is needed (5.8 or later has all): {text}"
@@ -337,16 +365,25 @@ impl Loaded {
 
 /// An error and its causes, in one line.
 fn chain(error: &dyn std::error::Error) -> String {
-    let mut text = error.to_string();
+    let mut text = first_line(&error.to_string());
     let mut cause = error.source();
     while let Some(error) = cause {
-        let more = error.to_string();
+        let more = first_line(&error.to_string());
         if !text.contains(&more) {
             text = format!("{text}: {more}");
         }
         cause = error.source();
     }
     text
+}
+
+/// Without the verifier's log that aya appends, empty or not.
+fn first_line(text: &str) -> String {
+    let line = text.lines().next().unwrap_or_default();
+    line.split(". Verifier output:")
+        .next()
+        .unwrap_or_default()
+        .to_owned()
 }
 
 /// The system's error number behind an error.
@@ -359,4 +396,33 @@ fn os_error(error: &(dyn std::error::Error + 'static)) -> Option<i32> {
         cause = error.source();
     }
     None
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn kernels_with_the_folded_null_check() {
+        for release in [
+            "6.10.0",
+            "6.11.4-amd64",
+            "6.12.4+deb12-cloud-amd64",
+            "6.12-rc1",
+        ] {
+            assert!(folds_null_check(release), "{release}");
+        }
+        for release in [
+            "5.10.0-30-cloud-amd64",
+            "6.1.192",
+            "6.9.12",
+            "6.12.5",
+            "6.12.38+deb12-amd64",
+            "6.18.44",
+            "7.2.12",
+            "odd",
+        ] {
+            assert!(!folds_null_check(release), "{release}");
+        }
+    }
 }
