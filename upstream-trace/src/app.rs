@@ -108,6 +108,7 @@ async fn trace(settings: Settings) -> Result<(), Failure> {
         &Plan {
             btf: &btf,
             offsets: &offsets,
+            release: &host.release,
             lockdown: host.lockdown,
             wanted: &settings.wanted,
             ephemeral,
