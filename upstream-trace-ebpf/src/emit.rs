@@ -1,6 +1,6 @@
 //! The only writer of the ring: reserve, fill, submit; whatever fails is counted.
 //!
-//! A wake-up for each record would cost more than everything else together (an irq_work and a
+//! A wake-up for each record would cost more than everything else together (an `irq_work` and a
 //! context switch), so the agent looks by itself every few milliseconds and is woken only when the
 //! ring fills up.
 

@@ -84,7 +84,7 @@ pub fn own_as_child(sk: *const u8, tuple: &Tuple) -> bool {
     false
 }
 
-/// As [`own_as_current`] for listen(): its children will be owned as well.
+/// As [`own_as_current`] for `listen()`: its children will be owned as well.
 #[inline(always)]
 pub fn own_listener(sk: *const u8, tuple: &Tuple) -> bool {
     let owned = own_as_current(sk);

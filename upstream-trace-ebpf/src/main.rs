@@ -8,7 +8,19 @@
 #![no_std]
 #![no_main]
 #![feature(asm_experimental_arch)]
-#![allow(
+#![expect(
+    clippy::needless_pass_by_value,
+    reason = "the hook macros hand the context over by value"
+)]
+#![expect(
+    clippy::trivially_copy_pass_by_ref,
+    reason = "a field's global is read where it lies: its value is the agent's"
+)]
+#![expect(
+    clippy::inline_always,
+    reason = "a call costs stack and verifier time, and context references do not cross it"
+)]
+#![expect(
     unreachable_pub,
     reason = "a binary of its own; hooks are exported by name, not by path"
 )]

@@ -302,7 +302,7 @@ mod tests {
     fn times_and_sizes() {
         assert_eq!(duration("250ms"), Ok(Duration::from_millis(250)));
         assert_eq!(duration("0"), Ok(Duration::ZERO));
-        assert_eq!(duration("2h"), Ok(Duration::from_secs(7200)));
+        assert_eq!(duration("2h"), Ok(Duration::from_hours(2)));
         assert!(
             duration("1d").is_err()
                 && duration("").is_err()

@@ -34,8 +34,8 @@ impl Describe for Proc {
             ..cgroup(&path("cgroup"))
         };
         // Last, so that a pid that was reused meanwhile is noticed.
-        let stat = fs::read_to_string(path("stat")).ok();
-        let same = stat.as_deref().and_then(start_ticks).is_some_and(|ticks| {
+        let times = fs::read_to_string(path("stat")).ok();
+        let same = times.as_deref().and_then(start_ticks).is_some_and(|ticks| {
             start == 0 || (start / (1_000_000_000 / USER_HZ)).abs_diff(ticks) <= 1
         });
         if same { details } else { Details::default() }

@@ -74,7 +74,7 @@ fn verb(verb: Verb) -> Result<()> {
         Verb::Test => test::all(&workspace),
         Verb::Demo => {
             build::tracer(&workspace, Profile::Release)?;
-            xtask::workspace::become_root()?;
+            workspace::become_root()?;
             demo::run()
         }
         Verb::Bench(options) => bench::run(&workspace, &options),

@@ -82,15 +82,14 @@ fn sent(sk: Option<Struct<Direct>>, packet: Option<Struct<Direct>>, reason: u8) 
             let tuple = sk.get(&mem::SK_NUM).and_then(|port| sk.tuple(port));
             stray(kind::RESET_SENT_TIME_WAIT, old, reason, sk.address(), tuple);
         }
-        // The listener's own addresses are not the connection's.
+        // The listener's own addresses are not the connection's; its namespace is, and the packet has
+        // lost its device by now (tcp_v4_rcv clears skb->dev).
         (state::LISTEN, Some(packet)) => {
-            stray(
-                kind::RESET_SENT_LISTEN,
-                old,
-                reason,
-                sk.address(),
-                skb::reply_tuple(packet),
-            );
+            let tuple = skb::reply_tuple(packet).map(|tuple| Tuple {
+                netns: sk.netns(),
+                ..tuple
+            });
+            stray(kind::RESET_SENT_LISTEN, old, reason, sk.address(), tuple);
         }
         _ => {
             let Some(sock) = TcpSock::direct(sk) else {

@@ -89,6 +89,7 @@ const INLINE: usize = 6;
 
 /// The steps of a connection, the first few without an allocation.
 #[derive(Clone, Debug, Default)]
+#[expect(clippy::box_collection, reason = "8 bytes instead of 24 in each of 100,000 connections")]
 pub struct Steps {
     inline: [PackedStep; INLINE],
     more: Option<Box<Vec<PackedStep>>>,
@@ -216,6 +217,13 @@ impl Connection {
     /// Whether all these [`seen`] bits are set.
     pub const fn saw(&self, bits: u16) -> bool {
         self.seen & bits == bits
+    }
+
+    /// A process has it. One that gets it only after its end got nothing.
+    pub const fn accepted(&mut self) {
+        if !self.saw(seen::END) {
+            self.seen |= seen::ACCEPTED;
+        }
     }
 
     /// Adds a step at `ktime`.

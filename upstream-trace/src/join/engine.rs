@@ -479,7 +479,7 @@ impl Engine {
         let process = self.actor(event, describe);
         let slot = self.find_or_begin(event.base);
         let connection = self.table.get_mut(slot)?;
-        connection.seen |= seen::ACCEPTED;
+        connection.accepted();
         connection.step(event.base.ktime, StepKind::Accept, 0);
         if let Some(process) = process {
             connection.owned_by(&process, Attribution::Exact);
@@ -544,13 +544,13 @@ impl Engine {
             // closer was seen.
             return None;
         }
-        let closed = connection.end.as_ref()?.closed?;
-        let was_held = closed.stats.has_socket != 0;
+        let end = connection.end.as_ref()?.closed?;
+        let was_held = end.stats.has_socket != 0;
         // Whoever closes a child that ended unaccepted has accepted it since, or closes the listener.
         let listening = self
             .listeners
             .any(connection.netns, connection.tuple.local_port);
-        if closed.stats.err != 0 && (was_held || listening) {
+        if end.stats.err != 0 && (was_held || listening) {
             // The network ended it; the current task is the one that closes what is left.
             let closer = self.actor(event, describe);
             self.closed_by(slot, closer.as_ref());
@@ -576,7 +576,7 @@ impl Engine {
             }
             (Some(slot), _) => {
                 let connection = self.table.get_mut(slot)?;
-                connection.seen |= seen::ACCEPTED;
+                connection.accepted();
                 let attribution = if self.snapshot && !connection.saw(seen::BIRTH) {
                     Attribution::Snapshot
                 } else {

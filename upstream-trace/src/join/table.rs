@@ -25,6 +25,7 @@ pub struct Table {
     /// Where the search for one to put out goes on.
     hand: usize,
     /// Ending parts to use again, so that a steady run allocates none.
+    #[expect(clippy::vec_box, reason = "the boxes themselves are what is used again")]
     ends: Vec<Box<End>>,
 }
 

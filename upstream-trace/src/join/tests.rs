@@ -232,7 +232,7 @@ impl Play {
         self.acted(base, tgid);
     }
 
-    /// connect(): the local port is not known yet.
+    /// `connect()`: the local port is not known yet.
     fn connect(&mut self) {
         let base = self.base(
             CLIENT,

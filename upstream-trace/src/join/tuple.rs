@@ -47,6 +47,7 @@ impl Tuple {
     }
 
     /// As the other end sees it.
+    #[must_use]
     pub const fn reversed(self) -> Self {
         Self {
             local: self.remote,

@@ -143,6 +143,7 @@ fn when<T>(stats: &Stats, bit: u32, value: T) -> Option<T> {
 
 /// How the connection got to `CLOSE`.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+#[expect(clippy::struct_excessive_bools, reason = "each is a fact of its own")]
 pub struct Facts {
     /// Which end of the handshake; `None`: not known.
     pub role: Option<Role>,

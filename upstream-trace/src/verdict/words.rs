@@ -27,18 +27,18 @@ const fn words(
     envoy_flag: &'static str,
     envoy_reason: &'static str,
     nginx_error: &'static str,
-) -> Option<ProxyWords> {
-    Some(ProxyWords {
+) -> ProxyWords {
+    ProxyWords {
         envoy_flag,
         envoy_reason,
         nginx_error,
-    })
+    }
 }
 
 /// What a proxy reports whose upstream connection (or that of whose client's) ended this way.
 pub const fn proxy(verdict: Verdict) -> Option<ProxyWords> {
-    match verdict {
-        Verdict::Ok | Verdict::Probe | Verdict::ResetIdle => None,
+    Some(match verdict {
+        Verdict::Ok | Verdict::Probe | Verdict::ResetIdle => return None,
         Verdict::Refused => words(
             "UF",
             "remote connection failure, delayed connect error: Connection refused",
@@ -84,10 +84,11 @@ pub const fn proxy(verdict: Verdict) -> Option<ProxyWords> {
             "downstream disconnected",
             "client prematurely closed connection",
         ),
-    }
+    })
 }
 
 /// What it means and the next thing to check; `None` for `ok`.
+#[expect(clippy::too_many_lines, reason = "a table")]
 pub fn hint(about: &About<'_>) -> Option<&'static str> {
     let server = about.role == Role::Server;
     let sent = about.reset == Some(Direction::Sent);
@@ -148,7 +149,7 @@ pub fn hint(about: &About<'_>) -> Option<&'static str> {
         Verdict::ResetBeforeResponse if reason == "TCP_TIMEWAIT_SOCKET" => {
             "The request was sent after the server had closed the connection (keep-alive race): make the client's idle timeout shorter than the server's keep-alive timeout, or retry."
         }
-        Verdict::ResetBeforeResponse if reason == "NO_SOCKET" => {
+        Verdict::ResetBeforeResponse if matches!(reason, "NO_SOCKET" | "TCP_FLAGS") => {
             "The request reached a host that no longer knows the connection: the server restarted, or the address moved to another host."
         }
         Verdict::ResetBeforeResponse if reason == "TCP_ABORT_ON_CLOSE" => {

@@ -224,14 +224,14 @@ pub(super) const LIST: &[Scenario] = &[
     },
     Scenario {
         name: "half_open",
-        story: "the server's kernel has forgotten the connection when the request comes",
+        story: "the server's kernel has forgotten the connection; its port still listens when the request comes",
         slow: false,
         play: half_open,
         records: &[
             client("reset_before_response")
                 .flag(BEFORE_RESPONSE)
                 .peer(Owner::Any)
-                .reset(received("NO_SOCKET", Owner::Any))
+                .reset(received("TCP_FLAGS", Owner::Any))
                 .errno("ECONNRESET")
                 .bytes(2 * RQ, RS)
                 .steps(RECEIVED),
@@ -239,7 +239,7 @@ pub(super) const LIST: &[Scenario] = &[
         ],
         strays: &[Stray {
             link: 0,
-            reason: "NO_SOCKET",
+            reason: "TCP_FLAGS",
         }],
     },
     resetting(
