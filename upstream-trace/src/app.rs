@@ -36,7 +36,7 @@ use crate::{
 
 /// How often the ring is looked at: a record has to appear within 100 ms, of which the join holds it for
 /// 20; each look costs tens of microseconds, most of it for memory that has gone cold.
-const TICK: Duration = Duration::from_millis(20);
+const TICK: Duration = Duration::from_millis(30);
 /// Records taken before something else gets its turn.
 const BATCH: usize = 65_536;
 /// Sockets asked for at a time while open files are scanned: a read of as many bytes.

@@ -89,7 +89,10 @@ const INLINE: usize = 6;
 
 /// The steps of a connection, the first few without an allocation.
 #[derive(Clone, Debug, Default)]
-#[expect(clippy::box_collection, reason = "8 bytes instead of 24 in each of 100,000 connections")]
+#[expect(
+    clippy::box_collection,
+    reason = "8 bytes instead of 24 in each of 100,000 connections"
+)]
 pub struct Steps {
     inline: [PackedStep; INLINE],
     more: Option<Box<Vec<PackedStep>>>,
@@ -298,6 +301,24 @@ pub struct End {
 }
 
 impl End {
+    /// Forgets everything, field by field: cheaper than to copy an empty one over it.
+    pub fn clear(&mut self) {
+        let Self {
+            at,
+            closed,
+            received,
+            sent,
+            sent_stats,
+            peer_sent,
+        } = self;
+        *at = 0;
+        *closed = None;
+        *received = None;
+        *sent = None;
+        *sent_stats = None;
+        *peer_sent = None;
+    }
+
     /// The socket's counters at the end, the least disturbed ones.
     pub fn stats(&self) -> Option<&Stats> {
         self.received

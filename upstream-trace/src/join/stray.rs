@@ -13,7 +13,7 @@ use crate::record::Id;
 
 /// How long such a reset is held, nanoseconds: longer than a connection waits for its last events, so
 /// that the one at the other end is finished first; within the 100 ms in which a line has to appear.
-const HELD_NS: u64 = 60_000_000;
+const HELD_NS: u64 = 40_000_000;
 /// The most that are held; a SYN flood to a closed port must not grow memory.
 const LIMIT: usize = 16_384;
 
