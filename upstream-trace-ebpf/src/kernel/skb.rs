@@ -30,8 +30,8 @@ pub fn reply_tuple(skb: Struct<Direct>) -> Option<Tuple> {
     let [source_port, destination_port] =
         Copied::read::<[u16; 2]>(head.wrapping_add(transport).cast())?;
     let netns = skb
-        .follow(&mem::SKB_DEV)
-        .and_then(|dev| dev.follow(&mem::DEV_NET))
+        .by_way_of(&mem::SKB_DEV)
+        .and_then(|dev| dev.by_way_of(&mem::DEV_NET))
         .and_then(|net| net.get(&mem::NET_INUM))
         .unwrap_or(0);
     let version = Copied::read::<u8>(ip)? >> 4;

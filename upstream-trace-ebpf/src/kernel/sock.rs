@@ -103,7 +103,7 @@ impl<M: Memory> Struct<M> {
     /// Inode number of the network namespace; 0 where it cannot be read.
     #[inline(always)]
     pub fn netns(self) -> u32 {
-        self.follow(&mem::SK_NET)
+        self.by_way_of(&mem::SK_NET)
             .and_then(|net| net.get(&mem::NET_INUM))
             .unwrap_or(0)
     }
@@ -217,19 +217,15 @@ impl<M: Memory> TcpSock<M> {
         put!(
             CGROUP,
             cgroup_id,
-            sk.follow(&mem::SK_CGROUP).and_then(cgroup_id)
+            sk.by_way_of(&mem::SK_CGROUP).and_then(cgroup_id)
         );
-        let socket = sk.get::<*const u8>(&mem::SK_SOCKET);
+        let socket = sk.by_way_of(&mem::SK_SOCKET);
         put!(
             SOCKET,
             has_socket,
-            socket.map(|socket| u32::from(!socket.is_null()))
+            socket.map(|socket| u32::from(!socket.address().is_null()))
         );
-        put!(
-            INODE,
-            inode,
-            socket.and_then(Struct::<M>::new).and_then(inode)
-        );
+        put!(INODE, inode, socket.and_then(inode));
         // SAFETY: the helper takes no argument.
         stats.jiffies = low(unsafe { bpf_jiffies64() });
     }
@@ -252,7 +248,7 @@ fn difference<M: Memory>(tp: Struct<M>, from: &'static u32, to: &'static u32) ->
 #[inline(always)]
 fn inode<M: Memory>(socket: Struct<M>) -> Option<u64> {
     socket
-        .follow(&mem::SOCKET_FILE)?
-        .follow(&mem::FILE_INODE)?
+        .by_way_of(&mem::SOCKET_FILE)?
+        .by_way_of(&mem::FILE_INODE)?
         .get(&mem::INODE_INO)
 }

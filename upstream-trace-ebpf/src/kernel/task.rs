@@ -44,7 +44,7 @@ pub fn nobody(actor: &mut Actor) {
 /// than everything else here.
 #[inline(always)]
 pub fn of_task<M: Memory>(actor: &mut Actor, task: Option<Struct<M>>, tgid: u32) {
-    let leader = task.and_then(|task| task.follow(&mem::TASK_LEADER));
+    let leader = task.and_then(|task| task.by_way_of(&mem::TASK_LEADER));
     let word = |skip| {
         leader
             .and_then(|leader| leader.get_at(&mem::TASK_COMM, skip))
@@ -55,15 +55,15 @@ pub fn of_task<M: Memory>(actor: &mut Actor, task: Option<Struct<M>>, tgid: u32)
     actor.start = start.unwrap_or(0);
     let cgroup = task
         .and_then(|task| {
-            task.follow(&mem::TASK_CGROUPS)?
-                .follow(&mem::CSS_SET_CGROUP)
+            task.by_way_of(&mem::TASK_CGROUPS)?
+                .by_way_of(&mem::CSS_SET_CGROUP)
         })
         .and_then(cgroup_id);
     actor.cgroup_id = cgroup.unwrap_or(0);
     actor.tgid = tgid;
-    let uid = task.and_then(|task| task.follow(&mem::TASK_CRED)?.get(&mem::CRED_UID));
+    let uid = task.and_then(|task| task.by_way_of(&mem::TASK_CRED)?.get(&mem::CRED_UID));
     actor.uid = uid.unwrap_or(NO_UID);
     let flags = leader.and_then(|leader| leader.get::<u32>(&mem::TASK_FLAGS));
-    actor.kthread = u32::from(flags.unwrap_or(0) & PF_KTHREAD != 0);
+    actor.kthread = (flags.unwrap_or(0) / PF_KTHREAD) & 1;
     actor.reserved = 0;
 }

@@ -65,10 +65,16 @@ fn changed(sk: *const u8, old: u8, new: u8) {
         new,
     };
     match new {
-        // The current task is the actor only where the socket is still somebody's: an abort, or
-        // connect(AF_UNSPEC).
-        state::CLOSE if sock.sk.is_open() => emit::full(what, sock, &tuple, Who::Current),
-        state::CLOSE => emit::full(what, sock, &tuple, Who::Nobody),
+        state::CLOSE => {
+            // The current task is the actor only where the socket is still somebody's: an abort, or
+            // connect(AF_UNSPEC).
+            let who = if sock.sk.is_open() {
+                Who::Current
+            } else {
+                Who::Nobody
+            };
+            emit::full(what, sock, &tuple, who);
+        }
         // connect(), listen(), and close() or shutdown(), in the context of who calls them.
         state::SYN_SENT | state::LISTEN | state::FIN_WAIT1 | state::LAST_ACK => {
             emit::acted(what, sk, &tuple, Who::Current);

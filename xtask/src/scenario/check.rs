@@ -132,7 +132,7 @@ pub fn check(scenario: &Scenario, played: &Played, lines: &[Line], host: Host) -
             complaints: &mut complaints,
         };
         match (&expected[..], &lines[..]) {
-            ([], []) => {}
+            ([], late) if late.iter().all(|line| is_late_segment(line)) => {}
             ([stray], [line]) => checker.stray(stray, line),
             _ => checker.same("lines", &expected.len(), &lines.len()),
         }
@@ -143,6 +143,13 @@ pub fn check(scenario: &Scenario, played: &Played, lines: &[Line], host: Host) -
         got: format!("{} at {}", line["verdict"], line["role"]),
     }));
     complaints
+}
+
+/// Two ends that close at once on a host whose `TIME_WAIT` table is full (`TCPTimeWaitOverflow`) leave
+/// an acknowledgement behind that meets only the listener: the kernel does reset it, and nobody is
+/// accused.
+fn is_late_segment(line: &Value) -> bool {
+    line["flag"].is_null() && line["reason"] == "TCP_FLAGS"
 }
 
 /// The lines that [`check`] looked at, to be shown when it complains, or to a person.
