@@ -7,7 +7,7 @@ use std::{
     sync::atomic::{AtomicU64, Ordering},
 };
 
-use healthy::Healthy;
+use healthy::{EVENTS, Healthy};
 
 struct Counting;
 
@@ -35,7 +35,9 @@ fn the_join_allocates_nothing_once_warm() {
     let mut healthy = Healthy::new();
     healthy.play(4 * 5_000);
     let before = ALLOCATIONS.load(Ordering::Relaxed);
-    healthy.play(10_000);
+    let connections = 10_000;
+    healthy.play(connections);
     let after = ALLOCATIONS.load(Ordering::Relaxed);
-    assert_eq!(after - before, 0, "allocations for 90,000 events");
+    let events = connections * EVENTS;
+    assert_eq!(after - before, 0, "allocations for {events} events");
 }

@@ -13,7 +13,7 @@ use upstream_trace_common::event::{Acted, Actor, Base, Full, IPV4, Stats, kind};
 use zerocopy::IntoBytes as _;
 
 /// Events of one connection, both ends.
-pub const EVENTS: u64 = 9;
+pub(crate) const EVENTS: u64 = 9;
 
 struct Nobody;
 
@@ -56,7 +56,7 @@ impl Sink for Count {
 }
 
 /// The join and a kernel that plays to it.
-pub struct Healthy {
+pub(crate) struct Healthy {
     engine: Engine,
     count: Count,
     now: u64,
@@ -65,7 +65,7 @@ pub struct Healthy {
 
 impl Healthy {
     /// An empty join.
-    pub fn new() -> Self {
+    pub(crate) fn new() -> Self {
         let context = Context {
             run: 1,
             tick_ns: 4_000_000,
@@ -85,7 +85,7 @@ impl Healthy {
     }
 
     /// Plays so many connections, one every 50 microseconds, each judged while others go on.
-    pub fn play(&mut self, connections: u64) {
+    pub(crate) fn play(&mut self, connections: u64) {
         let before = self.count.ok;
         for number in 0..connections {
             self.connection();
