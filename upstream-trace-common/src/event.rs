@@ -105,42 +105,34 @@ pub struct Actor {
 pub mod present {
     /// `sk_err`.
     pub const ERR: u32 = 1 << 0;
-    /// `sk_shutdown`.
-    pub const SHUTDOWN: u32 = 1 << 1;
     /// `sk_socket`.
-    pub const SOCKET: u32 = 1 << 2;
+    pub const SOCKET: u32 = 1 << 1;
     /// `sk_flags`.
-    pub const FLAGS: u32 = 1 << 3;
-    /// `sk_uid`.
-    pub const UID: u32 = 1 << 4;
+    pub const FLAGS: u32 = 1 << 2;
     /// `bytes_received`.
-    pub const BYTES_RECEIVED: u32 = 1 << 5;
+    pub const BYTES_RECEIVED: u32 = 1 << 3;
     /// `bytes_acked`.
-    pub const BYTES_ACKED: u32 = 1 << 6;
+    pub const BYTES_ACKED: u32 = 1 << 4;
     /// `bytes_sent` and `bytes_retrans`.
-    pub const BYTES_SENT: u32 = 1 << 7;
+    pub const BYTES_SENT: u32 = 1 << 5;
     /// `segs_out`.
-    pub const SEGS_OUT: u32 = 1 << 8;
+    pub const SEGS_OUT: u32 = 1 << 6;
     /// `data_segs_in`.
-    pub const DATA_SEGS_IN: u32 = 1 << 9;
+    pub const DATA_SEGS_IN: u32 = 1 << 7;
     /// `data_segs_out`.
-    pub const DATA_SEGS_OUT: u32 = 1 << 10;
+    pub const DATA_SEGS_OUT: u32 = 1 << 8;
     /// `snd_una` and `write_seq`.
-    pub const SEND_QUEUE: u32 = 1 << 11;
+    pub const SEND_QUEUE: u32 = 1 << 9;
     /// `rcv_nxt` and `copied_seq`.
-    pub const RECEIVE_QUEUE: u32 = 1 << 12;
+    pub const RECEIVE_QUEUE: u32 = 1 << 10;
     /// `srtt_us`.
-    pub const SRTT: u32 = 1 << 13;
+    pub const SRTT: u32 = 1 << 11;
     /// `total_retrans`.
-    pub const RETRANS: u32 = 1 << 14;
+    pub const RETRANS: u32 = 1 << 12;
     /// `lsndtime`.
-    pub const LAST_SENT: u32 = 1 << 15;
+    pub const LAST_SENT: u32 = 1 << 13;
     /// `lrcvtime`.
-    pub const LAST_RECEIVED: u32 = 1 << 16;
-    /// `sk_cgrp_data`.
-    pub const CGROUP: u32 = 1 << 17;
-    /// `f_inode->i_ino`.
-    pub const INODE: u32 = 1 << 18;
+    pub const LAST_RECEIVED: u32 = 1 << 14;
 }
 
 /// The socket's counters at that moment; a member is meaningful only where [`present`] says so.
@@ -157,10 +149,6 @@ pub struct Stats {
     pub bytes_sent: u64,
     /// Retransmitted payload.
     pub bytes_retrans: u64,
-    /// cgroup v2 id of the socket.
-    pub cgroup_id: u64,
-    /// Inode number of the socket's file.
-    pub inode: u64,
     /// [`present`] bits.
     pub present: u32,
     /// Segments sent, SYN included.
@@ -187,10 +175,6 @@ pub struct Stats {
     pub err: u32,
     /// Low 32 bits of `sk_flags` (`enum sock_flags`).
     pub flags: u32,
-    /// Owner's uid at `socket()` or `accept()`.
-    pub uid: u32,
-    /// `RCV_SHUTDOWN` 1, `SEND_SHUTDOWN` 2.
-    pub shutdown: u32,
     /// 1 where a `struct socket` is attached: accepted or connecting, and not yet closed.
     pub has_socket: u32,
 }
@@ -233,5 +217,5 @@ pub const fn bytes(words: [u64; 2]) -> [u8; 16] {
 const _: () = {
     assert!(size_of::<Base>() == 64);
     assert!(size_of::<Acted>() == 64 + 48);
-    assert!(size_of::<Full>() == 64 + 48 + 112);
+    assert!(size_of::<Full>() == 64 + 48 + 88);
 };

@@ -3,10 +3,7 @@
 use aya_ebpf::helpers::generated::{bpf_jiffies64, bpf_skc_to_tcp_sock};
 use upstream_trace_common::event::{self, Stats, present};
 
-use super::{
-    cgroup_id,
-    mem::{self, Copied, Direct, Memory, Struct},
-};
+use super::mem::{self, Copied, Direct, Memory, Struct};
 
 /// `IPPROTO_TCP`. Compared as 16 bits: MPTCP is 262, which ends in the same byte.
 const IPPROTO_TCP: u16 = 6;
@@ -207,25 +204,13 @@ impl<M: Memory> TcpSock<M> {
         put!(LAST_SENT, last_sent, tp.get(&mem::TP_LSNDTIME));
         put!(LAST_RECEIVED, last_received, tp.get(&mem::TP_LRCVTIME));
         put!(ERR, err, sk.get(&mem::SK_ERR));
-        put!(
-            SHUTDOWN,
-            shutdown,
-            sk.get::<u8>(&mem::SK_SHUTDOWN).map(u32::from)
-        );
         put!(FLAGS, flags, sk.get::<u64>(&mem::SK_FLAGS).map(low));
-        put!(UID, uid, sk.get(&mem::SK_UID));
-        put!(
-            CGROUP,
-            cgroup_id,
-            sk.by_way_of(&mem::SK_CGROUP).and_then(cgroup_id)
-        );
         let socket = sk.by_way_of(&mem::SK_SOCKET);
         put!(
             SOCKET,
             has_socket,
             socket.map(|socket| u32::from(!socket.address().is_null()))
         );
-        put!(INODE, inode, socket.and_then(inode));
         // SAFETY: the helper takes no argument.
         stats.jiffies = low(unsafe { bpf_jiffies64() });
     }
@@ -242,13 +227,4 @@ const fn low(word: u64) -> u32 {
 #[inline(always)]
 fn difference<M: Memory>(tp: Struct<M>, from: &'static u32, to: &'static u32) -> Option<u32> {
     Some(tp.get::<u32>(from)?.wrapping_sub(tp.get(to)?))
-}
-
-/// Inode number of a `struct socket`'s file.
-#[inline(always)]
-fn inode<M: Memory>(socket: Struct<M>) -> Option<u64> {
-    socket
-        .by_way_of(&mem::SOCKET_FILE)?
-        .by_way_of(&mem::FILE_INODE)?
-        .get(&mem::INODE_INO)
 }

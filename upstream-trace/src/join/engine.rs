@@ -516,6 +516,11 @@ impl Engine {
             connection.steps.retract(StepKind::ResetReceived);
         }
         connection.step(base.ktime, StepKind::ResetSent, 0);
+        if was_data && base.old == State::SynSent as u8 {
+            // The answer to a segment of an earlier connection, one in TIME_WAIT for instance: this one
+            // goes on, and sends its SYN again.
+            return Some(slot);
+        }
         let peer = connection.peer;
         let end = self.table.end(slot)?;
         if was_data && let Some(received) = end.received.take() {

@@ -480,6 +480,28 @@ fn a_refused_connect_finds_the_reset_sent_before_its_port_was_known() {
 }
 
 #[test]
+fn a_reset_sent_while_connecting_is_not_the_end() {
+    let mut play = Play::new();
+    play.connect();
+    let syn_sent = Stats {
+        present: u32::MAX,
+        segs_out: 1,
+        ..Stats::default()
+    };
+    // The SYN met a TIME_WAIT of the same addresses, whose answer is reset; the next SYN is refused.
+    play.reset_sent(CLIENT, kind::RESET_SENT_REPLY, State::SynSent, 0, syn_sent);
+    play.reset_received(CLIENT, State::SynSent, syn_sent);
+    play.close(CLIENT, State::SynSent, CLIENT_PID, failed(111, syn_sent));
+    let seen = play.finish();
+    assert_eq!(seen[0].verdict, Verdict::Refused);
+    assert_eq!(
+        seen[0].reset.map(|(direction, ..)| direction),
+        Some(Direction::Received)
+    );
+    assert!(seen[0].steps.contains(&StepKind::ResetSent));
+}
+
+#[test]
 fn a_second_connect_of_the_same_socket_is_a_second_connection() {
     let mut play = Play::new();
     play.connect();

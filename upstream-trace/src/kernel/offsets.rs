@@ -237,7 +237,7 @@ mod tests {
             &[
                 ("__sk_common", common, 0),
                 ("sk_cgrp_data", cgroup, 128),
-                ("sk_uid", kuid, 192),
+                ("sk_err", kuid, 192),
                 ("sk_protocol", u8, 224),
             ],
         );
@@ -245,17 +245,17 @@ mod tests {
         assert_eq!(offset(&offsets, "SK_DADDR"), 0, "0 is an offset");
         assert_eq!(offset(&offsets, "SK_RCV_SADDR"), 4);
         assert_eq!(offset(&offsets, "SK_NET"), 8);
-        assert_eq!(offset(&offsets, "SK_UID"), 24);
-        assert_eq!(offset(&offsets, "SK_CGROUP"), ABSENT);
+        assert_eq!(offset(&offsets, "SK_ERR"), 24, "a struct around a number");
+        assert_eq!(offset(&offsets, "SK_SOCKET"), ABSENT);
         assert_eq!(offset(&offsets, "SK_PROTOCOL"), ABSENT, "of another size");
         let missing: Vec<_> = offsets.missing().map(|field| field.global).collect();
-        assert!(missing.contains(&"SK_CGROUP") && missing.contains(&"SK_PROTOCOL"));
+        assert!(missing.contains(&"SK_SOCKET") && missing.contains(&"SK_PROTOCOL"));
         assert_eq!(missing.len(), FIELDS.len() - 4);
         let required: Vec<_> = offsets
             .missing_required()
             .map(|field| field.global)
             .collect();
-        assert!(required.contains(&"SK_PROTOCOL") && !required.contains(&"SK_CGROUP"));
+        assert!(required.contains(&"SK_PROTOCOL") && !required.contains(&"SK_SOCKET"));
     }
 
     #[test]
