@@ -17,6 +17,8 @@ pub struct Account {
     pub dropped_events: u64,
     /// Lines that were dropped.
     pub dropped_lines: u64,
+    /// Events for which the kernel skipped the hook.
+    pub missed: u64,
     /// Connections finished.
     pub connections: u64,
     /// Resets.
@@ -46,6 +48,7 @@ impl Account {
             ring_full: self.of(counter::RING_FULL),
             table_full: self.evicted + self.of(counter::UNMARKED),
             read_fault: self.of(counter::READ_FAULT),
+            missed: self.missed,
             output: self.dropped_events,
         }
     }
@@ -63,7 +66,7 @@ impl Account {
             kind: StatsType,
             time,
             seq: 0,
-            seen: self.of(counter::SEEN),
+            seen: self.of(counter::SEEN) + self.missed,
             events: self
                 .taken
                 .saturating_sub(self.evicted)
@@ -87,6 +90,7 @@ mod tests {
             taken: 90,
             evicted: 7,
             dropped_events: 3,
+            missed: 5,
             ..Account::default()
         };
         assert!(account.kernel([102, 9, 1, 2]));
@@ -96,11 +100,12 @@ mod tests {
             ring_full,
             table_full,
             read_fault,
+            missed,
             output,
         } = line.lost;
         assert_eq!(
             line.seen,
-            line.events + ring_full + table_full + read_fault + output
+            line.events + ring_full + table_full + read_fault + missed + output
         );
         assert_eq!((line.events, ring_full, read_fault), (80, 9, 1));
     }

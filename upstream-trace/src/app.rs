@@ -277,6 +277,7 @@ impl Tracer {
             .stats_interval
             .map(|interval| Instant::now() + interval);
         let mut told = Instant::now();
+        let mut asked = told;
         loop {
             tokio::select! {
                 _ = tick.tick() => {}
@@ -291,6 +292,10 @@ impl Tracer {
                 break;
             }
             let now = Instant::now();
+            if now - asked >= NEWS {
+                asked = now;
+                self.count_missed();
+            }
             let due = account_due.is_some_and(|due| now >= due);
             let news = self.account.has_news() && now - told >= NEWS;
             if due || news {
@@ -302,8 +307,18 @@ impl Tracer {
         self.wind_up(printer)
     }
 
+    /// Asks how many events the kernel kept from the hooks.
+    fn count_missed(&mut self) {
+        let missed = self.loaded.missed();
+        if missed > self.account.missed {
+            self.account.missed = missed;
+            self.engine.lost(clock::monotonic());
+        }
+    }
+
     /// Takes what is left, then gives the final account.
     fn wind_up(&mut self, printer: &mut Printer) -> Result<(), Failure> {
+        self.count_missed();
         self.loaded.detach();
         while self.drain(printer)? == BATCH {}
         let anchor = Anchor::now();

@@ -43,7 +43,12 @@ pub(super) fn connection(
     leave_to_peer(engine, &mut ended);
     let owner_pid = ended.owner.as_ref().map(|owner| owner.process.pid);
     let wanted = &engine.context.wanted;
-    if wanted.port(ended.tuple.local_port, ended.tuple.remote_port) && wanted.pid(owner_pid) {
+    // Nothing is said of an end that was not seen: the loss is counted, a verdict would be invented.
+    let end_seen = ended.end.as_ref().is_some_and(|end| end.stats().is_some());
+    if end_seen
+        && wanted.port(ended.tuple.local_port, ended.tuple.remote_port)
+        && wanted.pid(owner_pid)
+    {
         print(engine, &ended, clock, sink);
     }
     engine.table.recycle(ended.end.take());

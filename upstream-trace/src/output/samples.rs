@@ -356,7 +356,7 @@ pub(super) fn events() -> impl Strategy<Value = Event<'static>> {
 
 /// Any account.
 pub(super) fn stats() -> impl Strategy<Value = Stats> {
-    (times(), prop::array::uniform11(number())).prop_map(|(time, numbers)| {
+    (times(), prop::array::uniform12(number())).prop_map(|(time, numbers)| {
         let [
             seq,
             seen,
@@ -367,6 +367,7 @@ pub(super) fn stats() -> impl Strategy<Value = Stats> {
             ring_full,
             table_full,
             read_fault,
+            missed,
             output,
             lines_dropped,
         ] = numbers;
@@ -384,6 +385,7 @@ pub(super) fn stats() -> impl Strategy<Value = Stats> {
                 ring_full,
                 table_full,
                 read_fault,
+                missed,
                 output,
             },
             lines_dropped,

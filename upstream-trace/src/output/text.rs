@@ -214,6 +214,7 @@ impl Page<'_> {
             ring_full,
             table_full,
             read_fault,
+            missed,
             output,
         } = record.lost;
         write!(
@@ -225,11 +226,11 @@ impl Page<'_> {
             record.resets,
             record.flagged
         )?;
-        if ring_full + table_full + read_fault + output + record.lines_dropped > 0 {
+        if ring_full + table_full + read_fault + missed + output + record.lines_dropped > 0 {
             let lost = self.paint(RED, "lost");
             write!(
                 self,
-                "; {lost}: ring_full {ring_full}, table_full {table_full}, read_fault {read_fault}, output {output} \
+                "; {lost}: ring_full {ring_full}, table_full {table_full}, read_fault {read_fault}, missed {missed}, output {output} \
                  ({} lines)",
                 record.lines_dropped
             )?;
@@ -550,7 +551,7 @@ mod tests {
         assert_eq!(
             text(&account, PLAIN, stats),
             "2026-11-21 11:34:03.123Z  stats  10 events, 3 connections, 2 resets, 1 flagged; lost: ring_full 0, \
-             table_full 0, read_fault 0, output 4 (2 lines)\n"
+             table_full 0, read_fault 0, missed 0, output 4 (2 lines)\n"
         );
     }
 

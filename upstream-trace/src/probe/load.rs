@@ -1,7 +1,12 @@
 //! Puts the BPF object into the kernel: globals, maps, and for each role the best hook that the kernel
 //! takes. Nothing is decided by version: each rung is tried.
 
-use std::{io, net::IpAddr, thread::JoinHandle};
+use std::{
+    io,
+    net::IpAddr,
+    os::fd::{AsFd as _, AsRawFd as _},
+    thread::JoinHandle,
+};
 
 use aya::{
     Btf, BtfError, Ebpf, EbpfLoader, VerifierLogLevel,
@@ -345,6 +350,25 @@ impl Loaded {
             .ok()?;
         let link = program.attach().ok()?;
         program.take_link(link).ok()?.into_file().ok()
+    }
+
+    /// How often the kernel skipped a hook because it was interrupted by its own event: a program does
+    /// not nest on one CPU (`__bpf_trace_run`). `/proc/self/fdinfo` has the number since 5.12.
+    pub fn missed(&self) -> u64 {
+        let Some(ebpf) = &self.ebpf else {
+            return 0;
+        };
+        let misses = |program: &aya::programs::Program| {
+            let fd = program.fd().ok()?.as_fd().as_raw_fd();
+            let text = std::fs::read_to_string(format!("/proc/self/fdinfo/{fd}")).ok()?;
+            let line = text
+                .lines()
+                .find_map(|line| line.strip_prefix("recursion_misses:"))?;
+            line.trim().parse::<u64>().ok()
+        };
+        ebpf.programs()
+            .filter_map(|(_, program)| misses(program))
+            .sum()
     }
 
     /// The kernel side's account of itself, by [`counter`] index, all CPUs together.

