@@ -3,7 +3,7 @@
 use std::process::ExitCode;
 
 use clap::Parser as _;
-use upstream_trace::{app, cli, exit, output};
+use upstream_trace::{app, cli, exit, explain, output};
 
 fn main() -> ExitCode {
     let cli = match cli::Cli::try_parse() {
@@ -11,6 +11,7 @@ fn main() -> ExitCode {
         Err(error) => return usage(&error),
     };
     let done = match cli.command {
+        Some(cli::Command::Explain(explain)) => explain::run::run(explain.settle()),
         Some(cli::Command::Schema) => app::print(&output::schema::pretty()),
         None => app::run(cli.trace.settle()),
     };
