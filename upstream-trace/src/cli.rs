@@ -57,7 +57,7 @@ pub struct Explain {
     follow: bool,
 
     /// How long records are kept for lines that come late or out of order.
-    #[arg(long, value_name = "TIME", value_parser = duration, default_value = "10s")]
+    #[arg(long, value_name = "TIME", value_parser = duration, default_value = "5s")]
     window: Duration,
 
     /// Name of the proxy's processes, where it is not envoy, nginx or haproxy.

@@ -133,6 +133,7 @@ pub struct Join {
     /// Lines before this one are no longer [`Waiting::Open`].
     opened: Number,
     crowds: HashMap<Key, Crowd>,
+    lacks: u64,
 }
 
 impl Join {
@@ -146,18 +147,21 @@ impl Join {
             first: 0,
             opened: 0,
             crowds: HashMap::new(),
+            lacks: 0,
         }
     }
 
     /// Up to when records have to be known before a line can be answered.
-    pub fn needs(&self, failed: &Failed) -> u64 {
-        let slack = match (failed.nature, failed.local) {
-            (Nature::Elsewhere(_), _) => return 0,
-            // A proxy that gave up on a dead peer has its record late.
-            (_, Some(_)) => self.keep,
-            (_, None) => SLACK,
-        };
-        failed.ended.to.saturating_add(slack)
+    pub const fn needs(failed: &Failed) -> u64 {
+        match failed.nature {
+            Nature::Elsewhere(_) => 0,
+            Nature::Connection(_) => failed.ended.to.saturating_add(SLACK),
+        }
+    }
+
+    /// The same for lines that have not been answered for want of records: a proxy that gave up on a dead peer has its record late.
+    pub const fn lacks(&self) -> u64 {
+        self.lacks
     }
 
     /// Takes the next line.
@@ -190,6 +194,7 @@ impl Join {
     fn open(&mut self, records: u64) {
         let mut number = self.opened.max(self.first);
         let mut all = true;
+        self.lacks = 0;
         while let Some(slot) = self.slot(number) {
             if matches!(slot, Waiting::Open(_))
                 && let Waiting::Open(asked) = std::mem::replace(slot, Waiting::Gone)
@@ -214,12 +219,15 @@ impl Join {
             Nature::Elsewhere(_) => return done(asked, Sureness::Elsewhere, None, Vec::new(), 0),
             Nature::Connection(expected) => expected,
         };
-        let known = records >= self.needs(failed);
         if let (Some(local), Some(upstream)) = (failed.local, failed.upstream) {
             let found = self.exact(&asked, local, upstream);
+            let patience = failed.ended.to.saturating_add(self.keep);
             return match found.len() {
-                0 if known => done(asked, Sureness::None, None, found, 0),
-                0 => Waiting::Open(asked),
+                0 if records >= patience => done(asked, Sureness::None, None, found, 0),
+                0 => {
+                    self.lacks = self.lacks.max(patience);
+                    Waiting::Open(asked)
+                }
                 1 => self.sure(asked, Sureness::Exact, By::Addresses, found),
                 several => done(
                     asked,
@@ -230,7 +238,7 @@ impl Join {
                 ),
             };
         }
-        if !known {
+        if records < Self::needs(failed) {
             return Waiting::Open(asked);
         }
         let Some((by, close, wide)) = self.fitting(&asked, expected) else {

@@ -234,7 +234,7 @@ impl Run {
                 .find(|(known, _)| known == name);
             failed.upstream = known.map(|(_, address)| *address);
         }
-        self.need = self.need.max(self.join.needs(&failed));
+        self.need = self.need.max(Join::needs(&failed));
         self.join.ask(Asked { log, line, failed });
     }
 
@@ -256,8 +256,17 @@ impl Run {
 
     /// Reads the records that lines need, answers, forgets. All lines before `lines` are known.
     fn answer(&mut self, lines: u64) -> Result<(), Failure> {
-        let oldest = self.now.saturating_sub(self.keep());
         let until = self.need.max(self.now);
+        self.answer_with(until, lines)?;
+        if self.join.lacks() > self.records.seen {
+            self.answer_with(self.join.lacks(), lines)?;
+        }
+        self.join.expire(lines);
+        Ok(())
+    }
+
+    fn answer_with(&mut self, until: u64, lines: u64) -> Result<(), Failure> {
+        let oldest = self.now.saturating_sub(self.keep());
         self.records.advance(until, oldest, &mut self.join.window)?;
         let mut done = Ok(());
         let Self {
@@ -275,7 +284,6 @@ impl Run {
                 done = output.answer(window, answer, name);
             }
         });
-        join.expire(lines);
         done
     }
 
