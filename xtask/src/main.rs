@@ -5,7 +5,7 @@ use std::{ffi::OsString, net::Ipv4Addr, process::ExitCode};
 use anyhow::Result;
 use clap::{Parser, Subcommand};
 use xtask::{
-    bench, build, demo, provision, run, storm, test,
+    bench, build, demo, provision, proxy, run, storm, test,
     workspace::{self, Profile, Workspace},
 };
 
@@ -38,6 +38,8 @@ enum Verb {
     Test,
     /// Break connections on purpose and show what the tracer says about each
     Demo,
+    /// Break a real Envoy's upstreams on purpose: its words beside what `explain` says, as a table
+    Faults,
     /// Measure what tracing costs, beside other tracers, against the project's bars
     Bench(bench::Options),
     /// The accepting end of a storm, until its standard input ends
@@ -76,6 +78,11 @@ fn verb(verb: Verb) -> Result<()> {
             build::tracer(&workspace, Profile::Release)?;
             workspace::become_root()?;
             demo::run()
+        }
+        Verb::Faults => {
+            build::tracer(&workspace, Profile::Release)?;
+            workspace::become_root()?;
+            proxy::table::run(&provision::for_proxies(&workspace)?)
         }
         Verb::Bench(options) => bench::run(&workspace, &options),
         Verb::StormServer { threads } => storm::serve(threads),

@@ -46,7 +46,9 @@ pub fn all(workspace: &Workspace) -> Result<()> {
     })?;
     let skipped = steps.run("tests on this machine's kernel", || {
         can_trace(&tracer)?;
-        live_tests(workspace)
+        let skipped = live_tests(workspace, "live")?;
+        live_tests(workspace, "proxies")?;
+        Ok(skipped)
     })?;
     steps.run("the measurement, in short", bench_smoke)?;
 
@@ -129,8 +131,8 @@ fn can_trace(tracer: &Path) -> Result<()> {
 }
 
 /// Builds as the user, runs as root. Returns what was skipped, as the tests named it.
-fn live_tests(workspace: &Workspace) -> Result<Vec<String>> {
-    let program = build_live_tests(workspace)?;
+fn live_tests(workspace: &Workspace, target: &str) -> Result<Vec<String>> {
+    let program = build_live_tests(workspace, target)?;
     let mut child = workspace::as_root(program)?
         .current_dir(workspace.root.join("xtask"))
         // One at a time: what a test sees in the kernel is everybody's. Nothing captured: a
@@ -157,10 +159,10 @@ fn live_tests(workspace: &Workspace) -> Result<Vec<String>> {
 }
 
 /// The path of the test binary, from cargo's own account of what it built.
-fn build_live_tests(workspace: &Workspace) -> Result<PathBuf> {
+fn build_live_tests(workspace: &Workspace, target: &str) -> Result<PathBuf> {
     let output = workspace
         .cargo()
-        .args(["test", "--locked", "--package", "xtask", "--test", "live"])
+        .args(["test", "--locked", "--package", "xtask", "--test", target])
         .args(["--no-run", "--message-format=json-render-diagnostics"])
         .stderr(Stdio::inherit())
         .output()
@@ -171,7 +173,7 @@ fn build_live_tests(workspace: &Workspace) -> Result<PathBuf> {
     String::from_utf8_lossy(&output.stdout)
         .lines()
         .filter_map(|line| serde_json::from_str::<Value>(line).ok())
-        .filter(|message| message["target"]["name"] == "live")
+        .filter(|message| message["target"]["name"] == target)
         .find_map(|message| message["executable"].as_str().map(PathBuf::from))
         .context("cargo built no live tests")
 }
