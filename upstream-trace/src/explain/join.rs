@@ -14,7 +14,7 @@ use super::{
     story::Brief,
     window::{Held, Kind, Number, Window},
 };
-use crate::record::{Role, words};
+use crate::record::{Role, Verdict, words};
 
 const MILLISECOND: u64 = 1_000_000;
 /// How far a log line and the end of its connection may be apart.
@@ -73,6 +73,13 @@ impl Asked {
         1 << (self.log % 64)
     }
 
+    fn allows(&self, verdict: Verdict) -> bool {
+        match self.failed.nature {
+            Nature::Connection(expected) => expected.likely.and(expected.possible).has(verdict),
+            Nature::Elsewhere(_) => false,
+        }
+    }
+
     fn moment(&self, slack: u64) -> (u64, u64) {
         let ended = self.failed.ended;
         (
@@ -100,7 +107,6 @@ struct Key {
     log: usize,
     pid: Option<u32>,
     upstream: Option<SocketAddr>,
-    expected: Expected,
 }
 
 #[derive(Debug)]
@@ -247,7 +253,7 @@ impl Join {
         match (close.as_slice(), wide.as_slice()) {
             (_, [one]) => self.sure(asked, Sureness::Unique, by, vec![*one]),
             ([one], _) => self.sure(asked, Sureness::Nearest, by, vec![*one]),
-            _ => self.join_crowd(number, asked, expected),
+            _ => self.join_crowd(number, asked),
         }
     }
 
@@ -326,7 +332,7 @@ impl Join {
         };
         let failing = self.window.ended(Kind::Failed, failed.upstream, moment);
         let mut found: Vec<_> = failing.filter_map(fits).take(most).collect();
-        if found.len() < most && verdicts.has(crate::record::Verdict::Ok) {
+        if found.len() < most && verdicts.has(Verdict::Ok) {
             let fine = self.window.ended(Kind::Fine, failed.upstream, moment);
             found.extend(fine.filter_map(fits).take(most - found.len()));
         }
@@ -344,13 +350,12 @@ impl Join {
         }
     }
 
-    fn join_crowd(&mut self, number: Number, asked: Asked, expected: Expected) -> Waiting {
+    fn join_crowd(&mut self, number: Number, asked: Asked) -> Waiting {
         let ended = asked.failed.ended;
         let key = Key {
             log: asked.log,
             pid: asked.failed.pid,
             upstream: asked.failed.upstream,
-            expected,
         };
         let crowd = self.crowds.entry(key).or_insert(Crowd {
             lines: Vec::new(),
@@ -373,14 +378,15 @@ impl Join {
             .crowds
             .extract_if(|_, crowd| closed(crowd) || full(crowd))
             .collect();
-        for (key, crowd) in due {
+        for (_, crowd) in due {
             let complete = closed(&crowd);
-            self.settle(key.expected, &crowd, complete);
+            self.settle(&crowd, complete);
         }
     }
 
-    /// Lines and connections of a crowd, each in order of time: as many of one as of the other belong together in that order.
-    fn settle(&mut self, expected: Expected, crowd: &Crowd, complete: bool) {
+    /// Lines and connections of a crowd, each in order of time: as many of one as of the other belong together in that order. Where it is
+    /// not so for all, it may be for those of one meaning.
+    fn settle(&mut self, crowd: &Crowd, complete: bool) {
         let mut asked: Vec<(Number, Asked)> = Vec::new();
         for &number in &crowd.lines {
             if let Some(slot) = self.slot(number)
@@ -390,52 +396,103 @@ impl Join {
             }
         }
         asked.sort_by_key(|(_, line)| line.failed.ended.from);
-        let pairs = self.pair(&asked, expected, complete);
-        for (index, (number, line)) in asked.into_iter().enumerate() {
-            let answer = match pairs
-                .as_ref()
-                .and_then(|(by, found)| Some((*by, *found.get(index)?)))
-            {
-                Some((by, found)) => self.sure(line, Sureness::Order, by, vec![found]),
-                None => self.ambiguous(line, expected),
+        let Err(asked) = self.settle_by_order(asked, complete) else {
+            return;
+        };
+        let mut meanings: Vec<(Expected, Vec<(Number, Asked)>)> = Vec::new();
+        for (number, line) in asked {
+            let Nature::Connection(expected) = line.failed.nature else {
+                continue;
             };
-            if let Some(slot) = self.slot(number) {
-                *slot = answer;
+            match meanings.iter_mut().find(|(known, _)| *known == expected) {
+                Some((_, lines)) => lines.push((number, line)),
+                None => meanings.push((expected, vec![(number, line)])),
+            }
+        }
+        for (expected, lines) in meanings {
+            let Err(lines) = self.settle_by_order(lines, complete) else {
+                continue;
+            };
+            for (number, line) in lines {
+                let answer = self.ambiguous(line, expected);
+                self.put(number, answer);
             }
         }
     }
 
-    fn pair(
+    fn put(&mut self, number: Number, answer: Waiting) {
+        if let Some(slot) = self.slot(number) {
+            *slot = answer;
+        }
+    }
+
+    /// Gives the lines back where they cannot be paired.
+    fn settle_by_order(
+        &mut self,
+        lines: Vec<(Number, Asked)>,
+        complete: bool,
+    ) -> Result<(), Vec<(Number, Asked)>> {
+        let Some((by, found)) = self.pair(&lines, complete) else {
+            return Err(lines);
+        };
+        for ((number, line), found) in lines.into_iter().zip(found) {
+            let answer = self.sure(line, Sureness::Order, by, vec![found]);
+            self.put(number, answer);
+        }
+        Ok(())
+    }
+
+    fn pair(&self, lines: &[(Number, Asked)], complete: bool) -> Option<(By, Vec<Number>)> {
+        let expected = lines
+            .iter()
+            .filter_map(|(_, line)| match line.failed.nature {
+                Nature::Connection(expected) => Some(expected),
+                Nature::Elsewhere(_) => None,
+            });
+        let all = expected.reduce(|one, other| Expected {
+            likely: one.likely.and(other.likely),
+            possible: one.possible.and(other.possible),
+        })?;
+        let possible = all.likely.and(all.possible);
+        [By::Pid, By::Name, By::Nobody].into_iter().find_map(|by| {
+            let pair = |verdicts| self.pair_with(lines, by, verdicts, complete);
+            let tried = [all.likely, possible.failed(), possible];
+            Some((by, tried.into_iter().find_map(pair)?))
+        })
+    }
+
+    /// The connections in the order of the lines, which are alike but for their time and meaning.
+    fn pair_with(
         &self,
         lines: &[(Number, Asked)],
-        expected: Expected,
+        by: By,
+        verdicts: Verdicts,
         complete: bool,
-    ) -> Option<(By, Vec<Number>)> {
+    ) -> Option<Vec<Number>> {
         let ((_, first), (_, last)) = (lines.first()?, lines.last()?);
-        // All are alike but for their time.
-        let moment = (first.moment(CLOSE).0, last.moment(CLOSE).1);
-        let (by, found) = [By::Pid, By::Name, By::Nobody].into_iter().find_map(|by| {
-            let found = self.look(first, by, expected.likely, moment, usize::MAX);
-            (!found.is_empty()).then_some((by, found))
-        })?;
+        let moment = (first.moment(SLACK).0, last.moment(SLACK).1);
+        let found = self.look(first, by, verdicts, moment, usize::MAX);
         let mut free: Vec<_> = found
             .into_iter()
             .filter_map(|number| Some((self.window.get(number)?, number)))
             .filter(|(held, _)| held.taken & first.bit() == 0)
-            .map(|(held, number)| (held.brief.ended, number))
+            .map(|(held, number)| (held.brief.ended, number, held.brief.verdict))
             .collect();
-        free.sort_unstable();
+        free.sort_unstable_by_key(|(ended, number, _)| (*ended, *number));
         let enough = if complete {
             free.len() == lines.len()
         } else {
             free.len() >= lines.len()
         };
-        let in_time = lines.iter().zip(&free).all(|((_, line), (ended, _))| {
-            let (from, to) = line.moment(CLOSE);
-            (from..=to).contains(ended)
-        });
+        let fit = lines
+            .iter()
+            .zip(&free)
+            .all(|((_, line), (ended, _, verdict))| {
+                let (from, to) = line.moment(SLACK);
+                (from..=to).contains(ended) && line.allows(*verdict)
+            });
         let numbers = free.into_iter().take(lines.len());
-        (enough && in_time).then(|| (by, numbers.map(|(_, number)| number).collect()))
+        (enough && fit).then(|| numbers.map(|(_, number, _)| number).collect())
     }
 
     /// All that fit, the nearest named.

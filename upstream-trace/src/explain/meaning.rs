@@ -21,8 +21,16 @@ impl Verdicts {
         Self(bits)
     }
 
-    const fn and(self, other: Self) -> Self {
+    /// Those of both.
+    #[must_use]
+    pub const fn and(self, other: Self) -> Self {
         Self(self.0 | other.0)
+    }
+
+    /// Without those of healthy connections.
+    #[must_use]
+    pub const fn failed(self) -> Self {
+        Self(self.0 & !Self::of(&[Ok]).0)
     }
 
     /// Whether this is one of them.
@@ -60,7 +68,6 @@ const RESETS: Verdicts = Verdicts::of(&[
     NeverAccepted,
 ]);
 const CLOSED: Verdicts = Verdicts::of(&[ClosedBeforeResponse, NeverAccepted]);
-const MIDWAY: Verdicts = Verdicts::of(&[ResetMidStream, ResetIdle, ResetBeforeResponse]);
 /// The proxy itself closes after its own timeout, in order or by a reset.
 const GAVE_UP: Verdicts = Verdicts::of(&[
     NeverAccepted,
@@ -85,7 +92,7 @@ pub const UNREACHABLE: Nature = connection(Verdicts::of(&[Unreachable]), NONE);
 /// No SYN left.
 pub const NO_LOCAL_PORT: Nature = connection(Verdicts::of(&[NoLocalPort]), NONE);
 /// The connection was not made; the words do not say why. With TLS it was made, but not the handshake on it.
-pub const CONNECT_FAILED: Nature = connection(CONNECTING, RESETS.and(CLOSED).and(FINE));
+pub const CONNECT_FAILED: Nature = connection(CONNECTING.and(RESETS).and(CLOSED), FINE);
 /// The TLS handshake failed.
 pub const HANDSHAKE_FAILED: Nature = connection(RESETS.and(CLOSED), FINE);
 /// A reset, wherever in the exchange.
@@ -95,7 +102,7 @@ pub const CLOSED_UNANSWERED: Nature = connection(CLOSED, FINE);
 /// Ended without an answer, by a reset or in order.
 pub const TERMINATED: Nature = connection(RESETS.and(CLOSED), FINE);
 /// Ended inside the response.
-pub const BROKEN_RESPONSE: Nature = connection(MIDWAY, RESETS.and(CLOSED).and(FINE));
+pub const BROKEN_RESPONSE: Nature = connection(RESETS.and(CLOSED), FINE);
 /// The proxy waited no longer.
 pub const NO_ANSWER: Nature = connection(GAVE_UP, Verdicts::of(&[Ok, ClosedBeforeResponse]));
 /// Anything that makes a proxy answer 502.
@@ -203,6 +210,9 @@ fn upstream_failure(details: &str) -> Nature {
         "delayed_connect_error:_111",
     ]) {
         REFUSED
+    } else if says(&["Connection_reset", "Connection reset", "connect_error:_104"]) {
+        // Established and reset before Envoy had looked.
+        RESET
     } else if says(&["connection_timeout", "connection timeout"]) {
         CONNECT_TIMEOUT
     } else if says(&[
@@ -303,6 +313,10 @@ mod tests {
             (
                 "x{remote_connection_failure|delayed_connect_error:_No_route_to_host}",
                 Unreachable,
+            ),
+            (
+                "x{remote_connection_failure|delayed_connect_error:_Connection_reset_by_peer}",
+                ResetBeforePayload,
             ),
             ("TLS_error:_WRONG_VERSION_NUMBER", ClosedBeforeResponse),
             ("", Refused),

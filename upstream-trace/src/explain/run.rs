@@ -108,6 +108,8 @@ struct Run {
     now: u64,
     /// Up to when records are needed for lines that wait.
     need: u64,
+    /// The time of the lines when answers were last looked for.
+    answered: u64,
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -171,6 +173,7 @@ impl Run {
             },
             now: 0,
             need: 0,
+            answered: 0,
             settings,
         })
     }
@@ -208,8 +211,8 @@ impl Run {
             let Some((log, head)) = self.next()? else {
                 return self.caught_up();
             };
-            // A jump in time: answer what waits before the records in between are forgotten.
-            if head.time > self.now.saturating_add(self.keep() / 4) {
+            // Answer what waits before its records are forgotten.
+            if head.time > self.answered.saturating_add(self.keep() / 4) {
                 self.answer(head.time)?;
             }
             self.now = self.now.max(head.time);
@@ -256,6 +259,7 @@ impl Run {
 
     /// Reads the records that lines need, answers, forgets. All lines before `lines` are known.
     fn answer(&mut self, lines: u64) -> Result<(), Failure> {
+        self.answered = lines;
         let until = self.need.max(self.now);
         self.answer_with(until, lines)?;
         if self.join.lacks() > self.records.seen {

@@ -1,10 +1,7 @@
 //! The join from data: lines and records as they come, and which of them belong together.
 
 use super::*;
-use crate::{
-    explain::{log::Span, meaning, story::Owner, window::tests::brief},
-    record::Verdict,
-};
+use crate::explain::{log::Span, meaning, story::Owner, window::tests::brief};
 
 const START: u64 = 1_000_000_000_000;
 const KEEP: u64 = 10_000 * MILLISECOND;
@@ -296,4 +293,22 @@ fn a_crowd_that_never_ends_is_settled_in_parts() {
     });
     assert!(waited <= CROWD + 256, "{waited}");
     assert!(right > 19_000, "{right}");
+}
+
+#[test]
+fn lines_of_several_meanings_share_an_order() {
+    use Verdict::{Refused, ResetBeforePayload};
+    let play = Play::new(&[
+        (100, 5, ResetBeforePayload),
+        (200, 6, Refused),
+        (300, 7, ResetBeforePayload),
+    ]);
+    let answers = play.answers(vec![
+        // Without details Envoy calls an early reset a failure to connect, or a termination.
+        coarse(1, 0, meaning::CONNECT_FAILED),
+        coarse(2, 0, meaning::CONNECT_FAILED),
+        coarse(3, 0, meaning::TERMINATED),
+    ]);
+    let found: Vec<_> = answers.into_iter().map(|(_, _, found)| found).collect();
+    assert_eq!(found, [[0], [1], [2]]);
 }
