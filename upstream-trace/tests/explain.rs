@@ -1,0 +1,153 @@
+//! `upstream-trace explain` as a program: files in, lines and exit codes out. Needs no kernel.
+
+use std::{
+    fs::{self, OpenOptions},
+    io::{BufRead as _, BufReader, Write as _},
+    path::Path,
+    process::{Command, Output, Stdio},
+};
+
+use serde_json::Value;
+
+const BINARY: &str = env!("CARGO_BIN_EXE_upstream-trace");
+/// A connection that HAProxy's server refused, as the tracer prints it.
+const RECORD: &str = r#"{"schema":"upstream-trace/1","type":"connection","time":"2026-11-21T15:20:14.500000000Z","seq":1,"id":"366b1ddda1e18291-1","netns":4026531833,"family":"ipv4","local":{"address":"127.0.0.1","port":50126},"remote":{"address":"127.0.0.1","port":8443},"role":"client","process":{"pid":30619,"comm":"envoy","exe":null,"uid":0,"cgroup_id":1,"container_id":null,"attribution":"exact"},"peer":null,"started":"2026-11-21T15:20:14.499000000Z","duration_us":1000,"timeline":[{"at_us":0,"event":"connect"},{"at_us":30,"event":"reset_received"},{"at_us":31,"event":"error","errno":"ECONNREFUSED"},{"at_us":31,"event":"state","from":"SYN_SENT","to":"CLOSE"}],"bytes":{"sent":0,"received":0,"acked":0},"idle_us":null,"rtt_us":null,"retransmits":0,"errno":"ECONNREFUSED","reset":{"direction":"received","reason":"NO_SOCKET","reason_source":"kernel","origin":"peer_on_node","sender":null},"verdict":"refused","flag":"reset_before_payload","proxy":null,"hint":"Nothing accepts connections on the remote port.","complete":true}"#;
+const LINE: &str = r#"[2026-11-21T15:20:14.498Z] "GET /a HTTP/1.1" 503 UF 0 91 3 - "-" "curl/8" "id" "host" "127.0.0.1:8443""#;
+
+fn explain(dir: &Path, args: &[&str]) -> Output {
+    let mut command = Command::new(BINARY);
+    command.arg("explain").args(args).current_dir(dir).stdin(Stdio::null());
+    command.output().unwrap()
+}
+
+fn files() -> tempfile::TempDir {
+    let dir = tempfile::tempdir().unwrap();
+    fs::write(dir.path().join("run.json"), format!("{RECORD}\n")).unwrap();
+    fs::write(dir.path().join("access.log"), format!("{LINE}\n")).unwrap();
+    dir
+}
+
+#[test]
+fn text_is_a_ladder_below_the_line() {
+    let dir = files();
+    let output = explain(dir.path(), &["--records", "run.json", "access.log"]);
+    assert!(output.status.success() && output.stderr.is_empty(), "{output:?}");
+    assert_eq!(
+        String::from_utf8(output.stdout).unwrap(),
+        "2026-11-21 15:20:14.501Z  503 UF  GET /a HTTP/1.1  to 127.0.0.1:8443  (access.log:1)
+  found: unique, by name
+  | 2026-11-21 15:20:14.500Z  refused (reset_before_payload)  127.0.0.1:50126 -> 127.0.0.1:8443  envoy[30619] -> ?
+  |      +0.000 ms  connect
+  |      +0.030 ms  reset_received
+  |      +0.031 ms  error ECONNREFUSED
+  |      +0.031 ms  SYN_SENT -> CLOSE
+  |   reset: received, NO_SOCKET (kernel), origin peer_on_node
+  |   told:  ECONNREFUSED
+  next:  Nothing accepts connections on the remote port.
+1 lines: 1 failed, 0 fine, 0 other; of 1 connections explained by exact 0, unique 1, nearest 0, order 0; ambiguous 0, none 0, elsewhere 0
+"
+    );
+}
+
+#[test]
+fn every_json_line_fits_the_schema() {
+    let dir = files();
+    let log = format!("{LINE}\n\u{9b}nonsense\n{}\n{}\n", LINE.replace("UF", "UH"), LINE.replace("127.0.0.1:8443", "127.0.0.1:9"));
+    fs::write(dir.path().join("access.log"), log).unwrap();
+    let output = explain(dir.path(), &["--records", "run.json", "--format", "json", "access.log"]);
+    let schema = Command::new(BINARY).arg("schema").output().unwrap();
+    let schema: Value = serde_json::from_slice(&schema.stdout).unwrap();
+    let validator = jsonschema::options().should_validate_formats(true).build(&schema).unwrap();
+    let lines: Vec<Value> = output.stdout.lines().map(|line| serde_json::from_str(&line.unwrap()).unwrap()).collect();
+    for line in &lines {
+        let errors: Vec<_> = validator.iter_errors(line).map(|error| error.to_string()).collect();
+        assert!(errors.is_empty(), "{errors:?}\n{line}");
+    }
+    let sureness: Vec<_> = lines.iter().map(|line| line["sureness"].as_str().unwrap_or("-")).collect();
+    assert_eq!(sureness, ["unique", "elsewhere", "none", "-"]);
+    assert_eq!((&lines[3]["unknown"], &lines[3]["found"]["none"]), (&1.into(), &1.into()));
+    let said = String::from_utf8(output.stderr).unwrap();
+    assert_eq!(said, "upstream-trace: access.log:2 has no known format, or is broken; more such lines are only counted\n");
+}
+
+#[test]
+fn bad_input_is_one_line_and_a_code() {
+    let dir = files();
+    fs::write(dir.path().join("other.json"), "hello\n{}\n").unwrap();
+    for (args, code, words) in [
+        (&["access.log"][..], 2, "--records"),
+        (&["--records", "none.json", "access.log"], 7, "cannot read none.json"),
+        (&["--records", "run.json", "none.log"], 7, "cannot read none.log"),
+        (&["--records", "run.json", "."], 7, "cannot read ."),
+        (&["--records", "other.json", "access.log"], 7, "other.json has no record"),
+        (&["--records", "run.json", "--server", "x", "access.log"], 2, "NAME=ADDRESS:PORT"),
+        (&["--records", "run.json", "--window", "x", "access.log"], 2, "a time is a number"),
+    ] {
+        let output = explain(dir.path(), args);
+        let said = String::from_utf8(output.stderr).unwrap();
+        assert_eq!(output.status.code(), Some(code), "{args:?}: {said}");
+        assert!(said.contains(words) && said.lines().count() == 1, "{args:?}: {said}");
+    }
+}
+
+#[test]
+fn standard_input_and_hostile_bytes() {
+    let dir = files();
+    let mut child = Command::new(BINARY)
+        .args(["explain", "--records", "run.json", "--format", "json", "-"])
+        .current_dir(dir.path())
+        .stdin(Stdio::piped())
+        .stdout(Stdio::piped())
+        .stderr(Stdio::null())
+        .spawn()
+        .unwrap();
+    let mut input = child.stdin.take().unwrap();
+    let huge = vec![b'x'; 3 << 20];
+    for bytes in [b"\0\0\xff\xfe\n", &huge[..], b"\n", LINE.as_bytes()] {
+        input.write_all(bytes).unwrap();
+    }
+    drop(input);
+    let output = child.wait_with_output().unwrap();
+    let last: Value = serde_json::from_slice(output.stdout.lines().map(Result::unwrap).last().unwrap().as_bytes()).unwrap();
+    assert!(output.status.success());
+    assert_eq!((&last["unknown"], &last["found"]["unique"]), (&2.into(), &1.into()));
+}
+
+/// Log and records grow, and the log is rotated; the answers come while it runs.
+#[test]
+fn following() {
+    let dir = tempfile::tempdir().unwrap();
+    let (log, records) = (dir.path().join("access.log"), dir.path().join("run.json"));
+    fs::write(&log, "").unwrap();
+    fs::write(&records, "").unwrap();
+    let mut child = Command::new(BINARY)
+        .args(["explain", "--follow", "--format", "json", "--records"])
+        .args([&records, &log])
+        .stdout(Stdio::piped())
+        .spawn()
+        .unwrap();
+    let mut answers = BufReader::new(child.stdout.take().unwrap()).lines();
+    let mut play = || {
+        let append = |path: &Path, line: &str| {
+            let mut file = OpenOptions::new().append(true).open(path).unwrap();
+            writeln!(file, "{line}").unwrap();
+        };
+        // What happened a moment ago: a follower waits for what is late, not for what is old.
+        let now = jiff::Timestamp::now();
+        append(&log, &LINE.replace("2026-11-21T15:20:14.498Z", &format!("{now:.3}")));
+        append(&records, &RECORD.replace("2026-11-21T15:20:14.500000000Z", &format!("{now:.9}")));
+        let answer: Value = serde_json::from_str(&answers.next().unwrap().unwrap()).unwrap();
+        assert_eq!((&answer["line"], &answer["verdict"]), (&1.into(), &"refused".into()), "{answer}");
+    };
+    play();
+    fs::rename(&log, dir.path().join("access.log.1")).unwrap();
+    fs::write(&log, "").unwrap();
+    fs::write(&records, "").unwrap();
+    play();
+    let pid = libc::pid_t::try_from(child.id()).unwrap();
+    // SAFETY: plain system call; the child has not been waited for.
+    unsafe { libc::kill(pid, libc::SIGINT) };
+    let account: Value = serde_json::from_str(&answers.next().unwrap().unwrap()).unwrap();
+    assert_eq!((&account["type"], &account["failed"]), (&"explained".into(), &2.into()));
+    assert_eq!(child.wait().unwrap().code(), Some(0));
+}
