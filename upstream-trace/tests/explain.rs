@@ -16,7 +16,11 @@ const LINE: &str = r#"[2026-11-21T15:20:14.498Z] "GET /a HTTP/1.1" 503 UF 0 91 3
 
 fn explain(dir: &Path, args: &[&str]) -> Output {
     let mut command = Command::new(BINARY);
-    command.arg("explain").args(args).current_dir(dir).stdin(Stdio::null());
+    command
+        .arg("explain")
+        .args(args)
+        .current_dir(dir)
+        .stdin(Stdio::null());
     command.output().unwrap()
 }
 
@@ -31,7 +35,10 @@ fn files() -> tempfile::TempDir {
 fn text_is_a_ladder_below_the_line() {
     let dir = files();
     let output = explain(dir.path(), &["--records", "run.json", "access.log"]);
-    assert!(output.status.success() && output.stderr.is_empty(), "{output:?}");
+    assert!(
+        output.status.success() && output.stderr.is_empty(),
+        "{output:?}"
+    );
     assert_eq!(
         String::from_utf8(output.stdout).unwrap(),
         "2026-11-21 15:20:14.501Z  503 UF  GET /a HTTP/1.1  to 127.0.0.1:8443  (access.log:1)
@@ -52,22 +59,48 @@ fn text_is_a_ladder_below_the_line() {
 #[test]
 fn every_json_line_fits_the_schema() {
     let dir = files();
-    let log = format!("{LINE}\n\u{9b}nonsense\n{}\n{}\n", LINE.replace("UF", "UH"), LINE.replace("127.0.0.1:8443", "127.0.0.1:9"));
+    let log = format!(
+        "{LINE}\n\u{9b}nonsense\n{}\n{}\n",
+        LINE.replace("UF", "UH"),
+        LINE.replace("127.0.0.1:8443", "127.0.0.1:9")
+    );
     fs::write(dir.path().join("access.log"), log).unwrap();
-    let output = explain(dir.path(), &["--records", "run.json", "--format", "json", "access.log"]);
+    let output = explain(
+        dir.path(),
+        &["--records", "run.json", "--format", "json", "access.log"],
+    );
     let schema = Command::new(BINARY).arg("schema").output().unwrap();
     let schema: Value = serde_json::from_slice(&schema.stdout).unwrap();
-    let validator = jsonschema::options().should_validate_formats(true).build(&schema).unwrap();
-    let lines: Vec<Value> = output.stdout.lines().map(|line| serde_json::from_str(&line.unwrap()).unwrap()).collect();
+    let validator = jsonschema::options()
+        .should_validate_formats(true)
+        .build(&schema)
+        .unwrap();
+    let lines: Vec<Value> = output
+        .stdout
+        .lines()
+        .map(|line| serde_json::from_str(&line.unwrap()).unwrap())
+        .collect();
     for line in &lines {
-        let errors: Vec<_> = validator.iter_errors(line).map(|error| error.to_string()).collect();
+        let errors: Vec<_> = validator
+            .iter_errors(line)
+            .map(|error| error.to_string())
+            .collect();
         assert!(errors.is_empty(), "{errors:?}\n{line}");
     }
-    let sureness: Vec<_> = lines.iter().map(|line| line["sureness"].as_str().unwrap_or("-")).collect();
+    let sureness: Vec<_> = lines
+        .iter()
+        .map(|line| line["sureness"].as_str().unwrap_or("-"))
+        .collect();
     assert_eq!(sureness, ["unique", "elsewhere", "none", "-"]);
-    assert_eq!((&lines[3]["unknown"], &lines[3]["found"]["none"]), (&1.into(), &1.into()));
+    assert_eq!(
+        (&lines[3]["unknown"], &lines[3]["found"]["none"]),
+        (&1.into(), &1.into())
+    );
     let said = String::from_utf8(output.stderr).unwrap();
-    assert_eq!(said, "upstream-trace: access.log:2 has no known format, or is broken; more such lines are only counted\n");
+    assert_eq!(
+        said,
+        "upstream-trace: access.log:2 has no known format, or is broken; more such lines are only counted\n"
+    );
 }
 
 #[test]
@@ -76,17 +109,40 @@ fn bad_input_is_one_line_and_a_code() {
     fs::write(dir.path().join("other.json"), "hello\n{}\n").unwrap();
     for (args, code, words) in [
         (&["access.log"][..], 2, "--records"),
-        (&["--records", "none.json", "access.log"], 7, "cannot read none.json"),
-        (&["--records", "run.json", "none.log"], 7, "cannot read none.log"),
+        (
+            &["--records", "none.json", "access.log"],
+            7,
+            "cannot read none.json",
+        ),
+        (
+            &["--records", "run.json", "none.log"],
+            7,
+            "cannot read none.log",
+        ),
         (&["--records", "run.json", "."], 7, "cannot read ."),
-        (&["--records", "other.json", "access.log"], 7, "other.json has no record"),
-        (&["--records", "run.json", "--server", "x", "access.log"], 2, "NAME=ADDRESS:PORT"),
-        (&["--records", "run.json", "--window", "x", "access.log"], 2, "a time is a number"),
+        (
+            &["--records", "other.json", "access.log"],
+            7,
+            "other.json has no record",
+        ),
+        (
+            &["--records", "run.json", "--server", "x", "access.log"],
+            2,
+            "NAME=ADDRESS:PORT",
+        ),
+        (
+            &["--records", "run.json", "--window", "x", "access.log"],
+            2,
+            "a time is a number",
+        ),
     ] {
         let output = explain(dir.path(), args);
         let said = String::from_utf8(output.stderr).unwrap();
         assert_eq!(output.status.code(), Some(code), "{args:?}: {said}");
-        assert!(said.contains(words) && said.lines().count() == 1, "{args:?}: {said}");
+        assert!(
+            said.contains(words) && said.lines().count() == 1,
+            "{args:?}: {said}"
+        );
     }
 }
 
@@ -108,9 +164,21 @@ fn standard_input_and_hostile_bytes() {
     }
     drop(input);
     let output = child.wait_with_output().unwrap();
-    let last: Value = serde_json::from_slice(output.stdout.lines().map(Result::unwrap).last().unwrap().as_bytes()).unwrap();
+    let last: Value = serde_json::from_slice(
+        output
+            .stdout
+            .lines()
+            .map(Result::unwrap)
+            .last()
+            .unwrap()
+            .as_bytes(),
+    )
+    .unwrap();
     assert!(output.status.success());
-    assert_eq!((&last["unknown"], &last["found"]["unique"]), (&2.into(), &1.into()));
+    assert_eq!(
+        (&last["unknown"], &last["found"]["unique"]),
+        (&2.into(), &1.into())
+    );
 }
 
 /// Log and records grow, and the log is rotated; the answers come while it runs.
@@ -134,10 +202,20 @@ fn following() {
         };
         // What happened a moment ago: a follower waits for what is late, not for what is old.
         let now = jiff::Timestamp::now();
-        append(&log, &LINE.replace("2026-11-21T15:20:14.498Z", &format!("{now:.3}")));
-        append(&records, &RECORD.replace("2026-11-21T15:20:14.500000000Z", &format!("{now:.9}")));
+        append(
+            &log,
+            &LINE.replace("2026-11-21T15:20:14.498Z", &format!("{now:.3}")),
+        );
+        append(
+            &records,
+            &RECORD.replace("2026-11-21T15:20:14.500000000Z", &format!("{now:.9}")),
+        );
         let answer: Value = serde_json::from_str(&answers.next().unwrap().unwrap()).unwrap();
-        assert_eq!((&answer["line"], &answer["verdict"]), (&1.into(), &"refused".into()), "{answer}");
+        assert_eq!(
+            (&answer["line"], &answer["verdict"]),
+            (&1.into(), &"refused".into()),
+            "{answer}"
+        );
     };
     play();
     fs::rename(&log, dir.path().join("access.log.1")).unwrap();
@@ -148,6 +226,9 @@ fn following() {
     // SAFETY: plain system call; the child has not been waited for.
     unsafe { libc::kill(pid, libc::SIGINT) };
     let account: Value = serde_json::from_str(&answers.next().unwrap().unwrap()).unwrap();
-    assert_eq!((&account["type"], &account["failed"]), (&"explained".into(), &2.into()));
+    assert_eq!(
+        (&account["type"], &account["failed"]),
+        (&"explained".into(), &2.into())
+    );
     assert_eq!(child.wait().unwrap().code(), Some(0));
 }

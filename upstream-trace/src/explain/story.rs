@@ -64,6 +64,9 @@ pub enum Kind {
 impl Kind {
     /// Looks at one line.
     pub fn read(line: &[u8]) -> Self {
+        if let Some(brief) = glance(line) {
+            return Self::Connection(brief);
+        }
         let Ok(line) = serde_json::from_slice::<Line<'_>>(line) else {
             return Self::Broken;
         };
@@ -73,6 +76,77 @@ impl Kind {
             _ => Self::Broken,
         }
     }
+}
+
+/// Reads a line that is spelled and ordered as the tracer does it, a few times faster than any parser of JSON; `None` for all others.
+///
+/// Keys are searched for with the quotes around them, which stand in no text: there they are escaped.
+fn glance(line: &[u8]) -> Option<Brief> {
+    const HEAD: &str = r#"{"schema":"upstream-trace/1","type":"connection","time":""#;
+    let text = std::str::from_utf8(line).ok()?.strip_suffix('}')?;
+    let mut rest = text.strip_prefix(HEAD)?;
+    let ended = time::rfc3339(until(&mut rest, "\"")?)?;
+    skip(&mut rest, r#","local":{"address":""#)?;
+    let local = end(&mut rest)?;
+    rest = rest.strip_prefix(r#","remote":{"address":""#)?;
+    let remote = end(&mut rest)?;
+    rest = rest.strip_prefix(r#","role":""#)?;
+    let role = until(&mut rest, "\"")?;
+    rest = rest.strip_prefix(r#","process":"#)?;
+    let owner = if rest.starts_with("null") {
+        None
+    } else {
+        rest = rest.strip_prefix(r#"{"pid":"#)?;
+        let pid = until(&mut rest, ",")?.parse().ok()?;
+        rest = rest.strip_prefix(r#""comm":""#)?;
+        let comm = until(&mut rest, "\"")?;
+        if comm.contains('\\') {
+            return None;
+        }
+        Some(Owner::new(pid, comm))
+    };
+    skip(&mut rest, r#","started":"#)?;
+    let started = if rest.starts_with("null") {
+        None
+    } else {
+        rest = rest.strip_prefix('"')?;
+        Some(time::rfc3339(until(&mut rest, "\"")?)?)
+    };
+    skip(&mut rest, r#","verdict":""#)?;
+    let verdict = until(&mut rest, "\"")?;
+    Some(Brief {
+        ended,
+        started,
+        local,
+        remote,
+        role: *Role::ALL.iter().find(|known| known.as_str() == role)?,
+        owner,
+        verdict: *Verdict::ALL
+            .iter()
+            .find(|known| known.as_str() == verdict)?,
+    })
+}
+
+/// `10.0.0.1","port":80}`
+fn end(rest: &mut &str) -> Option<SocketAddr> {
+    let address = until(rest, "\"")?.parse().ok()?;
+    *rest = rest.strip_prefix(r#","port":"#)?;
+    Some(SocketAddr::new(address, until(rest, "}")?.parse().ok()?))
+}
+
+/// Goes behind the first `key`.
+fn skip(rest: &mut &str, key: &str) -> Option<()> {
+    let at = memchr::memmem::find(rest.as_bytes(), key.as_bytes())?;
+    *rest = rest.get(at + key.len()..)?;
+    Some(())
+}
+
+/// What stands before `mark`, one byte.
+fn until<'a>(rest: &mut &'a str, mark: &str) -> Option<&'a str> {
+    let at = memchr::memchr(*mark.as_bytes().first()?, rest.as_bytes())?;
+    let before = rest.get(..at)?;
+    *rest = rest.get(at + 1..)?;
+    Some(before)
 }
 
 /// Only the fields that [`Brief`] needs; the rest is skipped without being looked at.
@@ -338,13 +412,17 @@ mod tests {
     fn spelled(record: &Connection<'_>) -> Vec<u8> {
         let mut room = vec![0; 1 << 16];
         let len = json::connection(record, &mut room).unwrap();
-        room.truncate(len);
+        room.truncate(len - 1);
         room
     }
 
     #[test]
     fn a_record_is_known_by_a_glance() {
         let record = samples::healthy();
+        assert!(
+            glance(&spelled(&record)).is_some(),
+            "the fast way is for the tracer's own lines"
+        );
         let Kind::Connection(brief) = Kind::read(&spelled(&record)) else {
             panic!("no connection");
         };
@@ -370,6 +448,16 @@ mod tests {
     }
 
     proptest! {
+        #[test]
+        fn a_glance_sees_what_a_parser_reads(record in samples::connections()) {
+            let line = spelled(&record);
+            let parsed: Line<'_> = serde_json::from_slice(&line).unwrap();
+            if let Some(brief) = glance(&line) {
+                prop_assert_eq!(Some(brief), parsed.brief());
+            }
+            prop_assert_eq!(Kind::read(&line), Kind::Connection(parsed.brief().unwrap()));
+        }
+
         #[test]
         fn what_is_read_back_is_what_was_printed(record in samples::connections()) {
             let record = Connection { proxy: words::proxy(record.verdict), ..record };

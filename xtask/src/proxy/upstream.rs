@@ -10,13 +10,15 @@ use std::mem::size_of;
 use std::net::{Ipv4Addr, SocketAddr, SocketAddrV4, TcpListener, TcpStream};
 use std::os::fd::{AsRawFd as _, FromRawFd as _, OwnedFd};
 use std::sync::{Arc, Mutex, PoisonError};
-use std::thread;
+use std::thread::{self, JoinHandle};
 use std::time::Duration;
 
 use anyhow::{Context as _, Result};
 
 use super::fault::Fault;
 
+/// The first of the ports; below the range that the kernel chooses from, as servers' ports are.
+const PORT: u16 = 18_540;
 /// A proxy that gives up closes its end; it is waited for no longer than this.
 const PATIENCE: Duration = Duration::from_secs(5);
 const ANSWER: &[u8] = b"HTTP/1.1 200 OK\r\nContent-Length: 6\r\n\r\nhello\n";
@@ -33,22 +35,45 @@ pub struct Upstream {
     seen: Seen,
     /// What keeps a port taken, or a queue full.
     _held: Vec<OwnedFd>,
+    _server: Option<Server>,
+}
+
+/// A thread that accepts.
+#[derive(Debug)]
+struct Server {
+    listener: TcpListener,
+    thread: Option<JoinHandle<()>>,
+}
+
+impl Drop for Server {
+    fn drop(&mut self) {
+        // SAFETY: takes numbers only; the descriptor is open.
+        unsafe { libc::shutdown(self.listener.as_raw_fd(), libc::SHUT_RDWR) };
+        // Its accept() fails now; it has nothing to say.
+        let _ended = self.thread.take().map(JoinHandle::join);
+    }
 }
 
 impl Upstream {
-    /// Starts it on a free port.
+    /// Starts it on the port of this fault.
     pub fn start(fault: Fault) -> Result<Self> {
         let seen = Seen::default();
-        let (address, held) = match fault {
-            Fault::Refused => deaf()?,
-            Fault::QueueFull => full()?,
-            _ => (serve(fault, Arc::clone(&seen))?, Vec::new()),
+        let port = PORT + fault as u16;
+        let address = SocketAddrV4::new(Ipv4Addr::LOCALHOST, port);
+        let (held, server) = match fault {
+            Fault::Refused => (vec![deaf(address)?], None),
+            Fault::QueueFull => (full(address)?, None),
+            _ => {
+                let server = serve(fault, address, Arc::clone(&seen))?;
+                (Vec::new(), Some(server))
+            }
         };
         Ok(Self {
             fault,
-            address,
+            address: address.into(),
             seen,
             _held: held,
+            _server: server,
         })
     }
 
@@ -60,7 +85,7 @@ impl Upstream {
 }
 
 /// A port that is taken, and on which nobody listens.
-fn deaf() -> Result<(SocketAddr, Vec<OwnedFd>)> {
+fn deaf(address: SocketAddrV4) -> Result<OwnedFd> {
     // SAFETY: takes numbers only.
     let fd = unsafe { libc::socket(libc::AF_INET, libc::SOCK_STREAM | libc::SOCK_CLOEXEC, 0) };
     if fd < 0 {
@@ -68,51 +93,46 @@ fn deaf() -> Result<(SocketAddr, Vec<OwnedFd>)> {
     }
     // SAFETY: a descriptor that was just made, and nobody else's.
     let socket = unsafe { OwnedFd::from_raw_fd(fd) };
-    let any = libc::sockaddr_in {
+    let name = libc::sockaddr_in {
         sin_family: libc::AF_INET.cast_unsigned().try_into()?,
-        sin_port: 0,
+        sin_port: address.port().to_be(),
         sin_addr: libc::in_addr {
-            s_addr: u32::from(Ipv4Addr::LOCALHOST).to_be(),
+            s_addr: u32::from(*address.ip()).to_be(),
         },
         sin_zero: [0; 8],
     };
     let len = libc::socklen_t::try_from(size_of::<libc::sockaddr_in>())?;
-    // SAFETY: `any` is a whole address of `len` bytes that outlives the call.
-    if unsafe { libc::bind(fd, (&raw const any).cast(), len) } != 0 {
-        return Err(io::Error::last_os_error()).context("bind");
+    // SAFETY: `name` is a whole address of `len` bytes that outlives the call.
+    if unsafe { libc::bind(fd, (&raw const name).cast(), len) } != 0 {
+        return Err(io::Error::last_os_error()).with_context(|| format!("bind {address}"));
     }
-    let mut bound = any;
-    let mut size = len;
-    // SAFETY: `bound` has room for `size` bytes, and both outlive the call.
-    if unsafe { libc::getsockname(fd, (&raw mut bound).cast(), &raw mut size) } != 0 {
-        return Err(io::Error::last_os_error()).context("getsockname");
-    }
-    let port = u16::from_be(bound.sin_port);
-    let address = SocketAddrV4::new(Ipv4Addr::LOCALHOST, port);
-    Ok((address.into(), vec![socket]))
+    Ok(socket)
 }
 
 /// A listener that never accepts, its queue of one full.
-fn full() -> Result<(SocketAddr, Vec<OwnedFd>)> {
-    let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, 0))?;
+fn full(address: SocketAddrV4) -> Result<Vec<OwnedFd>> {
+    let listener = listen(address)?;
     // SAFETY: takes numbers only; the descriptor is open.
     if unsafe { libc::listen(listener.as_raw_fd(), 0) } != 0 {
         return Err(io::Error::last_os_error()).context("listen");
     }
-    let address = listener.local_addr()?;
     let mut held = vec![OwnedFd::from(listener)];
     let brief = Duration::from_millis(200);
-    while let Ok(stream) = TcpStream::connect_timeout(&address, brief) {
+    while let Ok(stream) = TcpStream::connect_timeout(&address.into(), brief) {
         held.push(stream.into());
     }
-    Ok((address, held))
+    Ok(held)
 }
 
-fn serve(fault: Fault, seen: Seen) -> Result<SocketAddr> {
-    let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, 0))?;
-    let address = listener.local_addr()?;
-    thread::spawn(move || {
-        for stream in listener.incoming().flatten() {
+fn listen(address: SocketAddrV4) -> Result<TcpListener> {
+    TcpListener::bind(address).with_context(|| format!("bind {address}"))
+}
+
+fn serve(fault: Fault, address: SocketAddrV4, seen: Seen) -> Result<Server> {
+    let listener = listen(address)?;
+    let accepting = listener.try_clone()?;
+    let thread = thread::spawn(move || {
+        while let Ok((stream, _)) = accepting.accept() {
             if fault == Fault::ResetAfterAccept {
                 reset(stream);
                 continue;
@@ -122,7 +142,10 @@ fn serve(fault: Fault, seen: Seen) -> Result<SocketAddr> {
             thread::spawn(move || drop(play(fault, stream, &seen)));
         }
     });
-    Ok(address)
+    Ok(Server {
+        listener,
+        thread: Some(thread),
+    })
 }
 
 /// One connection.
