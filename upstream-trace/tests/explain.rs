@@ -5,6 +5,8 @@ use std::{
     io::{BufRead as _, BufReader, Write as _},
     path::Path,
     process::{Command, Output, Stdio},
+    thread,
+    time::Duration,
 };
 
 use serde_json::Value;
@@ -21,13 +23,13 @@ fn explain(dir: &Path, args: &[&str]) -> Output {
         .args(args)
         .current_dir(dir)
         .stdin(Stdio::null());
-    command.output().unwrap()
+    command.output().expect("the program starts")
 }
 
 fn files() -> tempfile::TempDir {
-    let dir = tempfile::tempdir().unwrap();
-    fs::write(dir.path().join("run.json"), format!("{RECORD}\n")).unwrap();
-    fs::write(dir.path().join("access.log"), format!("{LINE}\n")).unwrap();
+    let dir = tempfile::tempdir().expect("a place for files");
+    fs::write(dir.path().join("run.json"), format!("{RECORD}\n")).expect("the records");
+    fs::write(dir.path().join("access.log"), format!("{LINE}\n")).expect("the log");
     dir
 }
 
@@ -221,6 +223,8 @@ fn following() {
     fs::rename(&log, dir.path().join("access.log.1")).unwrap();
     fs::write(&log, "").unwrap();
     fs::write(&records, "").unwrap();
+    // A file that is cut off and as long as before when it is next looked at has not changed, to a follower.
+    thread::sleep(Duration::from_millis(500));
     play();
     let pid = libc::pid_t::try_from(child.id()).unwrap();
     // SAFETY: plain system call; the child has not been waited for.

@@ -248,6 +248,9 @@ impl Join {
             return Waiting::Open(asked);
         }
         let Some((by, close, wide)) = self.fitting(&asked, expected) else {
+            if expected.is_timeout() {
+                return self.join_crowd(number, asked);
+            }
             return done(asked, Sureness::None, None, Vec::new(), 0);
         };
         match (close.as_slice(), wide.as_slice()) {

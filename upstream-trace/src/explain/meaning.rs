@@ -4,7 +4,11 @@
 //! `ngx_http_upstream.c`, HAProxy's `configuration.txt`, "Session state at disconnection".
 //! Must not know: how a log line is spelled, records.
 
-use crate::record::Verdict::{self, *};
+use crate::record::Verdict::{
+    self, ClosedBeforeResponse, ConnectCanceled, ConnectTimeout, LocalAbort, NeverAccepted,
+    NoLocalPort, Ok, Probe, Refused, ResetBeforePayload, ResetBeforeResponse, ResetIdle,
+    ResetMidStream, Timeout, Unreachable,
+};
 
 /// A set of verdicts.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
@@ -46,6 +50,13 @@ pub struct Expected {
     pub likely: Verdicts,
     /// What they can mean besides; looked at only where nothing likely is found.
     pub possible: Verdicts,
+}
+
+impl Expected {
+    /// The proxy waited no longer: its connection ends when it pleases, and as a healthy one does.
+    pub const fn is_timeout(self) -> bool {
+        self.likely.has(Timeout)
+    }
 }
 
 /// Where the reason lies.
@@ -153,8 +164,7 @@ pub fn envoy(flag: &str, details: &str) -> Option<Nature> {
         "UF" => upstream_failure(details),
         "UC" => TERMINATED,
         "UPE" => BROKEN_RESPONSE,
-        "UT" | "UMSDR" | "SI" => NO_ANSWER,
-        "LR" => NO_ANSWER,
+        "UT" | "UMSDR" | "SI" | "LR" => NO_ANSWER,
         "UR" => Nature::Elsewhere(
             "The upstream reset one HTTP/2 or HTTP/3 stream; the connection went on, so the kernel saw nothing: look in the upstream's log for that request (GOAWAY, a canceled or refused stream).",
         ),
@@ -252,7 +262,7 @@ pub fn nginx(message: &str) -> Option<Nature> {
         () if says("prematurely closed connection while reading upstream") => BROKEN_RESPONSE,
         () if says("upstream prematurely closed") => CLOSED_UNANSWERED,
         () if says("upstream sent") => BAD_RESPONSE,
-        _ => return None,
+        () => return None,
     })
 }
 

@@ -208,7 +208,7 @@ impl Run {
     /// Merges and joins some lines.
     fn step(&mut self) -> Result<Progress, Failure> {
         for _ in 0..BATCH {
-            let Some((log, head)) = self.next()? else {
+            let Some((log, head)) = self.next_head()? else {
                 return self.caught_up();
             };
             // Answer what waits before its records are forgotten.
@@ -316,7 +316,7 @@ impl Run {
     }
 
     /// The earliest line of all logs; `None` where there is none now.
-    fn next(&mut self) -> Result<Option<(usize, Head)>, Failure> {
+    fn next_head(&mut self) -> Result<Option<(usize, Head)>, Failure> {
         let mut first: Option<(u64, usize)> = None;
         for index in 0..self.logs.len() {
             self.fill(index)?;
@@ -342,7 +342,7 @@ impl Run {
             return Ok(());
         };
         while log.head.is_none() && !log.over {
-            let line = log.source.next();
+            let line = log.source.next_line();
             let reading = match line {
                 Ok(Next::Line(line)) => self.reader.read(line),
                 Ok(Next::Broken) => Reading::Unknown,
@@ -391,7 +391,7 @@ impl Records {
     /// Reads all that ended up to `until`, and keeps those that did not end before `oldest`.
     fn advance(&mut self, until: u64, oldest: u64, window: &mut Window) -> Result<(), Failure> {
         while !self.over && self.seen < until {
-            match self.source.next() {
+            match self.source.next_line() {
                 Ok(Next::Line(line)) => match Kind::read(line) {
                     Kind::Connection(brief) => {
                         self.count += 1;
@@ -457,7 +457,7 @@ impl Output {
         };
         let record = report::explanation(answer, &about);
         self.write(&record, |record, style, page| {
-            text::explanation(record, style, page)
+            text::explanation(record, style, page);
         })
     }
 

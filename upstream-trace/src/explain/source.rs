@@ -19,6 +19,10 @@ const CHUNK: usize = 1 << 20;
 
 /// Where lines come from.
 #[derive(Debug)]
+#[expect(
+    clippy::struct_excessive_bools,
+    reason = "four things that are so or not"
+)]
 pub struct Source {
     /// As a person knows it.
     pub name: String,
@@ -94,7 +98,7 @@ impl Source {
     }
 
     /// The next line, without its end.
-    pub fn next(&mut self) -> io::Result<Next<'_>> {
+    pub fn next_line(&mut self) -> io::Result<Next<'_>> {
         loop {
             match self.find() {
                 Found::Line(end) => {
@@ -223,7 +227,7 @@ mod tests {
     fn all(source: &mut Source) -> Vec<Option<Vec<u8>>> {
         let mut lines = Vec::new();
         loop {
-            match source.next().unwrap() {
+            match source.next_line().unwrap() {
                 Next::Line(line) => lines.push(Some(line.to_vec())),
                 Next::Broken => lines.push(None),
                 Next::Later | Next::End => return lines,
@@ -231,6 +235,7 @@ mod tests {
         }
     }
 
+    #[expect(clippy::unnecessary_wraps, reason = "as `all` has them")]
     fn line(text: &str) -> Option<Vec<u8>> {
         Some(text.as_bytes().to_vec())
     }
@@ -245,7 +250,7 @@ mod tests {
             all(&mut source),
             [line("one"), line(""), Some(b"tw\0\xff".to_vec())]
         );
-        assert_eq!((source.line, source.next().unwrap()), (3, Next::End));
+        assert_eq!((source.line, source.next_line().unwrap()), (3, Next::End));
     }
 
     #[test]
@@ -259,7 +264,7 @@ mod tests {
                 b"a\n",
                 &huge[..],
                 b"\nb\n",
-                &huge[..LONGEST + 1],
+                &huge[..=LONGEST],
                 b"\nc\n",
                 &huge[..LONGEST],
                 b"\n",

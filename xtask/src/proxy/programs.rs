@@ -1,6 +1,6 @@
 //! Starts the real Envoy, NGINX and HAProxy on loopback, one path for each upstream.
 //!
-//! Each waits 300 ms for a connection and 500 ms for an answer, and tries once. Must not know: what goes wrong, what is said of it.
+//! Each waits 300 ms for a connection and 800 ms for an answer, and tries once. Must not know: what goes wrong, what is said of it.
 
 use std::fs::{self, File};
 use std::net::{Ipv4Addr, SocketAddr, TcpListener, TcpStream};
@@ -113,7 +113,7 @@ impl Place<'_> {
         };
         let routes: Vec<Value> = self.upstreams.iter().map(|upstream| {
             let name = upstream.fault.name();
-            json!({"match": {"prefix": format!("/{name}/")}, "route": {"cluster": name, "timeout": "0.5s"}})
+            json!({"match": {"prefix": format!("/{name}/")}, "route": {"cluster": name, "timeout": "0.8s"}})
         }).collect();
         let clusters: Vec<Value> = self.upstreams.iter().map(|upstream| {
             let (name, address) = (upstream.fault.name(), upstream.address);
@@ -162,25 +162,30 @@ impl Place<'_> {
 
     fn nginx(&self, program: &Path) -> Result<Running> {
         let (error, access) = (self.path("error.log"), self.path("access.log"));
-        let mut servers = String::new();
-        for upstream in self.upstreams {
-            let name = upstream.fault.name();
-            servers += &format!(
-                "location /{name}/ {{ proxy_pass http://{}; }}\n",
-                upstream.address
-            );
-        }
-        let temporary: String = ["client_body", "proxy", "fastcgi", "uwsgi", "scgi"]
-            .iter()
-            .map(|kind| format!("{kind}_temp_path {};\n", self.path(kind)))
-            .collect();
+        let locations = self.upstreams.iter().map(|upstream| {
+            let (name, address) = (upstream.fault.name(), upstream.address);
+            format!("location /{name}/ {{ proxy_pass http://{address}; }}")
+        });
+        let servers = locations.collect::<Vec<_>>().join(
+            "
+",
+        );
+        let kinds = ["client_body", "proxy", "fastcgi", "uwsgi", "scgi"];
+        let places = kinds.map(|kind| {
+            format!(
+                "{kind}_temp_path {};
+",
+                self.path(kind)
+            )
+        });
+        let temporary = places.concat();
         let config = format!(
             "user root;\nworker_processes 2;\npid {pid};\nevents {{}}\nhttp {{\n{temporary}\
              log_format upstreams '$remote_addr - $remote_user [$time_local] \"$request\" $status $body_bytes_sent \
              \"$http_referer\" \"$http_user_agent\" upstream_addr=\"$upstream_addr\" upstream_status=\"$upstream_status\" \
              request_time=$request_time pid=$pid';\n\
              access_log {access} upstreams;\nserver {{\nlisten {address};\nproxy_http_version 1.1;\n\
-             proxy_connect_timeout 300ms;\nproxy_read_timeout 500ms;\nproxy_next_upstream off;\n{servers}}}\n}}\n",
+             proxy_connect_timeout 300ms;\nproxy_read_timeout 800ms;\nproxy_next_upstream off;\n{servers}\n}}\n}}\n",
             pid = self.path("pid"),
             address = self.address,
         );
@@ -197,18 +202,20 @@ impl Place<'_> {
     }
 
     fn haproxy(&self, program: &Path) -> Result<Running> {
-        let (mut rules, mut backends) = (String::new(), String::new());
+        let (mut rules, mut backends) = (Vec::new(), Vec::new());
         let mut options = Vec::new();
         for upstream in self.upstreams {
             let (name, address) = (upstream.fault.name(), upstream.address);
-            rules += &format!("  use_backend {name} if {{ path_beg /{name}/ }}\n");
-            backends += &format!("backend {name}\n  server s {address}\n");
+            rules.push(format!("  use_backend {name} if {{ path_beg /{name}/ }}\n"));
+            backends.push(format!("backend {name}\n  server s {address}\n"));
             options.extend(["--server".to_owned(), format!("{name}/s={address}")]);
         }
         let config = format!(
             "global\n  log stdout format raw local0\ndefaults\n  mode http\n  log global\n  option httplog\n  retries 0\n  \
-             timeout connect 300ms\n  timeout server 500ms\n  timeout client 10s\nfrontend in\n  bind {}\n{rules}{backends}",
-            self.address
+             timeout connect 300ms\n  timeout server 800ms\n  timeout client 10s\nfrontend in\n  bind {}\n{}{}",
+            self.address,
+            rules.concat(),
+            backends.concat(),
         );
         let path = self.path("haproxy.cfg");
         fs::write(&path, config)?;

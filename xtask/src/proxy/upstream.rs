@@ -168,12 +168,16 @@ fn play(fault: Fault, mut stream: TcpStream, seen: &Seen) -> io::Result<()> {
         drop(noted);
         match fault {
             Fault::Healthy => stream.write_all(ANSWER)?,
-            Fault::ResetAfterRequest => return Ok(reset(stream)),
+            Fault::ResetAfterRequest => {
+                reset(stream);
+                return Ok(());
+            }
             Fault::ResetInBody => {
                 stream.write_all(HALF)?;
                 // So that the proxy has read it before the reset takes it away.
                 thread::sleep(Duration::from_millis(40));
-                return Ok(reset(stream));
+                reset(stream);
+                return Ok(());
             }
             // Until the proxy gives up.
             Fault::NoAnswer => {}

@@ -222,7 +222,7 @@ mod tests {
         r#"2026/11/21 15:08:06 [error] 12#12: *1 connect() failed (111: Connection refused) while connecting to upstream, client: 127.0.0.1, server: , request: "GET / HTTP/1.1", upstream: "http://127.0.0.1:81/", host: "h""#,
         r#"127.0.0.1 - - [21/Nov/2026:15:08:06 +0000] "GET / HTTP/1.1" 502 157 "-" "curl/8" 70 0.001 [a-80] [] 127.0.0.1:81 0 0.001 502 id"#,
         r#"Nov 21 15:08:06 host haproxy[14389]: 10.0.1.2:33317 [21/Nov/2026:15:08:06.655] http-in static/srv1 10/0/-1/-1/109 503 275 - - SC-- 1/1/1/1/3 0/0 "GET /i HTTP/1.1""#,
-        r#"haproxy[1]: 10.0.1.2:33313 [21/Nov/2026:15:08:06.443] fnt bck/srv1 0/-1/5007 212 SC 0/0/0/0/3 0/0"#,
+        "haproxy[1]: 10.0.1.2:33313 [21/Nov/2026:15:08:06.443] fnt bck/srv1 0/-1/5007 212 SC 0/0/0/0/3 0/0",
         r#"{"start_time":"2026-11-21T11:34:03.123Z","response_code":503,"response_flags":"UF","duration":3,"upstream_host":"127.0.0.1:81"}"#,
     ];
 

@@ -2,6 +2,11 @@
 //!
 //! Must not know: which log a time stands in. The time zone of times without one is handed in.
 
+#![expect(
+    clippy::many_single_char_names,
+    reason = "the digits of a date, a letter each"
+)]
+
 use std::fmt;
 
 use jiff::{civil::DateTime, tz::TimeZone};
@@ -24,7 +29,7 @@ pub struct Civil {
 
 /// The zone of times that name none, which is that of the host where the log was written.
 pub struct Zone {
-    zone: TimeZone,
+    rules: TimeZone,
     /// The last hour that was asked for, and how far it is ahead of UTC.
     hour: i64,
     ahead: i64,
@@ -40,7 +45,7 @@ impl Zone {
     /// A zone by its rules.
     pub fn new(zone: TimeZone) -> Self {
         Self {
-            zone,
+            rules: zone,
             hour: i64::MIN,
             ahead: 0,
         }
@@ -66,7 +71,7 @@ impl Zone {
             narrow(civil.second % 60)?,
             0,
         );
-        let there = self.zone.to_ambiguous_timestamp(time.ok()?).compatible();
+        let there = self.rules.to_ambiguous_timestamp(time.ok()?).compatible();
         Some(civil.utc() - there.ok()?.as_second())
     }
 }
