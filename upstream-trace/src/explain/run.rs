@@ -247,7 +247,10 @@ impl Run {
         if ended && !self.settings.follow {
             return Ok(Progress::Done);
         }
-        let late = clock().saturating_sub(LATE);
+        let now = clock();
+        // Records that come meanwhile are read at once, or a file that is cut off between two lines of the log would not be noticed.
+        self.need = self.need.max(now);
+        let late = now.saturating_sub(LATE);
         self.answer(late.max(self.now))?;
         self.output.flush()?;
         Ok(if ended {
