@@ -31,6 +31,12 @@ fn offset(global: &'static u32) -> Option<usize> {
     (offset != ABSENT).then_some(offset as usize)
 }
 
+/// Whether the running kernel has a field.
+#[inline(always)]
+pub fn is_present(field: &'static u32) -> bool {
+    offset(field).is_some()
+}
+
 /// A way to read kernel memory.
 pub trait Memory: Copy {
     /// The value at `address`, or nothing where it cannot be read.

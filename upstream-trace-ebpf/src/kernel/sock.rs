@@ -44,17 +44,20 @@ pub struct Tuple {
 /// A `struct sock`, of which only `struct sock_common` may be relied on.
 pub type Sock<M> = Struct<M>;
 
-/// A full TCP socket: `struct tcp_sock` is really behind it.
+/// A full TCP socket: `struct tcp_sock` is really behind it, which begins with `struct sock`.
 #[derive(Clone, Copy)]
 pub struct TcpSock<M> {
-    /// As `struct sock`.
+    /// As either.
     pub sk: Struct<M>,
-    /// As `struct tcp_sock`.
-    tp: Struct<M>,
 }
 
 impl TcpSock<Direct> {
     /// The full TCP socket at `sk`; nothing for MPTCP's own sockets, for `TIME_WAIT` and for requests.
+    ///
+    /// Everything is read through the helper's pointer, not through the hook's. The latter is "trusted"
+    /// to the verifier, which before 7.0 looks up four names in all of the kernel's BTF, some
+    /// milliseconds, for each load of a pointer through a trusted one (`type_is_trusted` and its like in
+    /// `kernel/bpf/verifier.c`).
     #[inline(always)]
     pub fn direct(sk: Sock<Direct>) -> Option<Self> {
         if sk.get::<u16>(&mem::SK_PROTOCOL)? != IPPROTO_TCP {
@@ -63,17 +66,16 @@ impl TcpSock<Direct> {
         // SAFETY: the helper takes any `struct sock_common` and returns NULL where it is no TCP socket.
         let tp = unsafe { bpf_skc_to_tcp_sock(sk.address().cast_mut().cast()) };
         Some(Self {
-            sk,
-            tp: Struct::new(tp.cast())?,
+            sk: Struct::new(tp.cast())?,
         })
     }
 }
 
 impl TcpSock<Copied> {
-    /// The full TCP socket at `sk`. `struct tcp_sock` begins with `struct sock`.
+    /// The full TCP socket at `sk`.
     #[inline(always)]
     pub fn copied(sk: Sock<Copied>) -> Option<Self> {
-        (sk.get::<u16>(&mem::SK_PROTOCOL)? == IPPROTO_TCP).then_some(Self { sk, tp: sk })
+        (sk.get::<u16>(&mem::SK_PROTOCOL)? == IPPROTO_TCP).then_some(Self { sk })
     }
 }
 
@@ -160,7 +162,7 @@ impl<M: Memory> TcpSock<M> {
     /// Both ends. `inet_sport`, because `skc_num` is 0 once the port was given back.
     #[inline(always)]
     pub fn tuple(self) -> Option<Tuple> {
-        let local_port = u16::from_be(self.tp.get(&mem::INET_SPORT)?);
+        let local_port = u16::from_be(self.sk.get(&mem::INET_SPORT)?);
         self.sk.tuple(local_port)
     }
 
@@ -177,32 +179,32 @@ impl<M: Memory> TcpSock<M> {
                 stats.$member = value.unwrap_or(0);
             }};
         }
-        let (sk, tp) = (self.sk, self.tp);
+        let sk = self.sk;
         put!(
             BYTES_RECEIVED,
             bytes_received,
-            tp.get(&mem::TP_BYTES_RECEIVED)
+            sk.get(&mem::TP_BYTES_RECEIVED)
         );
-        put!(BYTES_ACKED, bytes_acked, tp.get(&mem::TP_BYTES_ACKED));
-        put!(BYTES_SENT, bytes_retrans, tp.get(&mem::TP_BYTES_RETRANS));
-        put!(BYTES_SENT, bytes_sent, tp.get(&mem::TP_BYTES_SENT));
-        put!(SEGS_OUT, segs_out, tp.get(&mem::TP_SEGS_OUT));
-        put!(DATA_SEGS_IN, data_segs_in, tp.get(&mem::TP_DATA_SEGS_IN));
-        put!(DATA_SEGS_OUT, data_segs_out, tp.get(&mem::TP_DATA_SEGS_OUT));
+        put!(BYTES_ACKED, bytes_acked, sk.get(&mem::TP_BYTES_ACKED));
+        put!(BYTES_SENT, bytes_retrans, sk.get(&mem::TP_BYTES_RETRANS));
+        put!(BYTES_SENT, bytes_sent, sk.get(&mem::TP_BYTES_SENT));
+        put!(SEGS_OUT, segs_out, sk.get(&mem::TP_SEGS_OUT));
+        put!(DATA_SEGS_IN, data_segs_in, sk.get(&mem::TP_DATA_SEGS_IN));
+        put!(DATA_SEGS_OUT, data_segs_out, sk.get(&mem::TP_DATA_SEGS_OUT));
         put!(
             SEND_QUEUE,
             unacked,
-            difference(tp, &mem::TP_WRITE_SEQ, &mem::TP_SND_UNA)
+            difference(sk, &mem::TP_WRITE_SEQ, &mem::TP_SND_UNA)
         );
         put!(
             RECEIVE_QUEUE,
             unread,
-            difference(tp, &mem::TP_RCV_NXT, &mem::TP_COPIED_SEQ)
+            difference(sk, &mem::TP_RCV_NXT, &mem::TP_COPIED_SEQ)
         );
-        put!(SRTT, srtt, tp.get(&mem::TP_SRTT));
-        put!(RETRANS, total_retrans, tp.get(&mem::TP_TOTAL_RETRANS));
-        put!(LAST_SENT, last_sent, tp.get(&mem::TP_LSNDTIME));
-        put!(LAST_RECEIVED, last_received, tp.get(&mem::TP_LRCVTIME));
+        put!(SRTT, srtt, sk.get(&mem::TP_SRTT));
+        put!(RETRANS, total_retrans, sk.get(&mem::TP_TOTAL_RETRANS));
+        put!(LAST_SENT, last_sent, sk.get(&mem::TP_LSNDTIME));
+        put!(LAST_RECEIVED, last_received, sk.get(&mem::TP_LRCVTIME));
         put!(ERR, err, sk.get(&mem::SK_ERR));
         put!(FLAGS, flags, sk.get::<u64>(&mem::SK_FLAGS).map(low));
         let socket = sk.by_way_of(&mem::SK_SOCKET);
@@ -225,6 +227,6 @@ const fn low(word: u64) -> u32 {
 
 /// `from - to` of two sequence numbers.
 #[inline(always)]
-fn difference<M: Memory>(tp: Struct<M>, from: &'static u32, to: &'static u32) -> Option<u32> {
-    Some(tp.get::<u32>(from)?.wrapping_sub(tp.get(to)?))
+fn difference<M: Memory>(sk: Struct<M>, from: &'static u32, to: &'static u32) -> Option<u32> {
+    Some(sk.get::<u32>(from)?.wrapping_sub(sk.get(to)?))
 }
