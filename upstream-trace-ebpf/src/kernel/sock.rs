@@ -1,6 +1,8 @@
 //! `struct sock` and `struct tcp_sock`: which connection, in which state, with which counters.
 
-use aya_ebpf::helpers::generated::{bpf_jiffies64, bpf_skc_to_tcp_sock};
+use aya_ebpf::helpers::generated::{
+    bpf_jiffies64, bpf_skc_to_tcp_request_sock, bpf_skc_to_tcp_sock, bpf_skc_to_tcp_timewait_sock,
+};
 use upstream_trace_common::event::{self, Stats, present};
 
 use super::mem::{self, Copied, Direct, Memory, Struct};
@@ -99,9 +101,8 @@ impl<M: Memory> Struct<M> {
             .is_some_and(|flags| flags >> SOCK_DONE & 1 != 0)
     }
 
-    /// Inode number of the network namespace; 0 where it cannot be read.
     #[inline(always)]
-    pub fn netns(self) -> u32 {
+    fn own_netns(self) -> u32 {
         self.by_way_of(&mem::SK_NET)
             .and_then(|net| net.get(&mem::NET_INUM))
             .unwrap_or(0)
@@ -110,10 +111,9 @@ impl<M: Memory> Struct<M> {
     /// Both ends from `struct sock_common`. A v4-mapped IPv6 socket is IPv4: the kernel keeps the
     /// IPv4 addresses beside the mapped ones. A native IPv6 socket's IPv4 addresses are junk.
     #[inline(always)]
-    pub fn tuple(self, local_port: u16) -> Option<Tuple> {
+    fn ends(self, local_port: u16, netns: u32) -> Option<Tuple> {
         let family: u16 = self.get(&mem::SK_FAMILY)?;
         let remote_port = u16::from_be(self.get(&mem::SK_DPORT)?);
-        let netns = self.netns();
         if family == AF_INET6 {
             let remote: [u64; 2] = self.words(&mem::SK_V6_DADDR)?;
             if !is_v4_mapped(remote) {
@@ -145,6 +145,28 @@ impl<M: Memory> Struct<M> {
     }
 }
 
+impl Struct<Direct> {
+    /// Namespace of a full socket, a listener among them, that a hook gives.
+    #[inline(always)]
+    pub fn netns(self) -> u32 {
+        TcpSock::direct(self).map_or(0, |sock| sock.sk.own_netns())
+    }
+
+    /// Both ends of a socket in `TIME_WAIT`, or of a request, that a hook gives.
+    #[inline(always)]
+    pub fn tuple(self, local_port: u16) -> Option<Tuple> {
+        let sk = self.address().cast_mut();
+        // SAFETY: the helper takes any `struct sock_common` and returns NULL where it is another socket.
+        let mut small: *const u8 = unsafe { bpf_skc_to_tcp_timewait_sock(sk.cast()) }.cast();
+        if small.is_null() {
+            // SAFETY: as above.
+            small = unsafe { bpf_skc_to_tcp_request_sock(sk.cast()) }.cast();
+        }
+        let netns = Self::new(small).map_or(0, Self::own_netns);
+        self.ends(local_port, netns)
+    }
+}
+
 /// `::ffff:0:0/96`, the words being in network order on a machine of either byte order.
 #[inline(always)]
 fn is_v4_mapped(address: [u64; 2]) -> bool {
@@ -156,14 +178,15 @@ impl<M: Memory> TcpSock<M> {
     /// holds the port of the socket's connection before.
     #[inline(always)]
     pub fn tuple_at_birth(self) -> Option<Tuple> {
-        self.sk.tuple(self.sk.get(&mem::SK_NUM)?)
+        let local_port = self.sk.get(&mem::SK_NUM)?;
+        self.sk.ends(local_port, self.sk.own_netns())
     }
 
     /// Both ends. `inet_sport`, because `skc_num` is 0 once the port was given back.
     #[inline(always)]
     pub fn tuple(self) -> Option<Tuple> {
         let local_port = u16::from_be(self.sk.get(&mem::INET_SPORT)?);
-        self.sk.tuple(local_port)
+        self.sk.ends(local_port, self.sk.own_netns())
     }
 
     /// Fills `stats` with everything that can be read.
