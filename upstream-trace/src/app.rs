@@ -28,7 +28,8 @@ use crate::{
     printer::Printer,
     probe::{
         catalog::Role,
-        load::{self, Loaded, Plan, Types},
+        load::{self, Loaded, Plan},
+        loader,
     },
     proc::Proc,
     settings::Settings,
@@ -84,7 +85,7 @@ async fn trace(settings: Settings) -> Result<(), Failure> {
         let message = format!("{} missing: run as root or grant it", missing.join(" and "));
         return Err(Failure::new(Code::Privilege, message));
     }
-    let types = Types::read();
+    let loader = loader::without_types()?;
     let btf = host::btf().map_err(|error| {
         let message = format!("{error}: a kernel with CONFIG_DEBUG_INFO_BTF is needed");
         Failure::new(Code::Kernel, message)
@@ -104,18 +105,17 @@ async fn trace(settings: Settings) -> Result<(), Failure> {
         let range = host.local_ports.clone().unwrap_or(1..=u16::MAX);
         range.into_iter().any(|port| ports.contains(port))
     });
-    let loaded = load::load(
-        &Plan {
-            btf: &btf,
-            offsets: &offsets,
-            release: &host.release,
-            lockdown: host.lockdown,
-            wanted: &settings.wanted,
-            ephemeral,
-            ring_size: settings.ring_size,
-        },
-        types,
-    )?;
+    let plan = Plan {
+        btf: &btf,
+        offsets: &offsets,
+        release: &host.release,
+        lockdown: host.lockdown,
+        wanted: &settings.wanted,
+        ephemeral,
+        ring_size: settings.ring_size,
+    };
+    let loaded = load::load(&plan, loader)?;
+    report(&loaded, &offsets);
     let context = Context {
         run: random()?,
         tick_ns: host.tick_ns,
@@ -129,7 +129,6 @@ async fn trace(settings: Settings) -> Result<(), Failure> {
     };
     drop(btf);
     give_memory_back();
-    report(&loaded, &offsets);
     if settings.duration == Some(Duration::ZERO) {
         return Ok(());
     }
