@@ -47,19 +47,22 @@ pub struct Tuple {
 pub type Sock<M> = Struct<M>;
 
 /// A full TCP socket: `struct tcp_sock` is really behind it, which begins with `struct sock`.
+///
+/// The verifier trusts the pointer that a hook gives (`sk`) and not the helper's (`tp`). Numbers are read
+/// through the first, which spares the check that the JIT puts before each other load. Pointers are read
+/// through the second: before 7.0 the verifier looks up four names in all of the kernel's BTF, some
+/// milliseconds, for each load of a pointer through a trusted one (`type_is_trusted` and its like in
+/// `kernel/bpf/verifier.c`).
 #[derive(Clone, Copy)]
 pub struct TcpSock<M> {
-    /// As either.
+    /// As `struct sock`.
     pub sk: Struct<M>,
+    /// As `struct tcp_sock`.
+    tp: Struct<M>,
 }
 
 impl TcpSock<Direct> {
     /// The full TCP socket at `sk`; nothing for MPTCP's own sockets, for `TIME_WAIT` and for requests.
-    ///
-    /// Everything is read through the helper's pointer, not through the hook's. The latter is "trusted"
-    /// to the verifier, which before 7.0 looks up four names in all of the kernel's BTF, some
-    /// milliseconds, for each load of a pointer through a trusted one (`type_is_trusted` and its like in
-    /// `kernel/bpf/verifier.c`).
     #[inline(always)]
     pub fn direct(sk: Sock<Direct>) -> Option<Self> {
         if sk.get::<u16>(&mem::SK_PROTOCOL)? != IPPROTO_TCP {
@@ -68,7 +71,8 @@ impl TcpSock<Direct> {
         // SAFETY: the helper takes any `struct sock_common` and returns NULL where it is no TCP socket.
         let tp = unsafe { bpf_skc_to_tcp_sock(sk.address().cast_mut().cast()) };
         Some(Self {
-            sk: Struct::new(tp.cast())?,
+            sk,
+            tp: Struct::new(tp.cast())?,
         })
     }
 }
@@ -77,7 +81,7 @@ impl TcpSock<Copied> {
     /// The full TCP socket at `sk`.
     #[inline(always)]
     pub fn copied(sk: Sock<Copied>) -> Option<Self> {
-        (sk.get::<u16>(&mem::SK_PROTOCOL)? == IPPROTO_TCP).then_some(Self { sk })
+        (sk.get::<u16>(&mem::SK_PROTOCOL)? == IPPROTO_TCP).then_some(Self { sk, tp: sk })
     }
 }
 
@@ -149,7 +153,7 @@ impl Struct<Direct> {
     /// Namespace of a full socket, a listener among them, that a hook gives.
     #[inline(always)]
     pub fn netns(self) -> u32 {
-        TcpSock::direct(self).map_or(0, |sock| sock.sk.own_netns())
+        TcpSock::direct(self).map_or(0, |sock| sock.tp.own_netns())
     }
 
     /// Both ends of a socket in `TIME_WAIT`, or of a request, that a hook gives.
@@ -179,14 +183,14 @@ impl<M: Memory> TcpSock<M> {
     #[inline(always)]
     pub fn tuple_at_birth(self) -> Option<Tuple> {
         let local_port = self.sk.get(&mem::SK_NUM)?;
-        self.sk.ends(local_port, self.sk.own_netns())
+        self.sk.ends(local_port, self.tp.own_netns())
     }
 
     /// Both ends. `inet_sport`, because `skc_num` is 0 once the port was given back.
     #[inline(always)]
     pub fn tuple(self) -> Option<Tuple> {
-        let local_port = u16::from_be(self.sk.get(&mem::INET_SPORT)?);
-        self.sk.ends(local_port, self.sk.own_netns())
+        let local_port = u16::from_be(self.tp.get(&mem::INET_SPORT)?);
+        self.sk.ends(local_port, self.tp.own_netns())
     }
 
     /// Fills `stats` with everything that can be read.
@@ -202,35 +206,35 @@ impl<M: Memory> TcpSock<M> {
                 stats.$member = value.unwrap_or(0);
             }};
         }
-        let sk = self.sk;
+        let (sk, tp) = (self.sk, self.tp);
         put!(
             BYTES_RECEIVED,
             bytes_received,
-            sk.get(&mem::TP_BYTES_RECEIVED)
+            tp.get(&mem::TP_BYTES_RECEIVED)
         );
-        put!(BYTES_ACKED, bytes_acked, sk.get(&mem::TP_BYTES_ACKED));
-        put!(BYTES_SENT, bytes_retrans, sk.get(&mem::TP_BYTES_RETRANS));
-        put!(BYTES_SENT, bytes_sent, sk.get(&mem::TP_BYTES_SENT));
-        put!(SEGS_OUT, segs_out, sk.get(&mem::TP_SEGS_OUT));
-        put!(DATA_SEGS_IN, data_segs_in, sk.get(&mem::TP_DATA_SEGS_IN));
-        put!(DATA_SEGS_OUT, data_segs_out, sk.get(&mem::TP_DATA_SEGS_OUT));
+        put!(BYTES_ACKED, bytes_acked, tp.get(&mem::TP_BYTES_ACKED));
+        put!(BYTES_SENT, bytes_retrans, tp.get(&mem::TP_BYTES_RETRANS));
+        put!(BYTES_SENT, bytes_sent, tp.get(&mem::TP_BYTES_SENT));
+        put!(SEGS_OUT, segs_out, tp.get(&mem::TP_SEGS_OUT));
+        put!(DATA_SEGS_IN, data_segs_in, tp.get(&mem::TP_DATA_SEGS_IN));
+        put!(DATA_SEGS_OUT, data_segs_out, tp.get(&mem::TP_DATA_SEGS_OUT));
         put!(
             SEND_QUEUE,
             unacked,
-            difference(sk, &mem::TP_WRITE_SEQ, &mem::TP_SND_UNA)
+            difference(tp, &mem::TP_WRITE_SEQ, &mem::TP_SND_UNA)
         );
         put!(
             RECEIVE_QUEUE,
             unread,
-            difference(sk, &mem::TP_RCV_NXT, &mem::TP_COPIED_SEQ)
+            difference(tp, &mem::TP_RCV_NXT, &mem::TP_COPIED_SEQ)
         );
-        put!(SRTT, srtt, sk.get(&mem::TP_SRTT));
-        put!(RETRANS, total_retrans, sk.get(&mem::TP_TOTAL_RETRANS));
-        put!(LAST_SENT, last_sent, sk.get(&mem::TP_LSNDTIME));
-        put!(LAST_RECEIVED, last_received, sk.get(&mem::TP_LRCVTIME));
+        put!(SRTT, srtt, tp.get(&mem::TP_SRTT));
+        put!(RETRANS, total_retrans, tp.get(&mem::TP_TOTAL_RETRANS));
+        put!(LAST_SENT, last_sent, tp.get(&mem::TP_LSNDTIME));
+        put!(LAST_RECEIVED, last_received, tp.get(&mem::TP_LRCVTIME));
         put!(ERR, err, sk.get(&mem::SK_ERR));
         put!(FLAGS, flags, sk.get::<u64>(&mem::SK_FLAGS).map(low));
-        let socket = sk.by_way_of(&mem::SK_SOCKET);
+        let socket = tp.by_way_of(&mem::SK_SOCKET);
         put!(
             SOCKET,
             has_socket,
@@ -250,6 +254,6 @@ const fn low(word: u64) -> u32 {
 
 /// `from - to` of two sequence numbers.
 #[inline(always)]
-fn difference<M: Memory>(sk: Struct<M>, from: &'static u32, to: &'static u32) -> Option<u32> {
-    Some(sk.get::<u32>(from)?.wrapping_sub(sk.get(to)?))
+fn difference<M: Memory>(tp: Struct<M>, from: &'static u32, to: &'static u32) -> Option<u32> {
+    Some(tp.get::<u32>(from)?.wrapping_sub(tp.get(to)?))
 }

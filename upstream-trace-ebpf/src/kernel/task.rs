@@ -22,7 +22,7 @@ pub fn current_tgid() -> u32 {
 }
 
 /// The process that the current task belongs to. uid and cgroup by helpers: the verifier takes some
-/// milliseconds for each load of a pointer through the current task (see `TcpSock::direct`), of which the
+/// milliseconds for each load of a pointer through the current task (see `TcpSock`), of which the
 /// group leader is the one that cannot be spared.
 #[inline(always)]
 pub fn current(actor: &mut Actor) {
