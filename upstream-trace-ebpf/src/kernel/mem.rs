@@ -144,3 +144,14 @@ pub fn put_words(place: &mut [u64; 2], words: [u64; 2]) {
     // SAFETY: as above.
     unsafe { core::ptr::write_volatile(second, words[1]) };
 }
+
+/// Copies `N` words. Volatile for the same reason.
+#[inline(always)]
+pub fn copy_words<const N: usize>(from: &[u64; N], to: &mut [u64; N]) {
+    for (from, to) in from.iter().zip(to) {
+        // SAFETY: a reference is valid for reads.
+        let word = unsafe { core::ptr::read_volatile(from) };
+        // SAFETY: a reference is valid for writes.
+        unsafe { core::ptr::write_volatile(to, word) };
+    }
+}

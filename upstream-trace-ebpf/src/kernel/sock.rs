@@ -92,17 +92,18 @@ impl<M: Memory> Struct<M> {
         self.get(&mem::SK_STATE)
     }
 
-    /// Whether a `struct socket` is attached: a process still has it.
-    #[inline(always)]
-    pub fn is_open(self) -> bool {
-        self.follow(&mem::SK_SOCKET).is_some()
-    }
-
     /// Whether a FIN was received: `SOCK_DONE` in `sk_flags`.
     #[inline(always)]
     pub fn fin_received(self) -> bool {
         self.get::<u64>(&mem::SK_FLAGS)
             .is_some_and(|flags| flags >> SOCK_DONE & 1 != 0)
+    }
+
+    /// Whether `sk_err` waits to be told.
+    #[inline(always)]
+    pub fn has_error(self) -> bool {
+        self.get::<u32>(&mem::SK_ERR)
+            .is_some_and(|error| error != 0)
     }
 
     #[inline(always)]
@@ -186,11 +187,22 @@ impl<M: Memory> TcpSock<M> {
         self.sk.ends(local_port, self.tp.own_netns())
     }
 
+    /// Whether a `struct socket` is attached: a process still has it.
+    #[inline(always)]
+    pub fn is_open(self) -> bool {
+        self.tp.follow(&mem::SK_SOCKET).is_some()
+    }
+
+    /// `inet_sport`, which is there from the connect on and stays when the port was given back.
+    #[inline(always)]
+    pub fn local_port(self) -> Option<u16> {
+        self.tp.get(&mem::INET_SPORT).map(u16::from_be)
+    }
+
     /// Both ends. `inet_sport`, because `skc_num` is 0 once the port was given back.
     #[inline(always)]
     pub fn tuple(self) -> Option<Tuple> {
-        let local_port = u16::from_be(self.tp.get(&mem::INET_SPORT)?);
-        self.sk.ends(local_port, self.tp.own_netns())
+        self.sk.ends(self.local_port()?, self.tp.own_netns())
     }
 
     /// Fills `stats` with everything that can be read.

@@ -18,6 +18,7 @@ use crate::{
         sock::TcpSock,
     },
     maps::set,
+    story,
 };
 
 #[fexit(function = "inet_csk_accept")]
@@ -44,10 +45,13 @@ pub fn inet_csk_accept_kretprobe(ctx: RetProbeContext) -> u32 {
 
 #[inline(always)]
 fn accepted<M: Memory>(sock: TcpSock<M>) {
+    let sk = sock.sk.address();
+    if let Some(story) = story::of(sk) {
+        return story::accept(story, sk);
+    }
     let Some(tuple) = sock.tuple() else {
         return emit::unreadable();
     };
-    let sk = sock.sk.address();
     if filter::wants(&tuple) && filter::own_as_current(sk) {
         let old = sock.sk.state().unwrap_or(0);
         emit::acted(

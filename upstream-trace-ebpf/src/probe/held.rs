@@ -16,6 +16,7 @@ use crate::{
         mem::{self, Direct, Struct},
         sock::{TcpSock, state},
     },
+    story,
 };
 
 /// `struct bpf_iter__task_file` as the verifier presents it.
@@ -64,6 +65,10 @@ fn held(task: Struct<Direct>, socket: Struct<Direct>) -> bool {
         return false;
     };
     let sk = sock.sk.address();
+    if story::of(sk).is_some() {
+        // Its owner is in its story, or will be.
+        return false;
+    }
     if !filter::wants(&tuple) || !filter::own_as(sk, tgid) {
         return false;
     }

@@ -19,6 +19,7 @@ use upstream_trace_common::{counter, setting};
 use super::{
     catalog::{CATALOG, Entry, Kind, Role, Rung},
     ring::Ring,
+    stories::Stories,
     targets,
 };
 use crate::{
@@ -47,6 +48,10 @@ pub struct Plan<'a> {
     pub ephemeral: bool,
     /// Bytes of the ring, a power of two.
     pub ring_size: u32,
+    /// Each event is wanted as it happens.
+    pub events: bool,
+    /// Connections whose stories the kernel side keeps at most.
+    pub max_connections: u32,
 }
 
 /// What fills a role.
@@ -66,6 +71,8 @@ pub struct Loaded {
     ebpf: Option<Ebpf>,
     /// The events.
     pub ring: Ring,
+    /// The connections that are open.
+    pub stories: Stories,
     counters: PerCpuArray<MapData, [u64; counter::COUNT]>,
     /// What fills each role.
     pub filled: Vec<Filled>,
@@ -107,10 +114,15 @@ pub fn load(plan: &Plan<'_>, loader: EbpfLoader<'static>) -> Result<Loaded, Fail
     let ring = RingBuf::try_from(events).map_err(|error| map_failure(&error))?;
     let counters = ebpf.take_map("COUNTERS").ok_or_else(missing_map)?;
     let counters = PerCpuArray::try_from(counters).map_err(|error| map_failure(&error))?;
+    let stories = match ebpf.take_map("STORIES") {
+        Some(Map::HashMap(map)) => Stories::new(map),
+        _ => return Err(missing_map()),
+    };
     let filled = fill(&mut ebpf, &targets, plan.release)?;
     Ok(Loaded {
         ebpf: Some(ebpf),
         ring: Ring::new(ring),
+        stories,
         counters,
         filled,
     })
@@ -138,7 +150,7 @@ fn map_failure(error: &MapError) -> Failure {
 }
 
 /// Name and value of every read-only global that is not a field's offset.
-fn globals(plan: &Plan<'_>) -> [(&'static str, u32); 9] {
+fn globals(plan: &Plan<'_>) -> [(&'static str, u32); 10] {
     let flag = u32::from;
     let helpers = plan.btf.enumerators("bpf_func_id").unwrap_or_default();
     let has_helper = |name: &str| helpers.iter().any(|(helper, _)| helper == name);
@@ -163,6 +175,7 @@ fn globals(plan: &Plan<'_>) -> [(&'static str, u32); 9] {
             setting::ACCEPT_HAS_ARG_STRUCT,
             flag(plan.btf.function_args("inet_csk_accept") == Some(2)),
         ),
+        (setting::KEEP_STORIES, flag(!plan.events)),
         // A quarter leaves time to be scheduled before the rest fills up.
         (setting::WAKE_AT, plan.ring_size / 4),
     ]
@@ -175,7 +188,8 @@ fn open<'a>(
 ) -> Result<Ebpf, Failure> {
     loader
         .verifier_log_level(VerifierLogLevel::DISABLE)
-        .map_max_entries("EVENTS", plan.ring_size);
+        .map_max_entries("EVENTS", plan.ring_size)
+        .map_max_entries("STORIES", plan.max_connections);
     if plan.wanted.pids.is_empty() {
         // Not used: the kernel would make room for their buckets all the same.
         loader

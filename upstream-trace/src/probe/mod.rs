@@ -7,4 +7,5 @@ pub mod catalog;
 pub mod load;
 pub mod loader;
 pub mod ring;
+pub mod stories;
 pub mod targets;
