@@ -2,6 +2,8 @@
 //!
 //! Must not know: how a line of output is read (that is `check`).
 
+use super::feature::{Feature, Features};
+
 /// Somebody in a scenario.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Who {
@@ -158,4 +160,13 @@ pub(super) const fn server(verdict: &'static str) -> Expect {
 pub struct Stray {
     pub link: usize,
     pub reason: &'static str,
+    /// Without it the kernel sends this reset and says nothing of it.
+    pub needs: Option<Feature>,
+}
+
+impl Stray {
+    /// Whether such a kernel has what it needs.
+    pub(super) fn is_traced(&self, kernel: Features) -> bool {
+        self.needs.is_none_or(|feature| kernel.has(feature))
+    }
 }

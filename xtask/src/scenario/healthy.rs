@@ -42,6 +42,7 @@ const fn healthy(
         name,
         story,
         slow: false,
+        needs: None,
         play,
         records,
         strays: &[],
