@@ -16,7 +16,10 @@ pub(super) const MODULE_DIR: &str = "/modules";
 
 /// The kernel in an unpacked package.
 pub(super) fn kernel_image(packages: &[PathBuf]) -> Result<PathBuf> {
-    find(packages, &|name| name.starts_with("vmlinuz-"))?.context("the package holds no vmlinuz")
+    find(packages, &|name| {
+        name == "vmlinuz" || name.starts_with("vmlinuz-")
+    })?
+    .context("the package holds no vmlinuz")
 }
 
 /// Writes an initramfs of `programs`, which go to `/`, and the modules of these names from `packages`.

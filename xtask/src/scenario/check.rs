@@ -332,6 +332,11 @@ impl Checker<'_> {
     }
 
     fn process(&mut self, name: &str, owner: Owner, process: &Value) {
+        let owner = match owner {
+            Owner::With(feature, who) if self.kernel.has(feature) => Owner::Is(who),
+            Owner::With(..) => Owner::Nobody,
+            other => other,
+        };
         let attribution = process["attribution"].as_str().unwrap_or("nothing");
         let allowed: &[Who] = match owner {
             Owner::Any => return,
@@ -339,7 +344,7 @@ impl Checker<'_> {
             Owner::Is(Who::Client) if attribution == "exact" => &[Who::Client],
             Owner::Is(Who::Server) if KNOWN.contains(&attribution) => &[Who::Server],
             Owner::Is(Who::Worker) if KNOWN.contains(&attribution) => &[Who::Worker],
-            Owner::Is(_) => &[],
+            Owner::Is(_) | Owner::With(..) => &[],
             Owner::By(cases) => cases
                 .iter()
                 .find(|(how, _)| *how == attribution)
