@@ -42,6 +42,11 @@ enum Verb {
         #[arg(long, value_parser = Kernels::parse)]
         kernels: Option<Kernels>,
     },
+    /// Save the types of these kernels, cut to what is read of them, as test data
+    SaveTypes {
+        #[arg(value_parser = Kernels::parse, default_value = "all")]
+        kernels: Kernels,
+    },
     /// Break connections on purpose and show what the tracer says about each
     Demo,
     /// Measure what tracing costs, beside other tracers, against the project's bars
@@ -87,6 +92,7 @@ fn verb(verb: Verb) -> Result<()> {
         Verb::Test {
             kernels: Some(kernels),
         } => matrix::run(&workspace, &kernels),
+        Verb::SaveTypes { kernels } => matrix::save_types(&workspace, &kernels),
         Verb::Demo => {
             build::tracer(&workspace, Profile::Release)?;
             workspace::become_root()?;

@@ -93,13 +93,27 @@ fn module_and_needed(
         let stem = file.split(".ko").next().unwrap_or_default();
         file.contains(".ko") && stem.replace('-', "_") == name
     };
-    let path = find(packages, &of_module)?.with_context(|| format!("no kernel module {name}"))?;
+    let Some(path) = find(packages, &of_module)? else {
+        ensure!(is_built_in(packages, name)?, "no kernel module {name}");
+        return Ok(());
+    };
     let bytes = plain(&path)?;
     for needed in needed_by(&bytes) {
         module_and_needed(packages, &needed, loaded)?;
     }
     loaded.push((name.to_owned(), bytes));
     Ok(())
+}
+
+/// Whether the kernel has it without a module.
+fn is_built_in(packages: &[PathBuf], name: &str) -> Result<bool> {
+    let list = find(packages, &|file| file == "modules.builtin")?.context("no modules.builtin")?;
+    let list =
+        fs::read_to_string(&list).with_context(|| format!("cannot read {}", list.display()))?;
+    Ok(list
+        .lines()
+        .filter_map(|line| line.rsplit('/').next()?.strip_suffix(".ko"))
+        .any(|module| module.replace('-', "_") == name))
 }
 
 /// A module as the kernel takes it.

@@ -12,8 +12,8 @@ pub(super) struct Kernel {
     pub(super) name: &'static str,
     /// The suite of Debian's archive.
     pub(super) suite: &'static str,
-    /// Beginnings of the names of the packages that hold it: the kernel, and its modules where those
-    /// are apart.
+    /// Beginnings of the names of the packages that hold it: the kernel, its modules, and the list of what
+    /// needs no module, where those are apart.
     pub(super) packages: &'static [&'static str],
     /// Which of the features that scenarios ask for it has. What is played and what is skipped
     /// follows from it.
@@ -65,7 +65,7 @@ pub(super) const KERNELS: &[Kernel] = &[
     Kernel {
         name: "7.2",
         suite: "trixie-backports",
-        packages: &["linux-binary-7.2.", "linux-modules-7.2."],
+        packages: &["linux-binary-7.2.", "linux-modules-7.2.", "linux-base-7.2."],
         features: &[Feature::EveryReset, Feature::Mptcp],
         hooks: ALL_HOOKS,
         limits: &[],
@@ -75,8 +75,8 @@ pub(super) const KERNELS: &[Kernel] = &[
 /// Of packages, the build without drivers for hardware: it boots in a second.
 pub(super) const FLAVOUR: &str = "-cloud-amd64";
 
-/// Modules that scenarios need; what these need in turn is found in them.
-pub(super) const MODULES: &[&str] = &["veth"];
+/// Modules that scenarios need, and those of a guest's disk. What they need in turn is found in them.
+pub(super) const MODULES: &[&str] = &["veth", "virtio_pci", "virtio_blk"];
 
 /// Those that a list such as `5.10,6.12` names; `all` is every one.
 pub(super) fn named(list: &str) -> Result<Vec<&'static Kernel>, String> {

@@ -26,7 +26,7 @@ use anyhow::{Context as _, Result, anyhow, bail};
 use crate::{
     build, provision,
     scenario::{self, Scenario},
-    workspace::Workspace,
+    workspace::{self, Workspace},
 };
 use archive::Suite;
 use kernels::Kernel;
@@ -34,6 +34,9 @@ use qemu::{Accelerator, Guest};
 
 /// Guests that run at a time, of two CPUs each.
 const AT_A_TIME: usize = 2;
+
+/// More than any kernel's types take.
+const DISK_SIZE: u64 = 32 << 20;
 
 /// Which kernels, from a command line.
 #[derive(Clone, Debug)]
@@ -73,6 +76,28 @@ pub fn run(workspace: &Workspace, wanted: &Kernels) -> Result<()> {
         bail!("{} of {} kernels failed", failed.len(), boots.len());
     }
     Ok(())
+}
+
+/// Saves what these kernels say of their types as test data: `cargo xtask save-types`.
+///
+/// The guests only hand it over; what is kept of it is decided where it is tested.
+pub fn save_types(workspace: &Workspace, wanted: &Kernels) -> Result<()> {
+    let programs = build::for_guests(workspace)?;
+    let boots = prepare(workspace, wanted, &programs)?;
+    let accelerator = Accelerator::find()?;
+    let directory = tempfile::tempdir_in(&workspace.target)?;
+    let saved = each(&boots, |boot| {
+        let file = directory.path().join(format!("{}.btf", boot.kernel.name));
+        boot.types(accelerator)
+            .and_then(|types| Ok(fs::write(file, types)?))
+            .with_context(|| format!("Linux {}", boot.kernel.name))
+    });
+    saved.into_iter().collect::<Result<()>>()?;
+    let mut cut = workspace.cargo();
+    cut.args(["test", "--locked", "--package", "upstream-trace", "--lib"])
+        .args(["kernel::saved"])
+        .env("UPDATE_BTF", directory.path());
+    workspace::run(&mut cut)
 }
 
 /// Does `work` for all of them, some at a time; results in their order.
@@ -137,16 +162,35 @@ fn prepare(workspace: &Workspace, wanted: &Kernels, programs: &[PathBuf; 2]) -> 
 }
 
 impl Boot {
-    fn boot(&self, accelerator: Accelerator, arguments: &str, outputs: &[&Path]) -> Result<()> {
+    fn boot(&self, accelerator: Accelerator, arguments: &str, disk: Option<&Path>) -> Result<()> {
         let guest = Guest {
             accelerator,
             kernel: &self.image,
             initramfs: &self.initramfs,
             init: "/xtask",
             arguments,
-            outputs,
+            report: &self.report(),
+            disk,
         };
         guest.run()
+    }
+
+    /// The kernel's type information, whole.
+    fn types(&self, accelerator: Accelerator) -> Result<Vec<u8>> {
+        let disk = self.directory.join("disk");
+        fs::File::create(&disk)?.set_len(DISK_SIZE)?;
+        self.boot(accelerator, "guest types", Some(&disk))?;
+        let bytes = fs::read(&disk)?;
+        let (length, rest) = bytes.split_first_chunk().context("an empty disk")?;
+        let length = usize::try_from(u64::from_le_bytes(*length))?;
+        let types = rest.get(..length).filter(|types| !types.is_empty());
+        Ok(types
+            .context("the guest wrote no types to its disk")?
+            .to_vec())
+    }
+
+    fn report(&self) -> PathBuf {
+        self.directory.join("report")
     }
 
     fn play(
@@ -155,9 +199,8 @@ impl Boot {
         scenarios: &[&Scenario],
         began: Instant,
     ) -> Result<()> {
-        let path = self.directory.join("report");
-        let ended = self.boot(accelerator, "guest play", &[&path]);
-        let text = fs::read_to_string(&path).context("its report")?;
+        let ended = self.boot(accelerator, "guest play", None);
+        let text = fs::read_to_string(self.report()).context("its report")?;
         let judged = report::judge(self.kernel, scenarios, &text);
         let verdict = if ended.is_ok() && judged.complaints.is_empty() {
             "ok"

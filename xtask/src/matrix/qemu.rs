@@ -90,8 +90,10 @@ pub(super) struct Guest<'a> {
     /// The first program and what it is told.
     pub(super) init: &'a str,
     pub(super) arguments: &'a str,
-    /// What its second and further serial lines are written to.
-    pub(super) outputs: &'a [&'a Path],
+    /// What its second serial line is written to.
+    pub(super) report: &'a Path,
+    /// Its disk.
+    pub(super) disk: Option<&'a Path>,
 }
 
 impl Guest<'_> {
@@ -105,11 +107,12 @@ impl Guest<'_> {
         let (init, arguments) = (self.init, self.arguments);
         command.args(["-append", &format!("{said} rdinit={init} -- {arguments}")]);
         command.args(["-serial", "stdio"]);
-        for path in self.outputs {
-            fs::write(path, "").with_context(|| format!("cannot write {}", path.display()))?;
-            let mut line = OsString::from("file:");
-            line.push(path);
-            command.arg("-serial").arg(line);
+        fs::write(self.report, "")
+            .with_context(|| format!("cannot write {}", self.report.display()))?;
+        command.arg("-serial").arg(option("file:", self.report));
+        if let Some(disk) = self.disk {
+            let disk = option("if=virtio,format=raw,file=", disk);
+            command.arg("-drive").arg(disk);
         }
         let mut child = command
             .stdin(Stdio::null())
@@ -130,6 +133,12 @@ impl Guest<'_> {
             format!("its console ended with:\n{}", last.join("\n"))
         })
     }
+}
+
+fn option(name: &str, path: &Path) -> OsString {
+    let mut option = OsString::from(name);
+    option.push(path);
+    option
 }
 
 /// Reads the console to its end, and stops at once where the kernel is lost.
