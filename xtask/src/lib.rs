@@ -10,6 +10,7 @@ pub mod bpf_toolchain;
 pub mod build;
 pub mod demo;
 pub mod matrix;
+pub mod older;
 mod process;
 pub mod provision;
 pub mod run;

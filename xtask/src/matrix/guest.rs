@@ -13,13 +13,14 @@ use std::{
     time::Duration,
 };
 
-use anyhow::{Context as _, Result, ensure};
+use anyhow::{Context as _, Result, bail, ensure};
 
 use super::{
     initramfs::MODULE_DIR,
     report::{Line, Outcome},
 };
 use crate::{
+    older,
     scenario::{
         self, Ctx, Played, Scenario,
         check::{check, describe, within},
@@ -136,6 +137,25 @@ fn types() -> Result<()> {
     disk.sync_all().context(DISK)
 }
 
+/// What is tested beside the scenarios, each with a tracer of its own.
+pub(super) const CHECKS: [(&str, fn() -> Result<()>); 2] = [
+    ("older_connections_are_found", || older::are_found(PORT)),
+    ("every_filter_is_taken", every_filter),
+];
+
+/// What is off is never looked at by the verifier.
+fn every_filter() -> Result<()> {
+    let port = PORT.to_string();
+    let networks = ["--cidr", "127.0.0.0/8", "--cidr", "::1/128"];
+    let others = ["--port", &port, "--pid", "1"];
+    let run = Tracer::start(&[&networks[..], &others].concat())?.stop()?;
+    let refused = run.said.iter().find(|line| line.contains("refused"));
+    match refused {
+        None => Ok(()),
+        Some(line) => bail!("{line}"),
+    }
+}
+
 fn play(report: &mut File) -> Result<()> {
     let release = fs::read_to_string("/proc/sys/kernel/osrelease")?;
     let kernel = Features::here();
@@ -176,7 +196,15 @@ fn play(report: &mut File) -> Result<()> {
             }
         };
         let name = scenario.name.to_owned();
-        tell(report, &Line::Scenario { name, outcome })?;
+        tell(report, &Line::Test { name, outcome })?;
+    }
+    for (name, check) in CHECKS {
+        let outcome = check().map_or_else(
+            |error| Outcome::Wrong(format!("{error:#}")),
+            |()| Outcome::Right,
+        );
+        let name = name.to_owned();
+        tell(report, &Line::Test { name, outcome })?;
     }
     Ok(())
 }

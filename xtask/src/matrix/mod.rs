@@ -24,13 +24,13 @@ use std::{
 use anyhow::{Context as _, Result, anyhow, bail};
 
 use crate::{
-    build, provision,
-    scenario::{self, Scenario},
+    build, provision, scenario,
     workspace::{self, Workspace},
 };
 use archive::Suite;
 use kernels::Kernel;
 use qemu::{Accelerator, Guest};
+use report::Test;
 
 /// Guests that run at a time, of two CPUs each.
 const AT_A_TIME: usize = 2;
@@ -57,15 +57,20 @@ pub fn run(workspace: &Workspace, wanted: &Kernels) -> Result<()> {
     let programs = build::for_guests(workspace)?;
     let boots = prepare(workspace, wanted, &programs)?;
     let accelerator = Accelerator::find()?;
-    let scenarios: Vec<_> = scenario::all().collect();
+    let scenarios = scenario::all().map(|scenario| Test {
+        name: scenario.name,
+        needs: scenario.needs,
+    });
+    let beside = guest::CHECKS.map(|(name, _)| Test { name, needs: None });
+    let tests: Vec<_> = scenarios.chain(beside).collect();
     eprintln!(
-        "xtask: {} scenarios on {} kernels, by {accelerator:?}",
-        scenarios.len(),
+        "xtask: {} tests on {} kernels, by {accelerator:?}",
+        tests.len(),
         boots.len()
     );
     let failed = each(&boots, |boot| {
         let began = Instant::now();
-        let right = boot.play(accelerator, &scenarios, began);
+        let right = boot.play(accelerator, &tests, began);
         right.with_context(|| format!("Linux {}", boot.kernel.name))
     });
     let failed: Vec<_> = failed.into_iter().filter_map(Result::err).collect();
@@ -193,27 +198,22 @@ impl Boot {
         self.directory.join("report")
     }
 
-    fn play(
-        &self,
-        accelerator: Accelerator,
-        scenarios: &[&Scenario],
-        began: Instant,
-    ) -> Result<()> {
+    fn play(&self, accelerator: Accelerator, tests: &[Test], began: Instant) -> Result<()> {
         let ended = self.boot(accelerator, "guest play", None);
         let text = fs::read_to_string(self.report()).context("its report")?;
-        let judged = report::judge(self.kernel, scenarios, &text);
+        let judged = report::judge(self.kernel, tests, &text);
         let verdict = if ended.is_ok() && judged.complaints.is_empty() {
             "ok"
         } else {
             "FAILED"
         };
         eprintln!(
-            "xtask: Linux {} ({}): {verdict} in {:.0} s: {} of {} scenarios right, skipped: {}; hooks: {}; limits: {}",
+            "xtask: Linux {} ({}): {verdict} in {:.0} s: {} of {} tests right, skipped: {}; hooks: {}; limits: {}",
             self.kernel.name,
             judged.release,
             began.elapsed().as_secs_f64(),
             judged.right,
-            scenarios.len(),
+            tests.len(),
             listed(&judged.skipped),
             listed(&judged.hooks),
             listed(&judged.limits),

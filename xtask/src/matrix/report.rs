@@ -5,7 +5,7 @@
 use serde::{Deserialize, Serialize};
 
 use super::kernels::Kernel;
-use crate::scenario::Scenario;
+use crate::scenario::feature::Feature;
 
 /// One line of a report.
 #[derive(Debug, Serialize, Deserialize)]
@@ -18,8 +18,8 @@ pub(super) enum Line {
     },
     /// The tracer on its standard error.
     Said { text: String },
-    /// Once for each scenario.
-    Scenario { name: String, outcome: Outcome },
+    /// Once for each scenario, and for each of what is tested beside them.
+    Test { name: String, outcome: Outcome },
     /// Once, last: whether the guest came to its end, and why not. What is right or wrong in the
     /// lines before is not for the guest to say.
     End { error: Option<String> },
@@ -32,6 +32,14 @@ pub(super) enum Outcome {
     Skipped,
     /// With what was wrong.
     Wrong(String),
+}
+
+/// What a guest has to report of.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Test {
+    pub(super) name: &'static str,
+    /// Without it the test is to be skipped, and only then.
+    pub(super) needs: Option<Feature>,
 }
 
 /// A report as it was read.
@@ -47,7 +55,7 @@ pub(super) struct Judged {
 }
 
 /// Holds a report against what is expected of the kernel.
-pub(super) fn judge(kernel: &Kernel, scenarios: &[&Scenario], report: &str) -> Judged {
+pub(super) fn judge(kernel: &Kernel, tests: &[Test], report: &str) -> Judged {
     let mut judged = Judged::default();
     let mut features = Vec::new();
     let mut heard: Vec<String> = Vec::new();
@@ -71,11 +79,11 @@ pub(super) fn judge(kernel: &Kernel, scenarios: &[&Scenario], report: &str) -> J
                 features = found;
             }
             Line::Said { text } => judged.said(&text),
-            Line::Scenario { name, outcome } => {
+            Line::Test { name, outcome } => {
                 match outcome {
                     Outcome::Right => judged.right += 1,
                     Outcome::Skipped => judged.skipped.push(name.clone()),
-                    Outcome::Wrong(why) => judged.complain(format!("scenario {name}: {why}")),
+                    Outcome::Wrong(why) => judged.complain(format!("{name}: {why}")),
                 }
                 heard.push(name);
             }
@@ -94,14 +102,17 @@ pub(super) fn judge(kernel: &Kernel, scenarios: &[&Scenario], report: &str) -> J
     judged.same("features", &expected, &features);
     judged.same("hooks", kernel.hooks, &judged.hooks.clone());
     judged.same("limits", kernel.limits, &judged.limits.clone());
-    let has = |scenario: &&&Scenario| {
-        let needed = scenario.needs;
+    let (playable, skipped): (Vec<&Test>, Vec<&Test>) = tests.iter().partition(|test| {
+        let needed = test.needs;
         needed.is_none_or(|feature| kernel.features.contains(&feature))
-    };
-    let names = |all: Vec<&&Scenario>| all.iter().map(|one| one.name).collect::<Vec<_>>();
-    let unplayable = names(scenarios.iter().filter(|one| !has(one)).collect());
-    judged.same("skipped scenarios", &unplayable, &judged.skipped.clone());
-    judged.same("scenarios", &names(scenarios.iter().collect()), &heard);
+    });
+    let names = |tests: &[&Test]| tests.iter().map(|test| test.name).collect::<Vec<_>>();
+    judged.same("skipped", &names(&skipped), &judged.skipped.clone());
+    judged.same(
+        "tests",
+        &[names(&playable), names(&skipped)].concat(),
+        &heard,
+    );
     judged
 }
 
@@ -150,7 +161,6 @@ impl Judged {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::scenario::{self, feature::Feature};
 
     const KERNEL: Kernel = Kernel {
         name: "0.0",
@@ -161,8 +171,7 @@ mod tests {
         limits: &["this kernel has no x"],
     };
 
-    /// A report with nothing wrong about scenarios that anything can play, and one that nothing
-    /// here can.
+    /// A report with nothing wrong: of a test that every kernel can do, and of one that this cannot.
     fn good() -> Vec<Line> {
         let said = |text: &str| Line::Said {
             text: format!("upstream-trace: {text}"),
@@ -175,25 +184,26 @@ mod tests {
             said("kprobe g refused: why"),
             said("attached fentry f"),
             said("this kernel has no x"),
-            Line::Scenario {
-                name: "healthy".into(),
+            Line::Test {
+                name: "plain".into(),
                 outcome: Outcome::Right,
             },
-            Line::Scenario {
-                name: "refused".into(),
-                outcome: Outcome::Right,
+            Line::Test {
+                name: "every".into(),
+                outcome: Outcome::Skipped,
             },
             Line::End { error: None },
         ]
     }
 
     fn complaints(lines: &[Line]) -> Vec<String> {
-        let all = ["healthy", "refused"].map(|name| scenario::find(name).unwrap());
+        let tests = [("plain", None), ("every", Some(Feature::EveryReset))];
+        let tests = tests.map(|(name, needs)| Test { name, needs });
         let text: Vec<_> = lines
             .iter()
             .map(|line| serde_json::to_string(line).unwrap())
             .collect();
-        judge(&KERNEL, &all, &text.join("\r\n")).complaints
+        judge(&KERNEL, &tests, &text.join("\r\n")).complaints
     }
 
     #[test]
@@ -221,10 +231,20 @@ mod tests {
     }
 
     #[test]
+    fn what_this_kernel_cannot_do_is_not_right() {
+        let mut lines = good();
+        lines[5] = Line::Test {
+            name: "every".into(),
+            outcome: Outcome::Right,
+        };
+        assert_eq!(complaints(&lines).len(), 1);
+    }
+
+    #[test]
     fn a_skip_has_to_be_earned() {
         let mut lines = good();
-        lines[4] = Line::Scenario {
-            name: "healthy".into(),
+        lines[4] = Line::Test {
+            name: "plain".into(),
             outcome: Outcome::Skipped,
         };
         assert_eq!(complaints(&lines).len(), 1);
