@@ -137,8 +137,10 @@ fn types() -> Result<()> {
     disk.sync_all().context(DISK)
 }
 
+type Check = fn() -> Result<()>;
+
 /// What is tested beside the scenarios, each with a tracer of its own.
-pub(super) const CHECKS: [(&str, fn() -> Result<()>); 2] = [
+pub(super) const CHECKS: [(&str, Check); 2] = [
     ("older_connections_are_found", || older::are_found(PORT)),
     ("every_filter_is_taken", every_filter),
 ];

@@ -28,7 +28,7 @@ const LOST: [&str; 6] = [
     "self-detected stall",
 ];
 /// A guest takes a minute or two where it is emulated.
-const PATIENCE: Duration = Duration::from_secs(300);
+const PATIENCE: Duration = Duration::from_mins(5);
 /// The last lines of a console that failed.
 const SHOWN: usize = 30;
 
