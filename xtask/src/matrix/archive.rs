@@ -202,12 +202,12 @@ mod tests {
 
     #[test]
     fn the_newest_is_not_the_last_in_the_alphabet() {
-        let packages = ["9", "10", "10-dbg"].map(|version| {
-            format!("Package: linux-image-6.1.0-{version}-cloud\nFilename: f{version}\nSHA256: s{version}\n")
+        let paragraphs = ["9-cloud", "10-cloud", "11-cloud-dbg", "12-other"].map(|version| {
+            format!("Package: linux-6.1.0-{version}\nFilename: f{version}\nSHA256: s{version}\n")
         });
-        let packages = packages.join("\n") + "\nPackage: linux-image-6.1.0-11-cloud-dbg\n";
-        let found = newest(&packages, "linux-image-6.1.", "-cloud").unwrap();
-        assert_eq!((found.file, found.sha256), ("f10", "s10"));
-        assert_eq!(newest(&packages, "linux-image-6.2.", "-cloud"), None);
+        let packages = paragraphs.join("\n") + "\nPackage: linux-6.1.0-13-cloud\n";
+        let found = newest(&packages, "linux-6.1.", "-cloud").unwrap();
+        assert_eq!((found.file, found.sha256), ("f10-cloud", "s10-cloud"));
+        assert_eq!(newest(&packages, "linux-6.2.", "-cloud"), None);
     }
 }

@@ -5,9 +5,9 @@
 use std::{
     ffi::OsString,
     fs,
-    io::{BufRead as _, BufReader, Write as _},
+    io::{BufRead as _, BufReader, Read, Write as _},
     path::Path,
-    process::{Child, ChildStdout, Command, Stdio},
+    process::{Child, Command, Stdio},
     sync::mpsc::{self, RecvTimeoutError},
     thread,
     time::{Duration, Instant},
@@ -122,7 +122,7 @@ impl Guest<'_> {
             .with_context(|| format!("cannot start {PROGRAM}"))?;
         let console = child.stdout.take().context("its console")?;
         let mut said = Vec::new();
-        let watched = watch(console, &mut said);
+        let watched = watch(console, PATIENCE, &mut said);
         if watched.is_err() {
             // What it could still do is of no use, and it may never end.
             let _killed = child.kill();
@@ -142,7 +142,11 @@ fn option(name: &str, path: &Path) -> OsString {
 }
 
 /// Reads the console to its end, and stops at once where the kernel is lost.
-fn watch(console: ChildStdout, said: &mut Vec<String>) -> Result<()> {
+fn watch(
+    console: impl Read + Send + 'static,
+    patience: Duration,
+    said: &mut Vec<String>,
+) -> Result<()> {
     let (sender, lines) = mpsc::channel();
     thread::spawn(move || {
         for line in BufReader::new(console).split(b'\n').map_while(Result::ok) {
@@ -154,7 +158,7 @@ fn watch(console: ChildStdout, said: &mut Vec<String>) -> Result<()> {
     });
     let began = Instant::now();
     loop {
-        let left = PATIENCE.saturating_sub(began.elapsed());
+        let left = patience.saturating_sub(began.elapsed());
         match lines.recv_timeout(left) {
             Ok(line) => {
                 let lost = LOST.iter().any(|words| line.contains(words));
@@ -167,7 +171,7 @@ fn watch(console: ChildStdout, said: &mut Vec<String>) -> Result<()> {
                 }
             }
             Err(RecvTimeoutError::Disconnected) => return Ok(()),
-            Err(RecvTimeoutError::Timeout) => bail!("it did not end within {PATIENCE:?}"),
+            Err(RecvTimeoutError::Timeout) => bail!("it did not end within {patience:?}"),
         }
     }
 }
@@ -182,4 +186,47 @@ fn end(child: Child) -> Result<()> {
         said.trim()
     );
     Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use std::io;
+
+    use super::*;
+
+    /// Watches a console on which `text` appears and nothing more happens.
+    fn watched(text: &str, ends: bool) -> (Result<()>, Vec<String>) {
+        let (console, mut guest) = io::pipe().unwrap();
+        guest.write_all(text.as_bytes()).unwrap();
+        let guest = (!ends).then_some(guest);
+        let mut said = Vec::new();
+        let result = watch(console, Duration::from_millis(200), &mut said);
+        drop(guest);
+        (result, said)
+    }
+
+    #[test]
+    fn a_console_is_kept_to_its_end() {
+        let (result, said) = watched("one\r\ntwo\n", true);
+        result.unwrap();
+        assert_eq!(said, ["one", "two"]);
+    }
+
+    #[test]
+    fn a_kernel_that_is_lost_is_not_waited_for() {
+        for text in [
+            "[ 1.0] Kernel panic - not syncing: Attempted to kill init!\n",
+            "[ 30.1] watchdog: BUG: soft lockup - CPU#1 stuck for 22s!\nmore\n",
+        ] {
+            let (result, said) = watched(text, false);
+            assert_eq!(result.unwrap_err().to_string(), "its kernel is lost");
+            assert_eq!(said.join("\n") + "\n", text);
+        }
+    }
+
+    #[test]
+    fn a_guest_that_hangs_is_ended() {
+        let error = watched("booting\n", false).0.unwrap_err();
+        assert_eq!(error.to_string(), "it did not end within 200ms");
+    }
 }
