@@ -25,6 +25,7 @@ const LINKER_VERSION: &str = "0.10.0";
 pub fn all(workspace: &Workspace) -> Result<Toolchain> {
     let toolchain = for_build(workspace)?;
     for_lints(workspace, &toolchain)?;
+    for_guests()?;
     Ok(toolchain)
 }
 
@@ -111,6 +112,15 @@ fn for_lints(workspace: &Workspace, toolchain: &Toolchain) -> Result<()> {
             toolchain.clippy().display()
         );
     }
+}
+
+/// What runs other kernels.
+pub fn for_guests() -> Result<()> {
+    if find_program("qemu-system-x86_64").is_some() {
+        return Ok(());
+    }
+    apt_install(&["qemu-system-x86"])
+        .context("no QEMU, which other kernels are tested in: needs qemu-system-x86_64")
 }
 
 /// Asks rustup; false where there is none, or where it cannot reach its servers.

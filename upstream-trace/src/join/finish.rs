@@ -345,7 +345,9 @@ fn derived(end: &End, sent: &Sent, err: u32) -> Option<&'static str> {
         let after_shutdown = sent.state == State::Close as u8;
         return after_shutdown.then_some("TCP_ABORT_ON_DATA");
     }
-    let unread = end.stats().is_some_and(|stats| stats.unread > 0);
+    // A child that nobody accepted goes with its listener, read or not, by way of tcp_disconnect.
+    let was_held = end.closed.is_none_or(|closed| closed.stats.has_socket != 0);
+    let unread = was_held && end.stats().is_some_and(|stats| stats.unread > 0);
     match err {
         ETIMEDOUT => Some("TCP_KEEPALIVE_TIMEOUT"),
         ECONNABORTED => Some("TCP_STATE"),

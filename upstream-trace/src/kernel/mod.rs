@@ -12,4 +12,6 @@ pub mod offsets;
 pub mod reasons;
 #[cfg(test)]
 mod sample;
+#[cfg(test)]
+mod saved;
 pub mod trim;

@@ -150,7 +150,7 @@ fn map_failure(error: &MapError) -> Failure {
 }
 
 /// Name and value of every read-only global that is not a field's offset.
-fn globals(plan: &Plan<'_>) -> [(&'static str, u32); 10] {
+fn globals(plan: &Plan<'_>) -> [(&'static str, u32); 11] {
     let flag = u32::from;
     let helpers = plan.btf.enumerators("bpf_func_id").unwrap_or_default();
     let has_helper = |name: &str| helpers.iter().any(|(helper, _)| helper == name);
@@ -170,6 +170,10 @@ fn globals(plan: &Plan<'_>) -> [(&'static str, u32); 10] {
         (
             setting::HAS_CURRENT_TASK_BTF,
             flag(has_helper("BPF_FUNC_get_current_task_btf")),
+        ),
+        (
+            setting::HAS_SOCK_FROM_FILE,
+            flag(has_helper("BPF_FUNC_sock_from_file")),
         ),
         (
             setting::ACCEPT_HAS_ARG_STRUCT,
