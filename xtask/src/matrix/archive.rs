@@ -46,8 +46,12 @@ impl Suite {
             .find(|base| fetch(&format!("{base}/dists/{name}/InRelease"), &release, None).is_ok());
         let base = base
             .with_context(|| format!("no archive that apt knows here has Debian's suite {name}"))?;
-        verify(&release)?;
-        let text = read(&release)?;
+        let text = signed(&release)?;
+        ensure!(
+            text.lines().any(|line| line == format!("Codename: {name}")),
+            "{} is of another suite",
+            release.display()
+        );
         let sha256 = checksum_of(&text, INDEX)
             .with_context(|| format!("the suite {name} has no {INDEX}"))?;
         let index = cache.join(format!("{sha256}.xz"));
@@ -114,20 +118,18 @@ fn fetch(url: &str, to: &Path, sha256: Option<&str>) -> Result<()> {
     Ok(())
 }
 
-/// The signature of a suite's list of checksums.
-fn verify(release: &Path) -> Result<()> {
+/// What is signed of a suite's list of checksums, if it is by Debian.
+fn signed(release: &Path) -> Result<String> {
     let gpgv = find_program("gpgv").context("gpgv is needed, which apt depends on")?;
     ensure!(
         Path::new(KEYS).is_file(),
         "{KEYS} is missing: needs the package debian-archive-keyring"
     );
-    output(
-        Command::new(gpgv)
-            .args(["--quiet", "--keyring", KEYS])
-            .arg(release),
-    )
-    .with_context(|| format!("{} is not signed as it has to be", release.display()))?;
-    Ok(())
+    let mut command = Command::new(gpgv);
+    command.args(["--quiet", "--keyring", KEYS, "--output", "-"]);
+    let text = output(command.arg(release))
+        .with_context(|| format!("{} is not signed as it has to be", release.display()))?;
+    String::from_utf8(text).with_context(|| format!("{} is no text", release.display()))
 }
 
 /// What a program prints; an error has what it said.
@@ -142,10 +144,6 @@ fn output(command: &mut Command) -> Result<Vec<u8>> {
         bail!("{name}: {}: {}", output.status, said.trim());
     }
     Ok(output.stdout)
-}
-
-fn read(path: &Path) -> Result<String> {
-    fs::read_to_string(path).with_context(|| format!("cannot read {}", path.display()))
 }
 
 /// What the section `SHA256:` of a Release file says of a file.
