@@ -3,11 +3,13 @@
 //! State changes of a socket are serialised by its lock, so a story has one writer at a time; only an
 //! accept comes from elsewhere, and has its own place. Must not know: hooks, kernel structs.
 
+use core::hint::black_box;
+
 use aya_ebpf::{bindings::BPF_NOEXIST, helpers::bpf_ktime_get_ns};
 use upstream_trace_common::{
     counter,
     event::kind,
-    story::{AT_ACCEPT, AT_BIRTH, NOBODY, Step, Story},
+    story::{AT_ACCEPT, AT_BIRTH, NOBODY, STEPS, Step, Story},
 };
 
 use crate::{
@@ -115,18 +117,27 @@ fn introduce(story: &Story, tuple: &Tuple) {
 #[inline(always)]
 pub fn step(story: &mut Story, sk: *const u8, what: What, local_port: Option<u16>) -> bool {
     let len = usize::from(story.len);
-    let (Some(at), Some(place)) = (story.at.get_mut(len), story.what.get_mut(len)) else {
+    if len >= STEPS {
         put(story, sk);
         return false;
-    };
+    }
     // SAFETY: the helper takes no argument.
-    *at = unsafe { bpf_ktime_get_ns() };
-    *place = Step {
+    let now = unsafe { bpf_ktime_get_ns() };
+    // Masked where it is used: verifiers before 5.16 forget what a comparison told of a value that the
+    // compiler then keeps on the stack. The mask alone keeps it within the story.
+    let place = black_box(len) & 7;
+    let at = story.at.as_mut_ptr().wrapping_add(place);
+    // SAFETY: `place` is `len`, which is below the number of places.
+    unsafe { at.write_volatile(now) };
+    let what_place = story.what.as_mut_ptr().wrapping_add(place);
+    let step = Step {
         kind: what.kind,
         old: what.old,
         new: what.new,
         reserved: 0,
     };
+    // SAFETY: as above.
+    unsafe { what_place.write_volatile(step) };
     // close() or shutdown(), in the context of who calls it.
     if story.acted == NOBODY && (what.new == state::FIN_WAIT1 || what.new == state::LAST_ACK) {
         task::current(&mut story.actor);
