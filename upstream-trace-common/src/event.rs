@@ -33,6 +33,9 @@ pub mod kind {
     /// Found by a scan of open files; the actor is the process that holds the socket, `old` its
     /// state.
     pub const HELD: u8 = 12;
+    /// A process connects for the first time; the actor is it. Its connection's story comes at the end
+    /// only, when the process may be gone.
+    pub const PROCESS: u8 = 13;
 }
 
 /// `Base::new` of a `RESET_SENT_*` record where the kernel gives no reason.

@@ -41,6 +41,10 @@ macro_rules! kernel_fields {
             SK_FLAGS: 8 = "sock", "__sk_common.skc_flags", Some("whether a FIN was received");
             SK_SOCKET: 8 = "sock", "sk_socket", Some("whether a connection was accepted");
             SOCKET_SK: 8 = "socket", "sk", Some("sockets that are older than the tracer");
+            FILE_INODE: 8 = "file", "f_inode", Some("sockets that are older than the tracer, on 5.10");
+            FILE_PRIVATE: 8 = "file", "private_data", Some("sockets that are older than the tracer, on 5.10");
+            INODE_SB: 8 = "inode", "i_sb", Some("sockets that are older than the tracer, on 5.10");
+            SB_MAGIC: 8 = "super_block", "s_magic", Some("sockets that are older than the tracer, on 5.10");
             CGROUP_KN: 8 = "cgroup", "kn", Some("cgroup id");
             KN_ID: 8 = "kernfs_node", "id", Some("cgroup id");
             NET_INUM: 4 = "net", "ns.inum", Some("network namespace");

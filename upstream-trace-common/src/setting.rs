@@ -18,8 +18,13 @@ pub const CAN_PROBE_READ: &str = "CAN_PROBE_READ";
 pub const SEND_RESET_HAS_REASON: &str = "SEND_RESET_HAS_REASON";
 /// `u32`, 1 where `bpf_get_current_task_btf` exists (5.11 and later).
 pub const HAS_CURRENT_TASK_BTF: &str = "HAS_CURRENT_TASK_BTF";
+/// `u32`, 1 where `bpf_sock_from_file` exists (5.11 and later).
+pub const HAS_SOCK_FROM_FILE: &str = "HAS_SOCK_FROM_FILE";
 /// `u32`, 1 where `inet_csk_accept` takes `struct proto_accept_arg` (two arguments, 6.10 and later).
 pub const ACCEPT_HAS_ARG_STRUCT: &str = "ACCEPT_HAS_ARG_STRUCT";
+/// `u32`, 1 where a connection's steps are kept in the kernel until its end; 0 where each event is
+/// wanted as it happens (`--events`).
+pub const KEEP_STORIES: &str = "KEEP_STORIES";
 /// `u32`, bytes waiting in the ring beyond which the agent is woken at once.
 pub const WAKE_AT: &str = "WAKE_AT";
 

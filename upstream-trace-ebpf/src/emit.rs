@@ -13,19 +13,27 @@ use aya_ebpf::{
 use upstream_trace_common::{
     counter,
     event::{Acted, Actor, Base, Full},
+    story::{Ended, Story},
 };
+use zerocopy::{transmute_mut, transmute_ref};
 
 use crate::{
     kernel::{
-        mem::{Direct, Memory, Struct, put_words},
+        mem::{Direct, Memory, Struct, copy_words, put_words},
         sock::{TcpSock, Tuple},
         task,
     },
     maps::{self, set},
+    story,
 };
 
 /// How far above the mark a wake-up is still sent: a few records, because not each one asks.
 const WAKE_BAND: u64 = 4096;
+
+/// A story as words.
+const STORY_WORDS: usize = size_of::<Story>() / 8;
+/// A process as words.
+const ACTOR_WORDS: usize = size_of::<Actor>() / 8;
 
 /// The part of an event that differs from hook to hook.
 #[derive(Clone, Copy)]
@@ -40,22 +48,27 @@ pub struct What {
 
 /// Whom a record names as actor.
 #[derive(Clone, Copy)]
-pub enum Who {
+pub enum Who<'a> {
     /// The process that the current task belongs to.
     Current,
     /// Nobody: the event does not run in the context of anyone who caused it.
     Nobody,
     /// This task's process, with this id.
     Holder(Struct<Direct>, u32),
+    /// One that was read already.
+    Known(&'a Actor),
 }
 
-impl Who {
+impl Who<'_> {
     #[inline(always)]
     fn put(self, actor: &mut Actor) {
         match self {
             Self::Current => task::current(actor),
             Self::Nobody => task::nobody(actor),
             Self::Holder(task, tgid) => task::of_task(actor, Some(task), tgid),
+            Self::Known(known) => {
+                copy_words::<ACTOR_WORDS>(transmute_ref!(known), transmute_mut!(actor));
+            }
         }
     }
 }
@@ -63,12 +76,17 @@ impl Who {
 /// One more of `counter`.
 #[inline(always)]
 pub fn count(counter: usize) {
+    count_by(counter, 1);
+}
+
+#[inline(always)]
+fn count_by(counter: usize, by: u64) {
     if let Some(values) = maps::COUNTERS.get_ptr_mut(0) {
         let value = values.cast::<u64>().wrapping_add(counter);
         // Atomic even though it is per CPU: a softirq may run another hook between load and store.
         // BPF_XADD by hand, because the target's `AtomicU64` has no read-modify-write.
         // SAFETY: every counter's index is within the map's value, which the verifier checks.
-        unsafe { asm!("lock *(u64 *)({} + 0) += {}", in(reg) value, in(reg) 1_u64) };
+        unsafe { asm!("lock *(u64 *)({} + 0) += {}", in(reg) value, in(reg) by) };
     }
 }
 
@@ -89,13 +107,17 @@ pub fn unmarked() {
 /// Writes when, which and what.
 #[inline(always)]
 pub fn base(what: What, sk: *const u8, tuple: &Tuple) {
-    write(0, |record: &mut Base| fill(record, what, sk, tuple));
+    count(counter::SEEN);
+    write(BPF_RB_NO_WAKEUP, 1, |record: &mut Base| {
+        fill(record, what, sk, tuple);
+    });
 }
 
 /// Writes the same and a process.
 #[inline(always)]
-pub fn acted(what: What, sk: *const u8, tuple: &Tuple, who: Who) {
-    write(0, |record: &mut Acted| {
+pub fn acted(what: What, sk: *const u8, tuple: &Tuple, who: Who<'_>) {
+    count(counter::SEEN);
+    write(BPF_RB_NO_WAKEUP, 1, |record: &mut Acted| {
         fill(&mut record.base, what, sk, tuple);
         who.put(&mut record.actor);
     });
@@ -103,21 +125,58 @@ pub fn acted(what: What, sk: *const u8, tuple: &Tuple, who: Who) {
 
 /// Writes everything about `sock`.
 #[inline(always)]
-pub fn full<M: Memory>(what: What, sock: TcpSock<M>, tuple: &Tuple, who: Who) {
-    // Once or twice a connection: the place to ask how full the ring is.
-    let waiting = maps::EVENTS.query(u64::from(BPF_RB_AVAIL_DATA));
-    let above = waiting.wrapping_sub(u64::from(set::WAKE_AT()));
-    // Only while it passes the mark: one wake-up is enough, each costs microseconds.
-    let wake = above < WAKE_BAND;
-    write(u64::from(wake), |record: &mut Full| {
+pub fn full<M: Memory>(what: What, sock: TcpSock<M>, tuple: &Tuple, who: Who<'_>) {
+    count(counter::SEEN);
+    write(wake(), 1, |record: &mut Full| {
         fill(&mut record.base, what, sock.sk.address(), tuple);
         who.put(&mut record.actor);
         sock.stats(&mut record.stats);
     });
 }
 
+/// Writes a story that goes on as single events.
 #[inline(always)]
-fn fill(base: &mut Base, what: What, sk: *const u8, tuple: &Tuple) {
+pub fn story(story: &Story) {
+    write(
+        BPF_RB_NO_WAKEUP,
+        story::events(story),
+        |record: &mut Story| {
+            copy_words::<STORY_WORDS>(transmute_ref!(story), transmute_mut!(record));
+        },
+    );
+}
+
+/// Writes a story with its end.
+#[inline(always)]
+pub fn ended<M: Memory>(story: &Story, old: u8, late: bool, sock: TcpSock<M>) {
+    count(counter::SEEN);
+    write(wake(), story::events(story) + 1, |record: &mut Ended| {
+        copy_words::<STORY_WORDS>(transmute_ref!(story), transmute_mut!(&mut record.story));
+        // SAFETY: the helper takes no argument.
+        record.ktime = unsafe { bpf_ktime_get_ns() };
+        record.old = old;
+        record.late = u8::from(late);
+        record.reserved = [0; 6];
+        sock.stats(&mut record.stats);
+    });
+}
+
+/// Whether to wake the agent: only while the ring passes the mark, because each wake-up costs
+/// microseconds. Asked once or twice a connection.
+#[inline(always)]
+fn wake() -> u32 {
+    let waiting = maps::EVENTS.query(u64::from(BPF_RB_AVAIL_DATA));
+    let above = waiting.wrapping_sub(u64::from(set::WAKE_AT()));
+    if above < WAKE_BAND {
+        BPF_RB_FORCE_WAKEUP
+    } else {
+        BPF_RB_NO_WAKEUP
+    }
+}
+
+/// Fills a record's common part.
+#[inline(always)]
+pub fn fill(base: &mut Base, what: What, sk: *const u8, tuple: &Tuple) {
     // SAFETY: the helper takes no argument.
     base.ktime = unsafe { bpf_ktime_get_ns() };
     base.sk = sk as u64;
@@ -133,19 +192,15 @@ fn fill(base: &mut Base, what: What, sk: *const u8, tuple: &Tuple) {
     put_words(&mut base.remote, tuple.remote);
 }
 
+/// Reserves, fills and submits a record that tells of so many events.
 #[inline(always)]
-fn write<T: 'static>(wake: u64, fill: impl FnOnce(&mut T)) {
-    count(counter::SEEN);
+fn write<T: 'static>(wake: u32, events: u64, fill: impl FnOnce(&mut T)) {
     let Some(mut entry) = maps::EVENTS.reserve::<T>(0) else {
-        count(counter::RING_FULL);
+        count_by(counter::RING_FULL, events);
         return;
     };
     // SAFETY: the ring's memory is initialised (it holds bytes of older records or zeros) and every
     // record type is plain integers, for which any bytes are valid; `fill` sets all of them.
     fill(unsafe { entry.assume_init_mut() });
-    entry.submit(u64::from(if wake == 0 {
-        BPF_RB_NO_WAKEUP
-    } else {
-        BPF_RB_FORCE_WAKEUP
-    }));
+    entry.submit(u64::from(wake));
 }

@@ -1,7 +1,8 @@
 //! The kernel side: hooks on TCP's state changes and resets that write one record per event.
 //!
 //! `probe/` has one hook a file; `kernel/` is the only place that reads kernel memory; `filter`
-//! decides what passes; `emit` is the only writer of the ring; `maps` holds every map and global.
+//! decides what passes; `story` keeps a socket's life until it ends; `emit` is the only writer of the
+//! ring; `maps` holds every map and global.
 //! Must not know: any kernel version or struct layout. Offsets and settings come as read-only
 //! globals.
 
@@ -30,6 +31,7 @@ mod filter;
 mod kernel;
 mod maps;
 mod probe;
+mod story;
 
 #[cfg(not(test))]
 #[panic_handler]

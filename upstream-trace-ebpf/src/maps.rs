@@ -4,9 +4,9 @@
 
 use aya_ebpf::{
     macros::map,
-    maps::{Array, HashMap, LpmTrie, PerCpuArray, RingBuf},
+    maps::{Array, HashMap, LpmTrie, LruHashMap, PerCpuArray, RingBuf},
 };
-use upstream_trace_common::{counter, setting};
+use upstream_trace_common::{counter, setting, story::Story};
 
 /// Events. The agent sets the size (`--ring-size`); this is only a placeholder.
 #[map]
@@ -16,6 +16,22 @@ pub static EVENTS: RingBuf = RingBuf::with_byte_size(4 << 20, 0);
 /// one call, per CPU so that they are not fought over.
 #[map]
 pub static COUNTERS: PerCpuArray<[u64; counter::COUNT]> = PerCpuArray::with_max_entries(1, 0);
+
+/// Sockets whose life is kept here until it ends, by address of `struct sock`. The agent sets the size
+/// (`--max-connections`); allocated as it fills. Full, it costs nothing but its advantage: the events of
+/// further sockets go into the ring one by one.
+#[map]
+pub static STORIES: HashMap<u64, Story> = HashMap::with_max_entries(262_144, BPF_F_NO_PREALLOC);
+
+/// Where a story is put together. Only one program begins stories, and a program does not nest on one
+/// CPU, so nothing else writes here meanwhile.
+#[map]
+pub static NEW_STORY: PerCpuArray<Story> = PerCpuArray::with_max_entries(1, 0);
+
+/// Processes that the agent has been told of: start and the first half of the name, so that neither a
+/// reused pid nor an `exec` goes unnoticed. One that is put out is told again.
+#[map]
+pub static PROCESSES: LruHashMap<u32, [u64; 2]> = LruHashMap::with_max_entries(4096, 0);
 
 /// Wanted ports, one bit each. An array, because its look-up is inlined by the verifier.
 #[map]
@@ -76,6 +92,8 @@ settings!(
     CAN_PROBE_READ,
     SEND_RESET_HAS_REASON,
     HAS_CURRENT_TASK_BTF,
+    HAS_SOCK_FROM_FILE,
     ACCEPT_HAS_ARG_STRUCT,
+    KEEP_STORIES,
     WAKE_AT,
 );

@@ -17,8 +17,10 @@ pub struct Account {
     pub dropped_events: u64,
     /// Lines that were dropped.
     pub dropped_lines: u64,
-    /// Events for which the kernel skipped the hook.
+    /// Events for which the kernel skipped a hook, as it counted them.
     pub missed: u64,
+    /// The same as the join found them.
+    pub unseen: u64,
     /// Connections finished.
     pub connections: u64,
     /// Resets.
@@ -38,6 +40,12 @@ impl Account {
         before != (self.of(counter::RING_FULL), self.of(counter::READ_FAULT))
     }
 
+    /// Both counts miss some: the kernel's those that it never came to count, the join's those that
+    /// left no trace.
+    fn missed(&self) -> u64 {
+        self.missed.max(self.unseen)
+    }
+
     fn of(&self, index: usize) -> u64 {
         self.kernel.get(index).copied().unwrap_or(0)
     }
@@ -48,7 +56,7 @@ impl Account {
             ring_full: self.of(counter::RING_FULL),
             table_full: self.evicted + self.of(counter::UNMARKED),
             read_fault: self.of(counter::READ_FAULT),
-            missed: self.missed,
+            missed: self.missed(),
             output: self.dropped_events,
         }
     }
@@ -66,7 +74,7 @@ impl Account {
             kind: StatsType,
             time,
             seq: 0,
-            seen: self.of(counter::SEEN) + self.missed,
+            seen: self.of(counter::SEEN) + self.missed(),
             events: self
                 .taken
                 .saturating_sub(self.evicted)
@@ -90,7 +98,8 @@ mod tests {
             taken: 90,
             evicted: 7,
             dropped_events: 3,
-            missed: 5,
+            missed: 2,
+            unseen: 5,
             ..Account::default()
         };
         assert!(account.kernel([102, 9, 1, 2]));

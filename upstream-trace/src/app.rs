@@ -17,7 +17,7 @@ use tokio::{
 use crate::{
     account::Account,
     clock::{self, Anchor},
-    decode,
+    decode::{self, Record},
     exit::{Code, Failure},
     join::engine::{Context, Engine},
     kernel::{
@@ -28,7 +28,8 @@ use crate::{
     printer::Printer,
     probe::{
         catalog::Role,
-        load::{self, Loaded, Plan, Types},
+        load::{self, Loaded, Plan},
+        loader,
     },
     proc::Proc,
     settings::Settings,
@@ -41,7 +42,7 @@ const TICK: Duration = Duration::from_millis(30);
 const BATCH: usize = 65_536;
 /// Sockets asked for at a time while open files are scanned: a read of as many bytes.
 const SCAN_STEP: usize = 128;
-/// A scan may take at most this share of the time.
+/// A scan rests so many times as long as it took.
 const SCAN_SHARE: u32 = 20;
 
 /// At least this long between two accounts of ever more losses.
@@ -84,7 +85,7 @@ async fn trace(settings: Settings) -> Result<(), Failure> {
         let message = format!("{} missing: run as root or grant it", missing.join(" and "));
         return Err(Failure::new(Code::Privilege, message));
     }
-    let types = Types::read();
+    let loader = loader::without_types()?;
     let btf = host::btf().map_err(|error| {
         let message = format!("{error}: a kernel with CONFIG_DEBUG_INFO_BTF is needed");
         Failure::new(Code::Kernel, message)
@@ -104,18 +105,19 @@ async fn trace(settings: Settings) -> Result<(), Failure> {
         let range = host.local_ports.clone().unwrap_or(1..=u16::MAX);
         range.into_iter().any(|port| ports.contains(port))
     });
-    let loaded = load::load(
-        &Plan {
-            btf: &btf,
-            offsets: &offsets,
-            release: &host.release,
-            lockdown: host.lockdown,
-            wanted: &settings.wanted,
-            ephemeral,
-            ring_size: settings.ring_size,
-        },
-        types,
-    )?;
+    let plan = Plan {
+        btf: &btf,
+        offsets: &offsets,
+        release: &host.release,
+        lockdown: host.lockdown,
+        wanted: &settings.wanted,
+        ephemeral,
+        ring_size: settings.ring_size,
+        events: settings.events,
+        max_connections: settings.max_connections,
+    };
+    let loaded = load::load(&plan, loader)?;
+    report(&loaded, &offsets);
     let context = Context {
         run: random()?,
         tick_ns: host.tick_ns,
@@ -129,7 +131,6 @@ async fn trace(settings: Settings) -> Result<(), Failure> {
     };
     drop(btf);
     give_memory_back();
-    report(&loaded, &offsets);
     if settings.duration == Some(Duration::ZERO) {
         return Ok(());
     }
@@ -138,7 +139,8 @@ async fn trace(settings: Settings) -> Result<(), Failure> {
         loaded,
         engine,
         account: Account::default(),
-        scanned: None,
+        scanned: Pause(Instant::now()),
+        asked: Pause(Instant::now()),
     };
     tracer.take_stock(&mut printer)?;
     say("tracing");
@@ -193,8 +195,30 @@ struct Tracer {
     loaded: Loaded,
     engine: Engine,
     account: Account,
-    /// When the last scan of open files ended, and how long it took.
-    scanned: Option<(Instant, Duration)>,
+    /// Since the last scan of open files.
+    scanned: Pause,
+    /// Since the last look at open connections.
+    asked: Pause,
+}
+
+/// How long some work has to rest, so that it takes no more than its share of the time.
+#[derive(Clone, Copy, Debug)]
+struct Pause(Instant);
+
+impl Pause {
+    fn after(began: Instant) -> Self {
+        let now = Instant::now();
+        Self(now + (now - began) * SCAN_SHARE)
+    }
+
+    fn has_rested(self) -> bool {
+        Instant::now() >= self.0
+    }
+}
+
+fn cannot_read_stories(error: &io::Error) -> Failure {
+    let message = format!("cannot read the connections that the kernel side keeps: {error}");
+    Failure::new(Code::Failure, message)
 }
 
 impl Tracer {
@@ -210,21 +234,51 @@ impl Tracer {
             ..
         } = self;
         let taken = loaded.ring.drain(BATCH, |record| {
-            if let Some(event) = decode::decode(record) {
-                engine.event(event, &mut Proc, &anchor, printer);
-            }
+            account.taken += match decode::decode(record) {
+                Some(Record::Event(event)) => {
+                    engine.event(event, &mut Proc, &anchor, printer);
+                    1
+                }
+                Some(Record::Story(story)) => engine.story(story, &mut Proc),
+                Some(Record::Ended(ended)) => engine.ended_story(ended, &mut Proc),
+                None => 0,
+            };
         });
-        account.taken += taken as u64;
         if account.kernel(loaded.counters()?) {
             engine.lost(clock::monotonic());
         }
         account.evicted = engine.evicted_events();
+        account.unseen = engine.unseen();
         // A batch that was cut off has older events to come.
         if taken < BATCH {
             engine.finish_due(now, &anchor, printer);
         }
         printer.push(account);
         Ok(taken)
+    }
+
+    /// Looks among the open connections for the other end of some that ended, unless that was done a
+    /// moment ago.
+    fn find_peers(&mut self, printer: &mut Printer) -> Result<(), Failure> {
+        if !self.engine.is_asking() || !self.asked.has_rested() {
+            return Ok(());
+        }
+        let began = Instant::now();
+        let now = clock::monotonic();
+        let Self {
+            loaded,
+            engine,
+            account,
+            ..
+        } = self;
+        let read = loaded.stories.each(|story| {
+            account.taken += engine.offer(story, &mut Proc);
+        });
+        read.map_err(|error| cannot_read_stories(&error))?;
+        engine.answered(now, &Anchor::now(), printer);
+        printer.push(account);
+        self.asked = Pause::after(began);
+        Ok(())
     }
 
     /// Scans every open file for sockets and who holds them, draining between the steps.
@@ -236,8 +290,7 @@ impl Tracer {
                 self.drain(printer)?;
             }
         }
-        let now = Instant::now();
-        self.scanned = Some((now, now - began));
+        self.scanned = Pause::after(began);
         Ok(())
     }
 
@@ -252,10 +305,7 @@ impl Tracer {
 
     /// Looks for an owner that nothing else named, unless that was done a moment ago.
     fn find_owners(&mut self, printer: &mut Printer) -> Result<(), Failure> {
-        let rested = self
-            .scanned
-            .is_none_or(|(ended, took)| ended.elapsed() >= took * SCAN_SHARE);
-        if rested && self.engine.take_owner_missing() {
+        if self.scanned.has_rested() && self.engine.take_owner_missing() {
             self.scan(printer)?;
         }
         Ok(())
@@ -288,6 +338,7 @@ impl Tracer {
             }
             while self.drain(printer)? == BATCH {}
             self.find_owners(printer)?;
+            self.find_peers(printer)?;
             if end.is_some_and(|end| Instant::now() >= end) {
                 break;
             }
@@ -312,7 +363,7 @@ impl Tracer {
         let missed = self.loaded.missed();
         if missed > self.account.missed {
             self.account.missed = missed;
-            self.engine.lost(clock::monotonic());
+            self.engine.skipped(clock::monotonic());
         }
     }
 
@@ -322,7 +373,20 @@ impl Tracer {
         self.loaded.detach();
         while self.drain(printer)? == BATCH {}
         let anchor = Anchor::now();
+        let Self {
+            loaded,
+            engine,
+            account,
+            ..
+        } = self;
+        // What is open stays untold, but was seen.
+        let read = loaded.stories.each(|story| {
+            account.taken += engine.story(story, &mut Proc);
+        });
+        read.map_err(|error| cannot_read_stories(&error))?;
         self.engine.finish_due(u64::MAX, &anchor, printer);
+        self.engine.answered(u64::MAX, &anchor, printer);
+        self.account.unseen = self.engine.unseen();
         printer.push(&mut self.account);
         printer.drain(&mut self.account);
         printer.account(&mut self.account, anchor);

@@ -2,10 +2,13 @@
 //!
 //! Must not know: where the bytes come from, what the events mean together.
 
-use upstream_trace_common::event::{Acted, Actor, Base, Full, Stats};
+use upstream_trace_common::{
+    event::{Acted, Actor, Base, Full, Stats},
+    story::{Ended, Story},
+};
 use zerocopy::FromBytes;
 
-/// One record of the ring.
+/// One event.
 #[derive(Clone, Copy, Debug)]
 pub struct Event<'a> {
     /// When, which, what.
@@ -16,29 +19,41 @@ pub struct Event<'a> {
     pub stats: Option<&'a Stats>,
 }
 
-/// The event in these bytes; `None` where their length or alignment is no record's.
-pub fn decode(bytes: &[u8]) -> Option<Event<'_>> {
-    if bytes.len() == size_of::<Base>() {
-        let base = Base::ref_from_bytes(bytes).ok()?;
-        Some(Event {
-            base,
-            actor: None,
-            stats: None,
-        })
-    } else if bytes.len() == size_of::<Acted>() {
-        let Acted { base, actor } = Acted::ref_from_bytes(bytes).ok()?;
-        Some(Event {
-            base,
-            actor: Some(actor),
-            stats: None,
-        })
-    } else {
-        let Full { base, actor, stats } = Full::ref_from_bytes(bytes).ok()?;
-        Some(Event {
-            base,
-            actor: Some(actor),
-            stats: Some(stats),
-        })
+/// What the ring holds.
+#[derive(Clone, Copy, Debug)]
+pub enum Record<'a> {
+    /// One event.
+    Event(Event<'a>),
+    /// A socket's life up to an event of its own that follows.
+    Story(&'a Story),
+    /// A socket's whole life.
+    Ended(&'a Ended),
+}
+
+/// The record in these bytes; `None` where their length or alignment is none's.
+pub fn decode(bytes: &[u8]) -> Option<Record<'_>> {
+    const BASE: usize = size_of::<Base>();
+    const ACTED: usize = size_of::<Acted>();
+    const FULL: usize = size_of::<Full>();
+    const STORY: usize = size_of::<Story>();
+    const ENDED: usize = size_of::<Ended>();
+    let event = |base, actor, stats| Record::Event(Event { base, actor, stats });
+    match bytes.len() {
+        ENDED => Ended::ref_from_bytes(bytes).ok().map(Record::Ended),
+        STORY => Story::ref_from_bytes(bytes).ok().map(Record::Story),
+        BASE => {
+            let base = Base::ref_from_bytes(bytes).ok()?;
+            Some(event(base, None, None))
+        }
+        ACTED => {
+            let Acted { base, actor } = Acted::ref_from_bytes(bytes).ok()?;
+            Some(event(base, Some(actor), None))
+        }
+        FULL => {
+            let Full { base, actor, stats } = Full::ref_from_bytes(bytes).ok()?;
+            Some(event(base, Some(actor), Some(stats)))
+        }
+        _ => None,
     }
 }
 
@@ -49,6 +64,13 @@ mod tests {
 
     use super::*;
 
+    fn event(bytes: &[u8]) -> Event<'_> {
+        match decode(bytes) {
+            Some(Record::Event(event)) => event,
+            other => panic!("{other:?}"),
+        }
+    }
+
     #[test]
     fn the_length_tells_the_parts() {
         let base = Base {
@@ -56,9 +78,9 @@ mod tests {
             ktime: 7,
             ..Base::default()
         };
-        let event = decode(base.as_bytes()).unwrap();
+        let taken = event(base.as_bytes());
         assert_eq!(
-            (event.base.ktime, event.actor, event.stats),
+            (taken.base.ktime, taken.actor, taken.stats),
             (7, None, None)
         );
 
@@ -69,9 +91,9 @@ mod tests {
                 ..Actor::default()
             },
         };
-        let event = decode(acted.as_bytes()).unwrap();
-        assert_eq!(event.actor.map(|actor| actor.tgid), Some(9));
-        assert!(event.stats.is_none());
+        let taken = event(acted.as_bytes());
+        assert_eq!(taken.actor.map(|actor| actor.tgid), Some(9));
+        assert!(taken.stats.is_none());
 
         let full = Full {
             base,
@@ -81,15 +103,21 @@ mod tests {
                 ..Stats::default()
             },
         };
-        let event = decode(full.as_bytes()).unwrap();
-        assert_eq!(event.stats.map(|stats| stats.err), Some(104));
+        let taken = event(full.as_bytes());
+        assert_eq!(taken.stats.map(|stats| stats.err), Some(104));
     }
 
     #[test]
     fn no_other_length_is_a_record() {
         let bytes = [0_u64; 40];
         for length in 0..=bytes.as_bytes().len() {
-            let known = [size_of::<Base>(), size_of::<Acted>(), size_of::<Full>()];
+            let known = [
+                size_of::<Base>(),
+                size_of::<Acted>(),
+                size_of::<Full>(),
+                size_of::<Story>(),
+                size_of::<Ended>(),
+            ];
             assert_eq!(
                 decode(&bytes.as_bytes()[..length]).is_some(),
                 known.contains(&length)

@@ -379,7 +379,7 @@ pub struct Lost {
     pub table_full: u64,
     /// Kernel memory could not be read.
     pub read_fault: u64,
-    /// The kernel skipped a hook, because the event interrupted the same hook on the same CPU.
+    /// The kernel did not run a hook: it does not nest on one CPU.
     pub missed: u64,
     /// The reader of the output was too slow: events of the lines that were dropped.
     pub output: u64,

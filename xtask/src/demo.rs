@@ -14,7 +14,8 @@ use std::time::{Duration, Instant};
 use anyhow::{Context as _, Result, bail, ensure};
 use serde_json::Value;
 
-use crate::scenario::check::{Complaint, Host, check, lines_of, within};
+use crate::scenario::check::{Complaint, check, lines_of, within};
+use crate::scenario::feature::Features;
 use crate::scenario::{self, Ctx, Played, Scenario};
 use crate::tracer::Tracer;
 
@@ -50,14 +51,14 @@ pub fn run() -> Result<()> {
         CASES.len()
     );
 
-    let host = Host::here();
+    let kernel = Features::here();
     let paint = Paint::for_stdout();
     let mut answers = BTreeSet::new();
     let mut wrong = Vec::new();
     for (number, name) in CASES.into_iter().enumerate() {
         let scenario = scenario::find(name).context("no such scenario")?;
         let played = scenario.play(&ctx)?;
-        let (record, complaints) = explanation(&tracer, scenario, &played, host)?;
+        let (record, complaints) = explanation(&tracer, scenario, &played, kernel)?;
         println!();
         println!(
             "{}",
@@ -111,13 +112,13 @@ fn explanation(
     tracer: &Tracer,
     scenario: &Scenario,
     played: &Played,
-    host: Host,
+    kernel: Features,
 ) -> Result<(Option<Value>, Vec<Complaint>)> {
     let began = Instant::now();
     loop {
         let lines = tracer.so_far()?;
         let near = within(&lines, played);
-        let complaints = check(scenario, played, near, host);
+        let complaints = check(scenario, played, near, kernel);
         if complaints.is_empty() || began.elapsed() > PATIENCE {
             let all = lines_of(scenario, played, near);
             let record = all.into_iter().find(|line| line["role"] == "client");

@@ -5,7 +5,9 @@ use std::{ffi::OsString, net::Ipv4Addr, process::ExitCode};
 use anyhow::Result;
 use clap::{Parser, Subcommand};
 use xtask::{
-    bench, build, demo, provision, proxy, run, storm, test,
+    bench, build, demo,
+    matrix::{self, Kernels},
+    provision, proxy, run, storm, test,
     workspace::{self, Profile, Workspace},
 };
 
@@ -34,14 +36,26 @@ enum Verb {
         #[arg(last = true)]
         args: Vec<OsString>,
     },
-    /// Run every test, those on the live kernel included
-    Test,
+    /// Run every test, those on the live kernel and on other kernels included
+    Test {
+        /// Only play the scenarios on these kernels: `5.10,6.12`, or `all`
+        #[arg(long, value_parser = Kernels::parse)]
+        kernels: Option<Kernels>,
+    },
+    /// Save the types of these kernels, cut to what is read of them, as test data
+    SaveTypes {
+        #[arg(value_parser = Kernels::parse, default_value = "all")]
+        kernels: Kernels,
+    },
     /// Break connections on purpose and show what the tracer says about each
     Demo,
     /// Break a real Envoy's upstreams on purpose: its words beside what `explain` says, as a table
     Faults,
     /// Measure what tracing costs, beside other tracers, against the project's bars
     Bench(bench::Options),
+    /// The first process of a guest
+    #[command(hide = true)]
+    Guest { task: matrix::guest::Task },
     /// The accepting end of a storm, until its standard input ends
     #[command(hide = true)]
     StormServer { threads: usize },
@@ -64,6 +78,9 @@ fn main() -> ExitCode {
 }
 
 fn verb(verb: Verb) -> Result<()> {
+    if let Verb::Guest { task } = verb {
+        return matrix::guest::run(task);
+    }
     let workspace = Workspace::locate()?;
     match verb {
         Verb::Provision => provision::all(&workspace).map(drop),
@@ -73,7 +90,11 @@ fn verb(verb: Verb) -> Result<()> {
             Ok(())
         }
         Verb::Run { release, args } => run::tracer(&workspace, Profile::new(release), &args),
-        Verb::Test => test::all(&workspace),
+        Verb::Test { kernels: None } => test::all(&workspace),
+        Verb::Test {
+            kernels: Some(kernels),
+        } => matrix::run(&workspace, &kernels),
+        Verb::SaveTypes { kernels } => matrix::save_types(&workspace, &kernels),
         Verb::Demo => {
             build::tracer(&workspace, Profile::Release)?;
             workspace::become_root()?;
@@ -85,6 +106,7 @@ fn verb(verb: Verb) -> Result<()> {
             proxy::table::run(&provision::for_proxies(&workspace)?)
         }
         Verb::Bench(options) => bench::run(&workspace, &options),
+        Verb::Guest { .. } => unreachable!("it has no workspace"),
         Verb::StormServer { threads } => storm::serve(threads),
         Verb::StormClient {
             connections,

@@ -23,11 +23,11 @@ const LINKER_VERSION: &str = "0.10.0";
 /// The version whose words `verdict/words.rs` has.
 const ENVOY_VERSION: &str = "1.40.0";
 
-/// Everything that any verb needs.
+/// Everything that any verb needs, but not the proxies: the verbs that start them ask for [`for_proxies`].
 pub fn all(workspace: &Workspace) -> Result<Toolchain> {
     let toolchain = for_build(workspace)?;
     for_lints(workspace, &toolchain)?;
-    for_proxies(workspace)?;
+    for_guests()?;
     Ok(toolchain)
 }
 
@@ -165,6 +165,15 @@ fn for_lints(workspace: &Workspace, toolchain: &Toolchain) -> Result<()> {
             toolchain.clippy().display()
         );
     }
+}
+
+/// What runs other kernels.
+pub fn for_guests() -> Result<()> {
+    if find_program("qemu-system-x86_64").is_some() {
+        return Ok(());
+    }
+    apt_install(&["qemu-system-x86"])
+        .context("no QEMU, which other kernels are tested in: needs qemu-system-x86_64")
 }
 
 /// Asks rustup; false where there is none, or where it cannot reach its servers.

@@ -16,11 +16,13 @@ use serde_json::Value;
 
 use crate::{
     bpf_toolchain::{self, Build, Toolchain},
-    build, provision,
+    build,
+    matrix::{self, Kernels},
+    provision,
     workspace::{self, Profile, Workspace, run},
 };
 
-const STEPS: u32 = 8;
+const STEPS: u32 = 9;
 
 pub fn all(workspace: &Workspace) -> Result<()> {
     let start = Instant::now();
@@ -49,6 +51,9 @@ pub fn all(workspace: &Workspace) -> Result<()> {
         let skipped = live_tests(workspace, "live")?;
         live_tests(workspace, "proxies")?;
         Ok(skipped)
+    })?;
+    steps.run("the same on other kernels, in guests", || {
+        matrix::run(workspace, &Kernels::all())
     })?;
     steps.run("the measurement, in short", bench_smoke)?;
 

@@ -31,6 +31,12 @@ fn offset(global: &'static u32) -> Option<usize> {
     (offset != ABSENT).then_some(offset as usize)
 }
 
+/// Whether the running kernel has a field.
+#[inline(always)]
+pub fn is_present(field: &'static u32) -> bool {
+    offset(field).is_some()
+}
+
 /// A way to read kernel memory.
 pub trait Memory: Copy {
     /// The value at `address`, or nothing where it cannot be read.
@@ -137,4 +143,15 @@ pub fn put_words(place: &mut [u64; 2], words: [u64; 2]) {
     unsafe { core::ptr::write_volatile(first, words[0]) };
     // SAFETY: as above.
     unsafe { core::ptr::write_volatile(second, words[1]) };
+}
+
+/// Copies `N` words. Volatile for the same reason.
+#[inline(always)]
+pub fn copy_words<const N: usize>(from: &[u64; N], to: &mut [u64; N]) {
+    for (from, to) in from.iter().zip(to) {
+        // SAFETY: a reference is valid for reads.
+        let word = unsafe { core::ptr::read_volatile(from) };
+        // SAFETY: a reference is valid for writes.
+        unsafe { core::ptr::write_volatile(to, word) };
+    }
 }

@@ -1,6 +1,8 @@
 //! `struct sock` and `struct tcp_sock`: which connection, in which state, with which counters.
 
-use aya_ebpf::helpers::generated::{bpf_jiffies64, bpf_skc_to_tcp_sock};
+use aya_ebpf::helpers::generated::{
+    bpf_jiffies64, bpf_skc_to_tcp_request_sock, bpf_skc_to_tcp_sock, bpf_skc_to_tcp_timewait_sock,
+};
 use upstream_trace_common::event::{self, Stats, present};
 
 use super::mem::{self, Copied, Direct, Memory, Struct};
@@ -44,7 +46,13 @@ pub struct Tuple {
 /// A `struct sock`, of which only `struct sock_common` may be relied on.
 pub type Sock<M> = Struct<M>;
 
-/// A full TCP socket: `struct tcp_sock` is really behind it.
+/// A full TCP socket: `struct tcp_sock` is really behind it, which begins with `struct sock`.
+///
+/// The verifier trusts the pointer that a hook gives (`sk`) and not the helper's (`tp`). Numbers are read
+/// through the first, which spares the check that the JIT puts before each other load. Pointers are read
+/// through the second: before 7.0 the verifier looks up four names in all of the kernel's BTF, some
+/// milliseconds, for each load of a pointer through a trusted one (`type_is_trusted` and its like in
+/// `kernel/bpf/verifier.c`).
 #[derive(Clone, Copy)]
 pub struct TcpSock<M> {
     /// As `struct sock`.
@@ -70,7 +78,7 @@ impl TcpSock<Direct> {
 }
 
 impl TcpSock<Copied> {
-    /// The full TCP socket at `sk`. `struct tcp_sock` begins with `struct sock`.
+    /// The full TCP socket at `sk`.
     #[inline(always)]
     pub fn copied(sk: Sock<Copied>) -> Option<Self> {
         (sk.get::<u16>(&mem::SK_PROTOCOL)? == IPPROTO_TCP).then_some(Self { sk, tp: sk })
@@ -84,12 +92,6 @@ impl<M: Memory> Struct<M> {
         self.get(&mem::SK_STATE)
     }
 
-    /// Whether a `struct socket` is attached: a process still has it.
-    #[inline(always)]
-    pub fn is_open(self) -> bool {
-        self.follow(&mem::SK_SOCKET).is_some()
-    }
-
     /// Whether a FIN was received: `SOCK_DONE` in `sk_flags`.
     #[inline(always)]
     pub fn fin_received(self) -> bool {
@@ -97,9 +99,15 @@ impl<M: Memory> Struct<M> {
             .is_some_and(|flags| flags >> SOCK_DONE & 1 != 0)
     }
 
-    /// Inode number of the network namespace; 0 where it cannot be read.
+    /// Whether `sk_err` waits to be told.
     #[inline(always)]
-    pub fn netns(self) -> u32 {
+    pub fn has_error(self) -> bool {
+        self.get::<u32>(&mem::SK_ERR)
+            .is_some_and(|error| error != 0)
+    }
+
+    #[inline(always)]
+    fn own_netns(self) -> u32 {
         self.by_way_of(&mem::SK_NET)
             .and_then(|net| net.get(&mem::NET_INUM))
             .unwrap_or(0)
@@ -108,10 +116,9 @@ impl<M: Memory> Struct<M> {
     /// Both ends from `struct sock_common`. A v4-mapped IPv6 socket is IPv4: the kernel keeps the
     /// IPv4 addresses beside the mapped ones. A native IPv6 socket's IPv4 addresses are junk.
     #[inline(always)]
-    pub fn tuple(self, local_port: u16) -> Option<Tuple> {
+    fn ends(self, local_port: u16, netns: u32) -> Option<Tuple> {
         let family: u16 = self.get(&mem::SK_FAMILY)?;
         let remote_port = u16::from_be(self.get(&mem::SK_DPORT)?);
-        let netns = self.netns();
         if family == AF_INET6 {
             let remote: [u64; 2] = self.words(&mem::SK_V6_DADDR)?;
             if !is_v4_mapped(remote) {
@@ -143,6 +150,28 @@ impl<M: Memory> Struct<M> {
     }
 }
 
+impl Struct<Direct> {
+    /// Namespace of a full socket, a listener among them, that a hook gives.
+    #[inline(always)]
+    pub fn netns(self) -> u32 {
+        TcpSock::direct(self).map_or(0, |sock| sock.tp.own_netns())
+    }
+
+    /// Both ends of a socket in `TIME_WAIT`, or of a request, that a hook gives.
+    #[inline(always)]
+    pub fn tuple(self, local_port: u16) -> Option<Tuple> {
+        let sk = self.address().cast_mut();
+        // SAFETY: the helper takes any `struct sock_common` and returns NULL where it is another socket.
+        let mut small: *const u8 = unsafe { bpf_skc_to_tcp_timewait_sock(sk.cast()) }.cast();
+        if small.is_null() {
+            // SAFETY: as above.
+            small = unsafe { bpf_skc_to_tcp_request_sock(sk.cast()) }.cast();
+        }
+        let netns = Self::new(small).map_or(0, Self::own_netns);
+        self.ends(local_port, netns)
+    }
+}
+
 /// `::ffff:0:0/96`, the words being in network order on a machine of either byte order.
 #[inline(always)]
 fn is_v4_mapped(address: [u64; 2]) -> bool {
@@ -154,14 +183,26 @@ impl<M: Memory> TcpSock<M> {
     /// holds the port of the socket's connection before.
     #[inline(always)]
     pub fn tuple_at_birth(self) -> Option<Tuple> {
-        self.sk.tuple(self.sk.get(&mem::SK_NUM)?)
+        let local_port = self.sk.get(&mem::SK_NUM)?;
+        self.sk.ends(local_port, self.tp.own_netns())
+    }
+
+    /// Whether a `struct socket` is attached: a process still has it.
+    #[inline(always)]
+    pub fn is_open(self) -> bool {
+        self.tp.follow(&mem::SK_SOCKET).is_some()
+    }
+
+    /// `inet_sport`, which is there from the connect on and stays when the port was given back.
+    #[inline(always)]
+    pub fn local_port(self) -> Option<u16> {
+        self.tp.get(&mem::INET_SPORT).map(u16::from_be)
     }
 
     /// Both ends. `inet_sport`, because `skc_num` is 0 once the port was given back.
     #[inline(always)]
     pub fn tuple(self) -> Option<Tuple> {
-        let local_port = u16::from_be(self.tp.get(&mem::INET_SPORT)?);
-        self.sk.tuple(local_port)
+        self.sk.ends(self.local_port()?, self.tp.own_netns())
     }
 
     /// Fills `stats` with everything that can be read.
@@ -205,7 +246,7 @@ impl<M: Memory> TcpSock<M> {
         put!(LAST_RECEIVED, last_received, tp.get(&mem::TP_LRCVTIME));
         put!(ERR, err, sk.get(&mem::SK_ERR));
         put!(FLAGS, flags, sk.get::<u64>(&mem::SK_FLAGS).map(low));
-        let socket = sk.by_way_of(&mem::SK_SOCKET);
+        let socket = tp.by_way_of(&mem::SK_SOCKET);
         put!(
             SOCKET,
             has_socket,

@@ -1,6 +1,9 @@
 //! `struct task_struct`: the process behind the current task, or behind one from an iterator.
 
-use aya_ebpf::helpers::{bpf_get_current_pid_tgid, bpf_get_current_task, bpf_get_current_task_btf};
+use aya_ebpf::helpers::{
+    bpf_get_current_pid_tgid, bpf_get_current_task, bpf_get_current_task_btf,
+    bpf_get_current_uid_gid, generated::bpf_get_current_cgroup_id,
+};
 use upstream_trace_common::event::{Actor, NO_UID};
 
 use super::{
@@ -18,19 +21,34 @@ pub fn current_tgid() -> u32 {
     (bpf_get_current_pid_tgid() >> 32) as u32
 }
 
-/// The process that the current task belongs to.
+/// The process that the current task belongs to. uid and cgroup by helpers: the verifier takes some
+/// milliseconds for each load of a pointer through the current task (see `TcpSock`), of which the
+/// group leader is the one that cannot be spared.
 #[inline(always)]
 pub fn current(actor: &mut Actor) {
     let tgid = current_tgid();
     if set::HAS_CURRENT_TASK_BTF() != 0 {
         // SAFETY: the helper takes no argument.
         let task = unsafe { bpf_get_current_task_btf() };
-        of_task(actor, Struct::<Direct>::new(task.cast()), tgid);
+        name(actor, Struct::<Direct>::new(task.cast()), tgid);
     } else {
         // SAFETY: the helper takes no argument.
         let task = unsafe { bpf_get_current_task() };
-        of_task(actor, Struct::<Copied>::new(task as *const u8), tgid);
+        name(actor, Struct::<Copied>::new(task as *const u8), tgid);
     }
+    #[expect(
+        clippy::cast_possible_truncation,
+        reason = "the gid is in the upper half"
+    )]
+    let uid = bpf_get_current_uid_gid() as u32;
+    actor.uid = uid;
+    actor.cgroup_id = if mem::is_present(&mem::TASK_CGROUPS) {
+        // SAFETY: the helper takes no argument.
+        unsafe { bpf_get_current_cgroup_id() }
+    } else {
+        // A kernel without cgroups has no such helper either.
+        0
+    };
 }
 
 /// Nobody: the event does not run in the context of anyone who caused it.
@@ -39,11 +57,24 @@ pub fn nobody(actor: &mut Actor) {
     of_task(actor, None::<Struct<Direct>>, 0);
 }
 
-/// The process of `task`. Name and start are the group leader's: a thread's own name is not the
-/// process's. Loads of our own instead of the kernel's helpers for uid and cgroup, which take longer
-/// than everything else here.
+/// The process of a `task` that is not the current one.
 #[inline(always)]
 pub fn of_task<M: Memory>(actor: &mut Actor, task: Option<Struct<M>>, tgid: u32) {
+    name(actor, task, tgid);
+    let uid = task.and_then(|task| task.by_way_of(&mem::TASK_CRED)?.get(&mem::CRED_UID));
+    actor.uid = uid.unwrap_or(NO_UID);
+    let cgroup = task
+        .and_then(|task| {
+            task.by_way_of(&mem::TASK_CGROUPS)?
+                .by_way_of(&mem::CSS_SET_CGROUP)
+        })
+        .and_then(cgroup_id);
+    actor.cgroup_id = cgroup.unwrap_or(0);
+}
+
+/// Id, name and start: the group leader's, a thread's own name is not the process's.
+#[inline(always)]
+fn name<M: Memory>(actor: &mut Actor, task: Option<Struct<M>>, tgid: u32) {
     let leader = task.and_then(|task| task.by_way_of(&mem::TASK_LEADER));
     let word = |skip| {
         leader
@@ -53,16 +84,7 @@ pub fn of_task<M: Memory>(actor: &mut Actor, task: Option<Struct<M>>, tgid: u32)
     put_words(&mut actor.comm, [word(0), word(8)]);
     let start = leader.and_then(|leader| leader.get(&mem::TASK_START));
     actor.start = start.unwrap_or(0);
-    let cgroup = task
-        .and_then(|task| {
-            task.by_way_of(&mem::TASK_CGROUPS)?
-                .by_way_of(&mem::CSS_SET_CGROUP)
-        })
-        .and_then(cgroup_id);
-    actor.cgroup_id = cgroup.unwrap_or(0);
     actor.tgid = tgid;
-    let uid = task.and_then(|task| task.by_way_of(&mem::TASK_CRED)?.get(&mem::CRED_UID));
-    actor.uid = uid.unwrap_or(NO_UID);
     let flags = leader.and_then(|leader| leader.get::<u32>(&mem::TASK_FLAGS));
     actor.kthread = (flags.unwrap_or(0) / PF_KTHREAD) & 1;
     actor.reserved = 0;

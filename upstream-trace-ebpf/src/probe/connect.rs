@@ -16,6 +16,7 @@ use crate::{
         mem::{Copied, Direct, Memory, Struct},
         sock::{TcpSock, state},
     },
+    story,
 };
 
 #[fentry(function = "tcp_connect")]
@@ -38,6 +39,9 @@ pub fn tcp_connect_kprobe(ctx: ProbeContext) -> u32 {
 
 #[inline(always)]
 fn connecting<M: Memory>(sock: TcpSock<M>) {
+    if let Some(story) = story::of(sock.sk.address()) {
+        return story::know_port(story, sock);
+    }
     let Some(tuple) = sock.tuple() else {
         return emit::unreadable();
     };

@@ -15,6 +15,7 @@ use crate::{
         mem::{Direct, Struct},
         sock::TcpSock,
     },
+    story,
 };
 
 #[btf_tracepoint(function = "tcp_destroy_sock")]
@@ -23,6 +24,12 @@ pub fn tcp_destroy_sock(ctx: BtfTracePointContext) -> i32 {
     let Some(sock) = Struct::<Direct>::new(sk).and_then(TcpSock::direct) else {
         return 0;
     };
+    if let Some(story) = story::of(sk) {
+        // It cannot be destroyed in any state but CLOSE: the kernel kept that change from its hook.
+        story::end(story, story.state, true, sock);
+        filter::disown(sk);
+        return 0;
+    }
     let Some(tuple) = sock.tuple() else {
         emit::unreadable();
         return 0;

@@ -13,10 +13,15 @@ use crate::{
     emit::{self, What, Who},
     filter,
     kernel::{
-        mem::{self, Direct, Struct},
+        mem::{self, Copied, Direct, Memory, Struct},
         sock::{TcpSock, state},
     },
+    maps::set,
+    story,
 };
+
+/// `SOCKFS_MAGIC`, `include/uapi/linux/magic.h`.
+const SOCKFS_MAGIC: u64 = 0x534f_434b;
 
 /// `struct bpf_iter__task_file` as the verifier presents it.
 #[repr(C)]
@@ -35,13 +40,18 @@ pub extern "C" fn task_file(ctx: *const Context) -> i32 {
     // SAFETY: as above.
     let file = unsafe { (*ctx).file };
     if let Some(task) = Struct::<Direct>::new(task)
-        && !file.is_null()
+        && let Some(open) = Struct::<Direct>::new(file.cast_const())
     {
-        // SAFETY: `file` is a `struct file` that the iterator holds; NULL comes back for other files.
-        let socket = unsafe { bpf_sock_from_file(file.cast()) };
-        if let Some(socket) = Struct::<Direct>::new(socket.cast_const().cast())
-            && held(task, socket)
-        {
+        let held = if set::HAS_SOCK_FROM_FILE() == 0 {
+            held(task, by_its_file_system(open))
+        } else {
+            // SAFETY: `file` is a `struct file` that the iterator holds; NULL comes back for other files.
+            let socket = unsafe { bpf_sock_from_file(file.cast()) };
+            let socket = Struct::<Direct>::new(socket.cast_const().cast());
+            let sk = socket.and_then(|socket| socket.follow(&mem::SOCKET_SK));
+            held(task, sk.and_then(TcpSock::direct))
+        };
+        if held {
             // SAFETY: as above.
             let meta = unsafe { (*ctx).meta };
             // SAFETY: the first member of `struct bpf_iter_meta` is the output to write to.
@@ -54,9 +64,21 @@ pub extern "C" fn task_file(ctx: *const Context) -> i32 {
     0
 }
 
+/// The socket of a file, without the helper: a file of the sockets' own file system has a `struct socket`
+/// behind its `private_data`.
 #[inline(always)]
-fn held(task: Struct<Direct>, socket: Struct<Direct>) -> bool {
-    let Some(sock) = socket.follow(&mem::SOCKET_SK).and_then(TcpSock::direct) else {
+fn by_its_file_system(file: Struct<Direct>) -> Option<TcpSock<Copied>> {
+    let super_block = file.follow(&mem::FILE_INODE)?.follow(&mem::INODE_SB)?;
+    if super_block.get::<u64>(&mem::SB_MAGIC)? != SOCKFS_MAGIC {
+        return None;
+    }
+    let socket = Struct::<Copied>::new(file.get(&mem::FILE_PRIVATE)?)?;
+    TcpSock::copied(socket.follow(&mem::SOCKET_SK)?)
+}
+
+#[inline(always)]
+fn held<M: Memory>(task: Struct<Direct>, sock: Option<TcpSock<M>>) -> bool {
+    let Some(sock) = sock else {
         return false;
     };
     let (Some(tuple), Some(tgid)) = (sock.tuple(), task.get::<u32>(&mem::TASK_TGID)) else {
@@ -64,6 +86,10 @@ fn held(task: Struct<Direct>, socket: Struct<Direct>) -> bool {
         return false;
     };
     let sk = sock.sk.address();
+    if story::of(sk).is_some() {
+        // Its owner is in its story, or will be.
+        return false;
+    }
     if !filter::wants(&tuple) || !filter::own_as(sk, tgid) {
         return false;
     }

@@ -3,6 +3,7 @@
 mod accept;
 mod connect;
 mod destroy;
+mod error;
 mod held;
 mod reset;
 mod retransmit;

@@ -12,6 +12,7 @@ use crate::{
         sock::{TcpSock, Tuple, state},
     },
     maps::set,
+    story,
 };
 
 /// proto: `tcp_receive_reset(struct sock *sk)` since 4.15; 5.10 to 7.2 alike.
@@ -25,6 +26,7 @@ pub fn tcp_receive_reset(ctx: BtfTracePointContext) -> i32 {
     let Some(sock) = Struct::<Direct>::new(sk).and_then(TcpSock::direct) else {
         return 0;
     };
+    story::tell_if_any(sock);
     let Some(tuple) = sock.tuple() else {
         emit::unreadable();
         return 0;
@@ -95,6 +97,7 @@ fn sent(sk: Option<Struct<Direct>>, packet: Option<Struct<Direct>>, reason: u8) 
             let Some(sock) = TcpSock::direct(sk) else {
                 return;
             };
+            story::tell_if_any(sock);
             let Some(tuple) = sock.tuple() else {
                 return emit::unreadable();
             };

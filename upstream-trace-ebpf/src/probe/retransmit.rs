@@ -10,9 +10,10 @@ use crate::{
     emit::{self, What},
     filter,
     kernel::{
-        mem::{Direct, Struct},
+        mem::{self, Direct, Struct},
         sock::{TcpSock, state},
     },
+    story,
 };
 
 #[btf_tracepoint(function = "tcp_retransmit_skb")]
@@ -23,6 +24,16 @@ pub fn tcp_retransmit_skb(ctx: BtfTracePointContext) -> i32 {
     if sk.state() != Some(state::SYN_SENT) {
         return 0;
     }
+    let what = What {
+        kind: kind::SYN_RETRANSMIT,
+        old: state::SYN_SENT,
+        new: state::SYN_SENT,
+    };
+    if let Some(story) = story::of(sk.address())
+        && story::step(story, sk.address(), what, sk.get(&mem::SK_NUM))
+    {
+        return 0;
+    }
     let Some(sock) = TcpSock::direct(sk) else {
         return 0;
     };
@@ -31,11 +42,6 @@ pub fn tcp_retransmit_skb(ctx: BtfTracePointContext) -> i32 {
         return 0;
     };
     if filter::wants(&tuple) && filter::owned(sk.address()) {
-        let what = What {
-            kind: kind::SYN_RETRANSMIT,
-            old: state::SYN_SENT,
-            new: 0,
-        };
         emit::base(what, sk.address(), &tuple);
     }
     0

@@ -4,15 +4,16 @@
 //! since 4.16; 5.10 to 7.2 alike. Fires before `sk_state` is written.
 
 use aya_ebpf::{macros::btf_tracepoint, programs::BtfTracePointContext};
-use upstream_trace_common::event::kind;
+use upstream_trace_common::{event::kind, story::Story};
 
 use crate::{
     emit::{self, What, Who},
     filter,
     kernel::{
-        mem::{Direct, Struct},
+        mem::{self, Direct, Struct},
         sock::{TcpSock, state},
     },
+    story,
 };
 
 #[btf_tracepoint(function = "inet_sock_set_state")]
@@ -32,6 +33,18 @@ pub fn inet_sock_set_state(ctx: BtfTracePointContext) -> i32 {
 fn changed(sk: *const u8, old: u8, new: u8) {
     // Up to 6.12 the child still has its listener's addresses here; its birth is the next step.
     if old == state::LISTEN && new == state::SYN_RECV {
+        return;
+    }
+    let what = What {
+        kind: kind::STATE,
+        old,
+        new,
+    };
+    let birth = old == state::CLOSE || old == state::SYN_RECV && new == state::ESTABLISHED;
+    if !birth
+        && let Some(story) = story::of(sk)
+        && goes_on(story, sk, what)
+    {
         return;
     }
     let Some(sock) = Struct::<Direct>::new(sk).and_then(TcpSock::direct) else {
@@ -56,19 +69,14 @@ fn changed(sk: *const u8, old: u8, new: u8) {
         }
         _ => filter::wants(&tuple) && filter::owned(sk),
     };
-    if !passes {
+    if !passes || birth && new != state::LISTEN && story::begin(what, sk, &tuple) {
         return;
     }
-    let what = What {
-        kind: kind::STATE,
-        old,
-        new,
-    };
     match new {
         state::CLOSE => {
             // The current task is the actor only where the socket is still somebody's: an abort, or
             // connect(AF_UNSPEC).
-            let who = if sock.sk.is_open() {
+            let who = if sock.is_open() {
                 Who::Current
             } else {
                 Who::Nobody
@@ -81,4 +89,26 @@ fn changed(sk: *const u8, old: u8, new: u8) {
         }
         _ => emit::base(what, sk, &tuple),
     }
+}
+
+/// Takes the change into the socket's story; `false` where it has to be told by itself.
+#[inline(always)]
+fn goes_on(story: &mut Story, sk: *const u8, what: What) -> bool {
+    let Some(sk) = Struct::<Direct>::new(sk) else {
+        return false;
+    };
+    if what.new != state::CLOSE {
+        let local_port = sk.get(&mem::SK_NUM);
+        return story::step(story, sk.address(), what, local_port);
+    }
+    let Some(sock) = TcpSock::direct(sk) else {
+        return false;
+    };
+    if sock.is_open() {
+        // Who closes it matters.
+        story::tell(story, sock);
+        return false;
+    }
+    story::end(story, what.old, false, sock);
+    true
 }

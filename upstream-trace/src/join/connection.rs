@@ -177,6 +177,10 @@ pub mod seen {
     pub const PEER_GOT_PAYLOAD: u16 = 1 << 8;
     /// That events of it are missing.
     pub const LOSS: u16 = 1 << 9;
+    /// That its other end had ended, so that it is not looked for any more.
+    pub const PEER_ENDED: u16 = 1 << 10;
+    /// That its other end was looked for among the connections that are still open.
+    pub const ASKED: u16 = 1 << 11;
 }
 
 /// One connection, as one socket sees it.

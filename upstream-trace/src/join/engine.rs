@@ -7,12 +7,17 @@
 
 use std::{collections::VecDeque, rc::Rc};
 
-use upstream_trace_common::event::{Base, kind};
+use hashbrown::HashSet;
+use upstream_trace_common::{
+    event::{Base, kind},
+    story::{Ended, Story},
+};
 
 use super::{
     connection::{Closed, Connection, NONE, PackedStep, Sent, Slot, Steps, seen},
     finish,
     listener::Listeners,
+    story,
     stray::Strays,
     table::Table,
     tuple::Tuple,
@@ -31,6 +36,11 @@ use crate::{
 /// record has to appear.
 pub const HOLD_NS: u64 = 20_000_000;
 
+/// How long after its end a connection waits at most for its other end to be looked for.
+const PATIENCE_NS: u64 = 60_000_000;
+/// Addresses of this node that are remembered.
+const LOCALS: usize = 65_536;
+
 /// What the engine has to know of the host and the run.
 #[derive(Clone, Debug)]
 pub struct Context {
@@ -46,7 +56,8 @@ pub struct Context {
     pub sees_all_resets: bool,
     /// Both ends of a connection pass the filters, so that a missing peer is one that is not here.
     pub sees_both_ends: bool,
-    /// `--events`.
+    /// `--events`: each event comes by itself. Otherwise the kernel keeps the stories of connections until
+    /// they end, so that open ones are not known here.
     pub events: bool,
     /// What was asked for, for what the kernel could not decide.
     pub wanted: Wanted,
@@ -81,12 +92,22 @@ pub struct Engine {
     serial: u64,
     /// When events were last lost.
     pub(super) lost_at: Option<u64>,
+    /// When a hook was last found to have been skipped.
+    pub(super) skipped_at: Option<u64>,
     /// A snapshot of open sockets is being taken: what it finds is older than the tracer.
     snapshot: bool,
+    /// Local addresses of sockets on this node: an end there may be found.
+    locals: HashSet<(u8, [u64; 2])>,
+    /// Connections that wait for their other end to be looked for among the open ones.
+    asking: Vec<(u64, Slot, u64)>,
+    /// The other ends that are looked for, as they see themselves.
+    asked: HashSet<Tuple>,
     /// Some connection that ended is still held by a process that is not known.
     owner_missing: bool,
     /// Events of connections that were put out of the table.
     evicted_events: u64,
+    /// Changes of state that must have happened unseen.
+    pub(super) unseen: u64,
     pub(super) scratch: Vec<record::Step>,
 }
 
@@ -102,9 +123,14 @@ impl Engine {
             ended: VecDeque::new(),
             serial: 0,
             lost_at: None,
+            skipped_at: None,
             snapshot: false,
+            locals: HashSet::new(),
+            asking: Vec::new(),
+            asked: HashSet::new(),
             owner_missing: false,
             evicted_events: 0,
+            unseen: 0,
             scratch: Vec::new(),
         }
     }
@@ -119,9 +145,21 @@ impl Engine {
         self.evicted_events
     }
 
+    /// Changes of state that no hook reported, although nothing was lost on the way: the kernel kept the
+    /// hook from running. What follows them tells.
+    pub const fn unseen(&self) -> u64 {
+        self.unseen
+    }
+
     /// Events were lost not later than `ktime`: whatever lived then may have missed some.
     pub fn lost(&mut self, ktime: u64) {
         self.lost_at = Some(ktime);
+    }
+
+    /// A hook was skipped not later than `ktime`. A connection whose change of state that was is found by
+    /// what follows; a reset may have been sent unseen.
+    pub fn skipped(&mut self, ktime: u64) {
+        self.skipped_at = Some(ktime);
     }
 
     /// Begins or ends the time in which sockets found are older than the tracer.
@@ -145,8 +183,8 @@ impl Engine {
         let base = event.base;
         let slot = match base.kind {
             kind::STATE => self.state(event, describe),
-            kind::CONNECT | kind::SYN_RETRANSMIT => self.progress(base),
-            kind::ACCEPT => self.accept(event, describe),
+            kind::CONNECT | kind::SYN_RETRANSMIT => Some(self.progress(base)),
+            kind::ACCEPT => Some(self.accept(event, describe)),
             kind::RESET_RECEIVED => self.reset_received(event),
             kind::RESET_SENT_ACTIVE | kind::RESET_SENT_REPLY => self.reset_sent(event, describe),
             kind::RESET_SENT_NO_SOCKET | kind::RESET_SENT_TIME_WAIT | kind::RESET_SENT_LISTEN => {
@@ -157,6 +195,10 @@ impl Engine {
             }
             kind::DESTROY => self.destroy(event, describe),
             kind::HELD => self.held(event, describe),
+            kind::PROCESS => {
+                self.actor(event, describe);
+                None
+            }
             _ => None,
         };
         if let Some(connection) = slot.and_then(|slot| self.table.get_mut(slot)) {
@@ -167,20 +209,178 @@ impl Engine {
         }
     }
 
+    /// Takes a socket's life so far; returns how many of its events are new.
+    pub fn story(&mut self, story: &Story, describe: &mut impl Describe) -> u64 {
+        let (slot, known) = self.replay(story, describe);
+        self.pair(slot, u64::MAX);
+        self.count(slot, story::events(story), known)
+    }
+
+    /// Takes a socket's whole life; returns how many of its events are new.
+    pub fn ended_story(&mut self, ended: &Ended, describe: &mut impl Describe) -> u64 {
+        let (slot, known) = self.replay(&ended.story, describe);
+        self.pair(slot, ended.ktime);
+        if ended.late != 0 {
+            self.missing(slot);
+            // tcp_disconnect() has cleared the counters by now: nothing is left to judge by.
+            if ended.stats.segs_out == 0 {
+                self.ended(slot, ended.ktime);
+                return self.count(slot, story::events(&ended.story) + 1, known);
+            }
+        }
+        let base = Base {
+            ktime: ended.ktime,
+            kind: kind::STATE,
+            old: ended.old,
+            new: State::Close as u8,
+            ..ended.story.base
+        };
+        let event = Event {
+            base: &base,
+            actor: None,
+            stats: Some(&ended.stats),
+        };
+        self.changed(slot, event, describe);
+        self.count(slot, story::events(&ended.story) + 1, known)
+    }
+
+    /// Joins those events of a story that are not known yet.
+    fn replay(&mut self, story: &Story, describe: &mut impl Describe) -> (Slot, u32) {
+        let base = &story.base;
+        let known = self.table.by_sk(base.sk).filter(|&slot| {
+            let connection = self.table.get(slot);
+            connection.is_some_and(|connection| connection.first == base.ktime)
+        });
+        let slot = known.unwrap_or_else(|| self.born(story, describe));
+        self.table.complete_tuple(slot, Tuple::of(base));
+        let events = self.table.get(slot).map_or(0, |known| known.events);
+        let skip = usize::try_from(events).unwrap_or(0).saturating_sub(1);
+        for (base, actor) in story::steps(story).skip(skip) {
+            let event = Event {
+                base: &base,
+                actor,
+                stats: None,
+            };
+            match base.kind {
+                kind::STATE => self.changed(slot, event, describe),
+                kind::ACCEPT => self.accepted(slot, event, describe),
+                _ => self.progressed(slot, &base),
+            }
+        }
+        (slot, events)
+    }
+
+    /// Begins the connection of a story.
+    fn born(&mut self, story: &Story, describe: &mut impl Describe) -> Slot {
+        let base = &story.base;
+        let here = (base.family, base.local);
+        if self.locals.len() < LOCALS {
+            self.locals.insert(here);
+        }
+        let event = Event {
+            base,
+            actor: story::connector(story),
+            stats: None,
+        };
+        if base.old == State::Close as u8 {
+            let slot = self.insert(base, Role::Client, seen::BIRTH | seen::ACCEPTED);
+            self.connecting(slot, event, describe);
+            slot
+        } else {
+            let slot = self.insert(base, Role::Server, seen::BIRTH);
+            self.owned_by_listener(slot);
+            self.transition(slot, base, seen::ESTABLISHED);
+            slot
+        }
+    }
+
+    /// Counts a connection's events; returns those beyond the known ones.
+    fn count(&mut self, slot: Slot, events: u32, known: u32) -> u64 {
+        if let Some(connection) = self.table.get_mut(slot) {
+            connection.events = connection.events.max(events);
+        }
+        events.saturating_sub(known).into()
+    }
+
+    /// Whether the other end of a connection that is due may be among those that are still open, so that
+    /// [`Self::offer`] should be called for each of these.
+    pub const fn is_asking(&self) -> bool {
+        !self.asking.is_empty()
+    }
+
+    /// Takes the story of a connection that is still open, if it is one that is looked for; returns how
+    /// many of its events are new.
+    pub fn offer(&mut self, story: &Story, describe: &mut impl Describe) -> u64 {
+        if self.asked.contains(&Tuple::of(&story.base)) {
+            self.story(story, describe)
+        } else {
+            0
+        }
+    }
+
+    /// All that are open were offered: prints what waited for that, at `now` as for
+    /// [`Self::finish_due`].
+    pub fn answered(&mut self, now: u64, clock: &impl WallClock, sink: &mut impl Sink) {
+        self.asked.clear();
+        let mut waiting = std::mem::take(&mut self.asking);
+        for (_, slot, serial) in waiting.drain(..) {
+            self.finish(slot, serial, clock, sink);
+        }
+        self.asking = waiting;
+        self.strays_due(now, clock, sink);
+    }
+
+    fn finish(&mut self, slot: Slot, serial: u64, clock: &impl WallClock, sink: &mut impl Sink) {
+        let connection = self.table.get(slot);
+        if connection.is_some_and(|connection| connection.serial == serial) {
+            finish::connection(self, slot, clock, sink);
+        }
+    }
+
+    /// Whether the other end of this connection may be open on this node, unknown because its story is
+    /// still in the kernel.
+    fn should_ask(&self, slot: Slot, serial: u64) -> bool {
+        let Some(connection) = self.table.get(slot) else {
+            return false;
+        };
+        let tuple = &connection.tuple;
+        connection.serial == serial
+            && connection.peer == NONE
+            && connection.saw(seen::ESTABLISHED)
+            && connection.seen & (seen::PEER_ENDED | seen::ASKED) == 0
+            && tuple.is_whole()
+            && (tuple.is_loopback() || self.locals.contains(&(tuple.family, tuple.remote)))
+    }
+
     /// Prints whatever is due at `now`, `CLOCK_MONOTONIC` nanoseconds read before the ring was drained.
     pub fn finish_due(&mut self, now: u64, clock: &impl WallClock, sink: &mut impl Sink) {
+        // Asked in vain since the last time.
+        if let Some(&(at, ..)) = self.asking.first()
+            && at.saturating_add(PATIENCE_NS) <= now
+        {
+            self.answered(now, clock, sink);
+        }
         while let Some(&(at, slot, serial)) = self.ended.front()
             && at.saturating_add(HOLD_NS) <= now
         {
             self.ended.pop_front();
-            if self
-                .table
-                .get(slot)
-                .is_some_and(|connection| connection.serial == serial)
-            {
-                finish::connection(self, slot, clock, sink);
+            if !self.context.events && self.should_ask(slot, serial) {
+                if let Some(connection) = self.table.get_mut(slot) {
+                    connection.seen |= seen::ASKED;
+                    self.asked.insert(connection.tuple.reversed());
+                }
+                self.asking.push((at, slot, serial));
+            } else {
+                self.finish(slot, serial, clock, sink);
             }
         }
+        // A connection that waits for its other end may still claim one.
+        if self.asking.is_empty() {
+            self.strays_due(now, clock, sink);
+        }
+    }
+
+    fn strays_due(&mut self, now: u64, clock: &impl WallClock, sink: &mut impl Sink) {
         while let Some(stray) = self.strays.due(now) {
             finish::stray(self, &stray, clock, sink);
         }
@@ -198,7 +398,7 @@ impl Engine {
             return None;
         }
         self.table.complete_tuple(slot, tuple);
-        self.pair(slot);
+        self.pair(slot, u64::MAX);
         Some(slot)
     }
 
@@ -225,10 +425,18 @@ impl Engine {
         } else {
             seen::ESTABLISHED
         };
-        self.begin(base, role, born | established)
+        let slot = self.begin(base, role, born | established);
+        self.implied(slot, base.old);
+        slot
     }
 
     fn begin(&mut self, base: &Base, role: Role, seen: u16) -> Slot {
+        let slot = self.insert(base, role, seen);
+        self.pair(slot, u64::MAX);
+        slot
+    }
+
+    fn insert(&mut self, base: &Base, role: Role, seen: u16) -> Slot {
         // The same socket connects again, or its address belongs to another one now.
         if let Some(before) = self.table.by_sk(base.sk) {
             self.abandon(before, base.ktime);
@@ -255,23 +463,46 @@ impl Engine {
         if let Some(evicted) = evicted {
             self.evicted_events += u64::from(evicted.events);
         }
-        self.pair(slot);
         slot
     }
 
     /// The socket's address is no longer this connection's. If its end was not seen, that was lost.
     fn abandon(&mut self, slot: Slot, ktime: u64) {
         self.table.forget_sk(slot);
-        if let Some(connection) = self.table.get_mut(slot)
-            && !connection.saw(seen::END)
-        {
-            connection.seen |= seen::LOSS;
+        let open = |connection: &Connection| !connection.saw(seen::END);
+        if self.table.get(slot).is_some_and(open) {
+            self.missing(slot);
             self.ended(slot, ktime);
         }
     }
 
-    /// Finds the socket of the other end, if it is on this node.
-    fn pair(&mut self, slot: Slot) {
+    /// The socket is in this state, whether or not the way there was seen.
+    fn implied(&mut self, slot: Slot, state: u8) {
+        let Some(connection) = self.table.get_mut(slot) else {
+            return;
+        };
+        connection.seen |= match State::from_kernel(state) {
+            Some(State::Established) => seen::ESTABLISHED,
+            Some(State::CloseWait) => seen::ESTABLISHED | seen::PEER_CLOSED_FIRST,
+            Some(State::LastAck) => seen::ESTABLISHED | seen::PEER_CLOSED_FIRST | seen::FIN_SENT,
+            Some(State::FinWait1 | State::FinWait2 | State::Closing) => {
+                seen::ESTABLISHED | seen::CLOSED_FIRST | seen::FIN_SENT
+            }
+            _ => 0,
+        };
+    }
+
+    /// A change of state of this connection was not reported.
+    fn missing(&mut self, slot: Slot) {
+        if let Some(connection) = self.table.get_mut(slot) {
+            connection.seen |= seen::LOSS;
+            // Otherwise it may be counted among those that were lost on the way.
+            self.unseen += u64::from(self.lost_at.is_none_or(|lost| lost < connection.first));
+        }
+    }
+
+    /// Finds the socket of the other end of a connection that lived until then, if it is on this node.
+    fn pair(&mut self, slot: Slot, until: u64) {
         let Some(connection) = self.table.get(slot) else {
             return;
         };
@@ -279,10 +510,12 @@ impl Engine {
             return;
         }
         let reversed = connection.tuple.reversed();
-        let here = connection.netns;
-        let single = |candidate: &(Slot, &Connection)| {
-            // A connection to itself is its own other end; one that ended before has its own peer.
-            candidate.0 != slot && candidate.1.peer == NONE && !candidate.1.saw(seen::END)
+        let (here, first) = (connection.netns, connection.first);
+        let single = |&(other, candidate): &(Slot, &Connection)| {
+            let end = candidate.end.as_ref().map_or(0, |end| end.at);
+            let ended_before = candidate.saw(seen::END) && end < first;
+            // A connection to itself is its own other end; one of another time has its own peer.
+            other != slot && candidate.peer == NONE && !ended_before && candidate.first <= until
         };
         let same_netns = self
             .table
@@ -330,23 +563,18 @@ impl Engine {
         match (old, new) {
             (State::Close, State::SynSent) => {
                 let slot = self.begin(base, Role::Client, seen::BIRTH | seen::ACCEPTED);
-                let owner = self.actor(event, describe);
-                let connection = self.table.get_mut(slot)?;
-                connection.state = base.new;
-                connection.step(base.ktime, StepKind::Connect, 0);
-                if let Some(owner) = owner {
-                    connection.owned_by(&owner, Attribution::Exact);
-                }
+                self.connecting(slot, event, describe);
                 Some(slot)
             }
             (State::Close, State::Listen) => {
                 let process = self.actor(event, describe)?;
                 self.listeners
-                    .insert(base.sk, base.netns, &Tuple::of(base), &process);
+                    .insert(base.sk, base.netns, &Tuple::of(base), &process, base.ktime);
                 None
             }
             (State::Listen, _) => {
-                self.listeners.remove(base.sk, base.netns, base.local_port);
+                self.listeners
+                    .remove(base.sk, base.netns, base.local_port, base.ktime);
                 None
             }
             (State::SynRecv, State::Established) => {
@@ -363,13 +591,34 @@ impl Engine {
                 self.transition(slot, base, seen::ESTABLISHED);
                 Some(slot)
             }
-            (_, State::Close) => {
+            _ => {
                 let slot = self.find_or_begin(base);
-                self.closed(slot, event, describe);
+                self.changed(slot, event, describe);
                 Some(slot)
             }
-            (_, State::FinWait1 | State::LastAck) => {
-                let slot = self.find_or_begin(base);
+        }
+    }
+
+    /// A socket begins to connect.
+    fn connecting(&mut self, slot: Slot, event: Event<'_>, describe: &mut impl Describe) {
+        let base = event.base;
+        let owner = self.actor(event, describe);
+        if let Some(connection) = self.table.get_mut(slot) {
+            connection.state = base.new;
+            connection.step(base.ktime, StepKind::Connect, 0);
+            if let Some(owner) = owner {
+                connection.owned_by(&owner, Attribution::Exact);
+            }
+        }
+    }
+
+    /// Any other change of state of a connection.
+    fn changed(&mut self, slot: Slot, event: Event<'_>, describe: &mut impl Describe) {
+        let base = event.base;
+        let states = (State::from_kernel(base.old), State::from_kernel(base.new));
+        match states {
+            (_, Some(State::Close)) => self.closed(slot, event, describe),
+            (_, Some(new @ (State::FinWait1 | State::LastAck))) => {
                 let first = if new == State::FinWait1 {
                     seen::CLOSED_FIRST
                 } else {
@@ -378,22 +627,22 @@ impl Engine {
                 self.transition(slot, base, seen::ACCEPTED | seen::FIN_SENT | first);
                 let closer = self.actor(event, describe);
                 self.closed_by(slot, closer.as_ref());
-                Some(slot)
             }
-            _ => {
-                let slot = self.find_or_begin(base);
-                let bits = match (old, new) {
-                    (State::Established, State::CloseWait) => seen::PEER_CLOSED_FIRST,
-                    (_, State::Established) => seen::ESTABLISHED,
-                    _ => 0,
-                };
-                self.transition(slot, base, bits);
-                Some(slot)
+            (Some(State::Established), Some(State::CloseWait)) => {
+                self.transition(slot, base, seen::PEER_CLOSED_FIRST);
             }
+            (_, Some(State::Established)) => self.transition(slot, base, seen::ESTABLISHED),
+            _ => self.transition(slot, base, 0),
         }
     }
 
     fn transition(&mut self, slot: Slot, base: &Base, bits: u16) {
+        let skipped =
+            |connection: &Connection| connection.state != base.old && !connection.saw(seen::END);
+        if self.table.get(slot).is_some_and(skipped) {
+            self.missing(slot);
+            self.implied(slot, base.old);
+        }
         if let Some(connection) = self.table.get_mut(slot) {
             connection.state = base.new;
             connection.seen |= bits;
@@ -408,7 +657,7 @@ impl Engine {
         };
         let owner = self
             .listeners
-            .owner(connection.netns, &connection.tuple)
+            .owner(connection.netns, &connection.tuple, connection.first)
             .cloned();
         if let (Some(owner), Some(connection)) = (owner, self.table.get_mut(slot)) {
             connection.owned_by(&owner, Attribution::Listener);
@@ -465,26 +714,36 @@ impl Engine {
         self.ended(slot, base.ktime);
     }
 
-    fn progress(&mut self, base: &Base) -> Option<Slot> {
+    fn progress(&mut self, base: &Base) -> Slot {
         let slot = self.find_or_begin(base);
-        if base.kind == kind::SYN_RETRANSMIT {
-            self.table
-                .get_mut(slot)?
-                .step(base.ktime, StepKind::SynRetransmit, 0);
-        }
-        Some(slot)
+        self.progressed(slot, base);
+        slot
     }
 
-    fn accept(&mut self, event: Event<'_>, describe: &mut impl Describe) -> Option<Slot> {
-        let process = self.actor(event, describe);
+    fn progressed(&mut self, slot: Slot, base: &Base) {
+        if base.kind == kind::SYN_RETRANSMIT
+            && let Some(connection) = self.table.get_mut(slot)
+        {
+            connection.step(base.ktime, StepKind::SynRetransmit, 0);
+        }
+    }
+
+    fn accept(&mut self, event: Event<'_>, describe: &mut impl Describe) -> Slot {
         let slot = self.find_or_begin(event.base);
-        let connection = self.table.get_mut(slot)?;
+        self.accepted(slot, event, describe);
+        slot
+    }
+
+    fn accepted(&mut self, slot: Slot, event: Event<'_>, describe: &mut impl Describe) {
+        let process = self.actor(event, describe);
+        let Some(connection) = self.table.get_mut(slot) else {
+            return;
+        };
         connection.accepted();
         connection.step(event.base.ktime, StepKind::Accept, 0);
         if let Some(process) = process {
             connection.owned_by(&process, Attribution::Exact);
         }
-        Some(slot)
     }
 
     fn reset_received(&mut self, event: Event<'_>) -> Option<Slot> {
@@ -494,6 +753,10 @@ impl Engine {
         if stats.has_socket != 0 {
             connection.seen |= seen::ACCEPTED;
         }
+        if connection.state == State::SynSent as u8 {
+            self.implied(slot, base.old);
+        }
+        let connection = self.table.get_mut(slot)?;
         connection.step(base.ktime, StepKind::ResetReceived, 0);
         self.table.end(slot)?.received = Some(*stats);
         Some(slot)
@@ -521,17 +784,13 @@ impl Engine {
             // goes on, and sends its SYN again.
             return Some(slot);
         }
-        let peer = connection.peer;
         let end = self.table.end(slot)?;
         if was_data && let Some(received) = end.received.take() {
             end.sent_stats = Some(received);
         } else {
             end.sent_stats = Some(*stats);
         }
-        end.sent = Some(sent.clone());
-        if let Some(peer_end) = self.table.end(peer) {
-            peer_end.peer_sent = Some(sent);
-        }
+        end.sent = Some(sent);
         Some(slot)
     }
 
@@ -576,7 +835,8 @@ impl Engine {
         });
         match (known, State::from_kernel(base.old)?) {
             (_, State::Listen) => {
-                self.listeners.insert(base.sk, base.netns, &tuple, &process);
+                self.listeners
+                    .insert(base.sk, base.netns, &tuple, &process, 0);
                 None
             }
             (Some(slot), _) => {

@@ -60,9 +60,11 @@ fn leave_to_peer(engine: &mut Engine, ended: &mut Connection) {
         let stats = connection.end.as_ref().and_then(|end| end.stats());
         stats.and_then(facts::received) > Some(0)
     };
+    let sent = |connection: &Connection| connection.end.as_ref().and_then(|end| end.sent.clone());
     let Some(peer) = engine.table.get_mut(ended.peer) else {
         return;
     };
+    peer.seen |= seen::PEER_ENDED;
     peer.peer_owner.clone_from(&ended.owner);
     if ended.peer_owner.is_none() {
         ended.peer_owner.clone_from(&peer.owner);
@@ -72,6 +74,20 @@ fn leave_to_peer(engine: &mut Engine, ended: &mut Connection) {
     }
     if got_payload(peer) {
         ended.seen |= seen::PEER_GOT_PAYLOAD;
+    }
+    // Both are born within one round trip, so after the tracer: one birth was kept from its hook.
+    let one_unborn = peer.saw(seen::BIRTH) != ended.saw(seen::BIRTH);
+    let known_loss = (peer.seen | ended.seen) & seen::LOSS != 0;
+    if let (Some(end), Some(sent)) = (&mut ended.end, sent(peer)) {
+        end.peer_sent = Some(sent);
+    }
+    if let Some(sent) = sent(ended)
+        && let Some(end) = engine.table.end(ended.peer)
+    {
+        end.peer_sent = Some(sent);
+    }
+    if one_unborn && !known_loss && engine.context.sees_both_ends {
+        engine.unseen += 1;
     }
 }
 
@@ -98,21 +114,25 @@ fn print(engine: &mut Engine, ended: &Connection, clock: &impl WallClock, sink: 
     };
     let no_end = End::default();
     let end = ended.end.as_deref().unwrap_or(&no_end);
-    let complete = ended.saw(seen::BIRTH)
-        && !ended.saw(seen::LOSS)
-        && engine.lost_at.is_none_or(|lost| lost < ended.first);
+    let before = |at: Option<u64>| at.is_none_or(|at| at < ended.first);
+    let complete = ended.saw(seen::BIRTH) && !ended.saw(seen::LOSS) && before(engine.lost_at);
+    let saw_all_resets = complete && before(engine.skipped_at);
     let counters = counters(ended, engine.context.tick_ns);
     // Looked up also where this end sent the reset itself: the other end's answer to it may be there.
     let stray = engine.strays.claim(ended.netns, &ended.tuple, id);
     let context = &engine.context;
     let listener = stray
         .filter(|stray| stray.kind == kind::RESET_SENT_LISTEN)
-        .and_then(|stray| engine.listeners.owner(stray.netns, &Tuple::of(&stray)));
+        .and_then(|stray| {
+            engine
+                .listeners
+                .owner(stray.netns, &Tuple::of(&stray), stray.ktime)
+        });
     let peer = ended.peer_owner.as_ref();
     let peer = peer
         .map(|owner| (&*owner.process, owner.attribution))
         .or(listener.map(|process| (&**process, Attribution::Listener)));
-    let reset = reset_found(context, ended, end, stray.as_ref(), peer, complete);
+    let reset = reset_found(context, ended, end, stray.as_ref(), peer, saw_all_resets);
 
     let closed = end.closed.as_ref();
     let err = closed.map_or(0, |closed| closed.stats.err);
@@ -217,7 +237,7 @@ fn reset_found<'a>(
     end: &'a End,
     stray: Option<&Base>,
     peer: Option<(&'a Process, Attribution)>,
-    complete: bool,
+    saw_all: bool,
 ) -> Option<ResetFound<'a>> {
     let err = end.closed.as_ref().map_or(0, |closed| closed.stats.err);
     if let Some(sent) = &end.sent {
@@ -269,7 +289,7 @@ fn reset_found<'a>(
         return received(Origin::PeerOnNode, reason, None);
     }
     // Every reset that a stack on this node sends was seen, and this was none of them.
-    let certain = complete && (context.sees_both_ends || peer.is_none());
+    let certain = saw_all && (context.sees_both_ends || peer.is_none());
     let origin = if certain {
         Origin::InPath
     } else {
@@ -325,7 +345,9 @@ fn derived(end: &End, sent: &Sent, err: u32) -> Option<&'static str> {
         let after_shutdown = sent.state == State::Close as u8;
         return after_shutdown.then_some("TCP_ABORT_ON_DATA");
     }
-    let unread = end.stats().is_some_and(|stats| stats.unread > 0);
+    // A child that nobody accepted goes with its listener, read or not, by way of tcp_disconnect.
+    let was_held = end.closed.is_none_or(|closed| closed.stats.has_socket != 0);
+    let unread = was_held && end.stats().is_some_and(|stats| stats.unread > 0);
     match err {
         ETIMEDOUT => Some("TCP_KEEPALIVE_TIMEOUT"),
         ECONNABORTED => Some("TCP_STATE"),

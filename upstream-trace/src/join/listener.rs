@@ -2,7 +2,7 @@
 //!
 //! Must not know: connections.
 
-use std::rc::Rc;
+use std::{collections::VecDeque, rc::Rc};
 
 use hashbrown::HashMap;
 
@@ -16,20 +16,40 @@ struct Listener {
     family: u8,
     local: [u64; 2],
     process: Rc<Process>,
+    /// When it began to listen, `CLOCK_MONOTONIC` nanoseconds; 0: before the tracer.
+    since: u64,
+    /// When it stopped; `u64::MAX`: not yet.
+    until: u64,
 }
+
+/// Those that stopped are remembered for the connections that they took, whose stories may still be to
+/// come; no more than this many.
+const STOPPED: usize = 4096;
 
 /// Every listening socket that is known, by network namespace and port.
 #[derive(Debug, Default)]
 pub struct Listeners {
     known: HashMap<(u32, u16), Vec<Listener>>,
+    /// Those that stopped, the first one first.
+    stopped: VecDeque<(u32, u16, u64)>,
 }
 
 impl Listeners {
     /// `process` listens with the socket at `sk`. Of several that share it the oldest counts: it
     /// opened the socket, the others inherited it.
-    pub fn insert(&mut self, sk: u64, netns: u32, tuple: &Tuple, process: &Rc<Process>) {
+    pub fn insert(
+        &mut self,
+        sk: u64,
+        netns: u32,
+        tuple: &Tuple,
+        process: &Rc<Process>,
+        since: u64,
+    ) {
         let here = self.known.entry((netns, tuple.local_port)).or_default();
-        if let Some(known) = here.iter_mut().find(|listener| listener.sk == sk) {
+        if let Some(known) = here
+            .iter_mut()
+            .find(|listener| listener.sk == sk && listener.until == u64::MAX)
+        {
             if process.start < known.process.start {
                 known.process = Rc::clone(process);
             }
@@ -40,35 +60,54 @@ impl Listeners {
             family: tuple.family,
             local: tuple.local,
             process: Rc::clone(process),
+            since,
+            until: u64::MAX,
         });
     }
 
     /// The socket at `sk` listens no more.
-    pub fn remove(&mut self, sk: u64, netns: u32, port: u16) {
-        if let Some(here) = self.known.get_mut(&(netns, port)) {
-            here.retain(|listener| listener.sk != sk);
+    pub fn remove(&mut self, sk: u64, netns: u32, port: u16, until: u64) {
+        let here = self.known.get_mut(&(netns, port));
+        let listening = here.and_then(|here| {
+            here.iter_mut()
+                .find(|listener| listener.sk == sk && listener.until == u64::MAX)
+        });
+        if let Some(listener) = listening {
+            listener.until = until;
+            self.stopped.push_back((netns, port, until));
+        }
+        if self.stopped.len() > STOPPED
+            && let Some((netns, port, until)) = self.stopped.pop_front()
+            && let Some(here) = self.known.get_mut(&(netns, port))
+        {
+            here.retain(|listener| listener.until != until);
             if here.is_empty() {
                 self.known.remove(&(netns, port));
             }
         }
     }
 
-    /// Whether anybody listens on this port.
+    /// Whether anybody listens on this port now.
     pub fn any(&self, netns: u32, port: u16) -> bool {
-        self.known.contains_key(&(netns, port))
+        let here = self.known.get(&(netns, port));
+        here.is_some_and(|here| here.iter().any(|listener| listener.until == u64::MAX))
     }
 
-    /// The process that listens where a connection with this tuple arrived; `None` where it could be
-    /// one of several.
-    pub fn owner(&self, netns: u32, tuple: &Tuple) -> Option<&Rc<Process>> {
+    /// The process that listened where a connection with this tuple arrived at that time; `None` where
+    /// it could be one of several.
+    pub fn owner(&self, netns: u32, tuple: &Tuple, at: u64) -> Option<&Rc<Process>> {
         let here = self.known.get(&(netns, tuple.local_port))?;
+        let here = || {
+            here.iter()
+                .filter(|listener| (listener.since..=listener.until).contains(&at))
+        };
         let exact =
             |listener: &&Listener| listener.family == tuple.family && listener.local == tuple.local;
         // A wildcard address takes what no exact one does, on IPv6 also IPv4's.
         let wildcard = |listener: &&Listener| listener.local == [0; 2];
-        only(here.iter().filter(exact)).or_else(|| {
-            let none_exact = !here.iter().any(|listener| exact(&listener));
-            only(here.iter().filter(wildcard)).filter(|_| none_exact)
+        only(here().filter(exact)).or_else(|| {
+            let none_exact = !here().any(|listener| exact(&listener));
+            only(here().filter(wildcard)).filter(|_| none_exact)
         })
     }
 }
@@ -108,19 +147,19 @@ mod tests {
 
     fn owner(listeners: &Listeners, family: u8, local: u64) -> Option<u32> {
         listeners
-            .owner(1, &tuple(family, local))
+            .owner(1, &tuple(family, local), 50)
             .map(|process| process.pid)
     }
 
     #[test]
     fn an_exact_address_comes_before_a_wildcard() {
         let mut listeners = Listeners::default();
-        listeners.insert(1, 1, &tuple(IPV6, 0), &process(10, 0));
-        listeners.insert(2, 1, &tuple(IPV4, 7), &process(20, 0));
+        listeners.insert(1, 1, &tuple(IPV6, 0), &process(10, 0), 0);
+        listeners.insert(2, 1, &tuple(IPV4, 7), &process(20, 0), 0);
         assert_eq!(owner(&listeners, IPV4, 7), Some(20));
         assert_eq!(owner(&listeners, IPV4, 8), Some(10));
-        listeners.remove(1, 1, 80);
-        listeners.remove(2, 1, 80);
+        listeners.remove(1, 1, 80, 40);
+        listeners.remove(2, 1, 80, 40);
         assert_eq!(owner(&listeners, IPV4, 8), None);
         assert!(!listeners.any(1, 80));
     }
@@ -128,19 +167,46 @@ mod tests {
     #[test]
     fn several_processes_on_one_port_are_no_answer() {
         let mut listeners = Listeners::default();
-        listeners.insert(1, 1, &tuple(IPV4, 0), &process(10, 0));
-        listeners.insert(2, 1, &tuple(IPV4, 0), &process(10, 0));
+        listeners.insert(1, 1, &tuple(IPV4, 0), &process(10, 0), 0);
+        listeners.insert(2, 1, &tuple(IPV4, 0), &process(10, 0), 0);
         assert_eq!(owner(&listeners, IPV4, 7), Some(10));
-        listeners.insert(3, 1, &tuple(IPV4, 0), &process(11, 0));
+        listeners.insert(3, 1, &tuple(IPV4, 0), &process(11, 0), 0);
         assert_eq!(owner(&listeners, IPV4, 7), None);
     }
 
     #[test]
     fn of_those_who_share_a_socket_the_oldest_counts() {
         let mut listeners = Listeners::default();
-        listeners.insert(1, 1, &tuple(IPV4, 0), &process(12, 50));
-        listeners.insert(1, 1, &tuple(IPV4, 0), &process(10, 5));
-        listeners.insert(1, 1, &tuple(IPV4, 0), &process(13, 60));
+        listeners.insert(1, 1, &tuple(IPV4, 0), &process(12, 50), 0);
+        listeners.insert(1, 1, &tuple(IPV4, 0), &process(10, 5), 0);
+        listeners.insert(1, 1, &tuple(IPV4, 0), &process(13, 60), 0);
         assert_eq!(owner(&listeners, IPV4, 7), Some(10));
+    }
+
+    #[test]
+    fn one_that_stopped_still_owns_what_it_took() {
+        let mut listeners = Listeners::default();
+        listeners.insert(1, 1, &tuple(IPV4, 0), &process(10, 0), 20);
+        listeners.remove(1, 1, 80, 40);
+        listeners.insert(1, 1, &tuple(IPV4, 0), &process(11, 0), 60);
+        let at = |at| {
+            let owner = listeners.owner(1, &tuple(IPV4, 7), at);
+            owner.map(|process| process.pid)
+        };
+        assert_eq!([10, 30, 50, 70].map(at), [None, Some(10), None, Some(11)]);
+    }
+
+    #[test]
+    fn those_that_stopped_are_bounded() {
+        let mut listeners = Listeners::default();
+        for at in 1..=2 * STOPPED as u64 {
+            listeners.insert(1, 1, &tuple(IPV4, 0), &process(10, 0), at);
+            listeners.remove(1, 1, 80, at);
+        }
+        assert!(!listeners.any(1, 80));
+        assert_eq!(
+            listeners.known.values().map(Vec::len).sum::<usize>(),
+            STOPPED
+        );
     }
 }

@@ -6,7 +6,10 @@ use upstream_trace_common::event::{
     Acted, Actor, Base, Full, IPV4, NO_REASON, NO_UID, Stats, kind,
 };
 
-use super::engine::{Context, Engine, HOLD_NS, Sink, WallClock};
+use super::{
+    engine::{Context, Engine, HOLD_NS, Sink, WallClock},
+    keeper::{Keeper, Told},
+};
 use crate::{
     decode::Event,
     kernel::reasons::ResetReasons,
@@ -95,10 +98,15 @@ impl Sink for Records {
     fn event(&mut self, _record: &mut record::Event<'_>) {}
 }
 
-/// The kernel, played.
+/// The kernel, played: to one join event by event, and to another as stories. Both must say the same.
 struct Play {
     engine: Engine,
     records: Records,
+    keeper: Keeper,
+    by_stories: Engine,
+    told: Records,
+    /// Events that the second join was told.
+    taken: u64,
     now: u64,
 }
 
@@ -133,8 +141,12 @@ impl Play {
 
     fn with(context: Context, limit: usize) -> Self {
         let mut play = Self {
-            engine: Engine::new(context, limit),
+            engine: Engine::new(context.clone(), limit),
             records: Records::default(),
+            keeper: Keeper::default(),
+            by_stories: Engine::new(context, limit),
+            told: Records::default(),
+            taken: 0,
             now: 1_000_000_000,
         };
         play.state(LISTENER, State::Close, State::Listen, SERVER_PID);
@@ -167,6 +179,42 @@ impl Play {
     fn feed(&mut self, event: Event<'_>) {
         self.engine
             .event(event, &mut Nobody, &Epoch, &mut self.records);
+        for told in self.keeper.event(event) {
+            self.taken += match told {
+                Told::Event(event) => {
+                    self.by_stories
+                        .event(event, &mut Nobody, &Epoch, &mut self.told);
+                    1
+                }
+                Told::Story(story) => self.by_stories.story(&story, &mut Nobody),
+                Told::Ended(ended) => self.by_stories.ended_story(&ended, &mut Nobody),
+            };
+        }
+    }
+
+    fn lost(&mut self) {
+        self.engine.lost(self.now);
+        self.by_stories.lost(self.now);
+    }
+
+    fn snapshot(&mut self, on: bool) {
+        for engine in [&mut self.engine, &mut self.by_stories] {
+            if on {
+                engine.set_snapshot(true);
+            } else {
+                engine.snapshot_done();
+            }
+        }
+    }
+
+    fn due(&mut self, now: u64) {
+        self.engine.finish_due(now, &Epoch, &mut self.records);
+        self.engine.answered(now, &Epoch, &mut self.records);
+        self.by_stories.finish_due(now, &Epoch, &mut self.told);
+        for story in self.keeper.open() {
+            self.taken += self.by_stories.offer(story, &mut Nobody);
+        }
+        self.by_stories.answered(now, &Epoch, &mut self.told);
     }
 
     fn plain(&mut self, base: Base) {
@@ -287,8 +335,22 @@ impl Play {
         );
     }
 
+    /// What is printed in the end, the same by both ways.
     fn finish(&mut self) -> Vec<Seen> {
-        self.engine.finish_due(u64::MAX, &Epoch, &mut self.records);
+        self.due(u64::MAX);
+        let sorted = |records: &Records| {
+            // The order in which they began is not known to the second one.
+            let unnumbered = |seen: &Seen| Seen {
+                serial: 0,
+                ..seen.clone()
+            };
+            let mut all: Vec<_> = records.connections.iter().map(unnumbered).collect();
+            all.sort_by_key(|seen| format!("{seen:?}"));
+            all
+        };
+        assert_eq!(sorted(&self.told), sorted(&self.records));
+        assert_eq!(self.told.strays.len(), self.records.strays.len());
+        self.told.connections.clear();
         let mut seen = std::mem::take(&mut self.records.connections);
         seen.sort_by_key(|seen| seen.serial);
         seen
@@ -742,7 +804,7 @@ fn no_firewall_is_accused_where_resets_may_be_missed() {
     }
     let mut play = Play::new();
     play.handshake();
-    play.engine.lost(play.now);
+    play.lost();
     play.reset_received(CLIENT, State::Established, mirrored(&counted(0, 0)));
     play.close(
         CLIENT,
@@ -760,12 +822,12 @@ fn no_firewall_is_accused_where_resets_may_be_missed() {
 #[test]
 fn a_snapshot_names_what_is_older_than_the_tracer() {
     let mut play = Play::new();
-    play.engine.set_snapshot(true);
+    play.snapshot(true);
     for (sk, tgid) in [(SERVER, SERVER_PID), (CLIENT, CLIENT_PID)] {
         let base = play.base(sk, kind::HELD, State::Established as u8, 0);
         play.acted(base, tgid);
     }
-    play.engine.snapshot_done();
+    play.snapshot(false);
     play.server_aborts(counted(64, 64));
     let mut seen = play.finish();
     seen.sort_by_key(|seen| seen.local_port);
@@ -809,12 +871,11 @@ fn a_record_waits_for_what_the_kernel_says_later_and_no_longer() {
     play.step(CLIENT, State::FinWait1, State::FinWait2);
     play.close(CLIENT, State::FinWait2, 0, mirrored(&counted(64, 64)));
     let ended = play.now;
-    play.engine
-        .finish_due(ended + HOLD_NS - 1, &Epoch, &mut play.records);
+    play.due(ended + HOLD_NS - 1);
     assert!(play.records.connections.is_empty());
-    play.engine
-        .finish_due(ended + HOLD_NS, &Epoch, &mut play.records);
+    play.due(ended + HOLD_NS);
     assert_eq!(play.records.connections.len(), 1);
+    assert_eq!(play.told.connections.len(), 1);
 }
 
 #[test]
@@ -866,7 +927,7 @@ fn no_sequence_of_events_panics() {
         }
         if round % 64 == 0 {
             let now = play.now;
-            play.engine.finish_due(now, &Epoch, &mut play.records);
+            play.due(now);
         }
         assert!(play.engine.open() <= 16);
     }

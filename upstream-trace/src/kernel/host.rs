@@ -3,9 +3,17 @@
 //! The one file under `kernel` that does I/O; each source has a pure parser. Must not know: what
 //! the facts decide.
 
-use std::{fmt, fs, io, ops::RangeInclusive};
+use std::{
+    fmt,
+    fs::{self, File},
+    io::{self, Read as _},
+    ops::RangeInclusive,
+};
 
-use super::btf::{Btf, BtfError};
+use super::{
+    btf::{Btf, BtfError},
+    mapping::Mapping,
+};
 
 const BTF: &str = "/sys/kernel/btf/vmlinux";
 const LOCKDOWN: &str = "/sys/kernel/security/lockdown";
@@ -63,11 +71,18 @@ impl Host {
     }
 }
 
-/// The running kernel's BTF.
+/// The running kernel's BTF. Mapped where it can be (since 6.16): a read returns one page of it.
 pub fn btf() -> Result<Btf, HostError> {
-    Ok(Btf::parse(
-        fs::read(BTF).map_err(|source| read(BTF, source))?,
-    )?)
+    let mut file = File::open(BTF).map_err(|source| read(BTF, source))?;
+    // SAFETY: the file is a read-only part of the kernel's own image.
+    let mapping = unsafe { Mapping::new(&file) };
+    if let Ok(mapping) = mapping {
+        return Ok(Btf::parse(mapping)?);
+    }
+    let mut bytes = Vec::new();
+    file.read_to_end(&mut bytes)
+        .map_err(|source| read(BTF, source))?;
+    Ok(Btf::parse(bytes)?)
 }
 
 /// Linux capabilities that tracing needs.

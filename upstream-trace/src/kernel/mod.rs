@@ -7,8 +7,11 @@
 pub mod btf;
 mod btf_format;
 pub mod host;
+mod mapping;
 pub mod offsets;
 pub mod reasons;
 #[cfg(test)]
 mod sample;
+#[cfg(test)]
+mod saved;
 pub mod trim;

@@ -49,25 +49,37 @@ mod tests {
     use btf_rs::{BtfType, Type};
 
     use super::*;
-    use crate::kernel::{btf_format::Kind, host, sample::Sample};
+    use crate::kernel::{btf_format::Kind, host, sample::Sample, saved};
 
     /// Every field of the running kernel, found independently.
     #[test]
     fn agrees_with_btf_rs_on_the_running_kernel() {
-        let ours = host::btf().unwrap();
         let theirs = btf_rs::Btf::from_file("/sys/kernel/btf/vmlinux").unwrap();
-        let offsets = Offsets::resolve(&ours);
+        agree("running", &host::btf().unwrap(), &theirs);
+    }
+
+    /// The same for the kernels that are saved.
+    #[test]
+    fn agrees_with_btf_rs_on_saved_kernels() {
+        for (name, bytes) in saved::bytes() {
+            let theirs = btf_rs::Btf::from_bytes(&bytes).unwrap();
+            agree(&name, &Btf::parse(bytes).unwrap(), &theirs);
+        }
+    }
+
+    fn agree(kernel: &str, ours: &Btf, theirs: &btf_rs::Btf) {
+        let offsets = Offsets::resolve(ours);
         for (field, &offset) in offsets.iter() {
-            let expected = oracle(&theirs, field.of, field.path)
+            let expected = oracle(theirs, field.of, field.path)
                 .filter(|&(_, size)| size == field.size)
                 .map_or(ABSENT, |(offset, _)| offset);
             assert_eq!(
                 offset, expected,
-                "{} {}.{}",
+                "{kernel} {} {}.{}",
                 field.global, field.of, field.path
             );
         }
-        assert_eq!(offsets.missing_required().next(), None);
+        assert_eq!(offsets.missing_required().next(), None, "{kernel}");
     }
 
     /// Every member of the structs that are read, so that the next field is right as well.

@@ -56,6 +56,8 @@ pub enum Role {
     ResetsSent,
     /// Sockets given back.
     Destroyed,
+    /// Errors that a socket's owner is told of.
+    Errors,
     /// SYNs sent again.
     SynRetransmits,
     /// The moment a SYN leaves.
@@ -105,6 +107,11 @@ pub const CATALOG: &[Entry] = &[
         role: Role::ResetsReceived,
         rungs: &[tracepoint("tcp_receive_reset")],
         loss: Some("resets received, except by what the application was told"),
+    },
+    Entry {
+        role: Role::Errors,
+        rungs: &[tracepoint("inet_sk_error_report")],
+        loss: Some("a second look at connections that failed, for where the first was missed"),
     },
     Entry {
         role: Role::SynRetransmits,

@@ -2,22 +2,25 @@
 //! takes. Nothing is decided by version: each rung is tried.
 
 use std::{
-    io,
+    collections, io,
     net::IpAddr,
     os::fd::{AsFd as _, AsRawFd as _},
-    thread::JoinHandle,
+    sync::{Mutex, PoisonError},
+    thread,
 };
 
 use aya::{
-    Btf, BtfError, Ebpf, EbpfLoader, VerifierLogLevel,
+    Btf, Ebpf, EbpfLoader, VerifierLogLevel,
     maps::{Array, HashMap, LpmTrie, Map, MapData, MapError, PerCpuArray, RingBuf, lpm_trie::Key},
-    programs::{BtfTracePoint, FEntry, FExit, Iter, KProbe, ProgramError},
+    programs::{BtfTracePoint, FEntry, FExit, Iter, KProbe, Program, ProgramError},
 };
 use upstream_trace_common::{counter, setting};
 
 use super::{
     catalog::{CATALOG, Entry, Kind, Role, Rung},
     ring::Ring,
+    stories::Stories,
+    targets,
 };
 use crate::{
     exit::{Code, Failure},
@@ -45,6 +48,10 @@ pub struct Plan<'a> {
     pub ephemeral: bool,
     /// Bytes of the ring, a power of two.
     pub ring_size: u32,
+    /// Each event is wanted as it happens.
+    pub events: bool,
+    /// Connections whose stories the kernel side keeps at most.
+    pub max_connections: u32,
 }
 
 /// What fills a role.
@@ -64,6 +71,8 @@ pub struct Loaded {
     ebpf: Option<Ebpf>,
     /// The events.
     pub ring: Ring,
+    /// The connections that are open.
+    pub stories: Stories,
     counters: PerCpuArray<MapData, [u64; counter::COUNT]>,
     /// What fills each role.
     pub filled: Vec<Filled>,
@@ -77,33 +86,23 @@ impl std::fmt::Debug for Loaded {
     }
 }
 
-/// aya's own view of the kernel's types, read beside other work: it takes as long as all of that.
-#[derive(Debug)]
-pub struct Types(JoinHandle<Result<Btf, BtfError>>);
-
-impl Types {
-    /// Begins to read.
-    pub fn read() -> Self {
-        Self(std::thread::spawn(Btf::from_sys_fs))
-    }
-
-    fn wait(self) -> Result<Btf, Failure> {
-        let read = self.0.join().map_err(|_| "it cannot be parsed".to_owned());
-        read.and_then(|read| read.map_err(|error| chain(&error)))
-            .map_err(|error| {
-                let message = format!("cannot read the kernel's BTF: {error}");
-                Failure::new(Code::Kernel, message)
-            })
-    }
-}
-
 /// Loads and attaches.
-pub fn load(plan: &Plan<'_>, types: Types) -> Result<Loaded, Failure> {
+pub fn load(plan: &Plan<'_>, loader: EbpfLoader<'static>) -> Result<Loaded, Failure> {
     let globals = globals(plan);
-    // Reads the types once more, whatever it is told afterwards.
-    let loader = EbpfLoader::new();
-    let aya_btf = types.wait()?;
-    let mut ebpf = open(plan, &globals, loader, &aya_btf)?;
+    let (targets, ebpf) = thread::scope(|scope| {
+        let rungs = CATALOG.iter().flat_map(|entry| entry.rungs);
+        let targets = scope.spawn(|| targets::types(plan.btf, rungs));
+        let ebpf = open(plan, &globals, loader);
+        (targets.join(), ebpf)
+    });
+    let mut ebpf = ebpf?;
+    let targets = targets
+        .map_err(|_| "it cannot be parsed".to_owned())
+        .and_then(|targets| targets.map_err(|error| chain(&error)))
+        .map_err(|error| {
+            let message = format!("cannot use the kernel's BTF: {error}");
+            Failure::new(Code::Kernel, message)
+        })?;
     filter(&mut ebpf, plan.wanted).map_err(|error| {
         Failure::new(
             Code::Failure,
@@ -115,29 +114,15 @@ pub fn load(plan: &Plan<'_>, types: Types) -> Result<Loaded, Failure> {
     let ring = RingBuf::try_from(events).map_err(|error| map_failure(&error))?;
     let counters = ebpf.take_map("COUNTERS").ok_or_else(missing_map)?;
     let counters = PerCpuArray::try_from(counters).map_err(|error| map_failure(&error))?;
-    let mut filled = Vec::with_capacity(CATALOG.len());
-    for entry in CATALOG {
-        let filled_by = if entry.role == Role::ResetsSent && folds_null_check(plan.release) {
-            let why =
-                "this kernel passes NULL where it promises a socket (fixed in 6.12.5)".to_owned();
-            let refused = entry
-                .rungs
-                .iter()
-                .map(|rung| (*rung, why.clone()))
-                .collect();
-            Filled {
-                entry,
-                by: None,
-                refused,
-            }
-        } else {
-            fill(&mut ebpf, &aya_btf, entry)?
-        };
-        filled.push(filled_by);
-    }
+    let stories = match ebpf.take_map("STORIES") {
+        Some(Map::HashMap(map)) => Stories::new(map),
+        _ => return Err(missing_map()),
+    };
+    let filled = fill(&mut ebpf, &targets, plan.release)?;
     Ok(Loaded {
         ebpf: Some(ebpf),
         ring: Ring::new(ring),
+        stories,
         counters,
         filled,
     })
@@ -165,7 +150,7 @@ fn map_failure(error: &MapError) -> Failure {
 }
 
 /// Name and value of every read-only global that is not a field's offset.
-fn globals(plan: &Plan<'_>) -> [(&'static str, u32); 9] {
+fn globals(plan: &Plan<'_>) -> [(&'static str, u32); 11] {
     let flag = u32::from;
     let helpers = plan.btf.enumerators("bpf_func_id").unwrap_or_default();
     let has_helper = |name: &str| helpers.iter().any(|(helper, _)| helper == name);
@@ -187,9 +172,14 @@ fn globals(plan: &Plan<'_>) -> [(&'static str, u32); 9] {
             flag(has_helper("BPF_FUNC_get_current_task_btf")),
         ),
         (
+            setting::HAS_SOCK_FROM_FILE,
+            flag(has_helper("BPF_FUNC_sock_from_file")),
+        ),
+        (
             setting::ACCEPT_HAS_ARG_STRUCT,
             flag(plan.btf.function_args("inet_csk_accept") == Some(2)),
         ),
+        (setting::KEEP_STORIES, flag(!plan.events)),
         // A quarter leaves time to be scheduled before the rest fills up.
         (setting::WAKE_AT, plan.ring_size / 4),
     ]
@@ -199,12 +189,17 @@ fn open<'a>(
     plan: &'a Plan<'_>,
     globals: &'a [(&'static str, u32)],
     mut loader: EbpfLoader<'a>,
-    aya_btf: &'a Btf,
 ) -> Result<Ebpf, Failure> {
     loader
-        .btf(Some(aya_btf))
         .verifier_log_level(VerifierLogLevel::DISABLE)
-        .map_max_entries("EVENTS", plan.ring_size);
+        .map_max_entries("EVENTS", plan.ring_size)
+        .map_max_entries("STORIES", plan.max_connections);
+    if plan.wanted.pids.is_empty() {
+        // Not used: the kernel would make room for their buckets all the same.
+        loader
+            .map_max_entries("OWNED", 1)
+            .map_max_entries("OWNED_PORTS", 1);
+    }
     for (name, value) in globals {
         loader.override_global(name, value, true);
     }
@@ -263,66 +258,171 @@ fn filter(ebpf: &mut Ebpf, wanted: &Wanted) -> Result<(), MapError> {
     Ok(())
 }
 
-fn fill(ebpf: &mut Ebpf, btf: &Btf, entry: &'static Entry) -> Result<Filled, Failure> {
-    let mut refused = Vec::new();
-    for rung in entry.rungs {
-        match attach(ebpf, btf, rung) {
-            Ok(()) => {
-                return Ok(Filled {
-                    entry,
-                    by: Some(*rung),
-                    refused,
-                });
-            }
-            Err(error) => {
-                let denied = matches!(os_error(&error), Some(libc::EPERM | libc::EACCES));
-                let text = chain(&error);
-                if entry.loss.is_none() {
-                    let code = if denied { Code::Privilege } else { Code::Hook };
-                    let message = format!("the kernel refused {}: {text}", rung.name());
-                    return Err(Failure::new(code, message));
+/// Loads side by side, since verifying takes most of the time, then attaches in the order of the catalog.
+fn fill(ebpf: &mut Ebpf, targets: &Btf, release: &str) -> Result<Vec<Filled>, Failure> {
+    let mut programs: collections::HashMap<_, _> = ebpf.programs_mut().collect();
+    let mut climbs: Vec<_> = CATALOG
+        .iter()
+        .map(|entry| Climb::new(entry, &mut programs))
+        .collect();
+    // What takes longest first, so that neither thread waits long for the other.
+    let mut queue: Vec<_> = climbs.iter_mut().rev().collect();
+    queue.sort_by_key(|climb| climb.entry.role != Role::ResetsSent);
+    let queue = Mutex::new(queue.into_iter());
+    let work = || {
+        let next = || queue.lock().unwrap_or_else(PoisonError::into_inner).next();
+        while let Some(climb) = next() {
+            climb.load(targets, release);
+        }
+    };
+    thread::scope(|scope| {
+        scope.spawn(work);
+        work();
+    });
+    let filled = climbs.into_iter().map(|climb| climb.attach(targets));
+    filled.collect()
+}
+
+/// One role on its way to the best hook that the kernel takes.
+struct Climb<'a> {
+    entry: &'static Entry,
+    /// What has not been tried, best first.
+    left: std::vec::IntoIter<(&'static Rung, Option<&'a mut Program>)>,
+    /// What the kernel has loaded.
+    loaded: Option<(&'static Rung, &'a mut Program)>,
+    refused: Vec<(Rung, String)>,
+    /// The last refusal was for want of a privilege.
+    denied: bool,
+}
+
+impl<'a> Climb<'a> {
+    fn new(
+        entry: &'static Entry,
+        programs: &mut collections::HashMap<&'a str, &'a mut Program>,
+    ) -> Self {
+        let rungs = entry.rungs.iter();
+        let left: Vec<_> = rungs
+            .map(|rung| (rung, programs.remove(rung.program)))
+            .collect();
+        Self {
+            entry,
+            left: left.into_iter(),
+            loaded: None,
+            refused: Vec::new(),
+            denied: false,
+        }
+    }
+
+    /// Up to the next rung that the kernel loads.
+    fn load(&mut self, targets: &Btf, release: &str) {
+        if self.entry.role == Role::ResetsSent && folds_null_check(release) {
+            let why = "this kernel passes NULL where it promises a socket (fixed in 6.12.5)";
+            self.refused
+                .extend(self.left.by_ref().map(|(rung, _)| (*rung, why.to_owned())));
+        }
+        self.next(targets);
+    }
+
+    fn next(&mut self, targets: &Btf) {
+        for (rung, program) in self.left.by_ref() {
+            let result = match program {
+                Some(program) => load_program(program, targets, rung).map(|()| program),
+                None => Err(ProgramError::NotLoaded),
+            };
+            match result {
+                Ok(program) => {
+                    self.loaded = Some((rung, program));
+                    return;
                 }
-                refused.push((*rung, text));
+                Err(error) => self.refused.push(refusal(rung, &error, &mut self.denied)),
             }
         }
     }
-    Ok(Filled {
-        entry,
-        by: None,
-        refused,
-    })
+
+    fn attach(mut self, targets: &Btf) -> Result<Filled, Failure> {
+        let mut by = None;
+        while let Some((rung, program)) = self.loaded.take() {
+            match attach(program, rung) {
+                Ok(()) => {
+                    by = Some(*rung);
+                    break;
+                }
+                Err(error) => {
+                    self.refused.push(refusal(rung, &error, &mut self.denied));
+                    self.next(targets);
+                }
+            }
+        }
+        if by.is_none()
+            && self.entry.loss.is_none()
+            && let Some((rung, why)) = self.refused.last()
+        {
+            let code = if self.denied {
+                Code::Privilege
+            } else {
+                Code::Hook
+            };
+            let message = format!("the kernel refused {}: {why}", rung.name());
+            return Err(Failure::new(code, message));
+        }
+        Ok(Filled {
+            entry: self.entry,
+            by,
+            refused: self.refused,
+        })
+    }
 }
 
-fn attach(ebpf: &mut Ebpf, btf: &Btf, rung: &Rung) -> Result<(), ProgramError> {
-    let program = ebpf
-        .program_mut(rung.program)
-        .ok_or(ProgramError::NotLoaded)?;
+fn refusal(rung: &Rung, error: &ProgramError, denied: &mut bool) -> (Rung, String) {
+    *denied = matches!(os_error(error), Some(libc::EPERM | libc::EACCES));
+    (*rung, chain(error))
+}
+
+fn load_program(program: &mut Program, targets: &Btf, rung: &Rung) -> Result<(), ProgramError> {
     match rung.kind {
         Kind::Tracepoint => {
             let program: &mut BtfTracePoint = program.try_into()?;
-            program.load(rung.target, btf)?;
+            program.load(rung.target, targets)
+        }
+        Kind::Fentry => {
+            let program: &mut FEntry = program.try_into()?;
+            program.load(rung.target, targets)
+        }
+        Kind::Fexit => {
+            let program: &mut FExit = program.try_into()?;
+            program.load(rung.target, targets)
+        }
+        Kind::Kprobe | Kind::Kretprobe => {
+            let program: &mut KProbe = program.try_into()?;
+            program.load()
+        }
+        Kind::Iterator => {
+            let program: &mut Iter = program.try_into()?;
+            program.load(rung.target, targets)
+        }
+    }
+}
+
+fn attach(program: &mut Program, rung: &Rung) -> Result<(), ProgramError> {
+    match rung.kind {
+        Kind::Tracepoint => {
+            let program: &mut BtfTracePoint = program.try_into()?;
             program.attach()?;
         }
         Kind::Fentry => {
             let program: &mut FEntry = program.try_into()?;
-            program.load(rung.target, btf)?;
             program.attach()?;
         }
         Kind::Fexit => {
             let program: &mut FExit = program.try_into()?;
-            program.load(rung.target, btf)?;
             program.attach()?;
         }
         Kind::Kprobe | Kind::Kretprobe => {
             let program: &mut KProbe = program.try_into()?;
-            program.load()?;
             program.attach(rung.target, 0)?;
         }
         // Attached anew for each run.
-        Kind::Iterator => {
-            let program: &mut Iter = program.try_into()?;
-            program.load(rung.target, btf)?;
-        }
+        Kind::Iterator => {}
     }
     Ok(())
 }
@@ -358,7 +458,7 @@ impl Loaded {
         let Some(ebpf) = &self.ebpf else {
             return 0;
         };
-        let misses = |program: &aya::programs::Program| {
+        let misses = |program: &Program| {
             let fd = program.fd().ok()?.as_fd().as_raw_fd();
             let text = std::fs::read_to_string(format!("/proc/self/fdinfo/{fd}")).ok()?;
             let line = text

@@ -1,7 +1,7 @@
 //! Healthy connections as the kernel side reports them, played into the join from memory.
 
 use upstream_trace::{
-    decode::decode,
+    decode::{Record, decode},
     join::engine::{Context, Engine, Sink, WallClock},
     kernel::reasons::ResetReasons,
     process::{Describe, Details},
@@ -9,7 +9,10 @@ use upstream_trace::{
     settings::Wanted,
     tcp::State,
 };
-use upstream_trace_common::event::{Acted, Actor, Base, Full, IPV4, Stats, kind};
+use upstream_trace_common::{
+    event::{Actor, Base, IPV4, Stats, kind},
+    story::{AT_BIRTH, Ended, Step, Story},
+};
 use zerocopy::IntoBytes as _;
 
 /// Events of one connection, both ends.
@@ -61,6 +64,8 @@ pub(crate) struct Healthy {
     count: Count,
     now: u64,
     serial: u64,
+    /// Events that the join says it was told.
+    taken: u64,
 }
 
 impl Healthy {
@@ -81,6 +86,7 @@ impl Healthy {
             count: Count::default(),
             now: 1 << 30,
             serial: 0,
+            taken: 0,
         }
     }
 
@@ -98,81 +104,112 @@ impl Healthy {
             (self.count.ok - before, self.count.other),
             (2 * connections, 0)
         );
+        assert_eq!(self.taken, EVENTS * self.serial);
     }
 
     fn feed(&mut self, bytes: &[u8]) {
-        let event = decode(bytes).expect("a record");
-        self.engine
-            .event(event, &mut Nobody, &Epoch, &mut self.count);
+        let Some(Record::Ended(ended)) = decode(bytes) else {
+            panic!("no story");
+        };
+        self.taken += self.engine.ended_story(ended, &mut Nobody);
     }
 
     fn connection(&mut self) {
         use State::{Close, CloseWait, Established, FinWait1, FinWait2, LastAck, SynRecv, SynSent};
         self.serial += 1;
+        self.now += 50_000;
         let ephemeral = 32_768 + u16::try_from(self.serial % 28_000).expect("below 2^16");
         // Slab addresses: few, and used again at once.
         let [client, server] = [1, 2].map(|end| (self.serial % 997) << 12 | end << 8);
-        let both = Stats {
-            present: u32::MAX,
-            bytes_received: 64,
-            bytes_acked: 65,
-            bytes_sent: 64,
-            data_segs_in: 1,
-            data_segs_out: 1,
-            segs_out: 5,
-            flags: 1 << 1,
-            ..Stats::default()
-        };
-        let script = [
-            (client, Close, SynSent, 100),
-            (client, SynSent, Established, 0),
-            (server, SynRecv, Established, 0),
-            (client, Established, FinWait1, 100),
-            (server, Established, CloseWait, 0),
-            (client, FinWait1, FinWait2, 0),
-            (server, CloseWait, LastAck, 200),
-            (client, FinWait2, Close, 0),
-            (server, LastAck, Close, 0),
+        let connects = [
+            (SynSent, Established),
+            (Established, FinWait1),
+            (FinWait1, FinWait2),
         ];
-        for (sk, old, new, tgid) in script {
-            self.now += 5_500;
-            let (local_port, remote_port) = if sk == client {
-                (ephemeral, 8443)
-            } else {
-                (8443, ephemeral)
-            };
-            let local_port = if new == SynSent { 0 } else { local_port };
-            let base = Base {
+        let accepts = [(Established, CloseWait), (CloseWait, LastAck)];
+        let ends = [
+            self.story(
+                client,
+                (ephemeral, 8443),
+                (Close, SynSent),
+                &connects,
+                FinWait2,
+            ),
+            self.story(
+                server,
+                (8443, ephemeral),
+                (SynRecv, Established),
+                &accepts,
+                LastAck,
+            ),
+        ];
+        for ended in ends {
+            self.feed(ended.as_bytes());
+        }
+    }
+
+    /// One end's life, as its hooks tell it.
+    fn story(
+        &self,
+        sk: u64,
+        (local_port, remote_port): (u16, u16),
+        birth: (State, State),
+        steps: &[(State, State)],
+        last: State,
+    ) -> Ended {
+        let by_connect = birth.1 == State::SynSent;
+        let pid = if by_connect { 100 } else { 200 };
+        let mut story = Story {
+            base: Base {
                 ktime: self.now,
                 sk,
                 kind: kind::STATE,
                 family: IPV4,
-                old: old as u8,
-                new: new as u8,
+                old: birth.0 as u8,
+                new: birth.1 as u8,
                 local_port,
                 remote_port,
                 netns: 1,
                 local: [0x0100_007f, 0],
                 remote: [0x0100_007f, 0],
                 ..Base::default()
-            };
-            let actor = Actor {
-                tgid,
-                start: tgid.into(),
+            },
+            actor: Actor {
+                tgid: pid,
+                start: pid.into(),
                 ..Actor::default()
+            },
+            // The one who connects, or the one who closes.
+            acted: if by_connect { AT_BIRTH } else { 1 },
+            state: last as u8,
+            len: u8::try_from(steps.len()).expect("a few"),
+            ..Story::default()
+        };
+        for (at, &(old, new)) in steps.iter().enumerate() {
+            story.at[at] = self.now + 5_500 * (at as u64 + 1);
+            story.what[at] = Step {
+                kind: kind::STATE,
+                old: old as u8,
+                new: new as u8,
+                reserved: 0,
             };
-            match (new, tgid) {
-                (Close, _) => self.feed(
-                    Full {
-                        base,
-                        actor,
-                        stats: both,
-                    }
-                    .as_bytes(),
-                ),
-                (_, 0) => self.feed(base.as_bytes()),
-                _ => self.feed(Acted { base, actor }.as_bytes()),
-            }
+        }
+        Ended {
+            story,
+            ktime: self.now + 40_000,
+            old: last as u8,
+            stats: Stats {
+                present: u32::MAX,
+                bytes_received: 64,
+                bytes_acked: 65,
+                bytes_sent: 64,
+                data_segs_in: 1,
+                data_segs_out: 1,
+                segs_out: 5,
+                flags: 1 << 1,
+                ..Stats::default()
+            },
+            ..Ended::default()
         }
     }
 }

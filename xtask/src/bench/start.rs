@@ -1,8 +1,8 @@
-//! How long a tracer takes from its start until its hooks are attached, side by side.
+//! How long a tracer takes from its start until it says that its hooks are attached, side by side.
 
 use std::{
     fs::File,
-    io::{self, Read as _},
+    io::{self, BufRead as _, BufReader, Read as _},
     os::fd::{FromRawFd as _, OwnedFd},
     process::Stdio,
     ptr,
@@ -26,7 +26,7 @@ pub(super) fn measure(plan: &Plan, tracers: &[Tracer]) -> Result<Vec<Option<f64>
     for _ in 0..plan.starts {
         for (tracer, samples) in tracers.iter().zip(&mut samples) {
             let time = match tracer.kind {
-                Kind::Ours => attach_and_exit(tracer)?,
+                Kind::Ours => until_report(tracer)?,
                 Kind::Tcplife => until_header(tracer)?,
                 Kind::Peer | Kind::Capture => continue,
             };
@@ -36,17 +36,22 @@ pub(super) fn measure(plan: &Plan, tracers: &[Tracer]) -> Result<Vec<Option<f64>
     Ok(samples.into_iter().map(median).collect())
 }
 
-/// Ours can be asked to attach all and end, so its figure has the end in it as well.
-fn attach_and_exit(tracer: &Tracer) -> Result<Duration> {
+/// Ours says what is attached once all of it is.
+fn until_report(tracer: &Tracer) -> Result<Duration> {
     let mut command = tracer.command()?;
     command
         .args(["--port", &storm::PORT.to_string(), "--duration", "0"])
         .stdout(Stdio::null())
-        .stderr(Stdio::null());
+        .stderr(Stdio::piped());
     let start = Instant::now();
-    let status = command.status().context("cannot start our tracer")?;
+    let mut child = command.spawn().context("cannot start our tracer")?;
+    let mut lines = BufReader::new(child.stderr.take().context("no standard error")?).lines();
+    let attached = lines.any(|line| line.is_ok_and(|line| line.contains(": attached ")));
     let time = start.elapsed();
-    if !status.success() {
+    // To its end: a reader that goes away would be an error to the tracer.
+    lines.for_each(drop);
+    let status = child.wait().context("cannot wait for our tracer")?;
+    if !attached || !status.success() {
         bail!("`{} --duration 0`: {status}", tracer.name);
     }
     Ok(time)

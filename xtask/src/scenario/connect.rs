@@ -5,6 +5,7 @@ use std::net::Ipv4Addr;
 use anyhow::{Result, ensure};
 
 use super::expect::{Owner, Stray, client, received, sent, server};
+use super::feature::Feature;
 use super::net::Sock;
 use super::process::Actor;
 use super::{
@@ -21,6 +22,7 @@ const REFUSED: Expect = client("refused")
 const CLOSED_PORT: &[Stray] = &[Stray {
     link: 0,
     reason: "NO_SOCKET",
+    needs: Some(Feature::EveryReset),
 }];
 const CANCELED: &[Expect] = &[client("connect_canceled")
     .peer(Owner::Any)
@@ -38,6 +40,7 @@ const fn failing(
         name,
         story,
         slow: false,
+        needs: None,
         play,
         records,
         strays,
@@ -142,6 +145,7 @@ pub(super) const LIST: &[Scenario] = &[
         name: "connect_timeout",
         story: "the SYNs are not answered, because the accept queue is full, until the kernel gives up",
         slow: true,
+        needs: None,
         play: timed_out,
         records: &[client("connect_timeout")
             .peer(Owner::Any)
@@ -154,6 +158,7 @@ pub(super) const LIST: &[Scenario] = &[
         name: "connect_user_timeout",
         story: "the SYNs are lost on their way for longer than TCP_USER_TIMEOUT",
         slow: true,
+        needs: None,
         play: user_timed_out,
         records: &[client("connect_timeout")
             .peer(Owner::Any)
@@ -167,6 +172,7 @@ pub(super) const LIST: &[Scenario] = &[
         story: "a router on the way answers: network unreachable",
         // The first answer comes while connect() still holds the socket, and is lost on it.
         slow: true,
+        needs: None,
         play: unreachable_net,
         records: &[client("unreachable")
             .peer(Owner::Nobody)

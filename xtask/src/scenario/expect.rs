@@ -2,6 +2,8 @@
 //!
 //! Must not know: how a line of output is read (that is `check`).
 
+use super::feature::{Feature, Features};
+
 /// Somebody in a scenario.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Who {
@@ -20,6 +22,8 @@ pub enum Owner {
     Nobody,
     /// This one, however it was found; one that connected itself has to be known exactly.
     Is(Who),
+    /// This one on kernels with that feature, on others `null`.
+    With(Feature, Who),
     /// Depends on how it was found: attribution, and who is right then.
     By(&'static [(&'static str, &'static [Who])]),
 }
@@ -158,4 +162,13 @@ pub(super) const fn server(verdict: &'static str) -> Expect {
 pub struct Stray {
     pub link: usize,
     pub reason: &'static str,
+    /// Without it the kernel sends this reset and says nothing of it.
+    pub needs: Option<Feature>,
+}
+
+impl Stray {
+    /// Whether such a kernel has what it needs.
+    pub(super) fn is_traced(&self, kernel: Features) -> bool {
+        self.needs.is_none_or(|feature| kernel.has(feature))
+    }
 }

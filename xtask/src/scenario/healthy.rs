@@ -2,9 +2,10 @@
 
 use anyhow::Result;
 
-use super::expect::{client, server};
-use super::net::next_tick;
-use super::{Ctx, Expect, Family, Pair, Played, REQUEST, RESPONSE, RQ, RS, Scenario};
+use super::expect::{Owner, client, server};
+use super::feature::Feature;
+use super::net::{State, next_tick};
+use super::{Ctx, Expect, Family, Link, Pair, Played, REQUEST, RESPONSE, RQ, RS, Scenario};
 
 const OK: &[Expect] = &[
     client("ok")
@@ -42,6 +43,7 @@ const fn healthy(
         name,
         story,
         slow: false,
+        needs: None,
         play,
         records,
         strays: &[],
@@ -49,6 +51,19 @@ const fn healthy(
 }
 
 pub(super) const LIST: &[Scenario] = &[
+    Scenario {
+        name: "healthy_mptcp",
+        story: "a request and its answer by MPTCP: the one TCP connection below it is reported",
+        slow: false,
+        needs: Some(Feature::Mptcp),
+        play: multipath,
+        // A kernel thread may close what was below.
+        records: &[
+            client("ok").peer(Owner::Any).bytes(RQ, RS),
+            server("ok").owner(Owner::Any).bytes(RS, RQ),
+        ],
+        strays: &[],
+    },
     healthy(
         "healthy",
         "a request, its answer, the client closes",
@@ -103,6 +118,34 @@ fn one(ctx: &Ctx, family: Family) -> Result<Played> {
     let mut pair = Pair::open(ctx, family)?;
     pair.exchange()?;
     pair.close()?;
+    pair.end()
+}
+
+fn multipath(ctx: &Ctx) -> Result<Played> {
+    let (mut client, mut server) = (ctx.actor("ut-client")?, ctx.actor("ut-server")?);
+    let to = ctx.address(Family::V4);
+    let listener = server.socket_of(&to, 0, libc::IPPROTO_MPTCP)?;
+    server.listen_on(listener, to, 16)?;
+    let c = client.socket_of(&to, 0, libc::IPPROTO_MPTCP)?;
+    client.connect_on(c, to)?.ok()?;
+    let from = client.local(c)?;
+    let s = server.accept(listener, from)?;
+    let mut played = Played::new(&client, Some(&server));
+    played.links.push(Link::of(&mut client, c, &server, to)?);
+    let mut pair = Pair {
+        client,
+        server,
+        listener,
+        c,
+        s,
+        from,
+        to,
+        played,
+    };
+    pair.exchange()?;
+    pair.close()?;
+    // What is below is closed a little later, by whoever comes to it.
+    pair.client.wait_orphan(from, to, &[State::TimeWait])?;
     pair.end()
 }
 

@@ -9,6 +9,7 @@
 pub mod check;
 mod connect;
 pub mod expect;
+pub mod feature;
 mod healthy;
 pub mod load;
 mod net;
@@ -27,6 +28,7 @@ use anyhow::{Context as _, Result};
 
 pub use expect::Who;
 use expect::{Expect, Stray};
+use feature::{Feature, Features};
 use net::Sock;
 use process::Actor;
 
@@ -56,6 +58,11 @@ impl Ctx {
             port,
             zygote: RefCell::new(Actor::first()?),
         })
+    }
+
+    /// Takes loopback up where we are, which a machine that has just booted has not done.
+    pub fn loopback_up(&self) -> Result<()> {
+        self.actor("ut-setup")?.link_up("lo")
     }
 
     fn actor(&self, name: &str) -> Result<Actor> {
@@ -89,6 +96,8 @@ pub struct Scenario {
     pub story: &'static str,
     /// Waits for a timer of the kernel's, a second or more.
     pub slow: bool,
+    /// Without it the scenario cannot be played.
+    pub needs: Option<Feature>,
     play: fn(&Ctx) -> Result<Played>,
     /// The `connection` lines, all of them.
     pub records: &'static [Expect],
@@ -97,6 +106,11 @@ pub struct Scenario {
 }
 
 impl Scenario {
+    /// Whether such a kernel has what it needs.
+    pub fn is_playable(&self, kernel: Features) -> bool {
+        self.needs.is_none_or(|feature| kernel.has(feature))
+    }
+
     /// Plays it once.
     pub fn play(&self, ctx: &Ctx) -> Result<Played> {
         let began = SystemTime::now();

@@ -80,6 +80,16 @@ fn connecting(sock: Sock, to: SocketAddr) -> Call {
 
 impl Actor {
     pub(super) fn socket(&mut self, family: &SocketAddr, flags: c_int) -> Result<Sock> {
+        self.socket_of(family, flags, 0)
+    }
+
+    /// A socket of another protocol than the usual for streams.
+    pub(super) fn socket_of(
+        &mut self,
+        family: &SocketAddr,
+        flags: c_int,
+        protocol: c_int,
+    ) -> Result<Sock> {
         let domain = if family.is_ipv4() {
             libc::AF_INET
         } else {
@@ -89,7 +99,7 @@ impl Actor {
         let call = Call::new("socket", libc::SYS_socket)
             .value(domain)
             .value(kind)
-            .value(0);
+            .value(protocol);
         Ok(Sock(self.call(&call)?.ok()?))
     }
 
@@ -107,11 +117,20 @@ impl Actor {
     /// A socket that listens on `address`.
     pub(super) fn listen(&mut self, address: SocketAddr, backlog: c_int) -> Result<Sock> {
         let sock = self.socket(&address, 0)?;
+        self.listen_on(sock, address, backlog)?;
+        Ok(sock)
+    }
+
+    pub(super) fn listen_on(
+        &mut self,
+        sock: Sock,
+        address: SocketAddr,
+        backlog: c_int,
+    ) -> Result<()> {
         self.set(sock, libc::SOL_SOCKET, libc::SO_REUSEADDR, 1)?;
         self.bind(sock, address)
             .with_context(|| format!("on {address}"))?;
-        self.set_backlog(sock, backlog)?;
-        Ok(sock)
+        self.set_backlog(sock, backlog)
     }
 
     /// `listen()`, which also changes the backlog of a socket that listens already.

@@ -44,6 +44,7 @@ const fn owned(
         name,
         story,
         slow: false,
+        needs: None,
         play,
         records,
         strays: &[],

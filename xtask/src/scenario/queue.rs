@@ -34,6 +34,7 @@ pub(super) const LIST: &[Scenario] = &[
         name: "unaccepted_reset",
         story: "the client resets a connection that nobody has accepted",
         slow: false,
+        needs: None,
         play: unaccepted_reset,
         records: ABORTED_BY_CLIENT,
         strays: &[],
@@ -42,6 +43,7 @@ pub(super) const LIST: &[Scenario] = &[
         name: "accepted_too_late",
         story: "the server accepts a connection that the client has reset already",
         slow: false,
+        needs: None,
         play: accepted_too_late,
         records: ABORTED_BY_CLIENT,
         strays: &[],
@@ -50,6 +52,7 @@ pub(super) const LIST: &[Scenario] = &[
         name: "unaccepted_request_reset",
         story: "the client sends a request that nobody accepts, then resets",
         slow: false,
+        needs: None,
         play: unaccepted_request_reset,
         records: &[
             client("reset_before_response")
@@ -67,6 +70,7 @@ pub(super) const LIST: &[Scenario] = &[
         name: "listener_closed",
         story: "the server closes its listening socket with a connection in the accept queue",
         slow: false,
+        needs: None,
         play: |ctx| listener_closed(ctx, false),
         records: &[
             client("reset_before_payload")
@@ -87,6 +91,7 @@ pub(super) const LIST: &[Scenario] = &[
         name: "listener_closed_request",
         story: "the same, and the client has sent its request",
         slow: false,
+        needs: None,
         play: |ctx| listener_closed(ctx, true),
         records: &[
             client("reset_before_response")
@@ -105,6 +110,7 @@ pub(super) const LIST: &[Scenario] = &[
         name: "overflow_reset",
         story: "the accept queue is full and tcp_abort_on_overflow is 1",
         slow: true,
+        needs: None,
         play: overflow_reset,
         records: &[client("reset_before_payload")
             .flag(BEFORE_PAYLOAD)
@@ -116,6 +122,7 @@ pub(super) const LIST: &[Scenario] = &[
         strays: &[Stray {
             link: 0,
             reason: "INVALID_SYN",
+            needs: None,
         }],
     },
 ];

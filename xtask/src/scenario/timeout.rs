@@ -16,6 +16,7 @@ pub(super) const LIST: &[Scenario] = &[
         name: "user_timeout",
         story: "the request is lost on its way for longer than TCP_USER_TIMEOUT",
         slow: true,
+        needs: None,
         play: user_timeout,
         records: &[
             client("timeout")
@@ -30,6 +31,7 @@ pub(super) const LIST: &[Scenario] = &[
         name: "keepalive_timeout",
         story: "keep-alive probes of an idle connection are not answered",
         slow: true,
+        needs: None,
         play: keepalive_timeout,
         records: &[
             client("timeout")

@@ -1,14 +1,14 @@
 //! Every scenario against its expectation: one by one, then all in random order under load.
 
 use std::collections::BTreeMap;
-use std::fmt::Write as _;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::thread;
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use anyhow::{Context as _, Result, ensure};
 use libtest_mimic::{Failed, Trial};
-use xtask::scenario::check::{Complaint, Host, Line, check, lines_of, within};
+use xtask::scenario::check::{Line, check, describe, within};
+use xtask::scenario::feature::Features;
 use xtask::scenario::load::{Load, Shape};
 use xtask::scenario::{self, Ctx, Played, Scenario};
 use xtask::tracer::Tracer;
@@ -27,9 +27,11 @@ const SHOWN: usize = 5;
 
 /// One test for each.
 pub(crate) fn each() -> Vec<Trial> {
+    let kernel = Features::here();
     let one = |scenario: &'static Scenario| {
         let run = move || once(scenario).map_err(|error| Failed::from(format!("{error:#}")));
         Trial::test(format!("scenario::{}", scenario.name), run)
+            .with_ignored_flag(!scenario.is_playable(kernel))
     };
     scenario::all().map(one).collect()
 }
@@ -40,31 +42,13 @@ fn once(scenario: &Scenario) -> Result<()> {
     // Longer than a record may take.
     thread::sleep(Duration::from_millis(100));
     let lines = tracer.stop()?.by_time()?;
-    let complaints = check(scenario, &played, &lines, Host::here());
+    let complaints = check(scenario, &played, &lines, Features::here());
     ensure!(
         complaints.is_empty(),
         "{}",
         describe(scenario, &played, &lines, &complaints)
     );
     Ok(())
-}
-
-/// A mismatch, readable: what differs, then the lines as they were printed.
-fn describe(
-    scenario: &Scenario,
-    played: &Played,
-    lines: &[Line],
-    complaints: &[Complaint],
-) -> String {
-    let mut text = format!("{}: {}\n", scenario.name, scenario.story);
-    for complaint in complaints {
-        writeln!(text, "  {complaint}").expect("a String takes all");
-    }
-    writeln!(text, "  processes {:?}", played.pids).expect("a String takes all");
-    for line in lines_of(scenario, played, lines) {
-        writeln!(text, "  {line}").expect("a String takes all");
-    }
-    text
 }
 
 /// All scenarios, many times, in random order, several at a time, beside healthy traffic.
@@ -88,6 +72,8 @@ pub(crate) fn random_order() -> Result<()> {
         for player in players {
             plays.push(player.join().expect("a player does not panic"));
         }
+        // An end that was kept from its hook is noticed when the socket's memory is used again.
+        thread::sleep(Duration::from_millis(500));
         done.store(true, Ordering::Relaxed);
         (plays, load.join().expect("the load does not panic"))
     });
@@ -99,13 +85,13 @@ pub(crate) fn random_order() -> Result<()> {
     let stats = run.stats()?;
     let lines = run.by_time()?;
 
-    let host = Host::here();
+    let kernel = Features::here();
     let mut wrong: BTreeMap<&str, usize> = BTreeMap::new();
     let mut what: BTreeMap<String, usize> = BTreeMap::new();
     let mut shown = String::new();
     for (scenario, played) in &plays {
         let near = within(&lines, played);
-        let complaints = check(scenario, played, near, host);
+        let complaints = check(scenario, played, near, kernel);
         if !complaints.is_empty() {
             if wrong.values().sum::<usize>() < SHOWN {
                 shown += &describe(scenario, played, near, &complaints);
@@ -125,8 +111,9 @@ pub(crate) fn random_order() -> Result<()> {
         "{} plays beside {healthy} healthy connections; {stats}",
         plays.len()
     );
-    // A BPF program does not nest on one CPU: an event inside its own hook is skipped by the kernel. The
-    // tracer counts that, and only what it has counted may be missing.
+    // The kernel keeps some events from their hooks: those inside a hook that they interrupt and, on some
+    // hardened hosts, those on top of init's tasks. The tracer counts what it finds missing, and only what
+    // it has counted may be missing.
     let missed = stats["lost"]["missed"].as_u64().unwrap_or(0);
     ensure!(
         wrong.values().sum::<usize>() as u64 <= missed,
@@ -183,7 +170,9 @@ fn shuffled(repetitions: u64, seed: u64) -> Result<Vec<&'static Scenario>> {
         let only = only.as_deref();
         only.is_none_or(|only| only.split(',').any(|other| other == name))
     };
-    for scenario in scenario::all().filter(|scenario| wanted(scenario.name)) {
+    let kernel = Features::here();
+    let playable = scenario::all().filter(|scenario| scenario.is_playable(kernel));
+    for scenario in playable.filter(|scenario| wanted(scenario.name)) {
         let divisor = if scenario.slow { SLOW_DIVISOR } else { 1 };
         let times = repetitions.div_ceil(divisor);
         deck.extend(std::iter::repeat_n(

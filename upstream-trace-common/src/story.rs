@@ -1,0 +1,94 @@
+//! A socket's life so far, kept in the kernel until it ends, so that a healthy connection costs one
+//! record and not one for each step.
+//!
+//! A story begins at a birth, takes the steps that say nothing on their own, and goes into the ring
+//! when the socket ends ([`Ended`]) or when something happens that needs more room than a step has
+//! (the bare [`Story`], then that event's own record). A socket without a story has each of its events
+//! in the ring.
+
+use zerocopy::{FromBytes, Immutable, IntoBytes, KnownLayout};
+
+use crate::event::{Actor, Base, Stats};
+
+/// Steps that a story can take. A healthy connection has four at most; one more than that is a SYN that
+/// was lost.
+pub const STEPS: usize = 5;
+
+/// [`Story::acted`] where nobody did.
+pub const NOBODY: u8 = u8::MAX;
+/// [`Story::acted`] where the actor is who connected: the birth itself.
+pub const AT_BIRTH: u8 = 0xfe;
+/// [`Story::acted`] where the actor is who accepted, at [`Story::accepted`].
+pub const AT_ACCEPT: u8 = 0xfd;
+
+/// What a step was, without its time: `kind`, `old` and `new` as of [`Base`].
+#[derive(
+    Clone, Copy, Debug, Default, PartialEq, Eq, FromBytes, IntoBytes, KnownLayout, Immutable,
+)]
+#[repr(C)]
+pub struct Step {
+    /// One of [`crate::event::kind`].
+    pub kind: u8,
+    /// `Base::old`.
+    pub old: u8,
+    /// `Base::new`.
+    pub new: u8,
+    /// Always 0.
+    pub reserved: u8,
+}
+
+/// The story of a socket. 192 bytes, so that with the kernel's own 56 bytes of a hash table's element
+/// it fits 256.
+#[derive(
+    Clone, Copy, Debug, Default, PartialEq, Eq, FromBytes, IntoBytes, KnownLayout, Immutable,
+)]
+#[repr(C)]
+pub struct Story {
+    /// The birth. `local_port` is kept up to date.
+    pub base: Base,
+    /// A process: whose, [`Story::acted`] says.
+    pub actor: Actor,
+    /// When each step was, `CLOCK_MONOTONIC` nanoseconds.
+    pub at: [u64; STEPS],
+    /// What each step was.
+    pub what: [Step; STEPS],
+    /// Steps so far.
+    pub len: u8,
+    /// The step at which the actor acted, [`AT_BIRTH`], [`AT_ACCEPT`] or [`NOBODY`].
+    pub acted: u8,
+    /// State after the last step.
+    pub state: u8,
+    /// Always 0.
+    pub reserved: u8,
+    /// When a process accepted the socket; 0: none was seen to.
+    pub accepted: u64,
+    /// `Base::sk` of the socket that was accepted. An accept may race with the socket's end and find
+    /// another story in the same place; then this is not the story's own, and the accept is void.
+    pub accepted_sk: u64,
+}
+
+/// A story with its end: the transition to `CLOSE` of a socket that no process has any more.
+#[derive(
+    Clone, Copy, Debug, Default, PartialEq, Eq, FromBytes, IntoBytes, KnownLayout, Immutable,
+)]
+#[repr(C)]
+pub struct Ended {
+    /// What came before.
+    pub story: Story,
+    /// When, `CLOCK_MONOTONIC` nanoseconds.
+    pub ktime: u64,
+    /// State before.
+    pub old: u8,
+    /// 1 where the transition itself was not seen, only what follows it: the kernel kept it from the
+    /// hook.
+    pub late: u8,
+    /// Always 0.
+    pub reserved: [u8; 6],
+    /// The socket's counters at that moment.
+    pub stats: Stats,
+}
+
+const _: () = {
+    assert!(size_of::<Story>() == 192);
+    assert!(size_of::<Ended>() == 192 + 16 + 88);
+};

@@ -1,0 +1,211 @@
+//! Fetches a kernel from Debian's archive: its newest package of the suite, verified, unpacked, kept.
+//!
+//! The archive is where this machine's apt gets its packages from, and apt's own helper does the
+//! fetching, so that proxies and mirrors are those that are configured. What is fetched is trusted
+//! because its suite's `InRelease` file is signed by a key that this machine has, names the checksum of the
+//! list of packages, which names the checksum of the package. Must not know: what a kernel is for.
+
+use std::{
+    fs,
+    path::{Path, PathBuf},
+    process::{Command, Stdio},
+};
+
+use anyhow::{Context as _, Result, bail, ensure};
+
+use crate::workspace::find_program;
+
+const HELPER: &str = "/usr/lib/apt/apt-helper";
+const KEYS: &str = "/usr/share/keyrings/debian-archive-keyring.gpg";
+const INDEX: &str = "main/binary-amd64/Packages.xz";
+
+/// A suite of the archive, as it is today.
+#[derive(Debug)]
+pub(super) struct Suite {
+    base: String,
+    /// The list of its packages.
+    packages: String,
+    cache: PathBuf,
+}
+
+/// A package as the list describes it.
+#[derive(Debug, PartialEq, Eq)]
+struct Package<'a> {
+    name: &'a str,
+    file: &'a str,
+    sha256: &'a str,
+}
+
+impl Suite {
+    /// Looks the suite up; `cache` keeps what never changes.
+    pub(super) fn look_up(name: &str, cache: &Path) -> Result<Self> {
+        fs::create_dir_all(cache).with_context(|| format!("cannot create {}", cache.display()))?;
+        let release = cache.join(format!("{name}.InRelease"));
+        let base = bases()?
+            .into_iter()
+            .find(|base| fetch(&format!("{base}/dists/{name}/InRelease"), &release, None).is_ok());
+        let base = base
+            .with_context(|| format!("no archive that apt knows here has Debian's suite {name}"))?;
+        let text = signed(&release)?;
+        ensure!(
+            text.lines().any(|line| line == format!("Codename: {name}")),
+            "{} is of another suite",
+            release.display()
+        );
+        let sha256 = checksum_of(&text, INDEX)
+            .with_context(|| format!("the suite {name} has no {INDEX}"))?;
+        let index = cache.join(format!("{sha256}.xz"));
+        if !index.is_file() {
+            let url = format!("{base}/dists/{name}/{INDEX}");
+            fetch(&url, &index, Some(sha256))?;
+        }
+        let packages = output(Command::new(HELPER).arg("cat-file").arg(&index))?;
+        Ok(Self {
+            base,
+            packages: String::from_utf8(packages).context("the list of packages")?,
+            cache: cache.to_owned(),
+        })
+    }
+
+    /// The newest package whose name has this beginning and end, unpacked: its name and directory.
+    pub(super) fn unpacked(&self, begin: &str, end: &str) -> Result<(String, PathBuf)> {
+        let package = newest(&self.packages, begin, end)
+            .with_context(|| format!("the archive has no package {begin}*{end}"))?;
+        let directory = self.cache.join(package.sha256);
+        if !directory.is_dir() {
+            let file = self.cache.join(format!("{}.deb", package.sha256));
+            eprintln!("xtask: fetching {}", package.name);
+            let url = format!("{}/{}", self.base, package.file);
+            fetch(&url, &file, Some(package.sha256))?;
+            // Under its name only when it is whole.
+            let partial = tempfile::tempdir_in(&self.cache)?;
+            output(
+                Command::new("dpkg-deb")
+                    .arg("-x")
+                    .arg(&file)
+                    .arg(partial.path()),
+            )?;
+            fs::rename(partial.keep(), &directory)?;
+            fs::remove_file(&file)?;
+        }
+        Ok((package.name.to_owned(), directory))
+    }
+}
+
+/// Where apt gets packages from, Debian's archives among them.
+fn bases() -> Result<Vec<String>> {
+    ensure!(
+        Path::new(HELPER).is_file(),
+        "the kernels come from Debian's archive by way of apt, which this machine does not have"
+    );
+    let sites = output(Command::new("apt-get").args(["indextargets", "--format", "$(SITE)"]))?;
+    let mut bases: Vec<_> = String::from_utf8_lossy(&sites)
+        .lines()
+        .map(|site| site.trim_end_matches('/').to_owned())
+        .collect();
+    bases.sort();
+    bases.dedup();
+    Ok(bases)
+}
+
+fn fetch(url: &str, to: &Path, sha256: Option<&str>) -> Result<()> {
+    let mut helper = Command::new(HELPER);
+    // Root's downloads are made by a user who cannot write to our directory.
+    helper.args(["-o", "APT::Sandbox::User=root", "-o", "Acquire::Retries=3"]);
+    helper.arg("download-file").arg(url).arg(to);
+    helper.args(sha256.map(|sha256| format!("SHA256:{sha256}")));
+    output(&mut helper).with_context(|| format!("cannot fetch {url}"))?;
+    Ok(())
+}
+
+/// What is signed of a suite's list of checksums, if it is by Debian.
+fn signed(release: &Path) -> Result<String> {
+    let gpgv = find_program("gpgv").context("gpgv is needed, which apt depends on")?;
+    ensure!(
+        Path::new(KEYS).is_file(),
+        "{KEYS} is missing: needs the package debian-archive-keyring"
+    );
+    let mut command = Command::new(gpgv);
+    command.args(["--quiet", "--keyring", KEYS, "--output", "-"]);
+    let text = output(command.arg(release))
+        .with_context(|| format!("{} is not signed as it has to be", release.display()))?;
+    String::from_utf8(text).with_context(|| format!("{} is no text", release.display()))
+}
+
+/// What a program prints; an error has what it said.
+fn output(command: &mut Command) -> Result<Vec<u8>> {
+    let name = command.get_program().display().to_string();
+    let output = command
+        .stdin(Stdio::null())
+        .output()
+        .with_context(|| format!("cannot start {name}"))?;
+    if !output.status.success() {
+        let said = String::from_utf8_lossy(&output.stderr);
+        bail!("{name}: {}: {}", output.status, said.trim());
+    }
+    Ok(output.stdout)
+}
+
+/// What the section `SHA256:` of a Release file says of a file.
+fn checksum_of<'a>(release: &'a str, file: &str) -> Option<&'a str> {
+    let (_, section) = release.split_once("\nSHA256:")?;
+    section
+        .lines()
+        .skip(1)
+        .take_while(|line| line.starts_with(' '))
+        .find_map(|line| {
+            let mut words = line.split_whitespace();
+            let sha256 = words.next()?;
+            (words.nth(1)? == file).then_some(sha256)
+        })
+}
+
+/// The package of the highest version among those whose name has this beginning and end.
+fn newest<'a>(packages: &'a str, begin: &str, end: &str) -> Option<Package<'a>> {
+    packages
+        .split("\n\n")
+        .filter_map(|paragraph| {
+            let field = |name: &str| {
+                let line = paragraph.lines().find_map(|line| line.strip_prefix(name))?;
+                line.strip_prefix(": ")
+            };
+            Some(Package {
+                name: field("Package")?,
+                file: field("Filename")?,
+                sha256: field("SHA256")?,
+            })
+        })
+        .filter(|package| package.name.starts_with(begin) && package.name.ends_with(end))
+        .max_by_key(|package| numbers(package.name))
+}
+
+/// The numbers in a name, by which versions are ordered.
+fn numbers(name: &str) -> Vec<u64> {
+    name.split(|c: char| !c.is_ascii_digit())
+        .filter_map(|digits| digits.parse().ok())
+        .collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_checksum_of_the_right_section() {
+        let release = "Suite: x\nMD5Sum:\n 1111 5 main/a\nSHA256:\n 2222 5 main/ab\n 3333 5 main/a\nSHA512:\n 4 5 main/b\n";
+        assert_eq!(checksum_of(release, "main/a"), Some("3333"));
+        assert_eq!(checksum_of(release, "main/b"), None);
+        assert_eq!(checksum_of("Suite: x\n", "main/a"), None);
+    }
+
+    #[test]
+    fn the_newest_is_not_the_last_in_the_alphabet() {
+        let paragraphs = ["9-cloud", "10-cloud", "11-cloud-dbg", "12-other"].map(|version| {
+            format!("Package: linux-6.1.0-{version}\nFilename: f{version}\nSHA256: s{version}\n")
+        });
+        let packages = paragraphs.join("\n") + "\nPackage: linux-6.1.0-13-cloud\n";
+        let found = newest(&packages, "linux-6.1.", "-cloud").unwrap();
+        assert_eq!((found.file, found.sha256), ("f10-cloud", "s10-cloud"));
+        assert_eq!(newest(&packages, "linux-6.2.", "-cloud"), None);
+    }
+}

@@ -1,0 +1,241 @@
+//! The first process of a guest: makes the machine usable, plays every scenario against the tracer,
+//! reports over the second serial line, powers off.
+//!
+//! It runs on a kernel of any version, with nothing but this program and the tracer in its only file
+//! system. Must not know: what is expected of this kernel.
+
+use std::{
+    ffi::CStr,
+    fs::{self, File, OpenOptions},
+    io::{self, Write as _},
+    os::fd::AsRawFd as _,
+    ptr, thread,
+    time::Duration,
+};
+
+use anyhow::{Context as _, Result, ensure};
+
+use super::{
+    initramfs::MODULE_DIR,
+    report::{Line, Outcome},
+};
+use crate::{
+    older,
+    scenario::{
+        self, Ctx, Played, Scenario,
+        check::{check, describe, within},
+        feature::Features,
+    },
+    tracer::{self, Tracer},
+};
+
+const PORT: u16 = 18440;
+const REPORT: &str = "/dev/ttyS1";
+const DISK: &str = "/dev/vda";
+/// Writes to the disk are whole sectors of it.
+const SECTOR: usize = 512;
+const BTF: &str = "/sys/kernel/btf/vmlinux";
+/// A record comes within 100 ms where nothing is emulated.
+const PATIENCE: Duration = Duration::from_secs(1);
+
+const MOUNTS: [(&CStr, &CStr); 8] = [
+    (c"devtmpfs", c"/dev"),
+    (c"proc", c"/proc"),
+    (c"sysfs", c"/sys"),
+    (c"tmpfs", c"/tmp"),
+    (c"securityfs", c"/sys/kernel/security"),
+    (c"tracefs", c"/sys/kernel/tracing"),
+    (c"bpf", c"/sys/fs/bpf"),
+    (c"cgroup2", c"/sys/fs/cgroup"),
+];
+
+/// What the guest is there for.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, clap::ValueEnum)]
+pub enum Task {
+    /// Play the scenarios.
+    Play,
+    /// Write the kernel's type information to the disk, after its length.
+    Types,
+}
+
+/// Never returns: the kernel does not survive its first process.
+pub fn run(task: Task) -> Result<()> {
+    ensure!(
+        std::process::id() == 1,
+        "this is for the first process of a guest"
+    );
+    mount_all()?;
+    let mut report = serial(REPORT)?;
+    let done = match task {
+        Task::Play => play(&mut report),
+        Task::Types => types(),
+    };
+    let error = done.err().map(|error| format!("{error:#}"));
+    tell(&mut report, &Line::End { error })?;
+    // SAFETY: a number, and all that was written has been sent.
+    unsafe { libc::reboot(libc::RB_POWER_OFF) };
+    Err(io::Error::last_os_error()).context("cannot power off")
+}
+
+fn mount_all() -> Result<()> {
+    for (kind, at) in MOUNTS {
+        let path = at.to_str().context("a plain path")?;
+        // Exists on most, and where not, such as /sys/fs/bpf, it cannot be made.
+        let _made: io::Result<()> = fs::create_dir_all(path);
+        // SAFETY: three strings that end with a NUL and outlive the call; no flags, no data.
+        let mounted =
+            unsafe { libc::mount(kind.as_ptr(), at.as_ptr(), kind.as_ptr(), 0, ptr::null()) };
+        ensure!(
+            mounted == 0,
+            "cannot mount {path}: {}",
+            io::Error::last_os_error()
+        );
+    }
+    Ok(())
+}
+
+/// A serial line that passes every byte as it is.
+fn serial(path: &str) -> Result<File> {
+    let file = OpenOptions::new().read(true).write(true).open(path);
+    let file = file.with_context(|| path.to_owned())?;
+    let mut modes = std::mem::MaybeUninit::<libc::termios>::uninit();
+    // SAFETY: `modes` outlives the call, which writes one termios there.
+    let got = unsafe { libc::tcgetattr(file.as_raw_fd(), modes.as_mut_ptr()) };
+    ensure!(got == 0, "{path}: {}", io::Error::last_os_error());
+    // SAFETY: the call succeeded, so it has been written.
+    let mut modes = unsafe { modes.assume_init() };
+    // SAFETY: a whole termios, which the call changes.
+    unsafe { libc::cfmakeraw(&raw mut modes) };
+    // SAFETY: a whole termios that the call only reads.
+    let set = unsafe { libc::tcsetattr(file.as_raw_fd(), libc::TCSANOW, &raw const modes) };
+    ensure!(set == 0, "{path}: {}", io::Error::last_os_error());
+    Ok(file)
+}
+
+/// Waits until it has left the machine.
+fn drain(file: &File) {
+    // SAFETY: a descriptor that is open.
+    unsafe { libc::tcdrain(file.as_raw_fd()) };
+}
+
+fn tell(report: &mut File, line: &Line) -> Result<()> {
+    let mut text = serde_json::to_string(line)?;
+    text.push('\n');
+    report.write_all(text.as_bytes())?;
+    drain(report);
+    Ok(())
+}
+
+fn types() -> Result<()> {
+    load_modules()?;
+    let btf = fs::read(BTF).context(BTF)?;
+    let mut bytes = u64::try_from(btf.len())?.to_le_bytes().to_vec();
+    bytes.extend(btf);
+    bytes.resize(bytes.len().next_multiple_of(SECTOR), 0);
+    let mut disk = OpenOptions::new().write(true).open(DISK).context(DISK)?;
+    disk.write_all(&bytes).context(DISK)?;
+    disk.sync_all().context(DISK)
+}
+
+type Check = fn() -> Result<()>;
+
+/// What is tested beside the scenarios, each with a tracer of its own.
+pub(super) const CHECKS: [(&str, Check); 2] = [
+    ("older_connections_are_found", || older::are_found(PORT)),
+    ("every_filter_is_taken", every_filter),
+];
+
+/// What is off is never looked at by the verifier: with every filter on, and with single events instead
+/// of stories, the same hooks have to be taken.
+fn every_filter() -> Result<()> {
+    let port = PORT.to_string();
+    let said = |args: &[&str]| -> Result<String> {
+        let args = [&["--port", &port, "--duration", "0"], args].concat();
+        let output = tracer::command(&tracer::binary()?, args).output()?;
+        let said = String::from_utf8_lossy(&output.stderr).into_owned();
+        ensure!(output.status.success(), "{}: {said}", output.status);
+        Ok(said)
+    };
+    let plain = said(&[])?;
+    let filters = ["--cidr", "127.0.0.0/8", "--cidr", "::1/128", "--pid", "1"];
+    for args in [&filters[..], &["--events"]] {
+        let with = said(args)?;
+        ensure!(with == plain, "with {args:?}:\n{with}\nwithout:\n{plain}");
+    }
+    Ok(())
+}
+
+fn play(report: &mut File) -> Result<()> {
+    let release = fs::read_to_string("/proc/sys/kernel/osrelease")?;
+    let kernel = Features::here();
+    let features = kernel.iter().map(|feature| feature.name().to_owned());
+    let line = Line::Kernel {
+        release: release.trim().to_owned(),
+        features: features.collect(),
+    };
+    tell(report, &line)?;
+    load_modules()?;
+    let ctx = Ctx::new(PORT)?;
+    ctx.loopback_up()?;
+
+    let tracer = Tracer::start(&["--port", &PORT.to_string()])?;
+    let mut plays: Vec<(&Scenario, Option<Result<Played>>)> = Vec::new();
+    for scenario in scenario::all() {
+        let playable = scenario.is_playable(kernel);
+        plays.push((scenario, playable.then(|| scenario.play(&ctx))));
+    }
+    thread::sleep(PATIENCE);
+    let run = tracer.stop()?;
+    let lines = run.by_time()?;
+    for text in &run.said {
+        tell(report, &Line::Said { text: text.clone() })?;
+    }
+    for (scenario, played) in plays {
+        let outcome = match played {
+            None => Outcome::Skipped,
+            Some(Err(error)) => Outcome::Wrong(format!("{error:#}")),
+            Some(Ok(played)) => {
+                let near = within(&lines, &played);
+                let complaints = check(scenario, &played, near, kernel);
+                if complaints.is_empty() {
+                    Outcome::Right
+                } else {
+                    Outcome::Wrong(describe(scenario, &played, near, &complaints))
+                }
+            }
+        };
+        let name = scenario.name.to_owned();
+        tell(report, &Line::Test { name, outcome })?;
+    }
+    for (name, check) in CHECKS {
+        let outcome = check().map_or_else(
+            |error| Outcome::Wrong(format!("{error:#}")),
+            |()| Outcome::Right,
+        );
+        let name = name.to_owned();
+        tell(report, &Line::Test { name, outcome })?;
+    }
+    Ok(())
+}
+
+/// In the order of their names, which is the one that they need.
+fn load_modules() -> Result<()> {
+    let entries = fs::read_dir(MODULE_DIR).context(MODULE_DIR)?;
+    let mut paths = entries
+        .map(|entry| Ok(entry?.path()))
+        .collect::<Result<Vec<_>>>()?;
+    paths.sort();
+    for path in paths {
+        let file = File::open(&path).with_context(|| path.display().to_string())?;
+        // SAFETY: an open file, a string that ends with a NUL, no flags.
+        let loaded =
+            unsafe { libc::syscall(libc::SYS_finit_module, file.as_raw_fd(), c"".as_ptr(), 0) };
+        ensure!(
+            loaded == 0,
+            "{}: {}",
+            path.display(),
+            io::Error::last_os_error()
+        );
+    }
+    Ok(())
+}

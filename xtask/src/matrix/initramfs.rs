@@ -1,0 +1,176 @@
+//! What a guest boots with: the kernel, and an initramfs of two programs and the modules they need.
+//!
+//! Must not know: what the programs do.
+
+use std::{
+    fs,
+    io::{self, Write as _},
+    path::{Path, PathBuf},
+    process::Command,
+};
+
+use anyhow::{Context as _, Result, bail, ensure};
+
+/// Where the guest finds its modules, named so that their order is the one to load them in.
+pub(super) const MODULE_DIR: &str = "/modules";
+
+/// The kernel in an unpacked package.
+pub(super) fn kernel_image(packages: &[PathBuf]) -> Result<PathBuf> {
+    find(packages, &|name| {
+        name == "vmlinuz" || name.starts_with("vmlinuz-")
+    })?
+    .context("the package holds no vmlinuz")
+}
+
+/// Writes an initramfs of `programs`, which go to `/`, and the modules of these names from `packages`.
+pub(super) fn write(
+    to: &Path,
+    programs: &[&Path],
+    packages: &[PathBuf],
+    modules: &[&str],
+) -> Result<()> {
+    let mut loaded = Vec::new();
+    for module in modules {
+        module_and_needed(packages, module, &mut loaded)?;
+    }
+    let file = fs::File::create(to).with_context(|| format!("cannot create {}", to.display()))?;
+    let mut archive = Archive {
+        to: io::BufWriter::new(file),
+        inode: 0,
+    };
+    archive.entry(MODULE_DIR, DIRECTORY, &[])?;
+    archive.entry("/dev", DIRECTORY, &[])?;
+    for program in programs {
+        let name = program.file_name().context("a program has a name")?;
+        let bytes =
+            fs::read(program).with_context(|| format!("cannot read {}", program.display()))?;
+        archive.entry(&format!("/{}", name.display()), PROGRAM, &bytes)?;
+    }
+    for (index, (name, bytes)) in loaded.iter().enumerate() {
+        archive.entry(
+            &format!("{MODULE_DIR}/{index:02}-{name}.ko"),
+            PROGRAM,
+            bytes,
+        )?;
+    }
+    cpio::newc::trailer(archive.to)?.flush()?;
+    Ok(())
+}
+
+const DIRECTORY: u32 = 0o040_755;
+const PROGRAM: u32 = 0o100_755;
+
+struct Archive {
+    to: io::BufWriter<fs::File>,
+    inode: u32,
+}
+
+impl Archive {
+    fn entry(&mut self, path: &str, mode: u32, bytes: &[u8]) -> Result<()> {
+        self.inode += 1;
+        let size = u32::try_from(bytes.len()).with_context(|| format!("{path} is too large"))?;
+        let mut entry = cpio::NewcBuilder::new(path.trim_start_matches('/'))
+            .ino(self.inode)
+            .nlink(1)
+            .mode(mode)
+            .write(&mut self.to, size);
+        entry.write_all(bytes)?;
+        entry.finish()?;
+        Ok(())
+    }
+}
+
+/// Adds a module after those that it needs.
+fn module_and_needed(
+    packages: &[PathBuf],
+    name: &str,
+    loaded: &mut Vec<(String, Vec<u8>)>,
+) -> Result<()> {
+    if loaded.iter().any(|(other, _)| other == name) {
+        return Ok(());
+    }
+    let of_module = |file: &str| {
+        let stem = file.split(".ko").next().unwrap_or_default();
+        file.contains(".ko") && stem.replace('-', "_") == name
+    };
+    let Some(path) = find(packages, &of_module)? else {
+        ensure!(is_built_in(packages, name)?, "no kernel module {name}");
+        return Ok(());
+    };
+    let bytes = plain(&path)?;
+    for needed in needed_by(&bytes) {
+        module_and_needed(packages, &needed, loaded)?;
+    }
+    loaded.push((name.to_owned(), bytes));
+    Ok(())
+}
+
+/// Whether the kernel has it without a module.
+fn is_built_in(packages: &[PathBuf], name: &str) -> Result<bool> {
+    let list = find(packages, &|file| file == "modules.builtin")?.context("no modules.builtin")?;
+    let list =
+        fs::read_to_string(&list).with_context(|| format!("cannot read {}", list.display()))?;
+    Ok(list
+        .lines()
+        .filter_map(|line| line.rsplit('/').next()?.strip_suffix(".ko"))
+        .any(|module| module.replace('-', "_") == name))
+}
+
+/// A module as the kernel takes it.
+fn plain(path: &Path) -> Result<Vec<u8>> {
+    match path.extension().and_then(|end| end.to_str()) {
+        Some("ko") => fs::read(path).with_context(|| format!("cannot read {}", path.display())),
+        Some("xz") => {
+            let output = Command::new("xz").arg("-dc").arg(path).output();
+            let output = output.context("cannot start xz")?;
+            ensure!(output.status.success(), "xz cannot read {}", path.display());
+            Ok(output.stdout)
+        }
+        _ => bail!("{} is packed in an unknown way", path.display()),
+    }
+}
+
+/// Names of the modules that one says it needs: a line of its section `.modinfo`.
+fn needed_by(module: &[u8]) -> Vec<String> {
+    const KEY: &[u8] = b"depends=";
+    let line = module
+        .split(|&byte| byte == 0)
+        .find_map(|line| line.strip_prefix(KEY));
+    String::from_utf8_lossy(line.unwrap_or_default())
+        .split(',')
+        .filter(|name| !name.is_empty())
+        .map(|name| name.replace('-', "_"))
+        .collect()
+}
+
+/// A file with such a name below any of these directories.
+fn find(below: &[PathBuf], wanted: &dyn Fn(&str) -> bool) -> Result<Option<PathBuf>> {
+    let mut pending = below.to_vec();
+    while let Some(directory) = pending.pop() {
+        let entries = fs::read_dir(&directory)
+            .with_context(|| format!("cannot read {}", directory.display()))?;
+        for entry in entries {
+            let entry = entry?;
+            let kind = entry.file_type()?;
+            if kind.is_dir() {
+                pending.push(entry.path());
+            } else if kind.is_file() && entry.file_name().to_str().is_some_and(wanted) {
+                return Ok(Some(entry.path()));
+            }
+        }
+    }
+    Ok(None)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_module_names_what_it_needs() {
+        let module = b"\x7fELF\0license=GPL\0depends=nf-tables,nfnetlink\0name=x\0";
+        assert_eq!(needed_by(module), ["nf_tables", "nfnetlink"]);
+        assert_eq!(needed_by(b"\0depends=\0"), [""; 0]);
+        assert_eq!(needed_by(b"\0license=GPL\0"), [""; 0]);
+    }
+}

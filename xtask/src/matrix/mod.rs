@@ -1,0 +1,235 @@
+//! `cargo xtask test --kernels LIST`: every scenario against the release binary on other kernels.
+//!
+//! [`kernels`] says which, [`archive`] fetches them, [`initramfs`] packs what they boot with, [`qemu`] runs
+//! them, [`guest`] is what runs inside, [`report`] judges what that says. Two guests run at a time.
+
+mod archive;
+pub mod guest;
+mod initramfs;
+mod kernels;
+mod qemu;
+mod report;
+
+use std::{
+    fs,
+    path::{Path, PathBuf},
+    sync::{
+        Mutex, PoisonError,
+        atomic::{AtomicUsize, Ordering},
+    },
+    thread,
+    time::Instant,
+};
+
+use anyhow::{Context as _, Result, anyhow, bail};
+
+use crate::{
+    build, provision, scenario,
+    workspace::{self, Workspace},
+};
+use archive::Suite;
+use kernels::Kernel;
+use qemu::{Accelerator, Guest};
+use report::Test;
+
+/// Guests that run at a time, of two CPUs each.
+const AT_A_TIME: usize = 2;
+
+/// More than any kernel's types take.
+const DISK_SIZE: u64 = 32 << 20;
+
+/// Which kernels, from a command line.
+#[derive(Clone, Debug)]
+pub struct Kernels(Vec<&'static Kernel>);
+
+impl Kernels {
+    pub fn parse(list: &str) -> Result<Self, String> {
+        kernels::named(list).map(Self)
+    }
+
+    pub fn all() -> Self {
+        Self(kernels::KERNELS.iter().collect())
+    }
+}
+
+/// Plays every scenario on each of these kernels.
+pub fn run(workspace: &Workspace, wanted: &Kernels) -> Result<()> {
+    let programs = build::for_guests(workspace)?;
+    let boots = prepare(workspace, wanted, &programs)?;
+    let accelerator = Accelerator::find()?;
+    let scenarios = scenario::all().map(|scenario| Test {
+        name: scenario.name,
+        needs: scenario.needs,
+    });
+    let beside = guest::CHECKS.map(|(name, _)| Test { name, needs: None });
+    let tests: Vec<_> = scenarios.chain(beside).collect();
+    eprintln!(
+        "xtask: {} tests on {} kernels, by {accelerator:?}",
+        tests.len(),
+        boots.len()
+    );
+    let failed = each(&boots, |boot| {
+        let began = Instant::now();
+        let right = boot.play(accelerator, &tests, began);
+        right.with_context(|| format!("Linux {}", boot.kernel.name))
+    });
+    let failed: Vec<_> = failed.into_iter().filter_map(Result::err).collect();
+    for error in &failed {
+        eprintln!("xtask: {error:#}");
+    }
+    if !failed.is_empty() {
+        bail!("{} of {} kernels failed", failed.len(), boots.len());
+    }
+    Ok(())
+}
+
+/// Saves what these kernels say of their types as test data: `cargo xtask save-types`.
+///
+/// The guests only hand it over; what is kept of it is decided where it is tested.
+pub fn save_types(workspace: &Workspace, wanted: &Kernels) -> Result<()> {
+    let programs = build::for_guests(workspace)?;
+    let boots = prepare(workspace, wanted, &programs)?;
+    let accelerator = Accelerator::find()?;
+    let directory = tempfile::tempdir_in(&workspace.target)?;
+    let saved = each(&boots, |boot| {
+        let file = directory.path().join(format!("{}.btf", boot.kernel.name));
+        boot.types(accelerator)
+            .and_then(|types| Ok(fs::write(file, types)?))
+            .with_context(|| format!("Linux {}", boot.kernel.name))
+    });
+    saved.into_iter().collect::<Result<()>>()?;
+    let mut cut = workspace.cargo();
+    cut.args(["test", "--locked", "--package", "upstream-trace", "--lib"])
+        .args(["kernel::saved"])
+        .env("UPDATE_BTF", directory.path());
+    workspace::run(&mut cut)
+}
+
+/// Does `work` for all of them, some at a time; results in their order.
+fn each<T: Sync, R: Send>(all: &[T], work: impl Fn(&T) -> R + Sync) -> Vec<R> {
+    let next = AtomicUsize::new(0);
+    let results = Mutex::new(Vec::new());
+    thread::scope(|scope| {
+        for _ in 0..AT_A_TIME.min(all.len()) {
+            scope.spawn(|| {
+                loop {
+                    let index = next.fetch_add(1, Ordering::Relaxed);
+                    let Some(one) = all.get(index) else { break };
+                    let result = work(one);
+                    let mut results = results.lock().unwrap_or_else(PoisonError::into_inner);
+                    results.push((index, result));
+                }
+            });
+        }
+    });
+    let mut results = results.into_inner().unwrap_or_else(PoisonError::into_inner);
+    results.sort_by_key(|(index, _)| *index);
+    results.into_iter().map(|(_, result)| result).collect()
+}
+
+/// A kernel that is ready to boot.
+#[derive(Debug)]
+struct Boot {
+    kernel: &'static Kernel,
+    image: PathBuf,
+    initramfs: PathBuf,
+    /// Where its outputs go.
+    directory: PathBuf,
+}
+
+/// Fetches the kernels and packs what they boot with.
+fn prepare(workspace: &Workspace, wanted: &Kernels, programs: &[PathBuf; 2]) -> Result<Vec<Boot>> {
+    provision::for_guests()?;
+    let home = workspace.target.join("kernels");
+    let cache = home.join("cache");
+    let mut boots = Vec::new();
+    for kernel in &wanted.0 {
+        let suite = Suite::look_up(kernel.suite, &cache)?;
+        let mut packages = Vec::new();
+        for begin in kernel.packages {
+            let (_, directory) = suite.unpacked(begin, kernels::FLAVOUR)?;
+            packages.push(directory);
+        }
+        let directory = home.join(kernel.name);
+        fs::create_dir_all(&directory)
+            .with_context(|| format!("cannot create {}", directory.display()))?;
+        let initramfs = directory.join("initramfs");
+        let programs: Vec<_> = programs.iter().map(PathBuf::as_path).collect();
+        initramfs::write(&initramfs, &programs, &packages, kernels::MODULES)?;
+        boots.push(Boot {
+            kernel,
+            image: initramfs::kernel_image(&packages)?,
+            initramfs,
+            directory,
+        });
+    }
+    Ok(boots)
+}
+
+impl Boot {
+    fn boot(&self, accelerator: Accelerator, arguments: &str, disk: Option<&Path>) -> Result<()> {
+        let guest = Guest {
+            accelerator,
+            kernel: &self.image,
+            initramfs: &self.initramfs,
+            init: "/xtask",
+            arguments,
+            report: &self.report(),
+            disk,
+        };
+        guest.run()
+    }
+
+    /// The kernel's type information, whole.
+    fn types(&self, accelerator: Accelerator) -> Result<Vec<u8>> {
+        let disk = self.directory.join("disk");
+        fs::File::create(&disk)?.set_len(DISK_SIZE)?;
+        self.boot(accelerator, "guest types", Some(&disk))?;
+        let bytes = fs::read(&disk)?;
+        let (length, rest) = bytes.split_first_chunk().context("an empty disk")?;
+        let length = usize::try_from(u64::from_le_bytes(*length))?;
+        let types = rest.get(..length).filter(|types| !types.is_empty());
+        Ok(types
+            .context("the guest wrote no types to its disk")?
+            .to_vec())
+    }
+
+    fn report(&self) -> PathBuf {
+        self.directory.join("report")
+    }
+
+    fn play(&self, accelerator: Accelerator, tests: &[Test], began: Instant) -> Result<()> {
+        let ended = self.boot(accelerator, "guest play", None);
+        let text = fs::read_to_string(self.report()).context("its report")?;
+        let judged = report::judge(self.kernel, tests, &text);
+        let verdict = if ended.is_ok() && judged.complaints.is_empty() {
+            "ok"
+        } else {
+            "FAILED"
+        };
+        eprintln!(
+            "xtask: Linux {} ({}): {verdict} in {:.0} s: {} of {} tests right, skipped: {}; hooks: {}; limits: {}",
+            self.kernel.name,
+            judged.release,
+            began.elapsed().as_secs_f64(),
+            judged.right,
+            tests.len(),
+            listed(&judged.skipped),
+            listed(&judged.hooks),
+            listed(&judged.limits),
+        );
+        ended?;
+        if judged.complaints.is_empty() {
+            return Ok(());
+        }
+        Err(anyhow!("{}", judged.complaints.join("\n")))
+    }
+}
+
+fn listed(names: &[String]) -> String {
+    if names.is_empty() {
+        "none".into()
+    } else {
+        names.join(", ")
+    }
+}

@@ -1,0 +1,74 @@
+//! What a kernel can do that a scenario, or what is expected of it, depends on.
+//!
+//! Asked of the running kernel, never concluded from its version. Must not know: any version (which
+//! kernel is to have what stands in the kernel matrix).
+
+use std::path::Path;
+
+/// Something that older kernels lack.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Feature {
+    /// `tcp_send_reset` fires for every reset, also where no full socket sends it, and names the
+    /// kernel's own reason (`enum sk_rst_reason`). Since 6.10.
+    EveryReset,
+    /// Multipath TCP. In the kernel since 5.6, but not in every configuration.
+    Mptcp,
+}
+
+impl Feature {
+    pub const ALL: [Self; 2] = [Self::EveryReset, Self::Mptcp];
+
+    /// As reports name it.
+    pub const fn name(self) -> &'static str {
+        match self {
+            Self::EveryReset => "every_reset",
+            Self::Mptcp => "mptcp",
+        }
+    }
+
+    fn is_here(self) -> bool {
+        match self {
+            Self::EveryReset => kernel_type_exists(c"sk_rst_reason".to_bytes_with_nul()),
+            Self::Mptcp => Path::new("/proc/sys/net/mptcp/enabled").is_file(),
+        }
+    }
+}
+
+/// The features of a kernel.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Features([bool; Feature::ALL.len()]);
+
+impl Features {
+    /// Those of the running kernel.
+    pub fn here() -> Self {
+        Self(Feature::ALL.map(Feature::is_here))
+    }
+
+    pub fn has(self, feature: Feature) -> bool {
+        Feature::ALL
+            .iter()
+            .zip(self.0)
+            .any(|(&other, here)| here && other == feature)
+    }
+
+    /// Those that it has.
+    pub fn iter(self) -> impl Iterator<Item = Feature> {
+        Feature::ALL.into_iter().filter(move |&one| self.has(one))
+    }
+}
+
+/// Whether the kernel's own type information has that name, which ends with a NUL.
+fn kernel_type_exists(name: &[u8]) -> bool {
+    let btf = std::fs::read("/sys/kernel/btf/vmlinux").unwrap_or_default();
+    let name = [b"\0", name].concat();
+    // SAFETY: both regions are live for their lengths, and only read.
+    let found = unsafe {
+        libc::memmem(
+            btf.as_ptr().cast(),
+            btf.len(),
+            name.as_ptr().cast(),
+            name.len(),
+        )
+    };
+    !found.is_null()
+}
