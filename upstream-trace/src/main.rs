@@ -32,8 +32,14 @@ fn usage(error: &clap::Error) -> ExitCode {
         return ExitCode::SUCCESS;
     }
     let text = error.to_string();
-    let first = text.lines().next().unwrap_or_default();
-    let message = first.trim_start_matches("error: ");
+    // What is missing stands below the first line, one a line.
+    let said: Vec<_> = text
+        .lines()
+        .map(str::trim)
+        .take_while(|line| !line.is_empty())
+        .collect();
+    let said = said.join(" ");
+    let message = said.trim_start_matches("error: ");
     app::say(&format!("{message}; see --help"));
     ExitCode::from(exit::Code::Usage as u8)
 }

@@ -4,9 +4,10 @@ use std::{
     fs::{self, OpenOptions},
     io::{BufRead as _, BufReader, Write as _},
     path::Path,
-    process::{Command, Output, Stdio},
+    process::{Child, Command, Output, Stdio},
+    sync::mpsc,
     thread,
-    time::Duration,
+    time::{Duration, Instant},
 };
 
 use serde_json::Value;
@@ -15,6 +16,11 @@ const BINARY: &str = env!("CARGO_BIN_EXE_upstream-trace");
 /// A connection that HAProxy's server refused, as the tracer prints it.
 const RECORD: &str = r#"{"schema":"upstream-trace/1","type":"connection","time":"2026-11-21T15:20:14.500000000Z","seq":1,"id":"366b1ddda1e18291-1","netns":4026531833,"family":"ipv4","local":{"address":"127.0.0.1","port":50126},"remote":{"address":"127.0.0.1","port":8443},"role":"client","process":{"pid":30619,"comm":"envoy","exe":null,"uid":0,"cgroup_id":1,"container_id":null,"attribution":"exact"},"peer":null,"started":"2026-11-21T15:20:14.499000000Z","duration_us":1000,"timeline":[{"at_us":0,"event":"connect"},{"at_us":30,"event":"reset_received"},{"at_us":31,"event":"error","errno":"ECONNREFUSED"},{"at_us":31,"event":"state","from":"SYN_SENT","to":"CLOSE"}],"bytes":{"sent":0,"received":0,"acked":0},"idle_us":null,"rtt_us":null,"retransmits":0,"errno":"ECONNREFUSED","reset":{"direction":"received","reason":"NO_SOCKET","reason_source":"kernel","origin":"peer_on_node","sender":null},"verdict":"refused","flag":"reset_before_payload","proxy":null,"hint":"Nothing accepts connections on the remote port.","complete":true}"#;
 const LINE: &str = r#"[2026-11-21T15:20:14.498Z] "GET /a HTTP/1.1" 503 UF 0 91 3 - "-" "curl/8" "id" "host" "127.0.0.1:8443""#;
+
+/// For an answer, on a machine that is busy.
+const PATIENCE: Duration = Duration::from_secs(30);
+/// Longer than the program sleeps between two looks.
+const PAUSE: Duration = Duration::from_millis(200);
 
 fn explain(dir: &Path, args: &[&str]) -> Output {
     let mut command = Command::new(BINARY);
@@ -148,56 +154,164 @@ fn bad_input_is_one_line_and_a_code() {
     }
 }
 
+/// The program while it runs. Killed when dropped, and no answer is waited for longer than [`PATIENCE`].
+struct Running {
+    child: Child,
+    answers: mpsc::Receiver<String>,
+}
+
+impl Running {
+    fn start(dir: &Path, args: &[&str]) -> Self {
+        let mut child = Command::new(BINARY)
+            .args(["explain", "--format", "json"])
+            .args(args)
+            .current_dir(dir)
+            .stdin(Stdio::piped())
+            .stdout(Stdio::piped())
+            .stderr(Stdio::null())
+            .spawn()
+            .expect("the program starts");
+        let output = BufReader::new(child.stdout.take().expect("a pipe"));
+        let (sender, answers) = mpsc::channel();
+        thread::spawn(move || {
+            for line in output.lines().map_while(Result::ok) {
+                if sender.send(line).is_err() {
+                    break;
+                }
+            }
+        });
+        Self { child, answers }
+    }
+
+    /// Writes `parts` to its standard input, some time apart, and closes that.
+    fn feed(&mut self, parts: Vec<Vec<u8>>) {
+        let mut input = self.child.stdin.take().expect("a pipe");
+        thread::spawn(move || {
+            for part in parts {
+                // It may be gone.
+                if input.write_all(&part).and_then(|()| input.flush()).is_err() {
+                    break;
+                }
+                thread::sleep(PAUSE);
+            }
+        });
+    }
+
+    fn answer(&self) -> Value {
+        let answer = self.answers.recv_timeout(PATIENCE);
+        serde_json::from_str(&answer.expect("an answer in time")).expect("an answer is JSON")
+    }
+
+    /// The rest of what it says: explanations, and the account.
+    fn end(mut self) -> (Vec<Value>, Value) {
+        let mut answers = vec![self.answer()];
+        while answers
+            .last()
+            .is_some_and(|last| last["type"] != "explained")
+        {
+            answers.push(self.answer());
+        }
+        let account = answers.pop().expect("an account");
+        let deadline = Instant::now() + PATIENCE;
+        let status = loop {
+            if let Some(status) = self.child.try_wait().expect("it is a child") {
+                break status;
+            }
+            assert!(Instant::now() < deadline, "it does not end");
+            thread::sleep(Duration::from_millis(5));
+        };
+        assert_eq!(status.code(), Some(0));
+        (answers, account)
+    }
+}
+
+impl Drop for Running {
+    fn drop(&mut self) {
+        // It may have ended.
+        let _ = self.child.kill();
+        let _ = self.child.wait();
+    }
+}
+
 #[test]
 fn standard_input_and_hostile_bytes() {
     let dir = files();
-    let mut child = Command::new(BINARY)
-        .args(["explain", "--records", "run.json", "--format", "json", "-"])
-        .current_dir(dir.path())
-        .stdin(Stdio::piped())
-        .stdout(Stdio::piped())
-        .stderr(Stdio::null())
-        .spawn()
-        .unwrap();
-    let mut input = child.stdin.take().unwrap();
+    let mut running = Running::start(dir.path(), &["--records", "run.json", "-"]);
     let huge = vec![b'x'; 3 << 20];
-    for bytes in [b"\0\0\xff\xfe\n", &huge[..], b"\n", LINE.as_bytes()] {
-        input.write_all(bytes).unwrap();
-    }
-    drop(input);
-    let output = child.wait_with_output().unwrap();
-    let last: Value = serde_json::from_slice(
-        output
-            .stdout
-            .lines()
-            .map(Result::unwrap)
-            .last()
-            .unwrap()
-            .as_bytes(),
-    )
-    .unwrap();
-    assert!(output.status.success());
+    running.feed(vec![
+        [b"\0\0\xff\xfe\n", &huge[..], b"\n", LINE.as_bytes()].concat(),
+    ]);
+    let (_, account) = running.end();
     assert_eq!(
-        (&last["unknown"], &last["found"]["unique"]),
+        (&account["unknown"], &account["found"]["unique"]),
         (&2.into(), &1.into())
     );
 }
 
-/// Log and records grow, and the log is rotated; the answers come while it runs.
+/// What was written down long ago and comes slowly by a pipe is explained as it is from a file.
+#[test]
+fn slow_pipes() {
+    let dir = files();
+    let halves = |text: &str| {
+        let (one, other) = text.as_bytes().split_at(text.len() / 2);
+        let rest = vec![other.to_vec(), b"\n".to_vec()];
+        [vec![one.to_vec()], rest].concat()
+    };
+    let last = [b"nonsense\n".to_vec()];
+    for (args, parts) in [
+        (
+            ["--records", "run.json", "-"],
+            [&last[..], &halves(LINE)].concat(),
+        ),
+        (
+            ["--records", "-", "access.log"],
+            [&last[..], &halves(RECORD)].concat(),
+        ),
+    ] {
+        let mut running = Running::start(dir.path(), &args);
+        running.feed(parts);
+        let (answers, account) = running.end();
+        let sureness: Vec<_> = answers.iter().map(|answer| &answer["sureness"]).collect();
+        assert_eq!(sureness, ["unique"], "{args:?}: {account}");
+        assert_eq!(account["records"], 1, "{args:?}");
+    }
+}
+
+/// Of two logs the one that a pipe brings slowly goes first where its lines are earlier.
+#[test]
+fn a_slow_pipe_beside_a_file() {
+    let dir = files();
+    let hour = |text: &str| text.replace("T15:", "T14:");
+    let records = format!("{}\n{RECORD}\n", hour(RECORD));
+    fs::write(dir.path().join("run.json"), records).unwrap();
+    let args = ["--records", "run.json", "access.log", "-"];
+    let mut running = Running::start(dir.path(), &args);
+    running.feed(vec![Vec::new(), hour(LINE).into_bytes()]);
+    let (answers, account) = running.end();
+    let said: Vec<_> = answers
+        .iter()
+        .map(|answer| (answer["log"].as_str(), answer["sureness"].as_str()))
+        .collect();
+    assert_eq!(
+        said,
+        [
+            (Some("-"), Some("unique")),
+            (Some("access.log"), Some("unique"))
+        ],
+        "{account}"
+    );
+}
+
+/// Log and records grow and are rotated; the answers come while it runs.
 #[test]
 fn following() {
     let dir = tempfile::tempdir().unwrap();
     let (log, records) = (dir.path().join("access.log"), dir.path().join("run.json"));
     fs::write(&log, "").unwrap();
     fs::write(&records, "").unwrap();
-    let mut child = Command::new(BINARY)
-        .args(["explain", "--follow", "--format", "json", "--records"])
-        .args([&records, &log])
-        .stdout(Stdio::piped())
-        .spawn()
-        .unwrap();
-    let mut answers = BufReader::new(child.stdout.take().unwrap()).lines();
-    let mut play = || {
+    let args = ["--follow", "--records", "run.json", "access.log"];
+    let running = Running::start(dir.path(), &args);
+    let play = || {
         let append = |path: &Path, line: &str| {
             let mut file = OpenOptions::new().append(true).open(path).unwrap();
             writeln!(file, "{line}").unwrap();
@@ -212,7 +326,7 @@ fn following() {
             &records,
             &RECORD.replace("2026-11-21T15:20:14.500000000Z", &format!("{now:.9}")),
         );
-        let answer: Value = serde_json::from_str(&answers.next().unwrap().unwrap()).unwrap();
+        let answer = running.answer();
         assert_eq!(
             (&answer["line"], &answer["verdict"]),
             (&1.into(), &"refused".into()),
@@ -220,19 +334,19 @@ fn following() {
         );
     };
     play();
-    fs::rename(&log, dir.path().join("access.log.1")).unwrap();
-    fs::write(&log, "").unwrap();
-    fs::write(&records, "").unwrap();
-    // A file that is cut off and as long as before when it is next looked at has not changed, to a follower.
-    thread::sleep(Duration::from_millis(500));
+    // Not cut off: to a follower, a file that is as long as before when it is next looked at has not changed.
+    for path in [&log, &records] {
+        fs::rename(path, path.with_added_extension("1")).unwrap();
+        fs::write(path, "").unwrap();
+    }
     play();
-    let pid = libc::pid_t::try_from(child.id()).unwrap();
+    let pid = libc::pid_t::try_from(running.child.id()).unwrap();
     // SAFETY: plain system call; the child has not been waited for.
     unsafe { libc::kill(pid, libc::SIGINT) };
-    let account: Value = serde_json::from_str(&answers.next().unwrap().unwrap()).unwrap();
+    let (answers, account) = running.end();
     assert_eq!(
-        (&account["type"], &account["failed"]),
-        (&"explained".into(), &2.into())
+        (answers.len(), &account["failed"]),
+        (0, &2.into()),
+        "{account}"
     );
-    assert_eq!(child.wait().unwrap().code(), Some(0));
 }

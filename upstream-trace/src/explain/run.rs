@@ -1,7 +1,8 @@
 //! The run of `upstream-trace explain`: reads logs and records side by side in order of time, and writes the answers.
 //!
 //! Lines of several logs are merged by their time; records are read as far ahead as the line at hand needs, and forgotten `--window`
-//! behind it. Must not know: formats, how a line and a record are joined.
+//! behind it. What is followed happens now, so there the clock says which lines and records are late; what is not followed is waited
+//! for, however slowly a pipe brings it. Must not know: formats, how a line and a record are joined.
 
 use std::{
     io::{self, BufWriter, IsTerminal as _, Stdout, Write as _},
@@ -91,6 +92,9 @@ struct Records {
     /// All that ended before this are read.
     seen: u64,
     over: bool,
+    follow: bool,
+    /// More are needed, and a pipe has yet to bring them.
+    lacking: bool,
     count: u64,
     unknown: u64,
 }
@@ -144,6 +148,8 @@ impl Run {
                 source: records,
                 seen: 0,
                 over: false,
+                follow: settings.follow,
+                lacking: false,
                 count: 0,
                 unknown: 0,
             },
@@ -208,12 +214,24 @@ impl Run {
     /// Merges and joins some lines.
     fn step(&mut self) -> Result<Progress, Failure> {
         for _ in 0..BATCH {
+            // No line goes past records that it may need.
+            if self.records.lacking {
+                self.answer(self.now)?;
+                if self.records.lacking {
+                    self.output.flush()?;
+                    return Ok(Progress::Idle);
+                }
+            }
             let Some((log, head)) = self.next_head()? else {
                 return self.caught_up();
             };
             // Answer what waits before its records are forgotten.
             if head.time > self.answered.saturating_add(self.keep() / 4) {
                 self.answer(head.time)?;
+                if self.records.lacking {
+                    self.put_back(log, head);
+                    continue;
+                }
             }
             self.now = self.now.max(head.time);
             if let Some(failed) = head.failed {
@@ -244,8 +262,14 @@ impl Run {
     /// No more lines for now.
     fn caught_up(&mut self) -> Result<Progress, Failure> {
         let ended = self.logs.iter().all(|log| log.over);
-        if ended && !self.settings.follow {
-            return Ok(Progress::Done);
+        if !self.settings.follow {
+            self.answer(self.now)?;
+            self.output.flush()?;
+            return Ok(if ended && !self.records.lacking {
+                Progress::Done
+            } else {
+                Progress::Idle
+            });
         }
         let now = clock();
         // Records that come meanwhile are read at once, or a file that is cut off between two lines of the log would not be noticed.
@@ -263,6 +287,7 @@ impl Run {
     /// Reads the records that lines need, answers, forgets. All lines before `lines` are known.
     fn answer(&mut self, lines: u64) -> Result<(), Failure> {
         self.answered = lines;
+        self.records.lacking = false;
         let until = self.need.max(self.now);
         self.answer_with(until, lines)?;
         if self.join.lacks() > self.records.seen {
@@ -318,13 +343,25 @@ impl Run {
         self.output.flush()
     }
 
+    fn put_back(&mut self, log: usize, head: Head) {
+        if let Some(log) = self.logs.get_mut(log) {
+            log.head = Some(head);
+        }
+    }
+
     /// The earliest line of all logs; `None` where there is none now.
     fn next_head(&mut self) -> Result<Option<(usize, Head)>, Failure> {
         let mut first: Option<(u64, usize)> = None;
         for index in 0..self.logs.len() {
             self.fill(index)?;
-            let head = self.logs.get(index).and_then(|log| log.head.as_ref());
-            if let Some(head) = head
+            let Some(log) = self.logs.get(index) else {
+                continue;
+            };
+            if log.head.is_none() && !log.over && !self.settings.follow {
+                // Its next line may be the earliest.
+                return Ok(None);
+            }
+            if let Some(head) = &log.head
                 && first.is_none_or(|(time, _)| head.time < time)
             {
                 first = Some((head.time, index));
@@ -408,7 +445,10 @@ impl Records {
                 },
                 Ok(Next::Broken) => self.unknown += 1,
                 Ok(Next::Later) => {
-                    self.seen = self.seen.max(clock().saturating_sub(LATE));
+                    if self.follow {
+                        self.seen = self.seen.max(clock().saturating_sub(LATE));
+                    }
+                    self.lacking |= !self.follow;
                     break;
                 }
                 Ok(Next::End) => {
