@@ -51,6 +51,8 @@ enum Verb {
     Demo,
     /// Break a real Envoy's upstreams on purpose: its words beside what `explain` says, as a table
     Faults,
+    /// Explain the logs of a real Envoy, nginx and HAProxy in front of upstreams that fail, and check every answer
+    Proxies,
     /// Measure what tracing costs, beside other tracers, against the project's bars
     Bench(bench::Options),
     /// The first process of a guest
@@ -105,6 +107,7 @@ fn verb(verb: Verb) -> Result<()> {
             workspace::become_root()?;
             proxy::table::run(&provision::for_proxies(&workspace)?)
         }
+        Verb::Proxies => test::proxies(&workspace),
         Verb::Bench(options) => bench::run(&workspace, &options),
         Verb::Guest { .. } => unreachable!("it has no workspace"),
         Verb::StormServer { threads } => storm::serve(threads),
