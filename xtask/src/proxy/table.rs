@@ -36,7 +36,8 @@ pub fn run(programs: &Proxies) -> Result<()> {
 }
 
 fn row(fault: Fault, explanation: &Value) -> String {
-    let word = |value: &Value| value.as_str().unwrap_or("-").to_owned();
+    // Even in code, a bar would end the column.
+    let word = |value: &Value| value.as_str().unwrap_or("-").replace('|', "\\|");
     let reset = &explanation["records"][0]["reset"];
     let sender = match (reset["direction"].as_str(), reset["origin"].as_str()) {
         (None, _) => "-",
