@@ -286,20 +286,26 @@ impl Run {
 
     /// Reads the records that lines need, answers, forgets. All lines before `lines` are known.
     fn answer(&mut self, lines: u64) -> Result<(), Failure> {
-        self.answered = lines;
         self.records.lacking = false;
         let until = self.need.max(self.now);
         self.answer_with(until, lines)?;
-        if self.join.lacks() > self.records.seen {
+        if !self.records.lacking && self.join.lacks() > self.records.seen {
             self.answer_with(self.join.lacks(), lines)?;
         }
-        self.join.expire(lines);
+        // Lines that are open for want of records need all of theirs.
+        if !self.records.lacking {
+            self.answered = lines;
+            self.join.expire(lines);
+        }
         Ok(())
     }
 
     fn answer_with(&mut self, until: u64, lines: u64) -> Result<(), Failure> {
         let oldest = self.now.saturating_sub(self.keep());
         self.records.advance(until, oldest, &mut self.join.window)?;
+        if self.records.lacking {
+            return Ok(());
+        }
         let mut done = Ok(());
         let Self {
             join,
