@@ -277,6 +277,37 @@ fn slow_pipes() {
     }
 }
 
+/// Wherever a pipe pauses, the answers are those that the same records in a file get.
+#[test]
+fn records_in_parts() {
+    let dir = files();
+    let (mut log, mut records) = (String::new(), String::new());
+    let start: jiff::Timestamp = "2026-11-20T03:00:00Z".parse().unwrap();
+    let mut ended = start;
+    for number in 0_u64..400 {
+        // From many at once to one in a while.
+        ended += Duration::from_millis(
+            [1, 7, 40, 300, 2_000, 20_000][(number * number % 31 % 6) as usize],
+        );
+        log += &LINE.replace("2026-11-21T15:20:14.498Z", &format!("{ended:.3}"));
+        log += "\n";
+        records += &RECORD
+            .replace("2026-11-21T15:20:14.500000000Z", &format!("{ended:.9}"))
+            .replace("-1\",\"netns", &format!("-{number}\",\"netns"));
+        records += "\n";
+    }
+    fs::write(dir.path().join("access.log"), log).unwrap();
+    fs::write(dir.path().join("run.json"), &records).unwrap();
+    let whole = Running::start(dir.path(), &["--records", "run.json", "access.log"]).end();
+    assert_eq!(whole.0.len(), 400);
+    let mut running = Running::start(dir.path(), &["--records", "-", "access.log"]);
+    let parts = records.as_bytes().chunks(records.len() / 12);
+    running.feed(parts.map(<[u8]>::to_vec).collect());
+    let (answers, account) = running.end();
+    assert_eq!(account, whole.1);
+    assert!(answers == whole.0, "other answers");
+}
+
 /// Of two logs the one that a pipe brings slowly goes first where its lines are earlier.
 #[test]
 fn a_slow_pipe_beside_a_file() {
