@@ -211,6 +211,9 @@ impl Engine {
 
     /// Takes a socket's life so far; returns how many of its events are new.
     pub fn story(&mut self, story: &Story, describe: &mut impl Describe) -> u64 {
+        if !self.wants(story) {
+            return story::events(story).into();
+        }
         let (slot, known) = self.replay(story, describe);
         self.pair(slot, u64::MAX);
         self.count(slot, story::events(story), known)
@@ -218,6 +221,9 @@ impl Engine {
 
     /// Takes a socket's whole life; returns how many of its events are new.
     pub fn ended_story(&mut self, ended: &Ended, describe: &mut impl Describe) -> u64 {
+        if !self.wants(&ended.story) {
+            return u64::from(story::events(&ended.story)) + 1;
+        }
         let (slot, known) = self.replay(&ended.story, describe);
         self.pair(slot, ended.ktime);
         if ended.late != 0 {
@@ -231,7 +237,7 @@ impl Engine {
         let base = Base {
             ktime: ended.ktime,
             kind: kind::STATE,
-            old: ended.old,
+            old: u8::try_from(ended.old).unwrap_or(0),
             new: State::Close as u8,
             ..ended.story.base
         };
@@ -242,6 +248,12 @@ impl Engine {
         };
         self.changed(slot, event, describe);
         self.count(slot, story::events(&ended.story) + 1, known)
+    }
+
+    /// A connect whose local port was not known had to pass the kernel's filter; now it is known.
+    fn wants(&self, story: &Story) -> bool {
+        let base = &story.base;
+        base.local_port == 0 || self.context.wanted.port(base.local_port, base.remote_port)
     }
 
     /// Joins those events of a story that are not known yet.
@@ -392,7 +404,9 @@ impl Engine {
         let slot = self.table.by_sk(base.sk)?;
         let connection = self.table.get(slot)?;
         let (known, tuple) = (connection.tuple, Tuple::of(base));
-        let differs = known != tuple && (known.is_whole() || connection.saw(seen::END));
+        // A connect that turned out not to be wanted leaves nothing but its birth behind.
+        let goes_on = known.is_whole() || connection.state == base.old;
+        let differs = known != tuple && (known.is_whole() || connection.saw(seen::END)) || !goes_on;
         if differs && tuple.is_whole() {
             self.abandon(slot, base.ktime);
             return None;
@@ -469,11 +483,17 @@ impl Engine {
     /// The socket's address is no longer this connection's. If its end was not seen, that was lost.
     fn abandon(&mut self, slot: Slot, ktime: u64) {
         self.table.forget_sk(slot);
-        let open = |connection: &Connection| !connection.saw(seen::END);
-        if self.table.get(slot).is_some_and(open) {
-            self.missing(slot);
-            self.ended(slot, ktime);
+        let Some(connection) = self.table.get(slot) else {
+            return;
+        };
+        if connection.saw(seen::END) {
+            return;
         }
+        // One without a local port was let go by the filter, not lost.
+        if connection.tuple.is_whole() {
+            self.missing(slot);
+        }
+        self.ended(slot, ktime);
     }
 
     /// The socket is in this state, whether or not the way there was seen.
