@@ -30,3 +30,6 @@ pub const WAKE_AT: &str = "WAKE_AT";
 
 /// Words of the port bitmap: bit `port % 64` of word `port / 64`.
 pub const PORT_WORDS: u32 = 65536 / 64;
+
+/// The most stories that the kernel side keeps.
+pub const STORIES_MAX: u32 = 65_536;

@@ -37,8 +37,7 @@ pub struct Step {
     pub reserved: u8,
 }
 
-/// The story of a socket. 192 bytes, so that with the kernel's own 56 bytes of a hash table's element
-/// it fits 256.
+/// The story of a socket.
 #[derive(
     Clone, Copy, Debug, Default, PartialEq, Eq, FromBytes, IntoBytes, KnownLayout, Immutable,
 )]
@@ -78,12 +77,10 @@ pub struct Ended {
     /// When, `CLOCK_MONOTONIC` nanoseconds.
     pub ktime: u64,
     /// State before.
-    pub old: u8,
+    pub old: u32,
     /// 1 where the transition itself was not seen, only what follows it: the kernel kept it from the
     /// hook.
-    pub late: u8,
-    /// Always 0.
-    pub reserved: [u8; 6],
+    pub late: u32,
     /// The socket's counters at that moment.
     pub stats: Stats,
 }

@@ -154,9 +154,8 @@ pub fn ended<M: Memory>(story: &Story, old: u8, late: bool, sock: TcpSock<M>) {
         copy_words::<STORY_WORDS>(transmute_ref!(story), transmute_mut!(&mut record.story));
         // SAFETY: the helper takes no argument.
         record.ktime = unsafe { bpf_ktime_get_ns() };
-        record.old = old;
-        record.late = u8::from(late);
-        record.reserved = [0; 6];
+        record.old = u32::from(old);
+        record.late = u32::from(late);
         sock.stats(&mut record.stats);
     });
 }

@@ -17,11 +17,12 @@ pub static EVENTS: RingBuf = RingBuf::with_byte_size(4 << 20, 0);
 #[map]
 pub static COUNTERS: PerCpuArray<[u64; counter::COUNT]> = PerCpuArray::with_max_entries(1, 0);
 
-/// Sockets whose life is kept here until it ends, by address of `struct sock`. The agent sets the size
-/// (`--max-connections`); allocated as it fills. Full, it costs nothing but its advantage: the events of
-/// further sockets go into the ring one by one.
+/// Sockets whose life is kept here until it ends, by address of `struct sock`. 65,536 at 256 bytes, or
+/// fewer where the agent is told to follow fewer. Full, it costs nothing but its advantage: the events
+/// of further sockets go into the ring one by one. Allocated at once: an element allocated as needed
+/// costs more than all that is done with it (an interrupt for each few of them).
 #[map]
-pub static STORIES: HashMap<u64, Story> = HashMap::with_max_entries(262_144, BPF_F_NO_PREALLOC);
+pub static STORIES: HashMap<u64, Story> = HashMap::with_max_entries(setting::STORIES_MAX, 0);
 
 /// Where a story is put together. Only one program begins stories, and a program does not nest on one
 /// CPU, so nothing else writes here meanwhile.

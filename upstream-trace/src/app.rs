@@ -10,7 +10,7 @@ use std::{
 
 use tokio::{
     io::{Interest, unix::AsyncFd},
-    signal::unix::{SignalKind, signal},
+    signal::unix::{Signal, SignalKind, signal},
     time::{Instant, MissedTickBehavior},
 };
 
@@ -142,9 +142,10 @@ async fn trace(settings: Settings) -> Result<(), Failure> {
         scanned: Pause(Instant::now()),
         asked: Pause(Instant::now()),
     };
+    let mut stop = Stop::listen()?;
     tracer.take_stock(&mut printer)?;
     say("tracing");
-    tracer.follow(&settings, &mut printer).await?;
+    tracer.follow(&settings, &mut printer, &mut stop).await?;
     printer.finish();
     Ok(())
 }
@@ -199,6 +200,32 @@ struct Tracer {
     scanned: Pause,
     /// Since the last look at open connections.
     asked: Pause,
+}
+
+/// The signals that end a run. Listened to before the tracer says that it is there, so that none is lost.
+struct Stop {
+    interrupt: Signal,
+    terminate: Signal,
+}
+
+impl Stop {
+    fn listen() -> Result<Self, Failure> {
+        Ok(Self {
+            interrupt: signal(SignalKind::interrupt()).map_err(|error| cannot_wait(&error))?,
+            terminate: signal(SignalKind::terminate()).map_err(|error| cannot_wait(&error))?,
+        })
+    }
+
+    async fn asked(&mut self) {
+        tokio::select! {
+            _ = self.interrupt.recv() => {}
+            _ = self.terminate.recv() => {}
+        }
+    }
+}
+
+fn cannot_wait(error: &io::Error) -> Failure {
+    Failure::new(Code::Failure, format!("cannot wait: {error}"))
 }
 
 /// How long some work has to rest, so that it takes no more than its share of the time.
@@ -311,29 +338,33 @@ impl Tracer {
         Ok(())
     }
 
-    async fn follow(&mut self, settings: &Settings, printer: &mut Printer) -> Result<(), Failure> {
-        let failed =
-            |error: io::Error| Failure::new(Code::Failure, format!("cannot wait: {error}"));
-        let mut interrupt = signal(SignalKind::interrupt()).map_err(failed)?;
-        let mut terminate = signal(SignalKind::terminate()).map_err(failed)?;
-        let attention = self.loaded.ring.attention().map_err(failed)?;
+    async fn follow(
+        &mut self,
+        settings: &Settings,
+        printer: &mut Printer,
+        stop: &mut Stop,
+    ) -> Result<(), Failure> {
+        let attention = self
+            .loaded
+            .ring
+            .attention()
+            .map_err(|error| cannot_wait(&error))?;
         // SAFETY: an `OwnedFd` stays open and the same until it is dropped, and nothing takes it out.
         let attention = unsafe { AsyncFd::register_with_interest(attention, Interest::READABLE) }
-            .map_err(|error| failed(error.into()))?;
+            .map_err(|error| cannot_wait(&error.into()))?;
         let mut tick = tokio::time::interval(TICK);
         tick.set_missed_tick_behavior(MissedTickBehavior::Delay);
         let end = settings.duration.map(|duration| Instant::now() + duration);
         let mut account_due = settings
             .stats_interval
             .map(|interval| Instant::now() + interval);
-        let mut told = Instant::now();
-        let mut asked = told;
+        let mut account_told = Instant::now();
+        let mut asked = account_told;
         loop {
             tokio::select! {
                 _ = tick.tick() => {}
-                ready = attention.readable() => ready.map_err(failed)?.clear_ready(),
-                _ = interrupt.recv() => break,
-                _ = terminate.recv() => break,
+                ready = attention.readable() => ready.map_err(|error| cannot_wait(&error))?.clear_ready(),
+                () = stop.asked() => break,
                 ended = printer.ended() => return ended,
             }
             while self.drain(printer)? == BATCH {}
@@ -348,10 +379,10 @@ impl Tracer {
                 self.count_missed();
             }
             let due = account_due.is_some_and(|due| now >= due);
-            let news = self.account.has_news() && now - told >= NEWS;
+            let news = self.account.has_news() && now - account_told >= NEWS;
             if due || news {
                 printer.account(&mut self.account, Anchor::now());
-                told = now;
+                account_told = now;
                 account_due = settings.stats_interval.map(|interval| now + interval);
             }
         }

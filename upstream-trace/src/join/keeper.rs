@@ -113,15 +113,14 @@ impl Keeper {
         story.into_iter().chain([Told::Event(event)]).collect()
     }
 
-    fn end<'a>(&mut self, base: &Base, stats: Stats, old: u8, late: u8) -> Vec<Told<'a>> {
+    fn end<'a>(&mut self, base: &Base, stats: Stats, old: u8, late: u32) -> Vec<Told<'a>> {
         let story = self.stories.remove(&base.sk);
         let ended = story.map(|story| {
             Told::Ended(Ended {
                 story,
                 ktime: base.ktime,
-                old,
+                old: old.into(),
                 late,
-                reserved: [0; 6],
                 stats,
             })
         });

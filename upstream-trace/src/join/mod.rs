@@ -1,14 +1,18 @@
 //! Events in, finished connections out: the join. Pure: no I/O, no clock, no panic.
 //!
-//! [`engine`] takes single events and whole stories ([`story`]); [`table`] finds the connection each
-//! belongs to; [`connection`] is what is remembered of one; [`listener`] who listens where; [`stray`]
-//! resets without a socket;
-//! [`finish`] turns a connection that ended into the record that is printed.
+//! [`engine`] finds the connection that each event belongs to, [`table`] keeps them, [`connection`] is
+//! what is remembered of one; `steps` says what each event does to it, and `replay` takes a whole
+//! [`story`]; `asking` looks for other ends that are still open; [`listener`] knows who listens where,
+//! [`stray`] resets without a socket; [`finish`] turns a connection that ended into the record that is
+//! printed.
 
+mod asking;
 pub mod connection;
 pub mod engine;
 pub mod finish;
 pub mod listener;
+mod replay;
+mod steps;
 pub mod story;
 pub mod stray;
 pub mod table;

@@ -50,7 +50,7 @@ pub struct Plan<'a> {
     pub ring_size: u32,
     /// Each event is wanted as it happens.
     pub events: bool,
-    /// Connections whose stories the kernel side keeps at most.
+    /// Connections to follow at most.
     pub max_connections: u32,
 }
 
@@ -193,7 +193,7 @@ fn open<'a>(
     loader
         .verifier_log_level(VerifierLogLevel::DISABLE)
         .map_max_entries("EVENTS", plan.ring_size)
-        .map_max_entries("STORIES", plan.max_connections);
+        .map_max_entries("STORIES", plan.max_connections.min(setting::STORIES_MAX));
     if plan.wanted.pids.is_empty() {
         // Not used: the kernel would make room for their buckets all the same.
         loader

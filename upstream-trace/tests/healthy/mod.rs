@@ -197,7 +197,7 @@ impl Healthy {
         Ended {
             story,
             ktime: self.now + 40_000,
-            old: last as u8,
+            old: last as u32,
             stats: Stats {
                 present: u32::MAX,
                 bytes_received: 64,

@@ -1,0 +1,58 @@
+//! The other end of a connection that ended, looked for among those that are still open: their stories
+//! are in the kernel.
+//!
+//! Must not know: where the open ones are read.
+
+use upstream_trace_common::story::Story;
+
+use super::{
+    connection::{NONE, Slot, seen},
+    engine::{Engine, Sink, WallClock},
+    tuple::Tuple,
+};
+use crate::process::Describe;
+
+impl Engine {
+    /// Whether the other end of a connection that is due may be among those that are still open, so that
+    /// [`Self::offer`] should be called for each of these.
+    pub const fn is_asking(&self) -> bool {
+        !self.asking.is_empty()
+    }
+
+    /// Takes the story of a connection that is still open, if it is one that is looked for; returns how
+    /// many of its events are new.
+    pub fn offer(&mut self, story: &Story, describe: &mut impl Describe) -> u64 {
+        if self.asked.contains(&Tuple::of(&story.base)) {
+            self.story(story, describe)
+        } else {
+            0
+        }
+    }
+
+    /// All that are open were offered: prints what waited for that, at `now` as for
+    /// [`Self::finish_due`].
+    pub fn answered(&mut self, now: u64, clock: &impl WallClock, sink: &mut impl Sink) {
+        self.asked.clear();
+        let mut waiting = std::mem::take(&mut self.asking);
+        for (_, slot, serial) in waiting.drain(..) {
+            self.finish(slot, serial, clock, sink);
+        }
+        self.asking = waiting;
+        self.strays_due(now, clock, sink);
+    }
+
+    /// Whether the other end of this connection may be open on this node, unknown because its story is
+    /// still in the kernel.
+    pub(super) fn should_ask(&self, slot: Slot, serial: u64) -> bool {
+        let Some(connection) = self.table.get(slot) else {
+            return false;
+        };
+        let tuple = &connection.tuple;
+        connection.serial == serial
+            && connection.peer == NONE
+            && connection.saw(seen::ESTABLISHED)
+            && connection.seen & (seen::PEER_ENDED | seen::ASKED) == 0
+            && tuple.is_whole()
+            && (tuple.is_loopback() || self.locals.contains(&(tuple.family, tuple.remote)))
+    }
+}

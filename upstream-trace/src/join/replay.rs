@@ -1,0 +1,126 @@
+//! A story that the kernel side kept, into its connection.
+//!
+//! Must not know: the ring, how a record looks.
+
+use upstream_trace_common::{
+    event::{Base, kind},
+    story::{Ended, Story},
+};
+
+use super::{
+    connection::{Slot, seen},
+    engine::Engine,
+    story,
+    tuple::Tuple,
+};
+use crate::{decode::Event, process::Describe, record::Role, tcp::State};
+
+/// Addresses of this node that are remembered.
+const LOCALS: usize = 65_536;
+
+impl Engine {
+    /// Takes a socket's life so far; returns how many of its events are new.
+    pub fn story(&mut self, story: &Story, describe: &mut impl Describe) -> u64 {
+        if !self.wants(story) {
+            return story::events(story).into();
+        }
+        let (slot, known) = self.replay(story, describe);
+        self.pair(slot, u64::MAX);
+        self.count(slot, story::events(story), known)
+    }
+
+    /// Takes a socket's whole life; returns how many of its events are new.
+    pub fn ended_story(&mut self, ended: &Ended, describe: &mut impl Describe) -> u64 {
+        if !self.wants(&ended.story) {
+            return u64::from(story::events(&ended.story)) + 1;
+        }
+        let (slot, known) = self.replay(&ended.story, describe);
+        self.pair(slot, ended.ktime);
+        if ended.late != 0 {
+            self.missing(slot);
+            // tcp_disconnect() has cleared the counters by now: nothing is left to judge by.
+            if ended.stats.segs_out == 0 {
+                self.ended(slot, ended.ktime);
+                return self.count(slot, story::events(&ended.story) + 1, known);
+            }
+        }
+        let base = Base {
+            ktime: ended.ktime,
+            kind: kind::STATE,
+            old: u8::try_from(ended.old).unwrap_or(0),
+            new: State::Close as u8,
+            ..ended.story.base
+        };
+        let event = Event {
+            base: &base,
+            actor: None,
+            stats: Some(&ended.stats),
+        };
+        self.changed(slot, event, describe);
+        self.count(slot, story::events(&ended.story) + 1, known)
+    }
+
+    /// A connect whose local port was not known had to pass the kernel's filter; now it is known.
+    fn wants(&self, story: &Story) -> bool {
+        let base = &story.base;
+        base.local_port == 0 || self.context.wanted.port(base.local_port, base.remote_port)
+    }
+
+    /// Joins those events of a story that are not known yet.
+    fn replay(&mut self, story: &Story, describe: &mut impl Describe) -> (Slot, u32) {
+        let base = &story.base;
+        let known = self.table.by_sk(base.sk).filter(|&slot| {
+            let connection = self.table.get(slot);
+            connection.is_some_and(|connection| connection.first == base.ktime)
+        });
+        let slot = known.unwrap_or_else(|| self.born(story, describe));
+        self.table.complete_tuple(slot, Tuple::of(base));
+        let events = self.table.get(slot).map_or(0, |known| known.events);
+        let skip = usize::try_from(events).unwrap_or(0).saturating_sub(1);
+        for (base, actor) in story::steps(story).skip(skip) {
+            let event = Event {
+                base: &base,
+                actor,
+                stats: None,
+            };
+            match base.kind {
+                kind::STATE => self.changed(slot, event, describe),
+                kind::ACCEPT => self.accepted(slot, event, describe),
+                _ => self.progressed(slot, &base),
+            }
+        }
+        (slot, events)
+    }
+
+    /// Begins the connection of a story.
+    fn born(&mut self, story: &Story, describe: &mut impl Describe) -> Slot {
+        let base = &story.base;
+        let here = (base.family, base.local);
+        if self.locals.len() < LOCALS {
+            self.locals.insert(here);
+        }
+        let event = Event {
+            base,
+            actor: story::connector(story),
+            stats: None,
+        };
+        if base.old == State::Close as u8 {
+            let slot = self.insert(base, Role::Client, seen::BIRTH | seen::ACCEPTED);
+            self.connecting(slot, event, describe);
+            slot
+        } else {
+            let slot = self.insert(base, Role::Server, seen::BIRTH);
+            self.owned_by_listener(slot);
+            self.transition(slot, base, seen::ESTABLISHED);
+            slot
+        }
+    }
+
+    /// Counts a connection's events; returns those beyond the known ones.
+    fn count(&mut self, slot: Slot, events: u32, known: u32) -> u64 {
+        if let Some(connection) = self.table.get_mut(slot) {
+            connection.events = connection.events.max(events);
+        }
+        events.saturating_sub(known).into()
+    }
+}

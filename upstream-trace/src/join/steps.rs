@@ -1,0 +1,363 @@
+//! What each event does to its connection, and whose process it names.
+//!
+//! Must not know: when a connection is printed.
+
+use std::rc::Rc;
+
+use upstream_trace_common::event::{Base, kind};
+
+use super::{
+    connection::{Closed, Connection, PackedStep, Sent, Slot, seen},
+    engine::Engine,
+    tuple::Tuple,
+};
+use crate::{
+    decode::Event,
+    process::{Describe, Process},
+    record::{Attribution, Role, StepKind},
+    tcp::State,
+};
+
+impl Engine {
+    pub(super) fn state(&mut self, event: Event<'_>, describe: &mut impl Describe) -> Option<Slot> {
+        let base = event.base;
+        let (old, new) = (State::from_kernel(base.old)?, State::from_kernel(base.new)?);
+        match (old, new) {
+            (State::Close, State::SynSent) => {
+                let slot = self.begin(base, Role::Client, seen::BIRTH | seen::ACCEPTED);
+                self.connecting(slot, event, describe);
+                Some(slot)
+            }
+            (State::Close, State::Listen) => {
+                let process = self.actor(event, describe)?;
+                self.listeners
+                    .insert(base.sk, base.netns, &Tuple::of(base), &process, base.ktime);
+                None
+            }
+            (State::Listen, _) => {
+                self.listeners
+                    .remove(base.sk, base.netns, base.local_port, base.ktime);
+                None
+            }
+            (State::SynRecv, State::Established) => {
+                // A simultaneous open, or a connection to itself, is known already.
+                let known = self.find(base).filter(|&slot| {
+                    let connection = self.table.get(slot);
+                    connection.is_some_and(|connection| connection.state == base.old)
+                });
+                let slot = known.unwrap_or_else(|| {
+                    let slot = self.begin(base, Role::Server, seen::BIRTH);
+                    self.owned_by_listener(slot);
+                    slot
+                });
+                self.transition(slot, base, seen::ESTABLISHED);
+                Some(slot)
+            }
+            _ => {
+                let slot = self.find_or_begin(base);
+                self.changed(slot, event, describe);
+                Some(slot)
+            }
+        }
+    }
+
+    /// A socket begins to connect.
+    pub(super) fn connecting(
+        &mut self,
+        slot: Slot,
+        event: Event<'_>,
+        describe: &mut impl Describe,
+    ) {
+        let base = event.base;
+        let owner = self.actor(event, describe);
+        if let Some(connection) = self.table.get_mut(slot) {
+            connection.state = base.new;
+            connection.step(base.ktime, StepKind::Connect, 0);
+            if let Some(owner) = owner {
+                connection.owned_by(&owner, Attribution::Exact);
+            }
+        }
+    }
+
+    /// Any other change of state of a connection.
+    pub(super) fn changed(&mut self, slot: Slot, event: Event<'_>, describe: &mut impl Describe) {
+        let base = event.base;
+        let states = (State::from_kernel(base.old), State::from_kernel(base.new));
+        match states {
+            (_, Some(State::Close)) => self.closed(slot, event, describe),
+            (_, Some(new @ (State::FinWait1 | State::LastAck))) => {
+                let first = if new == State::FinWait1 {
+                    seen::CLOSED_FIRST
+                } else {
+                    0
+                };
+                self.transition(slot, base, seen::ACCEPTED | seen::FIN_SENT | first);
+                let closer = self.actor(event, describe);
+                self.closed_by(slot, closer.as_ref());
+            }
+            (Some(State::Established), Some(State::CloseWait)) => {
+                self.transition(slot, base, seen::PEER_CLOSED_FIRST);
+            }
+            (_, Some(State::Established)) => self.transition(slot, base, seen::ESTABLISHED),
+            _ => self.transition(slot, base, 0),
+        }
+    }
+
+    pub(super) fn transition(&mut self, slot: Slot, base: &Base, bits: u16) {
+        let skipped =
+            |connection: &Connection| connection.state != base.old && !connection.saw(seen::END);
+        if self.table.get(slot).is_some_and(skipped) {
+            self.missing(slot);
+            self.implied(slot, base.old);
+        }
+        if let Some(connection) = self.table.get_mut(slot) {
+            connection.state = base.new;
+            connection.seen |= bits;
+            let states = PackedStep::states(base.old, base.new);
+            connection.step(base.ktime, StepKind::State, states);
+        }
+    }
+
+    pub(super) fn owned_by_listener(&mut self, slot: Slot) {
+        let Some(connection) = self.table.get(slot) else {
+            return;
+        };
+        let owner = self
+            .listeners
+            .owner(connection.netns, &connection.tuple, connection.first)
+            .cloned();
+        if let (Some(owner), Some(connection)) = (owner, self.table.get_mut(slot)) {
+            connection.owned_by(&owner, Attribution::Listener);
+        }
+    }
+
+    /// A process closes the connection: its owner, unless a better witness says otherwise. A kernel
+    /// thread only finishes what a process began.
+    fn closed_by(&mut self, slot: Slot, closer: Option<&Rc<Process>>) {
+        if let (Some(connection), Some(closer)) = (self.table.get_mut(slot), closer) {
+            connection.owned_by(closer, Attribution::Closer);
+        }
+    }
+
+    fn closed(&mut self, slot: Slot, event: Event<'_>, describe: &mut impl Describe) {
+        let (base, Some(stats)) = (event.base, event.stats) else {
+            return;
+        };
+        let with_socket = stats.has_socket != 0;
+        if stats.err != 0
+            && let Some(connection) = self.table.get_mut(slot)
+        {
+            let errno = u16::try_from(stats.err).unwrap_or(0);
+            connection.step(base.ktime, StepKind::Error, errno);
+        }
+        let bits = if with_socket { seen::ACCEPTED } else { 0 };
+        let finished = self
+            .table
+            .get(slot)
+            .is_some_and(|connection| connection.saw(seen::END));
+        self.transition(slot, base, bits);
+        if finished {
+            return;
+        }
+        if let Some(end) = self.table.end(slot) {
+            end.closed = Some(Closed {
+                from: base.old,
+                stats: *stats,
+            });
+        }
+        if with_socket {
+            if stats.err == 0 && base.old != State::SynSent as u8 {
+                // In the closer's own context: an abort, or connect(AF_UNSPEC).
+                let closer = self.actor(event, describe);
+                self.closed_by(slot, closer.as_ref());
+            } else {
+                let unowned = self.table.get(slot).is_some_and(|connection| {
+                    let attribution = connection.owner.as_ref().map(|owner| owner.attribution);
+                    matches!(attribution, None | Some(Attribution::Listener))
+                });
+                self.owner_missing |= unowned;
+            }
+        }
+        self.ended(slot, base.ktime);
+    }
+
+    pub(super) fn progress(&mut self, base: &Base) -> Slot {
+        let slot = self.find_or_begin(base);
+        self.progressed(slot, base);
+        slot
+    }
+
+    pub(super) fn progressed(&mut self, slot: Slot, base: &Base) {
+        if base.kind == kind::SYN_RETRANSMIT
+            && let Some(connection) = self.table.get_mut(slot)
+        {
+            connection.step(base.ktime, StepKind::SynRetransmit, 0);
+        }
+    }
+
+    pub(super) fn accept(&mut self, event: Event<'_>, describe: &mut impl Describe) -> Slot {
+        let slot = self.find_or_begin(event.base);
+        self.accepted(slot, event, describe);
+        slot
+    }
+
+    pub(super) fn accepted(&mut self, slot: Slot, event: Event<'_>, describe: &mut impl Describe) {
+        let process = self.actor(event, describe);
+        let Some(connection) = self.table.get_mut(slot) else {
+            return;
+        };
+        connection.accepted();
+        connection.step(event.base.ktime, StepKind::Accept, 0);
+        if let Some(process) = process {
+            connection.owned_by(&process, Attribution::Exact);
+        }
+    }
+
+    pub(super) fn reset_received(&mut self, event: Event<'_>) -> Option<Slot> {
+        let (base, stats) = (event.base, event.stats?);
+        let slot = self.find_or_begin(base);
+        let connection = self.table.get_mut(slot)?;
+        if stats.has_socket != 0 {
+            connection.seen |= seen::ACCEPTED;
+        }
+        if connection.state == State::SynSent as u8 {
+            self.implied(slot, base.old);
+        }
+        let connection = self.table.get_mut(slot)?;
+        connection.step(base.ktime, StepKind::ResetReceived, 0);
+        self.table.end(slot)?.received = Some(*stats);
+        Some(slot)
+    }
+
+    pub(super) fn reset_sent(
+        &mut self,
+        event: Event<'_>,
+        describe: &mut impl Describe,
+    ) -> Option<Slot> {
+        let (base, stats) = (event.base, event.stats?);
+        let actor = self.actor(event, describe);
+        let slot = self.find_or_begin(base);
+        let sent = Sent {
+            kind: base.kind,
+            state: base.old,
+            reason: base.new,
+            actor,
+        };
+        let connection = self.table.get_mut(slot)?;
+        // No stack answers a reset with a reset: what came was data after a shutdown.
+        let was_data = base.kind == kind::RESET_SENT_REPLY;
+        if was_data {
+            connection.steps.retract(StepKind::ResetReceived);
+        }
+        connection.step(base.ktime, StepKind::ResetSent, 0);
+        if was_data && base.old == State::SynSent as u8 {
+            // The answer to a segment of an earlier connection, one in TIME_WAIT for instance: this one
+            // goes on, and sends its SYN again.
+            return Some(slot);
+        }
+        let end = self.table.end(slot)?;
+        if was_data && let Some(received) = end.received.take() {
+            end.sent_stats = Some(received);
+        } else {
+            end.sent_stats = Some(*stats);
+        }
+        end.sent = Some(sent);
+        Some(slot)
+    }
+
+    pub(super) fn destroy(
+        &mut self,
+        event: Event<'_>,
+        describe: &mut impl Describe,
+    ) -> Option<Slot> {
+        let base = event.base;
+        let slot = self.table.by_sk(base.sk)?;
+        let connection = self.table.get(slot)?;
+        if !connection.saw(seen::END) {
+            // It cannot be destroyed in any other state: the event of its end was lost.
+            self.abandon(slot, base.ktime);
+            return Some(slot);
+        }
+        if connection.tuple != Tuple::of(base) {
+            // Another socket at the same address, one that never connected; or this one, after its
+            // closer was seen.
+            return None;
+        }
+        let end = connection.end.as_ref()?.closed?;
+        let was_held = end.stats.has_socket != 0;
+        // Whoever closes a child that ended unaccepted has accepted it since, or closes the listener.
+        let listening = self
+            .listeners
+            .any(connection.netns, connection.tuple.local_port);
+        if end.stats.err != 0 && (was_held || listening) {
+            // The network ended it; the current task is the one that closes what is left.
+            let closer = self.actor(event, describe);
+            self.closed_by(slot, closer.as_ref());
+        }
+        Some(slot)
+    }
+
+    pub(super) fn held(&mut self, event: Event<'_>, describe: &mut impl Describe) -> Option<Slot> {
+        let base = event.base;
+        let process = self.actor(event, describe)?;
+        let tuple = Tuple::of(base);
+        let known = self.table.by_sk(base.sk).filter(|&slot| {
+            let connection = self.table.get(slot);
+            connection.is_some_and(|connection| {
+                connection.tuple == tuple
+                    || !connection.tuple.is_whole() && !connection.saw(seen::END)
+            })
+        });
+        match (known, State::from_kernel(base.old)?) {
+            (_, State::Listen) => {
+                self.listeners
+                    .insert(base.sk, base.netns, &tuple, &process, 0);
+                None
+            }
+            (Some(slot), _) => {
+                let connection = self.table.get_mut(slot)?;
+                connection.accepted();
+                let attribution = if self.snapshot && !connection.saw(seen::BIRTH) {
+                    Attribution::Snapshot
+                } else {
+                    Attribution::Inode
+                };
+                connection.owned_by(&process, attribution);
+                Some(slot)
+            }
+            (None, State::Close | State::TimeWait | State::NewSynRecv) => None,
+            (None, _) if self.snapshot && base.remote_port != 0 => {
+                let slot = self.find_or_begin(base);
+                let connection = self.table.get_mut(slot)?;
+                connection.seen |= seen::ACCEPTED;
+                connection.owned_by(&process, Attribution::Snapshot);
+                Some(slot)
+            }
+            (None, _) => None,
+        }
+    }
+
+    /// The snapshot is complete: sockets found before their listener get their role.
+    pub fn snapshot_done(&mut self) {
+        self.snapshot = false;
+        let unknown: Vec<Slot> = self
+            .table
+            .slots()
+            .filter(|(_, connection)| connection.role == Role::Unknown)
+            .map(|(slot, _)| slot)
+            .collect();
+        for slot in unknown {
+            let Some(connection) = self.table.get_mut(slot) else {
+                continue;
+            };
+            let (netns, tuple) = (connection.netns, connection.tuple);
+            connection.role = if self.listeners.any(netns, tuple.local_port) {
+                Role::Server
+            } else if self.listeners.any(netns, tuple.remote_port) {
+                Role::Client
+            } else {
+                Role::Unknown
+            };
+        }
+    }
+}
