@@ -16,8 +16,8 @@ use super::{btf::Btf, offsets::Offsets, reasons::ResetReasons, trim::Keep};
 /// What is known of one kernel from its sources.
 struct Kernel {
     name: &'static str,
-    /// Arguments of `tcp_send_reset`, `kfree_skb` and `tcp_retransmit_skb`.
-    arguments: [u32; 3],
+    /// Arguments of `tcp_send_reset`, `kfree_skb`, `tcp_retransmit_skb` and `inet_sk_error_report`.
+    arguments: [Option<u32>; 4],
     /// Arguments of `inet_csk_accept`.
     accept: u32,
     /// The names of reset reasons 0 to 16 are [`REASONS`]; `false`: it has none.
@@ -32,7 +32,7 @@ struct Kernel {
 const KERNELS: [Kernel; 4] = [
     Kernel {
         name: "5.10",
-        arguments: [2, 2, 2],
+        arguments: [Some(2), Some(2), Some(2), None],
         accept: 4,
         reasons: false,
         no_helpers: &HELPERS,
@@ -40,7 +40,7 @@ const KERNELS: [Kernel; 4] = [
     },
     Kernel {
         name: "6.1",
-        arguments: [2, 3, 2],
+        arguments: [Some(2), Some(3), Some(2), Some(1)],
         accept: 4,
         reasons: false,
         no_helpers: &[],
@@ -48,7 +48,7 @@ const KERNELS: [Kernel; 4] = [
     },
     Kernel {
         name: "6.12",
-        arguments: [3, 4, 2],
+        arguments: [Some(3), Some(4), Some(2), Some(1)],
         accept: 2,
         reasons: true,
         no_helpers: &[],
@@ -56,7 +56,7 @@ const KERNELS: [Kernel; 4] = [
     },
     Kernel {
         name: "7.2",
-        arguments: [3, 4, 3],
+        arguments: [Some(3), Some(4), Some(3), Some(1)],
         accept: 2,
         reasons: true,
         no_helpers: &[],
@@ -88,10 +88,11 @@ const REASONS: [&str; 17] = [
 /// Helpers that not every kernel has.
 const HELPERS: [&str; 2] = ["BPF_FUNC_get_current_task_btf", "BPF_FUNC_sock_from_file"];
 
-const TRACEPOINTS: [&str; 6] = [
+const TRACEPOINTS: [&str; 7] = [
     "tcp_send_reset",
     "kfree_skb",
     "tcp_retransmit_skb",
+    "inet_sk_error_report",
     "tcp_receive_reset",
     "tcp_destroy_sock",
     "inet_sock_set_state",
@@ -176,12 +177,7 @@ fn every_field_is_found_but_those_that_a_kernel_lacks() {
 fn hooks_have_the_arguments_that_their_programs_take() {
     each(|kernel, btf| {
         for (name, count) in TRACEPOINTS.into_iter().zip(kernel.arguments) {
-            assert_eq!(
-                btf.tracepoint_args(name),
-                Some(count),
-                "{} {name}",
-                kernel.name
-            );
+            assert_eq!(btf.tracepoint_args(name), count, "{} {name}", kernel.name);
         }
         // Alike on all of them.
         for (name, count) in [
