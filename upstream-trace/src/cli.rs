@@ -2,12 +2,17 @@
 //!
 //! Must not know: the kernel, what is done with a setting.
 
-use std::{net::IpAddr, path::PathBuf, str::FromStr, time::Duration};
+use std::{
+    net::{IpAddr, SocketAddr},
+    path::PathBuf,
+    str::FromStr,
+    time::Duration,
+};
 
 use clap::{Args as ClapArgs, Parser, Subcommand, ValueEnum};
 
 use crate::{
-    exit,
+    exit, explain,
     output::Selection,
     record::Verdict,
     settings::{Network, Ports, Settings, Wanted},
@@ -23,10 +28,67 @@ pub struct Cli {
     pub trace: Args,
 }
 
-#[derive(Clone, Copy, Debug, Subcommand)]
+#[derive(Clone, Debug, Subcommand)]
 pub enum Command {
+    /// Explain the failed requests in a proxy's log by the tracer's records.
+    Explain(Explain),
     /// Print the JSON Schema of the output.
     Schema,
+}
+
+/// What was typed behind `explain`.
+#[derive(Clone, Debug, ClapArgs)]
+#[command(after_help = exit::HELP)]
+pub struct Explain {
+    /// Logs of Envoy, Istio, NGINX or HAProxy; none or `-` is standard input.
+    #[arg(value_name = "LOG")]
+    logs: Vec<PathBuf>,
+
+    /// What upstream-trace printed as JSON, without --failed or --flagged; may still be growing.
+    #[arg(long, short, value_name = "FILE")]
+    records: PathBuf,
+
+    /// For people, or JSON lines for machines.
+    #[arg(long, value_enum, default_value_t = Format::Text)]
+    format: Format,
+
+    /// Wait for more at the end of the logs and of the records, also when they are rotated or truncated.
+    #[arg(long, short)]
+    follow: bool,
+
+    /// How long records are kept for lines that come late or out of order.
+    #[arg(long, value_name = "TIME", value_parser = duration, default_value = "5s")]
+    window: Duration,
+
+    /// Name of the proxy's processes, where it is not envoy, nginx or haproxy.
+    #[arg(long, value_name = "NAME")]
+    process: Option<String>,
+
+    /// Address of a server that the log has by name: `backend/server=10.0.0.1:80`; repeatable.
+    #[arg(long = "server", value_name = "NAME=ADDRESS", value_parser = server)]
+    servers: Vec<(String, SocketAddr)>,
+}
+
+impl Explain {
+    /// What it means.
+    pub fn settle(self) -> explain::run::Settings {
+        explain::run::Settings {
+            records: self.records,
+            logs: self.logs,
+            follow: self.follow,
+            text: self.format == Format::Text,
+            window: self.window,
+            process: self.process,
+            servers: self.servers,
+        }
+    }
+}
+
+/// `NAME=ADDRESS:PORT`
+fn server(text: &str) -> Result<(String, SocketAddr), &'static str> {
+    const WRONG: &str = "a server is NAME=ADDRESS:PORT";
+    let (name, address) = text.rsplit_once('=').ok_or(WRONG)?;
+    Ok((name.to_owned(), address.parse().map_err(|_| WRONG)?))
 }
 
 /// What was typed.
@@ -315,6 +377,31 @@ mod tests {
                 && ring_size("32KiB").is_err()
                 && ring_size("8GiB").is_err()
         );
+    }
+
+    #[test]
+    fn explain() {
+        let all = [
+            "upstream-trace",
+            "explain",
+            "-r",
+            "run.json",
+            "a.log",
+            "b.log",
+            "-f",
+        ];
+        let typed = Cli::try_parse_from(all.into_iter().chain(["--server", "b/s=[::1]:80"]));
+        let Some(Command::Explain(explain)) = typed.unwrap().command else {
+            panic!("not explain");
+        };
+        let settings = explain.settle();
+        assert!(settings.follow && settings.text && settings.logs.len() == 2);
+        assert_eq!(
+            settings.servers,
+            [("b/s".to_owned(), "[::1]:80".parse().unwrap())]
+        );
+        assert!(server("b/s").is_err() && server("b=1").is_err());
+        assert!(Cli::try_parse_from(["upstream-trace", "explain", "a.log"]).is_err());
     }
 
     #[test]

@@ -19,6 +19,8 @@ pub enum Code {
     Hook = 5,
     /// The output cannot be written.
     Output = 6,
+    /// A log or the records cannot be read.
+    Input = 7,
 }
 
 /// What `--help` says of them.
@@ -30,7 +32,8 @@ Exit codes:
   3  a capability is missing (CAP_BPF and CAP_PERFMON, or root)
   4  the kernel is too old or has no BTF
   5  the kernel refused a hook that nothing can replace
-  6  the output cannot be written";
+  6  the output cannot be written
+  7  a log or the records cannot be read";
 
 /// An end with a reason for a person: one line.
 #[derive(Debug)]

@@ -3,8 +3,9 @@
 //! [`probe`] loads and attaches the hooks and hands out their records · [`decode`] makes them events ·
 //! [`join`] makes events connections · [`verdict`] judges one that ended · [`printer`] and [`output`] print
 //! it. [`app`] drives all of it. [`record`] are the printed lines as types, [`process`] the processes they
-//! name, [`tcp`] the kernel's vocabulary, [`account`] what was seen and lost. I/O is done by `probe`,
-//! `kernel::host`, `proc`, `clock`, `output::writer` and `app`; the rest is pure and cannot panic.
+//! name, [`tcp`] the kernel's vocabulary, [`account`] what was seen and lost. [`explain`] holds a
+//! proxy's log against records that were printed before. I/O is done by `probe`, `kernel::host`, `proc`, `clock`, `output::writer`, `app`,
+//! `explain::source` and `explain::run`; the rest is pure and cannot panic.
 
 pub mod account;
 pub mod app;
@@ -13,6 +14,7 @@ pub mod clock;
 pub mod container;
 pub mod decode;
 pub mod exit;
+pub mod explain;
 pub mod join;
 pub mod kernel;
 pub mod output;

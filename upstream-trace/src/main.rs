@@ -3,7 +3,7 @@
 use std::process::ExitCode;
 
 use clap::Parser as _;
-use upstream_trace::{app, cli, exit, output};
+use upstream_trace::{app, cli, exit, explain, output};
 
 fn main() -> ExitCode {
     let cli = match cli::Cli::try_parse() {
@@ -11,6 +11,7 @@ fn main() -> ExitCode {
         Err(error) => return usage(&error),
     };
     let done = match cli.command {
+        Some(cli::Command::Explain(explain)) => explain::run::run(explain.settle()),
         Some(cli::Command::Schema) => app::print(&output::schema::pretty()),
         None => app::run(cli.trace.settle()),
     };
@@ -31,8 +32,14 @@ fn usage(error: &clap::Error) -> ExitCode {
         return ExitCode::SUCCESS;
     }
     let text = error.to_string();
-    let first = text.lines().next().unwrap_or_default();
-    let message = first.trim_start_matches("error: ");
+    // What is missing stands below the first line, one a line.
+    let said: Vec<_> = text
+        .lines()
+        .map(str::trim)
+        .take_while(|line| !line.is_empty())
+        .collect();
+    let said = said.join(" ");
+    let message = said.trim_start_matches("error: ");
     app::say(&format!("{message}; see --help"));
     ExitCode::from(exit::Code::Usage as u8)
 }

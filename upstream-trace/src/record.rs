@@ -8,7 +8,7 @@ mod spelling;
 use std::net::IpAddr;
 
 use schemars::JsonSchema;
-use serde::{Serialize, Serializer};
+use serde::Serialize;
 
 pub(crate) use self::spelling::pair;
 pub use self::spelling::{Spelling, spell_address};
@@ -30,12 +30,12 @@ pub struct Id {
 macro_rules! constant {
     ($(#[$doc:meta])* $name:ident = $text:literal) => {
         $(#[$doc])*
-        #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, JsonSchema)]
+        #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, schemars::JsonSchema)]
         #[schemars(extend("const" = $text), with = "String")]
         pub struct $name;
 
-        impl Serialize for $name {
-            fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        impl serde::Serialize for $name {
+            fn serialize<S: serde::Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
                 serializer.serialize_unit_variant(stringify!($name), 0, $text)
             }
         }
@@ -67,7 +67,7 @@ constant!(
 macro_rules! words {
     ($(#[$doc:meta])* $name:ident { $($(#[$vdoc:meta])* $variant:ident = $text:literal),* $(,)? }) => {
         $(#[$doc])*
-        #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, JsonSchema)]
+        #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, serde::Serialize, serde::Deserialize, schemars::JsonSchema)]
         pub enum $name { $($(#[$vdoc])* #[serde(rename = $text)] $variant),* }
 
         impl $name {
@@ -81,6 +81,8 @@ macro_rules! words {
         }
     };
 }
+
+pub(crate) use {constant, words};
 
 words!(
     /// Address family; a v4-mapped v6 socket is `ipv4`.
@@ -314,7 +316,7 @@ pub struct Connection<'a> {
     pub flag: Option<Flag>,
     pub proxy: Option<ProxyWords>,
     /// What it means and the next thing to check; null for `ok`.
-    pub hint: Option<&'static str>,
+    pub hint: Option<&'a str>,
     /// False where events were lost or it began before the tracer.
     pub complete: bool,
 }

@@ -2,7 +2,8 @@
 //!
 //! One verb a file. [`scenario`] plays real TCP traffic and says what has to be reported about it,
 //! [`tracer`] runs the real binary, [`demo`] puts the two together for a person to read; [`storm`]
-//! makes the traffic that [`bench`] measures; [`matrix`] plays the scenarios on other kernels. Must not know: how the tracer works inside; it is only
+//! makes the traffic that [`bench`] measures; [`matrix`] plays the scenarios on other kernels; [`proxy`]
+//! holds real proxies' logs against the tracer. Must not know: how the tracer works inside; it is only
 //! ever started as a program.
 
 pub mod bench;
@@ -13,6 +14,7 @@ pub mod matrix;
 pub mod older;
 mod process;
 pub mod provision;
+pub mod proxy;
 pub mod run;
 pub mod scenario;
 pub mod storm;

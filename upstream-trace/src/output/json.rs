@@ -41,7 +41,7 @@ pub fn stats(record: &Stats, room: &mut [u8]) -> Option<usize> {
 }
 
 /// The line's length, or `None` where `room` is too small.
-fn line<T: Serialize>(record: &T, room: &mut [u8]) -> Option<usize> {
+pub(crate) fn line<T: Serialize>(record: &T, room: &mut [u8]) -> Option<usize> {
     let size = room.len();
     let rest = record.serialize(Encoder(room)).ok()?;
     let rest = put(rest, b"\n").ok()?;

@@ -7,7 +7,7 @@
 pub mod batch;
 pub mod json;
 #[cfg(test)]
-mod samples;
+pub(crate) mod samples;
 pub mod schema;
 pub mod select;
 pub mod text;

@@ -14,7 +14,7 @@ use crate::{
 };
 
 /// 2026-11-21T11:34:03.123456789Z
-pub(super) const TIME: Timestamp = Timestamp(1_795_260_843_123_456_789);
+pub(crate) const TIME: Timestamp = Timestamp(1_795_260_843_123_456_789);
 
 const HEALTHY: &[Step] = &[
     step(0, StepKind::Connect),
@@ -30,7 +30,7 @@ const HEALTHY: &[Step] = &[
     },
 ];
 
-pub(super) const fn step(at_us: u64, event: StepKind) -> Step {
+pub(crate) const fn step(at_us: u64, event: StepKind) -> Step {
     Step {
         at_us,
         event,
@@ -40,7 +40,7 @@ pub(super) const fn step(at_us: u64, event: StepKind) -> Step {
     }
 }
 
-pub(super) const fn process(pid: u32, comm: &str, attribution: Attribution) -> Process<'_> {
+pub(crate) const fn process(pid: u32, comm: &str, attribution: Attribution) -> Process<'_> {
     Process {
         pid,
         comm: Some(comm),
@@ -52,7 +52,7 @@ pub(super) const fn process(pid: u32, comm: &str, attribution: Attribution) -> P
     }
 }
 
-pub(super) fn endpoint(text: &str) -> Endpoint {
+pub(crate) fn endpoint(text: &str) -> Endpoint {
     let address: std::net::SocketAddr = text.parse().unwrap();
     Endpoint {
         address: address.ip(),
@@ -60,7 +60,7 @@ pub(super) fn endpoint(text: &str) -> Endpoint {
     }
 }
 
-pub(super) fn healthy() -> Connection<'static> {
+pub(crate) fn healthy() -> Connection<'static> {
     Connection {
         schema: Schema,
         kind: ConnectionType,
@@ -95,7 +95,7 @@ pub(super) fn healthy() -> Connection<'static> {
     }
 }
 
-pub(super) fn stray() -> StrayReset<'static> {
+pub(crate) fn stray() -> StrayReset<'static> {
     StrayReset {
         schema: Schema,
         kind: ResetType,
@@ -216,7 +216,7 @@ const PROXY: ProxyWords = ProxyWords {
 };
 
 /// Any connection.
-pub(super) fn connections() -> impl Strategy<Value = Connection<'static>> {
+pub(crate) fn connections() -> impl Strategy<Value = Connection<'static>> {
     let head = (times(), number(), ids(), option::of(any::<u32>()));
     let ends = (
         select(Family::ALL),
@@ -282,7 +282,7 @@ pub(super) fn connections() -> impl Strategy<Value = Connection<'static>> {
 }
 
 /// Any reset without a socket.
-pub(super) fn resets() -> impl Strategy<Value = StrayReset<'static>> {
+pub(crate) fn resets() -> impl Strategy<Value = StrayReset<'static>> {
     let head = (
         times(),
         number(),
@@ -321,7 +321,7 @@ pub(super) fn resets() -> impl Strategy<Value = StrayReset<'static>> {
 }
 
 /// Any event.
-pub(super) fn events() -> impl Strategy<Value = Event<'static>> {
+pub(crate) fn events() -> impl Strategy<Value = Event<'static>> {
     let head = (
         times(),
         number(),
@@ -355,7 +355,7 @@ pub(super) fn events() -> impl Strategy<Value = Event<'static>> {
 }
 
 /// Any account.
-pub(super) fn stats() -> impl Strategy<Value = Stats> {
+pub(crate) fn stats() -> impl Strategy<Value = Stats> {
     (times(), prop::array::uniform12(number())).prop_map(|(time, numbers)| {
         let [
             seq,

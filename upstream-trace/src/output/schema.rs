@@ -5,9 +5,12 @@
 use schemars::{SchemaGenerator, generate::SchemaSettings};
 use serde_json::{Value, json};
 
-use crate::record::{Connection, Event, Stats, StrayReset};
+use crate::{
+    explain::report::{Explained, Explanation},
+    record::{Connection, Event, Stats, StrayReset},
+};
 
-/// Draft 2020-12. Any line is exactly one of the four types, told apart by `type`; fields may be added within v1.
+/// Draft 2020-12. Any line is exactly one of the types, told apart by `type`; fields may be added within v1.
 pub fn schema() -> Value {
     let settings = SchemaSettings::draft2020_12().for_serialize();
     let mut generator = SchemaGenerator::new(settings);
@@ -16,6 +19,8 @@ pub fn schema() -> Value {
         generator.subschema_for::<StrayReset<'_>>(),
         generator.subschema_for::<Event<'_>>(),
         generator.subschema_for::<Stats>(),
+        generator.subschema_for::<Explanation<'_>>(),
+        generator.subschema_for::<Explained>(),
     ];
     json!({
         "$schema": "https://json-schema.org/draft/2020-12/schema",

@@ -239,10 +239,10 @@ impl Page<'_> {
     }
 }
 
-const RED: &str = "\x1b[31m";
+pub(crate) const RED: &str = "\x1b[31m";
 const GREEN: &str = "\x1b[32m";
-const YELLOW: &str = "\x1b[33m";
-const BOLD: &str = "\x1b[1m";
+pub(crate) const YELLOW: &str = "\x1b[33m";
+pub(crate) const BOLD: &str = "\x1b[1m";
 
 const fn verdict_colour(verdict: Verdict, flag: Option<Flag>) -> &'static str {
     match (verdict, flag) {
@@ -253,9 +253,9 @@ const fn verdict_colour(verdict: Verdict, flag: Option<Flag>) -> &'static str {
 }
 
 /// Our own text in a colour; none where `ansi` is empty.
-struct Painted<'a> {
-    ansi: &'static str,
-    text: &'a str,
+pub(crate) struct Painted<'a> {
+    pub(crate) ansi: &'static str,
+    pub(crate) text: &'a str,
 }
 
 impl Display for Painted<'_> {
@@ -266,7 +266,7 @@ impl Display for Painted<'_> {
 }
 
 /// `2026-11-21 11:34:03.123Z`
-struct Clock(Timestamp);
+pub(crate) struct Clock(pub(crate) Timestamp);
 
 impl Display for Clock {
     fn fmt(&self, f: &mut Formatter<'_>) -> fmt::Result {
@@ -298,7 +298,7 @@ impl Display for Amount {
 }
 
 /// `10.0.0.1:80`, `[::1]:80`
-struct Address(Endpoint);
+pub(crate) struct Address(pub(crate) Endpoint);
 
 impl Display for Address {
     fn fmt(&self, f: &mut Formatter<'_>) -> fmt::Result {
@@ -319,7 +319,7 @@ impl Display for Known {
 }
 
 /// `nginx[34]`, with how it was found where that is less than certain.
-struct Owner<'a>(Option<Process<'a>>);
+pub(crate) struct Owner<'a>(pub(crate) Option<Process<'a>>);
 
 impl Display for Owner<'_> {
     fn fmt(&self, f: &mut Formatter<'_>) -> fmt::Result {
@@ -348,7 +348,7 @@ impl Display for Reason<'_> {
 }
 
 /// Text from outside, its control characters escaped.
-struct Harmless<'a>(&'a str);
+pub(crate) struct Harmless<'a>(pub(crate) &'a str);
 
 impl Display for Harmless<'_> {
     fn fmt(&self, f: &mut Formatter<'_>) -> fmt::Result {

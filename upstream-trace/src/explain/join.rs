@@ -1,0 +1,561 @@
+//! Which connection failed the request of a log line, and how sure that is.
+//!
+//! By both addresses where the log has them. Else by owner, destination and time: first whoever alone fits, then whoever alone fits
+//! closely, and last, where as many connections as lines fit each other, by their order. What is left is ambiguous and says so.
+//! Must not know: where lines and records come from, how an answer is spelled.
+
+use std::{collections::VecDeque, net::SocketAddr};
+
+use hashbrown::HashMap;
+
+use super::{
+    log::{Failed, Format},
+    meaning::{Expected, Nature, Verdicts},
+    story::Brief,
+    window::{Held, Kind, Number, Window},
+};
+use crate::record::{Role, Verdict, words};
+
+const MILLISECOND: u64 = 1_000_000;
+/// How far a log line and the end of its connection may be apart.
+pub const SLACK: u64 = 1_000 * MILLISECOND;
+/// How far they are where neither waits for a processor.
+const CLOSE: u64 = 30 * MILLISECOND;
+/// Lines of one kind that wait for each other at most.
+const CROWD: usize = 4_096;
+/// Candidates that are named at most.
+pub const NAMED: usize = 4;
+
+words!(
+    /// How a log line and a connection were brought together, surest first.
+    Sureness {
+        /// Both addresses and the time are the same.
+        Exact = "exact",
+        /// No other connection fits by owner, destination and time.
+        Unique = "unique",
+        /// No other connection fits as closely in time.
+        Nearest = "nearest",
+        /// As many connections as log lines fit, so each got its own by their order.
+        Order = "order",
+        /// Several connections fit.
+        Ambiguous = "ambiguous",
+        /// No connection fits.
+        None = "none",
+        /// The reason is not in an upstream connection.
+        Elsewhere = "elsewhere",
+    }
+);
+
+words!(
+    /// By what the owner of the connection was known.
+    By {
+        Addresses = "addresses",
+        Pid = "pid",
+        Name = "name",
+        /// The tracer names no owner.
+        Nobody = "nobody",
+    }
+);
+
+/// A log line with what it needs to be found again.
+#[derive(Clone, Debug)]
+pub struct Asked {
+    /// Which of the logs.
+    pub log: usize,
+    /// The line's number in it.
+    pub line: u64,
+    pub failed: Box<Failed>,
+}
+
+impl Asked {
+    /// The log's bit in [`Held::taken`].
+    fn bit(&self) -> u64 {
+        1 << (self.log % 64)
+    }
+
+    fn allows(&self, verdict: Verdict) -> bool {
+        match self.failed.nature {
+            Nature::Connection(expected) => expected.likely.and(expected.possible).has(verdict),
+            Nature::Elsewhere(_) => false,
+        }
+    }
+
+    fn moment(&self, slack: u64) -> (u64, u64) {
+        let ended = self.failed.ended;
+        (
+            ended.from.saturating_sub(slack),
+            ended.to.saturating_add(slack),
+        )
+    }
+}
+
+/// What was found.
+#[derive(Clone, Debug)]
+pub struct Answer {
+    pub asked: Asked,
+    pub sureness: Sureness,
+    pub by: Option<By>,
+    /// The connection, or the nearest of several.
+    pub found: Vec<Number>,
+    /// How many fit, as far as they were counted.
+    pub candidates: usize,
+}
+
+/// What makes lines so alike that only their order tells them apart.
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
+struct Key {
+    log: usize,
+    pid: Option<u32>,
+    upstream: Option<SocketAddr>,
+}
+
+#[derive(Debug)]
+struct Crowd {
+    lines: Vec<Number>,
+    began: u64,
+    ended: u64,
+}
+
+#[derive(Debug)]
+enum Waiting {
+    Open(Asked),
+    Crowded(Asked),
+    Done(Answer),
+    /// Taken out for the moment.
+    Gone,
+}
+
+/// Joins lines with records; answers come in the order of the lines.
+#[derive(Debug)]
+pub struct Join {
+    pub window: Window,
+    /// The name of the proxy's processes, where it is not the usual one.
+    process: Option<String>,
+    /// How long records are kept, nanoseconds.
+    keep: u64,
+    waiting: VecDeque<Waiting>,
+    /// The number of the first line that waits.
+    first: Number,
+    /// Lines before this one are no longer [`Waiting::Open`].
+    opened: Number,
+    crowds: HashMap<Key, Crowd>,
+    lacks: u64,
+}
+
+impl Join {
+    /// Keeps records for `keep` nanoseconds.
+    pub fn new(process: Option<String>, keep: u64) -> Self {
+        Self {
+            window: Window::default(),
+            process,
+            keep,
+            waiting: VecDeque::new(),
+            first: 0,
+            opened: 0,
+            crowds: HashMap::new(),
+            lacks: 0,
+        }
+    }
+
+    /// Up to when records have to be known before a line can be answered.
+    pub const fn needs(failed: &Failed) -> u64 {
+        match failed.nature {
+            Nature::Elsewhere(_) => 0,
+            Nature::Connection(_) => failed.ended.to.saturating_add(SLACK),
+        }
+    }
+
+    /// The same for lines that have not been answered for want of records: a proxy that gave up on a dead peer has its record late.
+    pub const fn lacks(&self) -> u64 {
+        self.lacks
+    }
+
+    /// Takes the next line.
+    pub fn ask(&mut self, asked: Asked) {
+        self.waiting.push_back(Waiting::Open(asked));
+    }
+
+    /// Answers what can be answered: all records up to `records` and all lines up to `lines` are known.
+    pub fn answer(&mut self, records: u64, lines: u64, mut answered: impl FnMut(&Window, &Answer)) {
+        self.open(records);
+        self.close_crowds(lines);
+        while let Some(Waiting::Done(answer)) = self.waiting.front() {
+            answered(&self.window, answer);
+            self.waiting.pop_front();
+            self.first += 1;
+        }
+    }
+
+    /// Forgets records that no line can need any more.
+    pub fn expire(&mut self, lines: u64) {
+        // Those of lines that wait are never so old, unless no record comes any more.
+        self.window.expire(lines.saturating_sub(self.keep));
+    }
+
+    fn slot(&mut self, number: Number) -> Option<&mut Waiting> {
+        let index = number.checked_sub(self.first)?;
+        self.waiting.get_mut(usize::try_from(index).ok()?)
+    }
+
+    fn open(&mut self, records: u64) {
+        let mut number = self.opened.max(self.first);
+        let mut all = true;
+        self.lacks = 0;
+        while let Some(slot) = self.slot(number) {
+            if matches!(slot, Waiting::Open(_))
+                && let Waiting::Open(asked) = std::mem::replace(slot, Waiting::Gone)
+            {
+                let next = self.consider(number, asked, records);
+                all &= !matches!(next, Waiting::Open(_));
+                if let Some(slot) = self.slot(number) {
+                    *slot = next;
+                }
+            }
+            number += 1;
+            if all {
+                self.opened = number;
+            }
+        }
+    }
+
+    /// One line: answered, left open, or put into a crowd.
+    fn consider(&mut self, number: Number, asked: Asked, records: u64) -> Waiting {
+        let failed = &asked.failed;
+        let expected = match failed.nature {
+            Nature::Elsewhere(_) => return done(asked, Sureness::Elsewhere, None, Vec::new(), 0),
+            Nature::Connection(expected) => expected,
+        };
+        if let (Some(local), Some(upstream)) = (failed.local, failed.upstream) {
+            let found = self.exact(&asked, local, upstream);
+            let patience = failed.ended.to.saturating_add(self.keep);
+            return match found.len() {
+                0 if records >= patience => done(asked, Sureness::None, None, found, 0),
+                0 => {
+                    self.lacks = self.lacks.max(patience);
+                    Waiting::Open(asked)
+                }
+                1 => self.sure(asked, Sureness::Exact, By::Addresses, found),
+                several => done(
+                    asked,
+                    Sureness::Ambiguous,
+                    Some(By::Addresses),
+                    found,
+                    several,
+                ),
+            };
+        }
+        if records < Self::needs(failed) {
+            return Waiting::Open(asked);
+        }
+        let Some((by, close, wide)) = self.fitting(&asked, expected) else {
+            if expected.is_timeout() {
+                return self.join_crowd(number, asked);
+            }
+            return done(asked, Sureness::None, None, Vec::new(), 0);
+        };
+        match (close.as_slice(), wide.as_slice()) {
+            (_, [one]) => self.sure(asked, Sureness::Unique, by, vec![*one]),
+            ([one], _) => self.sure(asked, Sureness::Nearest, by, vec![*one]),
+            _ => self.join_crowd(number, asked),
+        }
+    }
+
+    fn sure(&mut self, asked: Asked, sureness: Sureness, by: By, found: Vec<Number>) -> Waiting {
+        for number in &found {
+            self.window.take(*number, asked.bit());
+        }
+        done(asked, sureness, Some(by), found, 1)
+    }
+
+    /// Connections between these two that lived while the request did. One that failed explains more than one that did not.
+    fn exact(&self, asked: &Asked, local: SocketAddr, upstream: SocketAddr) -> Vec<Number> {
+        let failed = &asked.failed;
+        let (_, to) = asked.moment(SLACK);
+        let from = failed.began.saturating_sub(SLACK);
+        let numbers = self.window.between(local, upstream).iter().copied();
+        let living: Vec<_> = numbers
+            .filter_map(|number| Some((number, &self.window.get(number)?.brief)))
+            .filter(|(_, brief)| brief.ended >= from && brief.started.is_none_or(|at| at <= to))
+            .collect();
+        let of = |owned: bool| -> Vec<Number> {
+            let wanted = |brief: &Brief| !owned || self.owned(failed, brief, By::Name);
+            let all = living.iter().filter(|(_, brief)| wanted(brief));
+            all.map(|(number, _)| *number).collect()
+        };
+        // The same addresses may be used in several network namespaces, and again after a moment.
+        match of(true) {
+            owned if owned.is_empty() => of(false),
+            owned if owned.len() > 1 => self.nearest(&owned, failed.ended.from).unwrap_or(owned),
+            owned => owned,
+        }
+    }
+
+    /// The one that ended by far the nearest to `moment`.
+    fn nearest(&self, numbers: &[Number], moment: u64) -> Option<Vec<Number>> {
+        let mut close = numbers.iter().filter(|number| {
+            let held = self.window.get(**number);
+            held.is_some_and(|held| held.brief.ended.abs_diff(moment) <= CLOSE)
+        });
+        let only = close.next()?;
+        close.next().is_none().then(|| vec![*only])
+    }
+
+    /// Connections that fit closely and widely, by the surest knowledge of the owner that finds any. Two are enough to know of several.
+    fn fitting(&self, asked: &Asked, expected: Expected) -> Option<(By, Vec<Number>, Vec<Number>)> {
+        let (close, wide) = (asked.moment(CLOSE), asked.moment(SLACK));
+        for by in [By::Pid, By::Name, By::Nobody] {
+            let wide = self.look(asked, by, expected.likely, wide, 2);
+            if !wide.is_empty() {
+                return Some((by, self.look(asked, by, expected.likely, close, 2), wide));
+            }
+            // Never merely because nothing else is there: a healthy connection is always near.
+            let close = self.look(asked, by, expected.possible, close, 2);
+            if !close.is_empty() {
+                return Some((by, close.clone(), close));
+            }
+        }
+        None
+    }
+
+    fn look(
+        &self,
+        asked: &Asked,
+        by: By,
+        verdicts: Verdicts,
+        moment: (u64, u64),
+        most: usize,
+    ) -> Vec<Number> {
+        let failed = &asked.failed;
+        let fits = |(number, held): (Number, &Held)| {
+            let brief = &held.brief;
+            let fits = verdicts.has(brief.verdict)
+                && brief.role != Role::Server
+                && self.owned(failed, brief, by);
+            fits.then_some(number)
+        };
+        let failing = self.window.ended(Kind::Failed, failed.upstream, moment);
+        let mut found: Vec<_> = failing.filter_map(fits).take(most).collect();
+        if found.len() < most && verdicts.has(Verdict::Ok) {
+            let fine = self.window.ended(Kind::Fine, failed.upstream, moment);
+            found.extend(fine.filter_map(fits).take(most - found.len()));
+        }
+        found
+    }
+
+    /// Whether the connection belongs to the proxy that wrote the line.
+    fn owned(&self, failed: &Failed, brief: &Brief, by: By) -> bool {
+        let name = self.process.as_deref().unwrap_or(failed.format.program());
+        match (by, brief.owner) {
+            (By::Pid, Some(owner)) => failed.pid == Some(owner.pid),
+            (By::Name, Some(owner)) => owner.is_called(name),
+            (By::Nobody, None) | (By::Addresses, _) => true,
+            _ => false,
+        }
+    }
+
+    fn join_crowd(&mut self, number: Number, asked: Asked) -> Waiting {
+        let ended = asked.failed.ended;
+        let key = Key {
+            log: asked.log,
+            pid: asked.failed.pid,
+            upstream: asked.failed.upstream,
+        };
+        let crowd = self.crowds.entry(key).or_insert(Crowd {
+            lines: Vec::new(),
+            began: ended.from,
+            ended: ended.to,
+        });
+        crowd.lines.push(number);
+        crowd.ended = crowd.ended.max(ended.to);
+        Waiting::Crowded(asked)
+    }
+
+    /// Settles crowds that no later line can belong to, and those that have become too large.
+    fn close_crowds(&mut self, lines: u64) {
+        let keep = self.keep;
+        let closed = |crowd: &Crowd| lines > crowd.ended.saturating_add(2 * SLACK);
+        let full = |crowd: &Crowd| {
+            crowd.lines.len() >= CROWD || crowd.ended.saturating_sub(crowd.began) > keep / 2
+        };
+        let due: Vec<_> = self
+            .crowds
+            .extract_if(|_, crowd| closed(crowd) || full(crowd))
+            .collect();
+        for (_, crowd) in due {
+            let complete = closed(&crowd);
+            self.settle(&crowd, complete);
+        }
+    }
+
+    /// Lines and connections of a crowd, each in order of time: as many of one as of the other belong together in that order. Where it is
+    /// not so for all, it may be for those of one meaning.
+    fn settle(&mut self, crowd: &Crowd, complete: bool) {
+        let mut asked: Vec<(Number, Asked)> = Vec::new();
+        for &number in &crowd.lines {
+            if let Some(slot) = self.slot(number)
+                && let Waiting::Crowded(line) = std::mem::replace(slot, Waiting::Gone)
+            {
+                asked.push((number, line));
+            }
+        }
+        asked.sort_by_key(|(_, line)| line.failed.ended.from);
+        let Err(asked) = self.settle_by_order(asked, complete) else {
+            return;
+        };
+        let mut meanings: Vec<(Expected, Vec<(Number, Asked)>)> = Vec::new();
+        for (number, line) in asked {
+            let Nature::Connection(expected) = line.failed.nature else {
+                continue;
+            };
+            match meanings.iter_mut().find(|(known, _)| *known == expected) {
+                Some((_, lines)) => lines.push((number, line)),
+                None => meanings.push((expected, vec![(number, line)])),
+            }
+        }
+        for (expected, lines) in meanings {
+            let Err(lines) = self.settle_by_order(lines, complete) else {
+                continue;
+            };
+            for (number, line) in lines {
+                let answer = self.ambiguous(line, expected);
+                self.put(number, answer);
+            }
+        }
+    }
+
+    fn put(&mut self, number: Number, answer: Waiting) {
+        if let Some(slot) = self.slot(number) {
+            *slot = answer;
+        }
+    }
+
+    /// Gives the lines back where they cannot be paired.
+    fn settle_by_order(
+        &mut self,
+        lines: Vec<(Number, Asked)>,
+        complete: bool,
+    ) -> Result<(), Vec<(Number, Asked)>> {
+        let Some((by, found)) = self.pair(&lines, complete) else {
+            return Err(lines);
+        };
+        for ((number, line), found) in lines.into_iter().zip(found) {
+            let answer = self.sure(line, Sureness::Order, by, vec![found]);
+            self.put(number, answer);
+        }
+        Ok(())
+    }
+
+    fn pair(&self, lines: &[(Number, Asked)], complete: bool) -> Option<(By, Vec<Number>)> {
+        let expected = lines
+            .iter()
+            .filter_map(|(_, line)| match line.failed.nature {
+                Nature::Connection(expected) => Some(expected),
+                Nature::Elsewhere(_) => None,
+            });
+        let all = expected.reduce(|one, other| Expected {
+            likely: one.likely.and(other.likely),
+            possible: one.possible.and(other.possible),
+        })?;
+        let possible = all.likely.and(all.possible);
+        [By::Pid, By::Name, By::Nobody].into_iter().find_map(|by| {
+            let pair = |verdicts| self.pair_with(lines, by, verdicts, complete);
+            let tried = [all.likely, possible.failed(), possible];
+            Some((by, tried.into_iter().find_map(pair)?))
+        })
+    }
+
+    /// The connections in the order of the lines, which are alike but for their time and meaning.
+    fn pair_with(
+        &self,
+        lines: &[(Number, Asked)],
+        by: By,
+        verdicts: Verdicts,
+        complete: bool,
+    ) -> Option<Vec<Number>> {
+        let ((_, first), (_, last)) = (lines.first()?, lines.last()?);
+        let moment = (first.moment(SLACK).0, last.moment(SLACK).1);
+        let found = self.look(first, by, verdicts, moment, usize::MAX);
+        let mut free: Vec<_> = found
+            .into_iter()
+            .filter_map(|number| Some((self.window.get(number)?, number)))
+            .filter(|(held, _)| held.taken & first.bit() == 0)
+            .map(|(held, number)| (held.brief.ended, number, held.brief.verdict))
+            .collect();
+        free.sort_unstable_by_key(|(ended, number, _)| (*ended, *number));
+        let enough = if complete {
+            free.len() == lines.len()
+        } else {
+            free.len() >= lines.len()
+        };
+        let fit = lines
+            .iter()
+            .zip(&free)
+            .all(|((_, line), (ended, _, verdict))| {
+                let (from, to) = line.moment(SLACK);
+                (from..=to).contains(ended) && line.allows(*verdict)
+            });
+        let numbers = free.into_iter().take(lines.len());
+        (enough && fit).then(|| numbers.map(|(_, number, _)| number).collect())
+    }
+
+    /// All that fit, the nearest named.
+    fn ambiguous(&self, asked: Asked, expected: Expected) -> Waiting {
+        let moment = asked.failed.ended.from;
+        for by in [By::Pid, By::Name, By::Nobody] {
+            for (verdicts, slack) in [(expected.likely, SLACK), (expected.possible, CLOSE)] {
+                let mut found = self.look(&asked, by, verdicts, asked.moment(slack), CROWD);
+                if found.is_empty() {
+                    continue;
+                }
+                let candidates = found.len();
+                found.sort_by_key(|number| {
+                    let held = self.window.get(*number);
+                    held.map(|held| held.brief.ended.abs_diff(moment))
+                });
+                found.truncate(NAMED);
+                let sureness = if candidates == 1 {
+                    Sureness::Unique
+                } else {
+                    Sureness::Ambiguous
+                };
+                return done(asked, sureness, Some(by), found, candidates);
+            }
+        }
+        done(asked, Sureness::None, None, Vec::new(), 0)
+    }
+}
+
+fn done(
+    asked: Asked,
+    sureness: Sureness,
+    by: Option<By>,
+    found: Vec<Number>,
+    candidates: usize,
+) -> Waiting {
+    Waiting::Done(Answer {
+        asked,
+        sureness,
+        by,
+        found,
+        candidates,
+    })
+}
+
+impl Format {
+    /// What to add to the log so that its lines can be joined by both addresses; `None` where the proxy cannot log it.
+    pub const fn advice(self) -> Option<&'static str> {
+        match self {
+            Self::Envoy | Self::EnvoyJson => {
+                Some("log %UPSTREAM_LOCAL_ADDRESS% and %UPSTREAM_REMOTE_ADDRESS%")
+            }
+            Self::Istio
+            | Self::NginxError
+            | Self::NginxAccess
+            | Self::HaproxyHttp
+            | Self::HaproxyTcp => None,
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,314 @@
+//! The join from data: lines and records as they come, and which of them belong together.
+
+use super::*;
+use crate::explain::{log::Span, meaning, story::Owner, window::tests::brief};
+
+const START: u64 = 1_000_000_000_000;
+const KEEP: u64 = 10_000 * MILLISECOND;
+
+fn at(milliseconds: u64) -> u64 {
+    START + milliseconds * MILLISECOND
+}
+
+fn port(port: u16) -> SocketAddr {
+    SocketAddr::new([127, 0, 0, 1].into(), port)
+}
+
+/// A line of the proxy `envoy` that ended `milliseconds` after the start.
+fn line(number: u64, milliseconds: u64, nature: Nature) -> Asked {
+    Asked {
+        log: 0,
+        line: number,
+        failed: Box::new(Failed {
+            format: Format::Envoy,
+            began: at(milliseconds),
+            ended: Span::new(at(milliseconds), MILLISECOND),
+            request: "GET / HTTP/1.1".into(),
+            status: Some(503),
+            flags: None,
+            said: None,
+            upstream: Some(port(80)),
+            name: None,
+            local: None,
+            pid: None,
+            nature,
+        }),
+    }
+}
+
+/// The same line with a second's precision, as NGINX writes it.
+fn coarse(number: u64, second: u64, nature: Nature) -> Asked {
+    let mut asked = line(number, second * 1_000, nature);
+    asked.failed.ended = Span::new(at(second * 1_000), 1_000 * MILLISECOND);
+    asked
+}
+
+fn with_local(mut asked: Asked, local: u16) -> Asked {
+    asked.failed.local = Some(port(local));
+    asked
+}
+
+struct Play(Join);
+
+impl Play {
+    fn new(records: &[(u64, u16, Verdict)]) -> Self {
+        let mut join = Join::new(None, KEEP);
+        for &(milliseconds, local, verdict) in records {
+            let brief = brief(at(milliseconds), [local, 80], verdict);
+            join.window.insert(brief, b"");
+        }
+        Self(join)
+    }
+
+    /// Line, sureness and records of each answer.
+    fn answers(mut self, lines: Vec<Asked>) -> Vec<(u64, Sureness, Vec<Number>)> {
+        let mut answers = Vec::new();
+        for asked in lines {
+            self.0.ask(asked);
+        }
+        self.0.answer(u64::MAX, u64::MAX, |_, answer| {
+            answers.push((answer.asked.line, answer.sureness, answer.found.clone()));
+        });
+        assert!(self.0.waiting.is_empty() && self.0.crowds.is_empty());
+        answers
+    }
+}
+
+#[test]
+fn both_addresses_are_exact() {
+    use Verdict::{Ok, Refused, ResetBeforeResponse};
+    let play = Play::new(&[
+        (100, 5, ResetBeforeResponse),
+        (101, 6, Ok),
+        // The same addresses, long before.
+        (100, 7, Refused),
+    ]);
+    let lines = vec![
+        with_local(line(1, 101, meaning::TERMINATED), 5),
+        with_local(line(2, 101, meaning::TERMINATED), 6),
+        with_local(line(3, 101, meaning::TERMINATED), 8),
+        with_local(line(4, 5_000, meaning::TERMINATED), 7),
+    ];
+    let expected = [
+        (1, Sureness::Exact, vec![0]),
+        // What the kernel saw counts, not what the proxy's words made likely.
+        (2, Sureness::Exact, vec![1]),
+        (3, Sureness::None, vec![]),
+        (4, Sureness::None, vec![]),
+    ];
+    assert_eq!(play.answers(lines), expected);
+}
+
+#[test]
+fn many_streams_of_one_connection() {
+    let play = Play::new(&[(100, 5, Verdict::ResetMidStream)]);
+    let lines = (1..=9).map(|number| with_local(line(number, 101, meaning::TERMINATED), 5));
+    let answers = play.answers(lines.collect());
+    assert!(
+        answers.len() == 9
+            && answers
+                .iter()
+                .all(|(_, sureness, found)| { *sureness == Sureness::Exact && *found == [0] })
+    );
+}
+
+#[test]
+fn the_same_addresses_in_two_namespaces() {
+    let mut join = Join::new(None, KEEP);
+    let mut record = brief(at(100), [5, 80], Verdict::ResetBeforeResponse);
+    join.window.insert(record, b"");
+    record.owner = Some(Owner::new(8, "other"));
+    join.window.insert(record, b"");
+    let answers = Play(join).answers(vec![with_local(line(1, 101, meaning::TERMINATED), 5)]);
+    assert_eq!(answers, [(1, Sureness::Exact, vec![0])]);
+}
+
+#[test]
+fn alone_is_unique_and_near_is_nearest() {
+    use Verdict::{Ok, Refused, ResetBeforeResponse};
+    let play = Play::new(&[
+        (100, 5, Refused),
+        (100, 6, Ok),
+        (100, 7, ResetBeforeResponse),
+        (600, 8, Refused),
+    ]);
+    let answers = play.answers(vec![
+        line(1, 101, meaning::REFUSED),
+        line(2, 101, meaning::TERMINATED),
+        line(3, 4_000, meaning::REFUSED),
+    ]);
+    assert_eq!(
+        answers,
+        [
+            (1, Sureness::Nearest, vec![0]),
+            (2, Sureness::Unique, vec![2]),
+            (3, Sureness::None, vec![]),
+        ]
+    );
+}
+
+#[test]
+fn a_healthy_connection_is_not_taken_for_want_of_another() {
+    let play = Play::new(&[(100, 5, Verdict::Ok)]);
+    let answers = play.answers(vec![
+        line(1, 101, meaning::RESET),
+        line(2, 500, meaning::TERMINATED),
+    ]);
+    assert!(
+        answers
+            .iter()
+            .all(|(_, sureness, _)| *sureness == Sureness::None)
+    );
+}
+
+#[test]
+fn as_many_lines_as_records_go_by_order() {
+    use Verdict::Refused;
+    let records: Vec<_> = (0..5)
+        .map(|n| (n * 150, 5 + u16::try_from(n).unwrap(), Refused))
+        .collect();
+    let lines: Vec<_> = (0..5)
+        .map(|number| coarse(number, 0, meaning::REFUSED))
+        .collect();
+    let answers = Play::new(&records).answers(lines.clone());
+    let expected: Vec<_> = (0..5)
+        .map(|number| (number, Sureness::Order, vec![number]))
+        .collect();
+    assert_eq!(answers, expected);
+    // One record more or less, and nobody knows whose it is.
+    for count in [4, 6] {
+        let records: Vec<_> = (0..count)
+            .map(|n| (n * 150, 5 + u16::try_from(n).unwrap(), Refused))
+            .collect();
+        let answers = Play::new(&records).answers(lines.clone());
+        assert!(answers.iter().all(|(_, sureness, found)| {
+            *sureness == Sureness::Ambiguous && found.len() == NAMED
+        }));
+    }
+}
+
+#[test]
+fn order_does_not_take_what_another_line_has() {
+    use Verdict::Refused;
+    let play = Play::new(&[(100, 5, Refused), (200, 6, Refused), (300, 7, Refused)]);
+    let answers = play.answers(vec![
+        with_local(coarse(1, 0, meaning::REFUSED), 6),
+        coarse(2, 0, meaning::REFUSED),
+        coarse(3, 0, meaning::REFUSED),
+    ]);
+    let found: Vec<_> = answers
+        .into_iter()
+        .map(|(_, sureness, found)| (sureness, found))
+        .collect();
+    assert_eq!(
+        found,
+        [
+            (Sureness::Exact, vec![1]),
+            (Sureness::Order, vec![0]),
+            (Sureness::Order, vec![2])
+        ]
+    );
+}
+
+#[test]
+fn two_logs_of_one_proxy_may_have_a_line_each() {
+    let play = Play::new(&[(100, 5, Verdict::Refused), (200, 6, Verdict::Refused)]);
+    let mut lines: Vec<_> = (1..=4)
+        .map(|number| coarse(number, 0, meaning::REFUSED))
+        .collect();
+    for asked in &mut lines[2..] {
+        asked.log = 1;
+    }
+    let answers = play.answers(lines);
+    let found: Vec<_> = answers.into_iter().map(|(_, _, found)| found).collect();
+    assert_eq!(found, [[0], [1], [0], [1]]);
+}
+
+#[test]
+fn another_owner_is_no_candidate() {
+    let mut join = Join::new(None, KEEP);
+    let mut record = brief(at(100), [5, 80], Verdict::Refused);
+    record.owner = Some(Owner::new(9, "curl"));
+    join.window.insert(record, b"");
+    let answers = Play(join).answers(vec![line(1, 101, meaning::REFUSED)]);
+    assert_eq!(answers, [(1, Sureness::None, vec![])]);
+
+    let mut join = Join::new(Some("curl".into()), KEEP);
+    join.window.insert(record, b"");
+    let answers = Play(join).answers(vec![line(1, 101, meaning::REFUSED)]);
+    assert_eq!(answers, [(1, Sureness::Unique, vec![0])]);
+}
+
+#[test]
+fn a_pid_is_surer_than_a_name() {
+    let mut join = Join::new(None, KEEP);
+    for (pid, local) in [(7, 5), (8, 6)] {
+        let mut record = brief(at(100), [local, 80], Verdict::Refused);
+        record.owner = Some(Owner::new(pid, "envoy"));
+        join.window.insert(record, b"");
+    }
+    let mut asked = line(1, 101, meaning::REFUSED);
+    asked.failed.pid = Some(8);
+    let answers = Play(join).answers(vec![asked]);
+    assert_eq!(answers, [(1, Sureness::Unique, vec![1])]);
+}
+
+#[test]
+fn nothing_is_answered_before_its_records_are_known() {
+    let mut join = Join::new(None, KEEP);
+    join.window
+        .insert(brief(at(100), [5, 80], Verdict::Refused), b"");
+    join.ask(line(1, 101, meaning::REFUSED));
+    join.ask(line(2, 101, meaning::OWN_ANSWER));
+    let mut count = 0;
+    join.answer(at(500), at(500), |_, _| count += 1);
+    assert_eq!(count, 0, "a second candidate may come");
+    let needs = at(102) + SLACK;
+    join.answer(needs, at(500), |_, _| count += 1);
+    assert_eq!(count, 2, "in the order of the lines");
+}
+
+#[test]
+fn a_crowd_that_never_ends_is_settled_in_parts() {
+    use Verdict::Refused;
+    let records: Vec<_> = (0..20_000_u64)
+        .map(|n| (n, 1 + u16::try_from(n % 60_000).unwrap(), Refused))
+        .collect();
+    let mut play = Play::new(&records);
+    let mut right = 0;
+    let mut waited = 0;
+    for n in 0..20_000 {
+        let mut asked = coarse(n, n / 1_000, meaning::REFUSED);
+        asked.failed.pid = Some(7);
+        play.0.ask(asked);
+        if n % 256 == 0 {
+            play.0.answer(u64::MAX, at(n), |_, answer| {
+                right += usize::from(answer.found == [answer.asked.line]);
+            });
+            waited = waited.max(play.0.waiting.len());
+        }
+    }
+    play.0.answer(u64::MAX, u64::MAX, |_, answer| {
+        right += usize::from(answer.found == [answer.asked.line]);
+    });
+    assert!(waited <= CROWD + 256, "{waited}");
+    assert!(right > 19_000, "{right}");
+}
+
+#[test]
+fn lines_of_several_meanings_share_an_order() {
+    use Verdict::{Refused, ResetBeforePayload};
+    let play = Play::new(&[
+        (100, 5, ResetBeforePayload),
+        (200, 6, Refused),
+        (300, 7, ResetBeforePayload),
+    ]);
+    let answers = play.answers(vec![
+        // Without details Envoy calls an early reset a failure to connect, or a termination.
+        coarse(1, 0, meaning::CONNECT_FAILED),
+        coarse(2, 0, meaning::CONNECT_FAILED),
+        coarse(3, 0, meaning::TERMINATED),
+    ]);
+    let found: Vec<_> = answers.into_iter().map(|(_, _, found)| found).collect();
+    assert_eq!(found, [[0], [1], [2]]);
+}

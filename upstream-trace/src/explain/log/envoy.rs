@@ -1,0 +1,365 @@
+//! Access logs of Envoy and Istio: the default text format of each, and JSON with Istio's keys.
+//!
+//! Text, up to the flags alike: `[START_TIME] "METHOD PATH PROTOCOL" CODE FLAGS ...`. Then Envoy has numbers, Istio the details; both
+//! end with the upstream host in quotes, behind which Istio has the addresses. Must not know: what a flag means.
+
+use std::borrow::Cow;
+
+use serde::Deserialize;
+
+use super::{Failed, Format, Reading, Span, address, cut, known, number, time};
+use crate::explain::meaning::{self, Nature};
+
+const MILLISECOND: u64 = 1_000_000;
+
+/// The text formats.
+pub(super) fn text(line: &str) -> Option<Reading> {
+    let mut rest = line.strip_prefix('[')?;
+    let began = time::rfc3339(cut(&mut rest, "] \"")?)?;
+    let request = request(&mut rest)?;
+    let status = status(cut(&mut rest, " ")?)?;
+    let flags = cut(&mut rest, " ")?;
+    if flags == "-" && status < 500 {
+        return Some(Reading::Fine(began));
+    }
+    // From behind, because what a client sends may hold quotes.
+    let (front, behind) = rest.rsplit_once('"')?;
+    let (front, host) = front.rsplit_once('"')?;
+    let plain = front.starts_with(|first: char| first.is_ascii_digit());
+    let (said, numbers) = if plain {
+        (Cow::Borrowed(""), front)
+    } else {
+        details(front)?
+    };
+    let mut numbers = numbers.split(' ');
+    let _bytes = (number(numbers.next()?)?, number(numbers.next()?)?);
+    let duration = number(numbers.next()?).unwrap_or(0);
+    // cluster, local, ...
+    let local = behind.split_whitespace().nth(1);
+    Some(reading(Line {
+        format: if plain { Format::Envoy } else { Format::Istio },
+        began,
+        duration,
+        request: request.into(),
+        status,
+        flags,
+        said: &said,
+        host,
+        local: local.unwrap_or("-"),
+    }))
+}
+
+/// Up to the quote that a status follows: a path may hold quotes as well.
+fn request<'a>(rest: &mut &'a str) -> Option<&'a str> {
+    let end = rest.match_indices("\" ").map(|(at, _)| at).find(|&at| {
+        let behind = rest.get(at + 2..).unwrap_or_default().as_bytes();
+        matches!(behind, [b'0', b' ', ..] | [b'1'..=b'9', _, _, b' ', ..])
+    })?;
+    let request = rest.get(..end)?;
+    *rest = rest.get(end + 2..)?;
+    Some(request)
+}
+
+/// Istio: `DETAILS TERMINATION "TRANSPORT FAILURE" BYTES ...`; before 1.7: `"..." "TRANSPORT FAILURE" BYTES ...`.
+fn details(front: &str) -> Option<(Cow<'_, str>, &str)> {
+    let (first, rest) = front.split_once('"')?;
+    let (second, rest) = rest.split_once("\" ")?;
+    let (second, rest) = match rest.strip_prefix('"') {
+        Some(rest) => rest.split_once("\" ")?,
+        None => (second, rest),
+    };
+    let mut said: Vec<_> = first.split(' ').filter_map(known).collect();
+    said.extend(known(second));
+    let said = match said.as_slice() {
+        [] => Cow::Borrowed(""),
+        [only] => Cow::Borrowed(*only),
+        several => several.join("; ").into(),
+    };
+    Some((said, rest))
+}
+
+/// A status; 0 where none was sent.
+fn status(text: &str) -> Option<u16> {
+    text.parse().ok().filter(|status| *status < 1_000)
+}
+
+/// What all formats have.
+struct Line<'a> {
+    format: Format,
+    began: u64,
+    duration: u64,
+    request: Cow<'a, str>,
+    status: u16,
+    flags: &'a str,
+    said: &'a str,
+    host: &'a str,
+    local: &'a str,
+}
+
+fn reading(line: Line<'_>) -> Reading {
+    let Some(nature) = nature(&line) else {
+        return Reading::Fine(line.began);
+    };
+    let duration = line.duration.saturating_mul(MILLISECOND);
+    let upstream = address(line.host);
+    let name = known(line.host).filter(|_| upstream.is_none());
+    Reading::failed(Failed {
+        format: line.format,
+        began: line.began,
+        // Both the start and the duration are cut off to a millisecond.
+        ended: Span::new(line.began.saturating_add(duration), 2 * MILLISECOND),
+        request: line.request.into_owned(),
+        status: (line.status != 0).then_some(line.status),
+        flags: known(line.flags).map(str::to_owned),
+        said: known(line.said).map(str::to_owned),
+        upstream,
+        name: name.map(str::to_owned),
+        local: address(line.local),
+        pid: None,
+        nature,
+    })
+}
+
+/// `None` where the request did not fail.
+fn nature(line: &Line<'_>) -> Option<Nature> {
+    let meant = line
+        .flags
+        .split(',')
+        .filter_map(|flag| meaning::envoy(flag, line.said));
+    let mut elsewhere = None;
+    for nature in meant {
+        match nature {
+            Nature::Connection(_) if no_tcp(line.host) => return Some(meaning::NOT_TCP),
+            Nature::Connection(_) => return Some(nature),
+            Nature::Elsewhere(_) => elsewhere = elsewhere.or(Some(nature)),
+        }
+    }
+    elsewhere.or(match (known(line.flags), known(line.host)) {
+        // Flags that nobody knows, or only `URX`: the last attempt is what counts.
+        (Some(_), Some(_)) => Some(if line.status < 500 {
+            return None;
+        } else {
+            meaning::BAD_GATEWAY
+        }),
+        (None, Some(_)) if line.status >= 500 => Some(meaning::ANSWERED),
+        (Some(_), None) => Some(meaning::OWN_ANSWER),
+        (None, None) if line.status >= 500 => Some(meaning::OWN_ANSWER),
+        _ => None,
+    })
+}
+
+fn no_tcp(host: &str) -> bool {
+    host.starts_with('/') || host.starts_with("unix:") || host.starts_with("envoy://")
+}
+
+/// The keys that Istio's JSON has, which Envoy's documentation uses as well; all may be missing, any may be null.
+#[derive(Deserialize)]
+struct Json<'a> {
+    #[serde(borrow)]
+    start_time: Cow<'a, str>,
+    #[serde(borrow, default)]
+    method: Loose<'a>,
+    #[serde(borrow, default)]
+    path: Loose<'a>,
+    #[serde(borrow, default)]
+    protocol: Loose<'a>,
+    #[serde(borrow, default)]
+    response_code: Loose<'a>,
+    #[serde(borrow)]
+    response_flags: Loose<'a>,
+    #[serde(borrow, default)]
+    response_code_details: Loose<'a>,
+    #[serde(borrow, default)]
+    connection_termination_details: Loose<'a>,
+    #[serde(borrow, default)]
+    upstream_transport_failure_reason: Loose<'a>,
+    #[serde(borrow, default)]
+    duration: Loose<'a>,
+    #[serde(borrow, default)]
+    upstream_host: Loose<'a>,
+    #[serde(borrow, default)]
+    upstream_local_address: Loose<'a>,
+}
+
+/// A text, a number or null, whatever the log's configuration made of it.
+#[derive(Default, Deserialize)]
+#[serde(untagged)]
+enum Loose<'a> {
+    Text(#[serde(borrow)] Cow<'a, str>),
+    Number(u64),
+    #[default]
+    Null,
+    Other(serde::de::IgnoredAny),
+}
+
+impl Loose<'_> {
+    fn text(&self) -> &str {
+        match self {
+            Self::Text(text) if !text.is_empty() => text,
+            _ => "-",
+        }
+    }
+
+    fn number(&self) -> Option<u64> {
+        match self {
+            Self::Text(text) => number(text),
+            Self::Number(number) => Some(*number),
+            Self::Null | Self::Other(_) => None,
+        }
+    }
+}
+
+/// The JSON format.
+pub(super) fn json(line: &str) -> Option<Reading> {
+    let line: Json<'_> = serde_json::from_str(line).ok()?;
+    let began = time::rfc3339(&line.start_time)?;
+    let status = u16::try_from(line.response_code.number().unwrap_or(0)).ok()?;
+    let flags = line.response_flags.text();
+    if flags == "-" && status < 500 {
+        return Some(Reading::Fine(began));
+    }
+    let words = [
+        &line.response_code_details,
+        &line.connection_termination_details,
+        &line.upstream_transport_failure_reason,
+    ];
+    let said: Vec<_> = words.iter().filter_map(|word| known(word.text())).collect();
+    let request = [line.method.text(), line.path.text(), line.protocol.text()];
+    Some(reading(Line {
+        format: Format::EnvoyJson,
+        began,
+        duration: line.duration.number().unwrap_or(0),
+        request: request.join(" ").into(),
+        status,
+        flags,
+        said: &said.join("; "),
+        host: line.upstream_host.text(),
+        local: line.upstream_local_address.text(),
+    }))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::{
+        super::tests::{failed, read},
+        *,
+    };
+
+    /// Envoy's default, its own example with a failure in it.
+    const ENVOY: &str = r#"[2026-11-21T15:20:14.314Z] "POST /api/v1/locations HTTP/2" 503 UF 154 91 226 - "10.0.35.28" "nsq2http" "cc21d9b0-cf5c-432b-8c7e-98aeb7988cd2" "locations" "127.0.0.1:18081""#;
+    const ISTIO: &str = r#"[2026-11-21T15:20:14.314Z] "GET /status/418 HTTP/1.1" 503 UC upstream_reset_before_response_started{connection_termination} - "-" 0 95 1 - "-" "curl/7.73.0" "84961386-6d84-929d-98bd-c5aee93b5c88" "httpbin:8000" "10.44.1.27:80" outbound|8000||httpbin.foo.svc.cluster.local 10.44.1.23:37652 10.0.45.184:8000 10.44.1.23:46520 - default"#;
+
+    #[test]
+    fn envoys_default_text() {
+        let line = failed(ENVOY);
+        assert_eq!(line.format, Format::Envoy);
+        assert_eq!(line.request, "POST /api/v1/locations HTTP/2");
+        assert_eq!(
+            (line.status, line.flags.as_deref()),
+            (Some(503), Some("UF"))
+        );
+        assert_eq!(line.upstream, "127.0.0.1:18081".parse().ok());
+        assert_eq!((line.local, line.said), (None, None));
+        assert_eq!(line.ended.from - line.began, 226 * MILLISECOND);
+        assert_eq!(line.nature, meaning::CONNECT_FAILED);
+    }
+
+    #[test]
+    fn istios_default_text() {
+        let line = failed(ISTIO);
+        assert_eq!(line.format, Format::Istio);
+        assert_eq!(
+            line.said.as_deref(),
+            Some("upstream_reset_before_response_started{connection_termination}")
+        );
+        assert_eq!(line.upstream, "10.44.1.27:80".parse().ok());
+        assert_eq!(line.local, "10.44.1.23:37652".parse().ok());
+        assert_eq!(line.nature, meaning::TERMINATED);
+    }
+
+    #[test]
+    fn istios_failure_to_connect_has_no_local_address() {
+        let line = failed(
+            r#"[2026-11-21T15:20:14.314Z] "GET / HTTP/1.1" 503 UF,URX upstream_reset_before_response_started{remote_connection_failure|delayed_connect_error:_Connection_refused} - "delayed_connect_error:_Connection_refused" 0 152 33 - "-" "c" "i" "h" "10.0.0.1:80" outbound|80||h - 10.0.45.184:80 10.44.1.23:46520 - default"#,
+        );
+        assert_eq!((line.local, line.nature), (None, meaning::REFUSED));
+        assert_eq!(line.flags.as_deref(), Some("UF,URX"));
+    }
+
+    #[test]
+    fn istios_older_text() {
+        let line = failed(
+            r#"[2020-11-21T15:20:14.314Z] "GET / HTTP/1.1" 503 UF "-" "-" 0 91 12 - "-" "c" "i" "h" "10.0.0.1:80" outbound|80||h - 10.0.45.184:80 10.44.1.23:46520 - default"#,
+        );
+        assert_eq!(
+            (line.ended.from - line.began, line.said),
+            (12 * MILLISECOND, None)
+        );
+    }
+
+    #[test]
+    fn istios_tcp() {
+        let line = failed(
+            r#"[2026-11-21T15:20:14.314Z] "- - -" 0 UF,URX - - "TLS_error:|33554536:system_library:OPENSSL_internal:Connection_reset_by_peer:TLS_error_end" 0 0 5 - "-" "-" "-" "-" "10.0.0.9:443" outbound|443||ext - 10.0.0.8:443 10.0.0.7:1 - -"#,
+        );
+        assert_eq!(
+            (line.status, line.nature),
+            (None, meaning::HANDSHAKE_FAILED)
+        );
+    }
+
+    #[test]
+    fn quotes_in_what_the_client_sent() {
+        let line = failed(
+            r#"[2026-11-21T15:20:14.314Z] "GET /"x" 1 HTTP/1.1" 503 UF 0 91 3 - "-" "my "agent" 5" "id" "h" "127.0.0.1:81""#,
+        );
+        assert_eq!(line.request, r#"GET /"x" 1 HTTP/1.1"#);
+        assert_eq!(line.upstream, "127.0.0.1:81".parse().ok());
+    }
+
+    #[test]
+    fn json_as_istio_writes_it() {
+        let line = failed(
+            r#"{"authority":"h","bytes_received":0,"bytes_sent":95,"connection_termination_details":null,"downstream_local_address":"10.0.45.184:8000","downstream_remote_address":"10.44.1.23:46520","duration":7,"method":"GET","path":"/a","protocol":"HTTP/1.1","request_id":"x","requested_server_name":null,"response_code":503,"response_code_details":"upstream_reset_before_response_started{connection_termination}","response_flags":"UC","route_name":"default","start_time":"2026-11-21T15:20:14.314Z","upstream_cluster":"outbound|80||h","upstream_host":"10.44.1.27:80","upstream_local_address":"10.44.1.23:37652","upstream_service_time":null,"upstream_transport_failure_reason":null,"user_agent":"curl","x_forwarded_for":null}"#,
+        );
+        assert_eq!(line.request, "GET /a HTTP/1.1");
+        assert_eq!(line.local, "10.44.1.23:37652".parse().ok());
+        assert_eq!(
+            (line.ended.from - line.began, line.nature),
+            (7 * MILLISECOND, meaning::TERMINATED)
+        );
+        let fine = r#"{"start_time":"2026-11-21T15:20:14.314Z","response_code":"200","response_flags":"-"}"#;
+        assert_eq!(read(fine), Reading::Fine(1_795_274_414_314_000_000));
+    }
+
+    #[test]
+    fn a_request_that_went_through_is_fine() {
+        let line = ENVOY.replace("503 UF", "200 -");
+        assert_eq!(read(&line), Reading::Fine(1_795_274_414_314_000_000));
+    }
+
+    #[test]
+    fn what_has_no_connection_says_so() {
+        for (flags, host) in [
+            ("UH", "-"),
+            ("UO", "-"),
+            ("NR", "-"),
+            ("UR", "10.0.0.1:80"),
+            ("DC", "10.0.0.1:80"),
+            ("UAEX", "-"),
+        ] {
+            let line = ENVOY.replace("UF", flags).replace("127.0.0.1:18081", host);
+            assert!(
+                matches!(failed(&line).nature, Nature::Elsewhere(_)),
+                "{flags}"
+            );
+        }
+        let answered = failed(&ENVOY.replace("UF", "-"));
+        assert_eq!(answered.nature, meaning::ANSWERED);
+        let socket = failed(&ENVOY.replace("127.0.0.1:18081", "/run/app.sock"));
+        assert_eq!(
+            (socket.nature, socket.name.as_deref()),
+            (meaning::NOT_TCP, Some("/run/app.sock"))
+        );
+    }
+}

@@ -1,0 +1,361 @@
+//! What a proxy's words mean for the kernel: which verdicts a connection can have behind them, or that there is none.
+//!
+//! Sources: Envoy's response flags (`docs/root/configuration/observability/access_log`), the messages of
+//! `ngx_http_upstream.c`, HAProxy's `configuration.txt`, "Session state at disconnection".
+//! Must not know: how a log line is spelled, records.
+
+use crate::record::Verdict::{
+    self, ClosedBeforeResponse, ConnectCanceled, ConnectTimeout, LocalAbort, NeverAccepted,
+    NoLocalPort, Ok, Probe, Refused, ResetBeforePayload, ResetBeforeResponse, ResetIdle,
+    ResetMidStream, Timeout, Unreachable,
+};
+
+/// A set of verdicts.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub struct Verdicts(u16);
+
+impl Verdicts {
+    const fn of(verdicts: &[Verdict]) -> Self {
+        let mut bits = 0;
+        let mut rest = verdicts;
+        while let [first, others @ ..] = rest {
+            bits |= 1 << *first as u16;
+            rest = others;
+        }
+        Self(bits)
+    }
+
+    /// Those of both.
+    #[must_use]
+    pub const fn and(self, other: Self) -> Self {
+        Self(self.0 | other.0)
+    }
+
+    /// Without those of healthy connections.
+    #[must_use]
+    pub const fn failed(self) -> Self {
+        Self(self.0 & !Self::of(&[Ok]).0)
+    }
+
+    /// Whether this is one of them.
+    pub const fn has(self, verdict: Verdict) -> bool {
+        self.0 >> (verdict as u16) & 1 != 0
+    }
+}
+
+/// What became of the connection, as far as the proxy's words tell.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub struct Expected {
+    /// What the words say.
+    pub likely: Verdicts,
+    /// What they can mean besides; looked at only where nothing likely is found.
+    pub possible: Verdicts,
+}
+
+impl Expected {
+    /// The proxy waited no longer: its connection ends when it pleases, and as a healthy one does.
+    pub const fn is_timeout(self) -> bool {
+        self.likely.has(Timeout)
+    }
+}
+
+/// Where the reason lies.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Nature {
+    /// In a connection that the tracer has seen.
+    Connection(Expected),
+    /// Not in an upstream connection: what to look at instead.
+    Elsewhere(&'static str),
+}
+
+const NONE: Verdicts = Verdicts::of(&[]);
+const SYN_UNANSWERED: Verdicts = Verdicts::of(&[ConnectTimeout, ConnectCanceled]);
+const CONNECTING: Verdicts = Verdicts::of(&[Refused, Unreachable, NoLocalPort]).and(SYN_UNANSWERED);
+const RESETS: Verdicts = Verdicts::of(&[
+    ResetBeforePayload,
+    ResetBeforeResponse,
+    ResetMidStream,
+    ResetIdle,
+    NeverAccepted,
+]);
+const CLOSED: Verdicts = Verdicts::of(&[ClosedBeforeResponse, NeverAccepted]);
+/// The proxy itself closes after its own timeout, in order or by a reset.
+const GAVE_UP: Verdicts = Verdicts::of(&[
+    NeverAccepted,
+    Timeout,
+    LocalAbort,
+    ResetBeforeResponse,
+    ResetBeforePayload,
+    Probe,
+]);
+const FINE: Verdicts = Verdicts::of(&[Ok, LocalAbort]);
+
+const fn connection(likely: Verdicts, possible: Verdicts) -> Nature {
+    Nature::Connection(Expected { likely, possible })
+}
+
+/// A reset answered the SYN.
+pub const REFUSED: Nature = connection(Verdicts::of(&[Refused]), Verdicts::of(&[Unreachable]));
+/// The connection was not made in time.
+pub const CONNECT_TIMEOUT: Nature = connection(SYN_UNANSWERED, NONE);
+/// ICMP or routing.
+pub const UNREACHABLE: Nature = connection(Verdicts::of(&[Unreachable]), NONE);
+/// No SYN left.
+pub const NO_LOCAL_PORT: Nature = connection(Verdicts::of(&[NoLocalPort]), NONE);
+/// The connection was not made; the words do not say why. With TLS it was made, but not the handshake on it.
+pub const CONNECT_FAILED: Nature = connection(CONNECTING.and(RESETS).and(CLOSED), FINE);
+/// The TLS handshake failed.
+pub const HANDSHAKE_FAILED: Nature = connection(RESETS.and(CLOSED), FINE);
+/// A reset, wherever in the exchange.
+pub const RESET: Nature = connection(RESETS, CLOSED);
+/// Closed in order without an answer.
+pub const CLOSED_UNANSWERED: Nature = connection(CLOSED, FINE);
+/// Ended without an answer, by a reset or in order.
+pub const TERMINATED: Nature = connection(RESETS.and(CLOSED), FINE);
+/// Ended inside the response.
+pub const BROKEN_RESPONSE: Nature = connection(RESETS.and(CLOSED), FINE);
+/// The proxy waited no longer.
+pub const NO_ANSWER: Nature = connection(GAVE_UP, Verdicts::of(&[Ok, ClosedBeforeResponse]));
+/// Anything that makes a proxy answer 502.
+pub const BAD_GATEWAY: Nature = connection(CONNECTING.and(RESETS).and(CLOSED), FINE);
+/// Anything that makes a proxy answer 504.
+pub const GATEWAY_TIMEOUT: Nature = connection(GAVE_UP.and(SYN_UNANSWERED), Verdicts::of(&[Ok]));
+
+/// The upstream itself answered with an error.
+pub const ANSWERED: Nature = Nature::Elsewhere(
+    "The upstream answered the request with this status itself, over a connection that worked: look in the upstream's own log.",
+);
+/// The client has gone.
+pub const CLIENT_GONE: Nature = Nature::Elsewhere(
+    "The client closed or reset its connection to the proxy before the answer was complete: look at the client's timeout, and at the record of the proxy's own downstream connection (role server).",
+);
+/// The upstream is no TCP address.
+pub const NOT_TCP: Nature = Nature::Elsewhere(
+    "The upstream is not reached over TCP (a Unix socket or an internal listener): look in the log of the program behind it.",
+);
+/// The proxy could not understand the upstream.
+pub const BAD_RESPONSE: Nature = Nature::Elsewhere(
+    "The connection worked, but the proxy did not understand what the upstream sent: look for HTTP/1 against HTTP/2, plaintext against TLS, or headers beyond the proxy's limits.",
+);
+/// No server was tried.
+pub const NO_SERVER: Nature = Nature::Elsewhere(
+    "No server was tried, because none was available: look at health checks, outlier detection or max_fails, and at the failures before this one that took the servers out.",
+);
+/// A queue or limit in the proxy.
+pub const QUEUED_TOO_LONG: Nature = Nature::Elsewhere(
+    "The request waited in the proxy's own queue until a limit was reached, and no connection was made: look at the limits of connections per server.",
+);
+/// Denied by a rule of the proxy.
+pub const DENIED: Nature = Nature::Elsewhere(
+    "The proxy itself refused the request by a rule or a rate limit: look in its configuration; no upstream connection was involved.",
+);
+/// Answered by the proxy itself.
+pub const OWN_ANSWER: Nature = Nature::Elsewhere(
+    "The proxy made this answer itself, and names no upstream for it: look in its configuration and error log.",
+);
+/// Inside the proxy.
+pub const INTERNAL: Nature = Nature::Elsewhere(
+    "An error or a limit inside the proxy itself: look in its own error log, and at memory and file descriptors.",
+);
+
+/// What one of Envoy's response flags says, with the details beside it.
+pub fn envoy(flag: &str, details: &str) -> Option<Nature> {
+    Some(match flag {
+        "UF" => upstream_failure(details),
+        "UC" => TERMINATED,
+        "UPE" => BROKEN_RESPONSE,
+        "UT" | "UMSDR" | "SI" | "LR" => NO_ANSWER,
+        "UR" => Nature::Elsewhere(
+            "The upstream reset one HTTP/2 or HTTP/3 stream; the connection went on, so the kernel saw nothing: look in the upstream's log for that request (GOAWAY, a canceled or refused stream).",
+        ),
+        "UH" => Nature::Elsewhere(
+            "Envoy had no healthy host to try, so no connection was made: look at /clusters for failed health checks and outlier ejections, and at the failures before this one.",
+        ),
+        "UO" => Nature::Elsewhere(
+            "A circuit breaker was open (too many connections, requests, pending requests or retries), so no connection was made: look at the cluster's upstream_rq_pending_overflow and upstream_cx_overflow.",
+        ),
+        "NR" => Nature::Elsewhere(
+            "No route or filter chain matched the request, so no upstream was chosen: look at the route table, the host name and, with TLS, the SNI.",
+        ),
+        "NC" => Nature::Elsewhere(
+            "The route names a cluster that does not exist: look at the cluster discovery (/clusters).",
+        ),
+        "DF" => Nature::Elsewhere(
+            "The upstream's name could not be resolved: look at DNS as Envoy sees it.",
+        ),
+        "DC" | "DR" | "DT" | "DPE" => CLIENT_GONE,
+        "RL" | "RLSE" => Nature::Elsewhere(
+            "A rate limit refused the request, or the rate limit service failed: no upstream connection was involved.",
+        ),
+        "UAEX" => Nature::Elsewhere(
+            "The external authorization service denied the request: look in its log; no upstream connection was involved.",
+        ),
+        "FI" | "DI" => Nature::Elsewhere(
+            "A fault was injected on purpose: look for the fault filter in the route; no upstream connection failed.",
+        ),
+        "IH" => Nature::Elsewhere(
+            "Envoy rejected the request for a header with an invalid value: look at the client.",
+        ),
+        "OM" | "DO" => Nature::Elsewhere(
+            "Envoy shed load to protect itself: look at the overload manager's actions and at memory and connections.",
+        ),
+        "LH" => {
+            Nature::Elsewhere("Envoy's own health check is set to fail: it is draining on purpose.")
+        }
+        "NFCF" | "RFCF" => Nature::Elsewhere(
+            "Envoy was waiting for configuration that did not come: look at the connection to the control plane.",
+        ),
+        _ => return None,
+    })
+}
+
+/// `UF`: a connection that was never ready for a request.
+fn upstream_failure(details: &str) -> Nature {
+    let says = |words: &[&str]| words.iter().any(|word| details.contains(word));
+    if says(&["TLS_error", "TLS error", "SSL"]) {
+        HANDSHAKE_FAILED
+    } else if says(&[
+        "Connection_refused",
+        "Connection refused",
+        "delayed_connect_error:_111",
+    ]) {
+        REFUSED
+    } else if says(&["Connection_reset", "Connection reset", "connect_error:_104"]) {
+        // Established and reset before Envoy had looked.
+        RESET
+    } else if says(&["connection_timeout", "connection timeout"]) {
+        CONNECT_TIMEOUT
+    } else if says(&[
+        "Cannot_assign",
+        "Cannot assign",
+        "immediate_connect_error:_99",
+    ]) {
+        NO_LOCAL_PORT
+    } else if says(&[
+        "unreachable",
+        "No_route",
+        "No route",
+        "connect_error:_113",
+        "connect_error:_101",
+    ]) {
+        UNREACHABLE
+    } else {
+        CONNECT_FAILED
+    }
+}
+
+/// What a message of the NGINX error log says; `None` for one that is not about a failed request.
+pub fn nginx(message: &str) -> Option<Nature> {
+    let says = |words: &str| message.contains(words);
+    Some(match () {
+        () if says("no live upstreams") => NO_SERVER,
+        () if says("limiting requests") || says("limiting connections") => DENIED,
+        () if says("access forbidden") => DENIED,
+        () if message.starts_with("client ") && says("closed connection") => CLIENT_GONE,
+        () if says("(111: ") => REFUSED,
+        () if says("(99: ") => NO_LOCAL_PORT,
+        () if says("(113: ") || says("(101: ") => UNREACHABLE,
+        () if says("upstream timed out") && says("while connecting") => CONNECT_TIMEOUT,
+        () if says("upstream timed out") => NO_ANSWER,
+        () if says("SSL handshak") => HANDSHAKE_FAILED,
+        () if says("(104: ") || says("(32: ") => RESET,
+        () if says("prematurely closed connection while reading upstream") => BROKEN_RESPONSE,
+        () if says("upstream prematurely closed") => CLOSED_UNANSWERED,
+        () if says("upstream sent") => BAD_RESPONSE,
+        () => return None,
+    })
+}
+
+/// What the first two characters of HAProxy's termination state say; `None` where nothing failed.
+pub fn haproxy(state: &str) -> Option<Nature> {
+    Some(match state.as_bytes() {
+        [b'C' | b'c', ..] => CLIENT_GONE,
+        [b'S', b'C', ..] => CONNECT_FAILED,
+        [b's', b'C', ..] => CONNECT_TIMEOUT,
+        [b'S', b'H', ..] => TERMINATED,
+        [b's', b'H' | b'D' | b'L', ..] => NO_ANSWER,
+        [b'S', b'D' | b'L', ..] => BROKEN_RESPONSE,
+        [b'S' | b's', b'Q', ..] => QUEUED_TOO_LONG,
+        [b'P', b'H', ..] => BAD_RESPONSE,
+        [b'P', ..] => DENIED,
+        [b'R', b'C', ..] => NO_LOCAL_PORT,
+        [b'R' | b'I', ..] => INTERNAL,
+        [b'D' | b'U' | b'K', ..] => Nature::Elsewhere(
+            "HAProxy itself ended the session, because the server was marked down or up, or an administrator did it: look at the health checks and the command socket.",
+        ),
+        _ => return None,
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn likely(nature: Nature) -> Verdicts {
+        match nature {
+            Nature::Connection(expected) => expected.likely,
+            Nature::Elsewhere(hint) => panic!("{hint}"),
+        }
+    }
+
+    #[test]
+    fn a_set_has_what_it_was_made_of() {
+        let set = Verdicts::of(&[Refused, LocalAbort]);
+        for &verdict in Verdict::ALL {
+            let inside = matches!(verdict, Refused | LocalAbort);
+            assert_eq!(set.has(verdict), inside, "{verdict:?}");
+        }
+    }
+
+    #[test]
+    fn details_narrow_a_failure_to_connect() {
+        for (details, verdict) in [
+            (
+                "x{remote_connection_failure|delayed_connect_error:_Connection_refused}",
+                Refused,
+            ),
+            ("x{connection_failure,delayed_connect_error:_111}", Refused),
+            ("x{connection_timeout}", ConnectCanceled),
+            (
+                "x{local_connection_failure|immediate_connect_error:_Cannot_assign_requested_address}",
+                NoLocalPort,
+            ),
+            (
+                "x{remote_connection_failure|delayed_connect_error:_No_route_to_host}",
+                Unreachable,
+            ),
+            (
+                "x{remote_connection_failure|delayed_connect_error:_Connection_reset_by_peer}",
+                ResetBeforePayload,
+            ),
+            ("TLS_error:_WRONG_VERSION_NUMBER", ClosedBeforeResponse),
+            ("", Refused),
+        ] {
+            let set = likely(envoy("UF", details).unwrap());
+            assert!(set.has(verdict) && !set.has(Ok), "{details}");
+        }
+    }
+
+    #[test]
+    fn every_hint_is_one_sentence() {
+        let flags = [
+            "UR", "UH", "UO", "NR", "NC", "DF", "DC", "RL", "UAEX", "FI", "IH", "OM", "LH", "NFCF",
+        ];
+        let states = ["CD", "sQ", "PH", "PR", "RC", "IH", "DH"];
+        let messages = [
+            "no live upstreams while connecting to upstream",
+            "upstream sent no valid HTTP/1.0 header",
+        ];
+        let natures = flags
+            .iter()
+            .map(|flag| envoy(flag, ""))
+            .chain(states.iter().map(|state| haproxy(state)))
+            .chain(messages.iter().map(|message| nginx(message)));
+        for nature in natures {
+            if let Nature::Elsewhere(hint) = nature.expect("known") {
+                assert!(hint.ends_with('.') && hint.len() < 300, "{hint}");
+            }
+        }
+        assert!(envoy("XX", "").is_none() && haproxy("--").is_none() && nginx("signal").is_none());
+    }
+}

@@ -1,0 +1,566 @@
+//! The run of `upstream-trace explain`: reads logs and records side by side in order of time, and writes the answers.
+//!
+//! Lines of several logs are merged by their time; records are read as far ahead as the line at hand needs, and forgotten `--window`
+//! behind it. What is followed happens now, so there the clock says which lines and records are late; what is not followed is waited
+//! for, however slowly a pipe brings it. Must not know: formats, how a line and a record are joined.
+
+use std::{
+    io::{self, BufWriter, IsTerminal as _, Stdout, Write as _},
+    path::PathBuf,
+    time::{Duration, SystemTime, UNIX_EPOCH},
+};
+
+use jiff::tz::TimeZone;
+use tokio::signal::unix::{SignalKind, signal};
+
+use super::{
+    join::{Answer, Asked, Join, Sureness},
+    log::{Failed, Reader, Reading},
+    report::{self, About, Explained, ExplainedType},
+    source::{Next, Source},
+    story::{Brief, Kind, Story},
+    text,
+    window::{Held, Window},
+};
+use crate::{
+    app::say,
+    exit::{Code, Failure},
+    output::{Style, json},
+    record::{Schema, Timestamp},
+};
+
+/// Records are in order of time but for this; the tracer holds one for less.
+const JITTER: u64 = 250_000_000;
+/// Later than this after its time no record and no line is waited for.
+const LATE: u64 = 1_000_000_000;
+/// Lines between two looks at what can be answered.
+const BATCH: usize = 256;
+/// Between two looks at files that may have grown.
+const TICK: Duration = Duration::from_millis(50);
+/// The longest line that is written: a few records, each of some kilobytes.
+const ROOM: usize = 1 << 20;
+
+/// What was asked for.
+#[derive(Clone, Debug)]
+pub struct Settings {
+    pub records: PathBuf,
+    /// Empty: standard input.
+    pub logs: Vec<PathBuf>,
+    pub follow: bool,
+    pub text: bool,
+    /// How long records are kept, and how far lines may be out of order.
+    pub window: Duration,
+    /// Name of the proxy's processes.
+    pub process: Option<String>,
+    /// Addresses of servers that a log names.
+    pub servers: Vec<(String, std::net::SocketAddr)>,
+}
+
+/// Explains until the logs end, or until told to stop.
+pub fn run(settings: Settings) -> Result<(), Failure> {
+    let runtime = tokio::runtime::Builder::new_current_thread()
+        .enable_all()
+        .build()
+        .map_err(|error| Failure::new(Code::Failure, format!("cannot start: {error}")))?;
+    let run = Run::open(settings)?;
+    match runtime.block_on(run.drive()) {
+        // The reader of the output is gone.
+        Err(failure) if failure.code == Code::Ok => Ok(()),
+        ended => ended,
+    }
+}
+
+/// One of the logs, and the first of its lines that is not merged yet.
+#[derive(Debug)]
+struct Log {
+    source: Source,
+    head: Option<Head>,
+    over: bool,
+}
+
+#[derive(Debug)]
+struct Head {
+    time: u64,
+    line: u64,
+    failed: Option<Box<Failed>>,
+}
+
+/// The records, in order.
+#[derive(Debug)]
+struct Records {
+    source: Source,
+    /// All that ended before this are read.
+    seen: u64,
+    over: bool,
+    follow: bool,
+    /// More are needed, and a pipe has yet to bring them.
+    lacking: bool,
+    count: u64,
+    unknown: u64,
+}
+
+#[derive(Debug)]
+struct Run {
+    settings: Settings,
+    logs: Vec<Log>,
+    records: Records,
+    reader: Reader,
+    join: Join,
+    counts: Explained,
+    output: Output,
+    /// The latest time of a line.
+    now: u64,
+    /// Up to when records are needed for lines that wait.
+    need: u64,
+    /// The time of the lines when answers were last looked for.
+    answered: u64,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Progress {
+    Busy,
+    Idle,
+    Done,
+}
+
+impl Run {
+    fn open(mut settings: Settings) -> Result<Self, Failure> {
+        if settings.logs.is_empty() {
+            settings.logs.push("-".into());
+        }
+        let open = |path: &PathBuf| {
+            Source::open(path, settings.follow).map_err(|error| unreadable(&path.display(), &error))
+        };
+        let records = open(&settings.records)?;
+        let logs = settings.logs.iter().map(|path| {
+            Ok(Log {
+                source: open(path)?,
+                head: None,
+                over: false,
+            })
+        });
+        let logs = logs.collect::<Result<_, Failure>>()?;
+        let keep = u64::try_from(settings.window.as_nanos()).unwrap_or(u64::MAX);
+        let colour = io::stdout().is_terminal() && std::env::var_os("NO_COLOR").is_none();
+        Ok(Self {
+            logs,
+            records: Records {
+                source: records,
+                seen: 0,
+                over: false,
+                follow: settings.follow,
+                lacking: false,
+                count: 0,
+                unknown: 0,
+            },
+            reader: Reader::new(TimeZone::system()),
+            join: Join::new(settings.process.clone(), keep),
+            counts: Explained {
+                schema: Schema,
+                kind: ExplainedType,
+                time: Timestamp(0),
+                seq: 0,
+                lines: 0,
+                failed: 0,
+                fine: 0,
+                other: 0,
+                unknown: 0,
+                found: report::Found::default(),
+                records: 0,
+                records_unknown: 0,
+                records_given_up: 0,
+            },
+            output: Output {
+                to: BufWriter::with_capacity(1 << 16, io::stdout()),
+                style: settings.text.then_some(Style { colour }),
+                room: vec![0; ROOM].into_boxed_slice(),
+                page: String::new(),
+                seq: 0,
+            },
+            now: 0,
+            need: 0,
+            answered: 0,
+            settings,
+        })
+    }
+
+    async fn drive(mut self) -> Result<(), Failure> {
+        let failed =
+            |error: io::Error| Failure::new(Code::Failure, format!("cannot wait: {error}"));
+        let mut interrupt = signal(SignalKind::interrupt()).map_err(failed)?;
+        let mut terminate = signal(SignalKind::terminate()).map_err(failed)?;
+        loop {
+            let progress = self.step()?;
+            if progress == Progress::Done {
+                break;
+            }
+            let rest = async {
+                if progress == Progress::Idle {
+                    tokio::time::sleep(TICK).await;
+                } else {
+                    tokio::task::yield_now().await;
+                }
+            };
+            tokio::select! {
+                biased;
+                _ = interrupt.recv() => break,
+                _ = terminate.recv() => break,
+                () = rest => {}
+            }
+        }
+        self.finish()
+    }
+
+    /// Merges and joins some lines.
+    fn step(&mut self) -> Result<Progress, Failure> {
+        for _ in 0..BATCH {
+            // No line goes past records that it may need.
+            if self.records.lacking {
+                self.answer(self.now)?;
+                if self.records.lacking {
+                    self.output.flush()?;
+                    return Ok(Progress::Idle);
+                }
+            }
+            let Some((log, head)) = self.next_head()? else {
+                return self.caught_up();
+            };
+            // Answer what waits before its records are forgotten.
+            if head.time > self.answered.saturating_add(self.keep() / 4) {
+                self.answer(head.time)?;
+                if self.records.lacking {
+                    self.put_back(log, head);
+                    continue;
+                }
+            }
+            self.now = self.now.max(head.time);
+            if let Some(failed) = head.failed {
+                self.ask(log, head.line, failed);
+            }
+        }
+        self.answer(self.now)?;
+        Ok(Progress::Busy)
+    }
+
+    fn keep(&self) -> u64 {
+        u64::try_from(self.settings.window.as_nanos()).unwrap_or(u64::MAX)
+    }
+
+    fn ask(&mut self, log: usize, line: u64, mut failed: Box<Failed>) {
+        if let (None, Some(name)) = (failed.upstream, &failed.name) {
+            let known = self
+                .settings
+                .servers
+                .iter()
+                .find(|(known, _)| known == name);
+            failed.upstream = known.map(|(_, address)| *address);
+        }
+        self.need = self.need.max(Join::needs(&failed));
+        self.join.ask(Asked { log, line, failed });
+    }
+
+    /// No more lines for now.
+    fn caught_up(&mut self) -> Result<Progress, Failure> {
+        let ended = self.logs.iter().all(|log| log.over);
+        if !self.settings.follow {
+            self.answer(self.now)?;
+            self.output.flush()?;
+            return Ok(if ended && !self.records.lacking {
+                Progress::Done
+            } else {
+                Progress::Idle
+            });
+        }
+        let now = clock();
+        // Records that come meanwhile are read at once, or a file that is cut off between two lines of the log would not be noticed.
+        self.need = self.need.max(now);
+        let late = now.saturating_sub(LATE);
+        self.answer(late.max(self.now))?;
+        self.output.flush()?;
+        Ok(if ended {
+            Progress::Done
+        } else {
+            Progress::Idle
+        })
+    }
+
+    /// Reads the records that lines need, answers, forgets. All lines before `lines` are known.
+    fn answer(&mut self, lines: u64) -> Result<(), Failure> {
+        self.records.lacking = false;
+        let until = self.need.max(self.now);
+        self.answer_with(until, lines)?;
+        if !self.records.lacking && self.join.lacks() > self.records.seen {
+            self.answer_with(self.join.lacks(), lines)?;
+        }
+        // Lines that are open for want of records need all of theirs.
+        if !self.records.lacking {
+            self.answered = lines;
+            self.join.expire(lines);
+        }
+        Ok(())
+    }
+
+    fn answer_with(&mut self, until: u64, lines: u64) -> Result<(), Failure> {
+        let oldest = self.now.saturating_sub(self.keep());
+        self.records.advance(until, oldest, &mut self.join.window)?;
+        if self.records.lacking {
+            return Ok(());
+        }
+        let mut done = Ok(());
+        let Self {
+            join,
+            output,
+            logs,
+            counts,
+            ..
+        } = self;
+        join.answer(self.records.seen, lines, |window, answer| {
+            counts.found.count(answer.sureness);
+            let log = logs.get(answer.asked.log);
+            let name = log.map_or("", |log| log.source.name.as_str());
+            if done.is_ok() {
+                done = output.answer(window, answer, name);
+            }
+        });
+        done
+    }
+
+    fn finish(mut self) -> Result<(), Failure> {
+        self.answer(self.now)?;
+        // What still waits gets no more records and no more lines.
+        self.records.seen = u64::MAX;
+        self.now = u64::MAX;
+        self.answer(u64::MAX)?;
+        if self.records.count == 0 && self.records.unknown > 0 {
+            let name = &self.records.source.name;
+            let message =
+                format!("{name} has no record: it has to be what upstream-trace prints as JSON");
+            return Err(Failure::new(Code::Input, message));
+        }
+        let counts = Explained {
+            seq: self.output.seq,
+            lines: self.counts.failed + self.counts.fine + self.counts.other + self.counts.unknown,
+            records: self.records.count,
+            records_unknown: self.records.unknown,
+            records_given_up: self.join.window.given_up,
+            ..self.counts
+        };
+        self.output.explained(&counts)?;
+        self.output.flush()
+    }
+
+    fn put_back(&mut self, log: usize, head: Head) {
+        if let Some(log) = self.logs.get_mut(log) {
+            log.head = Some(head);
+        }
+    }
+
+    /// The earliest line of all logs; `None` where there is none now.
+    fn next_head(&mut self) -> Result<Option<(usize, Head)>, Failure> {
+        let mut first: Option<(u64, usize)> = None;
+        for index in 0..self.logs.len() {
+            self.fill(index)?;
+            let Some(log) = self.logs.get(index) else {
+                continue;
+            };
+            if log.head.is_none() && !log.over && !self.settings.follow {
+                // Its next line may be the earliest.
+                return Ok(None);
+            }
+            if let Some(head) = &log.head
+                && first.is_none_or(|(time, _)| head.time < time)
+            {
+                first = Some((head.time, index));
+            }
+        }
+        let Some((time, index)) = first else {
+            return Ok(None);
+        };
+        let time = Timestamp(time.max(self.counts.time.0));
+        self.counts.time = time;
+        let head = self.logs.get_mut(index).and_then(|log| log.head.take());
+        Ok(head.map(|head| (index, head)))
+    }
+
+    /// Reads on to the next line that is about a request.
+    fn fill(&mut self, index: usize) -> Result<(), Failure> {
+        let Some(log) = self.logs.get_mut(index) else {
+            return Ok(());
+        };
+        while log.head.is_none() && !log.over {
+            let line = log.source.next_line();
+            let reading = match line {
+                Ok(Next::Line(line)) => self.reader.read(line),
+                Ok(Next::Broken) => Reading::Unknown,
+                Ok(Next::Later) => return Ok(()),
+                Ok(Next::End) => {
+                    log.over = true;
+                    return Ok(());
+                }
+                Err(error) => return Err(unreadable(&log.source.name, &error)),
+            };
+            let (time, failed) = match reading {
+                Reading::Failed(failed) => {
+                    self.counts.failed += 1;
+                    (failed.ended.from, Some(failed))
+                }
+                Reading::Fine(time) => {
+                    self.counts.fine += 1;
+                    (time, None)
+                }
+                Reading::Other => {
+                    self.counts.other += 1;
+                    continue;
+                }
+                Reading::Unknown => {
+                    self.counts.unknown += 1;
+                    if self.counts.unknown == 1 {
+                        let (name, line) = (&log.source.name, log.source.line);
+                        say(&format!(
+                            "{name}:{line} has no known format, or is broken; more such lines are only counted"
+                        ));
+                    }
+                    continue;
+                }
+            };
+            log.head = Some(Head {
+                time,
+                line: log.source.line,
+                failed,
+            });
+        }
+        Ok(())
+    }
+}
+
+impl Records {
+    /// Reads all that ended up to `until`, and keeps those that did not end before `oldest`.
+    fn advance(&mut self, until: u64, oldest: u64, window: &mut Window) -> Result<(), Failure> {
+        while !self.over && self.seen < until {
+            match self.source.next_line() {
+                Ok(Next::Line(line)) => match Kind::read(line) {
+                    Kind::Connection(brief) => {
+                        self.count += 1;
+                        self.seen = self.seen.max(brief.ended.saturating_sub(JITTER));
+                        if brief.ended >= oldest {
+                            window.insert(brief, line);
+                        }
+                    }
+                    Kind::Other => {}
+                    Kind::Broken => self.unknown += 1,
+                },
+                Ok(Next::Broken) => self.unknown += 1,
+                Ok(Next::Later) => {
+                    if self.follow {
+                        self.seen = self.seen.max(clock().saturating_sub(LATE));
+                    }
+                    self.lacking |= !self.follow;
+                    break;
+                }
+                Ok(Next::End) => {
+                    self.over = true;
+                    self.seen = u64::MAX;
+                }
+                Err(error) => return Err(unreadable(&self.source.name, &error)),
+            }
+        }
+        Ok(())
+    }
+}
+
+/// Where answers go.
+#[derive(Debug)]
+struct Output {
+    to: BufWriter<Stdout>,
+    /// `None`: JSON.
+    style: Option<Style>,
+    room: Box<[u8]>,
+    page: String,
+    seq: u64,
+}
+
+impl Output {
+    fn answer(&mut self, window: &Window, answer: &Answer, log: &str) -> Result<(), Failure> {
+        let held: Vec<&Held> = answer
+            .found
+            .iter()
+            .filter_map(|number| window.get(*number))
+            .collect();
+        let stories: Vec<_> = held
+            .iter()
+            .filter_map(|held| Story::read(&held.text))
+            .collect();
+        let records: Vec<_> = stories.iter().filter_map(Story::connection).collect();
+        let other = match (held.as_slice(), answer.sureness) {
+            ([_], Sureness::Ambiguous) => None,
+            ([one], _) => other_end(window, &one.brief),
+            _ => None,
+        };
+        let other = other.and_then(|held| Story::read(&held.text));
+        let about = About {
+            log,
+            seq: self.seq,
+            records: &records,
+            other_end: other.as_ref().and_then(Story::connection),
+            forgotten: answer.asked.failed.ended.to < window.forgotten,
+        };
+        let record = report::explanation(answer, &about);
+        self.write(&record, |record, style, page| {
+            text::explanation(record, style, page);
+        })
+    }
+
+    fn explained(&mut self, record: &Explained) -> Result<(), Failure> {
+        self.write(record, text::explained)
+    }
+
+    fn write<T: serde::Serialize>(
+        &mut self,
+        record: &T,
+        spell: impl Fn(&T, Style, &mut String),
+    ) -> Result<(), Failure> {
+        self.seq += 1;
+        let written = if let Some(style) = self.style {
+            self.page.clear();
+            spell(record, style, &mut self.page);
+            self.to.write_all(self.page.as_bytes())
+        } else {
+            let len = json::line(record, &mut self.room).unwrap_or(0);
+            self.to.write_all(self.room.get(..len).unwrap_or_default())
+        };
+        written.map_err(|error| unwritable(&error))
+    }
+
+    fn flush(&mut self) -> Result<(), Failure> {
+        self.to.flush().map_err(|error| unwritable(&error))
+    }
+}
+
+/// The record of the other end: the same addresses the other way round, ended the nearest.
+fn other_end<'a>(window: &'a Window, brief: &Brief) -> Option<&'a Held> {
+    let there = window.between(brief.remote, brief.local).iter();
+    let there = there.filter_map(|number| window.get(*number));
+    let distance = |held: &&Held| held.brief.ended.abs_diff(brief.ended);
+    there
+        .filter(|held| distance(held) <= LATE)
+        .min_by_key(distance)
+}
+
+fn clock() -> u64 {
+    let now = SystemTime::now()
+        .duration_since(UNIX_EPOCH)
+        .unwrap_or_default();
+    u64::try_from(now.as_nanos()).unwrap_or(u64::MAX)
+}
+
+fn unreadable(name: &dyn std::fmt::Display, error: &io::Error) -> Failure {
+    Failure::new(Code::Input, format!("cannot read {name}: {error}"))
+}
+
+fn unwritable(error: &io::Error) -> Failure {
+    let code = match error.kind() {
+        io::ErrorKind::BrokenPipe => Code::Ok,
+        _ => Code::Output,
+    };
+    Failure::new(code, format!("cannot write standard output: {error}"))
+}
