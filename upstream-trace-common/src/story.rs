@@ -66,6 +66,14 @@ pub struct Story {
     pub accepted_sk: u64,
 }
 
+impl Story {
+    /// How many events of the hooks it tells of.
+    #[inline]
+    pub const fn events(&self) -> u32 {
+        1 + self.len as u32 + (self.accepted != 0) as u32
+    }
+}
+
 /// A story with its end: the transition to `CLOSE` of a socket that no process has any more.
 #[derive(
     Clone, Copy, Debug, Default, PartialEq, Eq, FromBytes, IntoBytes, KnownLayout, Immutable,

@@ -24,7 +24,6 @@ use crate::{
         task,
     },
     maps::{self, set},
-    story,
 };
 
 /// How far above the mark a wake-up is still sent: a few records, because not each one asks.
@@ -137,20 +136,16 @@ pub fn full<M: Memory>(what: What, sock: TcpSock<M>, tuple: &Tuple, who: Who<'_>
 /// Writes a story that goes on as single events.
 #[inline(always)]
 pub fn story(story: &Story) {
-    write(
-        BPF_RB_NO_WAKEUP,
-        story::events(story),
-        |record: &mut Story| {
-            copy_words::<STORY_WORDS>(transmute_ref!(story), transmute_mut!(record));
-        },
-    );
+    write(BPF_RB_NO_WAKEUP, story.events(), |record: &mut Story| {
+        copy_words::<STORY_WORDS>(transmute_ref!(story), transmute_mut!(record));
+    });
 }
 
 /// Writes a story with its end.
 #[inline(always)]
 pub fn ended<M: Memory>(story: &Story, old: u8, late: bool, sock: TcpSock<M>) {
     count(counter::SEEN);
-    write(wake(), story::events(story) + 1, |record: &mut Ended| {
+    write(wake(), story.events() + 1, |record: &mut Ended| {
         copy_words::<STORY_WORDS>(transmute_ref!(story), transmute_mut!(&mut record.story));
         // SAFETY: the helper takes no argument.
         record.ktime = unsafe { bpf_ktime_get_ns() };
@@ -193,9 +188,9 @@ pub fn fill(base: &mut Base, what: What, sk: *const u8, tuple: &Tuple) {
 
 /// Reserves, fills and submits a record that tells of so many events.
 #[inline(always)]
-fn write<T: 'static>(wake: u32, events: u64, fill: impl FnOnce(&mut T)) {
+fn write<T: 'static>(wake: u32, events: u32, fill: impl FnOnce(&mut T)) {
     let Some(mut entry) = maps::EVENTS.reserve::<T>(0) else {
-        count_by(counter::RING_FULL, events);
+        count_by(counter::RING_FULL, u64::from(events));
         return;
     };
     // SAFETY: the ring's memory is initialised (it holds bytes of older records or zeros) and every

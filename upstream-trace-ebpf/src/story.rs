@@ -34,12 +34,6 @@ pub fn of(sk: *const u8) -> Option<&'static mut Story> {
     Some(unsafe { &mut *story })
 }
 
-/// Events that a story tells of.
-#[inline(always)]
-pub fn events(story: &Story) -> u64 {
-    1 + u64::from(story.len) + u64::from(story.accepted != 0)
-}
-
 /// Begins a story with this birth; `false` where it has to be told as an event of its own.
 #[inline(always)]
 pub fn begin(what: What, sk: *const u8, tuple: &Tuple) -> bool {

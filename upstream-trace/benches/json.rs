@@ -1,8 +1,11 @@
 //! What one healthy record costs as JSON: our encoder beside `serde_json` on the same types.
 
+mod timeline;
+
 use std::hint::black_box;
 
 use criterion::{Criterion, Throughput, criterion_group, criterion_main};
+use timeline::step;
 use upstream_trace::{
     output::{Batch, Format},
     record::{
@@ -11,20 +14,6 @@ use upstream_trace::{
     },
     tcp::State,
 };
-
-const fn step(at_us: u64, event: StepKind, states: Option<(State, State)>) -> Step {
-    let (from, to) = match states {
-        Some((from, to)) => (Some(from), Some(to)),
-        None => (None, None),
-    };
-    Step {
-        at_us,
-        event,
-        from,
-        to,
-        errno: None,
-    }
-}
 
 const TIMELINE: [Step; 6] = [
     step(0, StepKind::Connect, None),

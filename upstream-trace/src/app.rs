@@ -14,6 +14,8 @@ use tokio::{
     time::{Instant, MissedTickBehavior},
 };
 
+use upstream_trace_common::story::Story;
+
 use crate::{
     account::Account,
     clock::{self, Anchor},
@@ -243,11 +245,6 @@ impl Pause {
     }
 }
 
-fn cannot_read_stories(error: &io::Error) -> Failure {
-    let message = format!("cannot read the connections that the kernel side keeps: {error}");
-    Failure::new(Code::Failure, message)
-}
-
 impl Tracer {
     /// Drains the ring, joins, hands what is finished to the printer.
     fn drain(&mut self, printer: &mut Printer) -> Result<usize, Failure> {
@@ -292,6 +289,15 @@ impl Tracer {
         }
         let began = Instant::now();
         let now = clock::monotonic();
+        self.each_open(|engine, story| engine.offer(story, &mut Proc))?;
+        self.engine.answered(now, &Anchor::now(), printer);
+        printer.push(&mut self.account);
+        self.asked = Pause::after(began);
+        Ok(())
+    }
+
+    /// Hands the story of every open connection to the join, which says how many of its events are new.
+    fn each_open(&mut self, take: impl Fn(&mut Engine, &Story) -> u64) -> Result<(), Failure> {
         let Self {
             loaded,
             engine,
@@ -299,13 +305,13 @@ impl Tracer {
             ..
         } = self;
         let read = loaded.stories.each(|story| {
-            account.taken += engine.offer(story, &mut Proc);
+            account.taken += take(engine, story);
         });
-        read.map_err(|error| cannot_read_stories(&error))?;
-        engine.answered(now, &Anchor::now(), printer);
-        printer.push(account);
-        self.asked = Pause::after(began);
-        Ok(())
+        read.map_err(|error| {
+            let message =
+                format!("cannot read the connections that the kernel side keeps: {error}");
+            Failure::new(Code::Failure, message)
+        })
     }
 
     /// Scans every open file for sockets and who holds them, draining between the steps.
@@ -404,17 +410,8 @@ impl Tracer {
         self.loaded.detach();
         while self.drain(printer)? == BATCH {}
         let anchor = Anchor::now();
-        let Self {
-            loaded,
-            engine,
-            account,
-            ..
-        } = self;
         // What is open stays untold, but was seen.
-        let read = loaded.stories.each(|story| {
-            account.taken += engine.story(story, &mut Proc);
-        });
-        read.map_err(|error| cannot_read_stories(&error))?;
+        self.each_open(|engine, story| engine.story(story, &mut Proc))?;
         self.engine.finish_due(u64::MAX, &anchor, printer);
         self.engine.answered(u64::MAX, &anchor, printer);
         self.account.unseen = self.engine.unseen();

@@ -22,17 +22,17 @@ impl Engine {
     /// Takes a socket's life so far; returns how many of its events are new.
     pub fn story(&mut self, story: &Story, describe: &mut impl Describe) -> u64 {
         if !self.wants(story) {
-            return story::events(story).into();
+            return story.events().into();
         }
         let (slot, known) = self.replay(story, describe);
         self.pair(slot, u64::MAX);
-        self.count(slot, story::events(story), known)
+        self.count(slot, story.events(), known)
     }
 
     /// Takes a socket's whole life; returns how many of its events are new.
     pub fn ended_story(&mut self, ended: &Ended, describe: &mut impl Describe) -> u64 {
         if !self.wants(&ended.story) {
-            return u64::from(story::events(&ended.story)) + 1;
+            return u64::from(ended.story.events()) + 1;
         }
         let (slot, known) = self.replay(&ended.story, describe);
         self.pair(slot, ended.ktime);
@@ -41,7 +41,7 @@ impl Engine {
             // tcp_disconnect() has cleared the counters by now: nothing is left to judge by.
             if ended.stats.segs_out == 0 {
                 self.ended(slot, ended.ktime);
-                return self.count(slot, story::events(&ended.story) + 1, known);
+                return self.count(slot, ended.story.events() + 1, known);
             }
         }
         let base = Base {
@@ -57,7 +57,7 @@ impl Engine {
             stats: Some(&ended.stats),
         };
         self.changed(slot, event, describe);
-        self.count(slot, story::events(&ended.story) + 1, known)
+        self.count(slot, ended.story.events() + 1, known)
     }
 
     /// A connect whose local port was not known had to pass the kernel's filter; now it is known.

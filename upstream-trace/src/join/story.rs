@@ -7,11 +7,6 @@ use upstream_trace_common::{
     story::{AT_ACCEPT, AT_BIRTH, Story},
 };
 
-/// How many events of the hooks a story is made of.
-pub fn events(story: &Story) -> u32 {
-    1 + u32::from(story.len) + u32::from(story.accepted != 0)
-}
-
 /// Whether the socket was accepted and not another one that had the same place in the kernel's table.
 fn was_accepted(story: &Story) -> bool {
     story.accepted != 0 && story.accepted_sk == story.base.sk

@@ -246,27 +246,14 @@ fn disconnect_reuse(ctx: &Ctx) -> Result<Played> {
 
 /// A healthy exchange on a socket that has been used before.
 fn reuse(
-    mut client: Actor,
-    mut server: Actor,
+    client: Actor,
+    server: Actor,
     listener: Sock,
     c: Sock,
     to: SocketAddr,
-    mut played: Played,
+    played: Played,
 ) -> Result<Played> {
-    client.connect_on(c, to)?.ok()?;
-    played.links.push(Link::of(&mut client, c, &server, to)?);
-    let from = client.local(c)?;
-    let s = server.accept(listener, from)?;
-    let mut pair = Pair {
-        client,
-        server,
-        listener,
-        c,
-        s,
-        from,
-        to,
-        played,
-    };
+    let mut pair = Pair::by(client, server, (listener, c), to, played)?;
     pair.exchange()?;
     pair.close()?;
     pair.end()

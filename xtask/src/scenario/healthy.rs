@@ -5,7 +5,7 @@ use anyhow::Result;
 use super::expect::{Owner, client, server};
 use super::feature::Feature;
 use super::net::{State, next_tick};
-use super::{Ctx, Expect, Family, Link, Pair, Played, REQUEST, RESPONSE, RQ, RS, Scenario};
+use super::{Ctx, Expect, Family, Pair, Played, REQUEST, RESPONSE, RQ, RS, Scenario};
 
 const OK: &[Expect] = &[
     client("ok")
@@ -127,25 +127,12 @@ fn multipath(ctx: &Ctx) -> Result<Played> {
     let listener = server.socket_of(&to, 0, libc::IPPROTO_MPTCP)?;
     server.listen_on(listener, to, 16)?;
     let c = client.socket_of(&to, 0, libc::IPPROTO_MPTCP)?;
-    client.connect_on(c, to)?.ok()?;
-    let from = client.local(c)?;
-    let s = server.accept(listener, from)?;
-    let mut played = Played::new(&client, Some(&server));
-    played.links.push(Link::of(&mut client, c, &server, to)?);
-    let mut pair = Pair {
-        client,
-        server,
-        listener,
-        c,
-        s,
-        from,
-        to,
-        played,
-    };
+    let played = Played::new(&client, Some(&server));
+    let mut pair = Pair::by(client, server, (listener, c), to, played)?;
     pair.exchange()?;
     pair.close()?;
     // What is below is closed a little later, by whoever comes to it.
-    pair.client.wait_orphan(from, to, &[State::TimeWait])?;
+    pair.client.wait_orphan(pair.from, to, &[State::TimeWait])?;
     pair.end()
 }
 

@@ -241,6 +241,30 @@ impl Pair {
         })
     }
 
+    /// Established and accepted, by sockets that are there already: one more link of what is played.
+    fn by(
+        mut client: Actor,
+        mut server: Actor,
+        (listener, c): (Sock, Sock),
+        to: SocketAddr,
+        mut played: Played,
+    ) -> Result<Self> {
+        client.connect_on(c, to)?.ok()?;
+        played.links.push(Link::of(&mut client, c, &server, to)?);
+        let from = client.local(c)?;
+        let s = server.accept(listener, from)?;
+        Ok(Self {
+            client,
+            server,
+            listener,
+            c,
+            s,
+            from,
+            to,
+            played,
+        })
+    }
+
     fn accept(&mut self) -> Result<()> {
         self.s = self.server.accept(self.listener, self.from)?;
         Ok(())
