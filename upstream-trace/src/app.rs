@@ -251,6 +251,17 @@ impl Tracer {
         // Read first: whatever ended before it has all its events in the ring.
         let now = clock::monotonic();
         let anchor = Anchor::now();
+        let taken = self.take(&anchor, printer)?;
+        // A batch that was cut off has older events to come.
+        if taken < BATCH {
+            self.engine.finish_due(now, &anchor, printer);
+        }
+        printer.push(&mut self.account);
+        Ok(taken)
+    }
+
+    /// Takes what is in the ring into the join.
+    fn take(&mut self, anchor: &Anchor, printer: &mut Printer) -> Result<usize, Failure> {
         let Self {
             loaded,
             engine,
@@ -260,7 +271,7 @@ impl Tracer {
         let taken = loaded.ring.drain(BATCH, |record| {
             account.taken += match decode::decode(record) {
                 Some(Record::Event(event)) => {
-                    engine.event(event, &mut Proc, &anchor, printer);
+                    engine.event(event, &mut Proc, anchor, printer);
                     1
                 }
                 Some(Record::Story(story)) => engine.story(story, &mut Proc),
@@ -273,11 +284,6 @@ impl Tracer {
         }
         account.evicted = engine.evicted_events();
         account.unseen = engine.unseen();
-        // A batch that was cut off has older events to come.
-        if taken < BATCH {
-            engine.finish_due(now, &anchor, printer);
-        }
-        printer.push(account);
         Ok(taken)
     }
 
@@ -290,7 +296,10 @@ impl Tracer {
         let began = Instant::now();
         let now = clock::monotonic();
         self.each_open(|engine, story| engine.offer(story, &mut Proc))?;
-        self.engine.answered(now, &Anchor::now(), printer);
+        // A story that was told since the ring was last drained is open no longer, but in the ring.
+        let anchor = Anchor::now();
+        while self.take(&anchor, printer)? == BATCH {}
+        self.engine.answered(now, &anchor, printer);
         printer.push(&mut self.account);
         self.asked = Pause::after(began);
         Ok(())
