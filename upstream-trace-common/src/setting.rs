@@ -22,9 +22,9 @@ pub const HAS_CURRENT_TASK_BTF: &str = "HAS_CURRENT_TASK_BTF";
 pub const HAS_SOCK_FROM_FILE: &str = "HAS_SOCK_FROM_FILE";
 /// `u32`, 1 where `inet_csk_accept` takes `struct proto_accept_arg` (two arguments, 6.10 and later).
 pub const ACCEPT_HAS_ARG_STRUCT: &str = "ACCEPT_HAS_ARG_STRUCT";
-/// `u32`, 1 where a connection's steps are kept in the kernel until its end; 0 where each event is
-/// wanted as it happens (`--events`).
-pub const KEEP_STORIES: &str = "KEEP_STORIES";
+/// `u32`, places in which a connection's steps are kept in the kernel until its end, a power of two; 0
+/// where each event is wanted as it happens (`--events`).
+pub const STORY_PLACES: &str = "STORY_PLACES";
 /// `u32`, bytes waiting in the ring beyond which the agent is woken at once.
 pub const WAKE_AT: &str = "WAKE_AT";
 
@@ -32,4 +32,4 @@ pub const WAKE_AT: &str = "WAKE_AT";
 pub const PORT_WORDS: u32 = 65536 / 64;
 
 /// The most stories that the kernel side keeps.
-pub const STORIES_MAX: u32 = 65_536;
+pub const STORY_PLACES_MAX: u32 = 65_536;

@@ -74,6 +74,18 @@ impl Story {
     }
 }
 
+/// Where the kernel side keeps a story.
+#[derive(
+    Clone, Copy, Debug, Default, PartialEq, Eq, FromBytes, IntoBytes, KnownLayout, Immutable,
+)]
+#[repr(C)]
+pub struct Place {
+    /// Its `base.sk` is 0 where there is none, or it is not whole.
+    pub story: Story,
+    /// How many sockets hold the place or are about to; one that finds another there gives way.
+    pub claims: u64,
+}
+
 /// A story with its end: the transition to `CLOSE` of a socket that no process has any more.
 #[derive(
     Clone, Copy, Debug, Default, PartialEq, Eq, FromBytes, IntoBytes, KnownLayout, Immutable,
@@ -95,5 +107,6 @@ pub struct Ended {
 
 const _: () = {
     assert!(size_of::<Story>() == 192);
+    assert!(size_of::<Place>() == 192 + 8);
     assert!(size_of::<Ended>() == 192 + 16 + 88);
 };

@@ -81,12 +81,17 @@ pub fn count(counter: usize) {
 #[inline(always)]
 fn count_by(counter: usize, by: u64) {
     if let Some(values) = maps::COUNTERS.get_ptr_mut(0) {
-        let value = values.cast::<u64>().wrapping_add(counter);
         // Atomic even though it is per CPU: a softirq may run another hook between load and store.
-        // BPF_XADD by hand, because the target's `AtomicU64` has no read-modify-write.
-        // SAFETY: every counter's index is within the map's value, which the verifier checks.
-        unsafe { asm!("lock *(u64 *)({} + 0) += {}", in(reg) value, in(reg) by) };
+        add(values.cast::<u64>().wrapping_add(counter), by);
     }
+}
+
+/// Adds to a word of a map, atomically. `BPF_XADD` by hand, because the target's `AtomicU64` has no
+/// read-modify-write.
+#[inline(always)]
+pub fn add(word: *mut u64, by: u64) {
+    // SAFETY: the verifier accepts it only within an element of a map.
+    unsafe { asm!("lock *(u64 *)({} + 0) += {}", in(reg) word, in(reg) by) };
 }
 
 /// An event whose identity could not be read.

@@ -5,47 +5,62 @@
 
 use core::hint::black_box;
 
-use aya_ebpf::{bindings::BPF_NOEXIST, helpers::bpf_ktime_get_ns};
+use aya_ebpf::helpers::bpf_ktime_get_ns;
 use upstream_trace_common::{
     counter,
     event::kind,
-    story::{AT_ACCEPT, AT_BIRTH, NOBODY, STEPS, Step, Story},
+    story::{AT_ACCEPT, AT_BIRTH, NOBODY, Place, STEPS, Step, Story},
 };
 
 use crate::{
     emit::{self, What, Who},
     kernel::{
-        mem::Memory,
+        mem::{self, Memory, put_words},
         sock::{TcpSock, Tuple, state},
         task,
     },
     maps::{self, set},
 };
 
+/// The place of the socket at this address: always the same, perhaps taken by another socket.
+#[inline(always)]
+fn place(sk: *const u8) -> Option<&'static mut Place> {
+    let places = set::STORY_PLACES();
+    if places == 0 {
+        return None;
+    }
+    // No two sockets are within 2 KiB. Neighbours in memory stay neighbours, which spares the CPU most
+    // of the pages that places spread by a hash would lie in.
+    let index = (mem::low(sk) / 2048) & (places - 1);
+    let place = maps::STORIES.get_ptr_mut(index)?;
+    // SAFETY: an element of the map is always there, and is plain integers, for which any bytes are
+    // valid. Other CPUs may write it at the same time; what that means is said where it is read.
+    Some(unsafe { &mut *place })
+}
+
 /// The story of the socket at this address, if it has one.
 #[inline(always)]
 pub fn of(sk: *const u8) -> Option<&'static mut Story> {
-    if set::KEEP_STORIES() == 0 {
-        return None;
-    }
-    let story = maps::STORIES.get_ptr_mut(sk as u64)?;
-    // SAFETY: an element of the map stays readable and writable until this program returns, and is
-    // plain integers, for which any bytes are valid.
-    Some(unsafe { &mut *story })
+    let story = &mut place(sk)?.story;
+    // Only this socket's own events make it equal, or no longer equal.
+    (story.base.sk == sk as u64).then_some(story)
 }
 
 /// Begins a story with this birth; `false` where it has to be told as an event of its own.
 #[inline(always)]
 pub fn begin(what: What, sk: *const u8, tuple: &Tuple) -> bool {
-    if set::KEEP_STORIES() == 0 {
-        return false;
-    }
-    let Some(story) = maps::NEW_STORY.get_ptr_mut(0) else {
+    let Some(place) = place(sk) else {
         return false;
     };
-    // SAFETY: the value belongs to this CPU and this program until it returns, and is plain integers.
-    let story = unsafe { &mut *story };
-    emit::fill(&mut story.base, what, sk, tuple);
+    if place.story.base.sk == sk as u64 {
+        return again(&mut place.story, what, sk);
+    }
+    if !claim(&mut place.claims) {
+        return false;
+    }
+    let story = &mut place.story;
+    // Not yet this socket's, for the agent reads at any time.
+    emit::fill(&mut story.base, what, core::ptr::null(), tuple);
     story.len = 0;
     story.acted = NOBODY;
     story.state = what.new;
@@ -56,12 +71,7 @@ pub fn begin(what: What, sk: *const u8, tuple: &Tuple) -> bool {
         story.acted = AT_BIRTH;
         task::current(&mut story.actor);
     }
-    if maps::STORIES
-        .insert(sk as u64, story as &Story, u64::from(BPF_NOEXIST))
-        .is_err()
-    {
-        return again(what, sk);
-    }
+    name(story, sk);
     emit::count(counter::SEEN);
     if story.acted == AT_BIRTH {
         introduce(story, tuple);
@@ -69,12 +79,33 @@ pub fn begin(what: What, sk: *const u8, tuple: &Tuple) -> bool {
     true
 }
 
-/// A birth of a socket that has a story, or the table of stories is full.
+/// Takes a place, unless another socket has it or is about to: of two that come at once, both may go
+/// away empty-handed, never none. The additions to one address have an order, and each reads its own
+/// or what came later.
 #[inline(always)]
-fn again(what: What, sk: *const u8) -> bool {
-    let Some(story) = of(sk) else {
+fn claim(claims: &mut u64) -> bool {
+    if *claims != 0 {
         return false;
-    };
+    }
+    emit::add(claims, 1);
+    // SAFETY: a reference is valid for reads. Volatile, so that it comes after the addition.
+    if unsafe { core::ptr::read_volatile(claims) } == 1 {
+        return true;
+    }
+    emit::add(claims, u64::MAX);
+    false
+}
+
+/// Whose story it is: the last thing that is written of a new one, the first of one that is over.
+#[inline(always)]
+fn name(story: &mut Story, sk: *const u8) {
+    // SAFETY: a reference is valid for writes. Volatile, so that it keeps its place in the order.
+    unsafe { core::ptr::write_volatile(&raw mut story.base.sk, sk as u64) };
+}
+
+/// A birth of a socket that has a story.
+#[inline(always)]
+fn again(story: &mut Story, what: What, sk: *const u8) -> bool {
     if what.old == state::SYN_RECV && story.state == state::SYN_RECV {
         // A simultaneous open, or a connection to itself.
         return step(story, sk, what, None);
@@ -89,15 +120,16 @@ fn again(what: What, sk: *const u8) -> bool {
 fn introduce(story: &Story, tuple: &Tuple) {
     let actor = &story.actor;
     let now = [actor.start, actor.comm[0]];
-    if let Some(known) = maps::PROCESSES.get_ptr(actor.tgid) {
-        // SAFETY: an element of the map stays readable until this program returns.
-        let known = unsafe { *known };
-        if known == now {
-            return;
-        }
+    let Some(known) = maps::PROCESSES.get_ptr_mut(actor.tgid % maps::PROCESSES_MAX) else {
+        return;
+    };
+    // SAFETY: an element of the map is always there, and is plain integers. Two processes may write it
+    // at once: then it is neither's, and both are told of again.
+    let known = unsafe { &mut *known };
+    if *known == now {
+        return;
     }
-    // Not remembered: told again next time.
-    let _ = maps::PROCESSES.insert(actor.tgid, now, 0);
+    put_words(known, now);
     let what = What {
         kind: kind::PROCESS,
         old: 0,
@@ -197,6 +229,8 @@ fn put(story: &Story, sk: *const u8) {
 
 #[inline(always)]
 fn forget(sk: *const u8) {
-    // It is there: only this socket's own events remove it, and they do not run beside each other.
-    let _ = maps::STORIES.remove(sk as u64);
+    if let Some(place) = place(sk) {
+        name(&mut place.story, core::ptr::null());
+        emit::add(&raw mut place.claims, u64::MAX);
+    }
 }

@@ -275,7 +275,7 @@ impl Tracer {
                     1
                 }
                 Some(Record::Story(story)) => engine.story(story, &mut Proc),
-                Some(Record::Ended(ended)) => engine.ended_story(ended, &mut Proc),
+                Some(Record::Ended(ended)) => engine.ended_story(ended, &mut Proc, anchor, printer),
                 None => 0,
             };
         });

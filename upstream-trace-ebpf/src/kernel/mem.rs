@@ -4,7 +4,7 @@
 //! allowed under lockdown=confidentiality) and [`Copied`] through `bpf_probe_read_kernel` for
 //! pointers that are only numbers (kprobe arguments, packet headers).
 
-use core::marker::PhantomData;
+use core::{arch::asm, marker::PhantomData};
 
 use aya_ebpf::helpers::bpf_probe_read_kernel;
 use upstream_trace_common::field::ABSENT;
@@ -132,6 +132,18 @@ impl<M: Memory> Struct<M> {
     pub fn follow(self, field: &'static u32) -> Option<Self> {
         Self::new(self.get(field)?)
     }
+}
+
+/// The low half of an address, as a number. Taken by a 32-bit move, the one thing that the verifier lets
+/// make a number of a pointer.
+#[inline(always)]
+pub fn low(address: *const u8) -> u32 {
+    let low: u64;
+    // SAFETY: from one register into another; the upper half becomes 0.
+    unsafe { asm!("w0 = w1", in("r1") address as u64, out("r0") low, options(pure, nomem)) };
+    #[expect(clippy::cast_possible_truncation, reason = "it is no longer")]
+    let low = low as u32;
+    low
 }
 
 /// Writes two words into a record. Volatile, because LLVM makes one `memset` or `memcpy` of two plain

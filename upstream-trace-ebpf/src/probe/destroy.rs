@@ -20,33 +20,35 @@ use crate::{
 
 #[btf_tracepoint(function = "tcp_destroy_sock")]
 pub fn tcp_destroy_sock(ctx: BtfTracePointContext) -> i32 {
-    let sk: *const u8 = ctx.arg(0);
-    let Some(sock) = Struct::<Direct>::new(sk).and_then(TcpSock::direct) else {
-        return 0;
+    if let Some(sk) = Struct::new(ctx.arg(0)) {
+        destroyed(sk);
+        filter::disown(sk.address());
+    }
+    0
+}
+
+#[inline(always)]
+fn destroyed(sk: Struct<Direct>) {
+    let story = story::of(sk.address());
+    if story.is_none() && sk.fin_received() {
+        return;
+    }
+    let Some(sock) = TcpSock::direct(sk) else {
+        return;
     };
-    if let Some(story) = story::of(sk) {
+    if let Some(story) = story {
         // It cannot be destroyed in any state but CLOSE: the kernel kept that change from its hook.
-        story::end(story, story.state, true, sock);
-        filter::disown(sk);
-        return 0;
+        return story::end(story, story.state, true, sock);
     }
     let Some(tuple) = sock.tuple() else {
-        emit::unreadable();
-        return 0;
+        return emit::unreadable();
     };
-    if !sock.sk.fin_received() && filter::wants(&tuple) && filter::owned(sk) {
-        let old = sock.sk.state().unwrap_or(0);
-        emit::acted(
-            What {
-                kind: kind::DESTROY,
-                old,
-                new: 0,
-            },
-            sk,
-            &tuple,
-            Who::Current,
-        );
+    if filter::wants(&tuple) && filter::owned(sk.address()) {
+        let what = What {
+            kind: kind::DESTROY,
+            old: sk.state().unwrap_or(0),
+            new: 0,
+        };
+        emit::acted(what, sk.address(), &tuple, Who::Current);
     }
-    filter::disown(sk);
-    0
 }

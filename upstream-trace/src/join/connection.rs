@@ -226,6 +226,32 @@ impl Connection {
         self.seen & bits == bits
     }
 
+    /// Whether it ended as it should, by a FIN of its own and without a process that could still be told
+    /// of an error, and all is known of it. If its other end has parted as well, both FINs were answered,
+    /// so that neither has anything left to reset.
+    pub fn has_parted(&self) -> bool {
+        let all = seen::BIRTH | seen::ESTABLISHED | seen::FIN_SENT | seen::END;
+        let end = self.end.as_deref();
+        let closed = end.and_then(|end| end.closed.as_ref());
+        let orderly = closed.is_some_and(|closed| {
+            let from = State::from_kernel(closed.from);
+            let parting = matches!(
+                from,
+                Some(State::FinWait2 | State::Closing | State::LastAck)
+            );
+            parting && closed.stats.err == 0 && closed.stats.has_socket == 0
+        });
+        let reset = end.is_some_and(|end| {
+            end.received.is_some() || end.sent.is_some() || end.peer_sent.is_some()
+        });
+        self.saw(all)
+            && !self.saw(seen::LOSS)
+            && orderly
+            && !reset
+            && self.owner.is_some()
+            && self.tuple.is_whole()
+    }
+
     /// A process has it. One that gets it only after its end got nothing.
     pub const fn accepted(&mut self) {
         if !self.saw(seen::END) {

@@ -216,6 +216,24 @@ impl Engine {
         }
     }
 
+    /// Prints both ends of a connection if both have parted: it need not be held.
+    pub(super) fn finish_if_both_parted(
+        &mut self,
+        slot: Slot,
+        clock: &impl WallClock,
+        sink: &mut impl Sink,
+    ) {
+        let parted = |slot| self.table.get(slot).filter(|end| end.has_parted());
+        let Some(peer) = parted(slot).map(|end| end.peer) else {
+            return;
+        };
+        // Each names the other, or its address belongs to another by now.
+        if parted(peer).is_some_and(|other| other.peer == slot) {
+            finish::connection(self, peer, clock, sink);
+            finish::connection(self, slot, clock, sink);
+        }
+    }
+
     /// Prints whatever is due at `now`, `CLOCK_MONOTONIC` nanoseconds read before the ring was drained.
     pub fn finish_due(&mut self, now: u64, clock: &impl WallClock, sink: &mut impl Sink) {
         // Asked in vain since the last time.

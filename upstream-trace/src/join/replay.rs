@@ -9,7 +9,7 @@ use upstream_trace_common::{
 
 use super::{
     connection::{Slot, seen},
-    engine::Engine,
+    engine::{Engine, Sink, WallClock},
     story,
     tuple::Tuple,
 };
@@ -29,8 +29,15 @@ impl Engine {
         self.count(slot, story.events(), known)
     }
 
-    /// Takes a socket's whole life; returns how many of its events are new.
-    pub fn ended_story(&mut self, ended: &Ended, describe: &mut impl Describe) -> u64 {
+    /// Takes a socket's whole life; returns how many of its events are new. Prints both ends of a
+    /// connection at once where nothing more can come, while they are at hand.
+    pub fn ended_story(
+        &mut self,
+        ended: &Ended,
+        describe: &mut impl Describe,
+        clock: &impl WallClock,
+        sink: &mut impl Sink,
+    ) -> u64 {
         if !self.wants(&ended.story) {
             return u64::from(ended.story.events()) + 1;
         }
@@ -57,7 +64,9 @@ impl Engine {
             stats: Some(&ended.stats),
         };
         self.changed(slot, event, describe);
-        self.count(slot, ended.story.events() + 1, known)
+        let new = self.count(slot, ended.story.events() + 1, known);
+        self.finish_if_both_parted(slot, clock, sink);
+        new
     }
 
     /// A connect whose local port was not known had to pass the kernel's filter; now it is known.

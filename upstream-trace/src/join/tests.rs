@@ -187,7 +187,10 @@ impl Play {
                     1
                 }
                 Told::Story(story) => self.by_stories.story(&story, &mut Nobody),
-                Told::Ended(ended) => self.by_stories.ended_story(&ended, &mut Nobody),
+                Told::Ended(ended) => {
+                    self.by_stories
+                        .ended_story(&ended, &mut Nobody, &Epoch, &mut self.told)
+                }
             };
         }
     }
@@ -876,6 +879,26 @@ fn a_record_waits_for_what_the_kernel_says_later_and_no_longer() {
     play.due(ended + HOLD_NS);
     assert_eq!(play.records.connections.len(), 1);
     assert_eq!(play.told.connections.len(), 1);
+}
+
+#[test]
+fn two_ends_that_parted_are_printed_at_once() {
+    let mut play = Play::new();
+    play.handshake();
+    play.state(CLIENT, State::Established, State::FinWait1, CLIENT_PID);
+    play.step(SERVER, State::Established, State::CloseWait);
+    play.step(CLIENT, State::FinWait1, State::FinWait2);
+    play.state(SERVER, State::CloseWait, State::LastAck, SERVER_PID);
+    let client = Stats {
+        has_socket: 0,
+        ..mirrored(&counted(64, 64))
+    };
+    play.close(CLIENT, State::FinWait2, 0, client);
+    assert!(play.told.connections.is_empty());
+    play.close(SERVER, State::LastAck, 0, counted(64, 64));
+    assert_eq!(play.told.connections.len(), 2);
+    assert!(play.by_stories.table.is_empty());
+    assert_eq!(play.finish().len(), 2);
 }
 
 #[test]

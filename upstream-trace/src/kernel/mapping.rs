@@ -1,26 +1,19 @@
-//! A file of the kernel's that is mapped instead of read.
+//! Memory of the kernel's that is mapped instead of read.
 //!
-//! Must not know: what the file holds.
+//! Must not know: what it holds.
 
 use std::{
     fmt,
     fs::File,
     io,
     ops::Deref,
-    os::fd::AsRawFd as _,
+    os::fd::{AsFd as _, AsRawFd as _, BorrowedFd},
     ptr::{self, NonNull},
 };
 
 /// The whole of a file that never changes.
-pub struct Mapping {
-    start: NonNull<u8>,
-    len: usize,
-}
-
-// SAFETY: the memory is read-only and belongs to this value alone.
-unsafe impl Send for Mapping {}
-// SAFETY: as above.
-unsafe impl Sync for Mapping {}
+#[derive(Debug)]
+pub struct Mapping(Pages);
 
 impl Mapping {
     /// Maps a file.
@@ -30,14 +23,56 @@ impl Mapping {
     /// Nothing may write to the file, or cut it short, while the mapping exists.
     pub unsafe fn new(file: &File) -> io::Result<Self> {
         let len = usize::try_from(file.metadata()?.len()).map_err(io::Error::other)?;
+        Pages::map(file.as_fd(), len, libc::MAP_PRIVATE).map(Self)
+    }
+}
+
+impl Deref for Mapping {
+    type Target = [u8];
+
+    fn deref(&self) -> &[u8] {
+        // SAFETY: so much is mapped until this is dropped, and does not change (`Mapping::new`).
+        unsafe { std::slice::from_raw_parts(self.0.start.as_ptr(), self.0.len) }
+    }
+}
+
+/// Memory that the kernel writes meanwhile: there are no references to it.
+#[derive(Debug)]
+pub struct Shared(Pages);
+
+impl Shared {
+    /// Maps the first `len` bytes of what is behind a descriptor.
+    pub fn new(fd: BorrowedFd<'_>, len: usize) -> io::Result<Self> {
+        Pages::map(fd, len, libc::MAP_SHARED).map(Self)
+    }
+
+    /// Where it begins; readable as long as this lives.
+    pub const fn start(&self) -> *const u8 {
+        self.0.start.as_ptr()
+    }
+}
+
+/// Pages of this process, read-only.
+struct Pages {
+    start: NonNull<u8>,
+    len: usize,
+}
+
+// SAFETY: the memory is read-only and belongs to this value alone.
+unsafe impl Send for Pages {}
+// SAFETY: as above.
+unsafe impl Sync for Pages {}
+
+impl Pages {
+    fn map(fd: BorrowedFd<'_>, len: usize, sharing: libc::c_int) -> io::Result<Self> {
         // SAFETY: a mapping of its own, at a place that the kernel chooses.
         let start = unsafe {
             libc::mmap(
                 ptr::null_mut(),
                 len,
                 libc::PROT_READ,
-                libc::MAP_PRIVATE,
-                file.as_raw_fd(),
+                sharing,
+                fd.as_raw_fd(),
                 0,
             )
         };
@@ -49,25 +84,16 @@ impl Mapping {
     }
 }
 
-impl Deref for Mapping {
-    type Target = [u8];
-
-    fn deref(&self) -> &[u8] {
-        // SAFETY: so much is mapped until this is dropped, and does not change (`Mapping::new`).
-        unsafe { std::slice::from_raw_parts(self.start.as_ptr(), self.len) }
-    }
-}
-
-impl Drop for Mapping {
+impl Drop for Pages {
     fn drop(&mut self) {
         // SAFETY: it is this value's own mapping, and no reference to it is left.
         unsafe { libc::munmap(self.start.as_ptr().cast(), self.len) };
     }
 }
 
-impl fmt::Debug for Mapping {
+impl fmt::Debug for Pages {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("Mapping")
+        f.debug_struct("Pages")
             .field("len", &self.len)
             .finish_non_exhaustive()
     }

@@ -7,7 +7,7 @@
 pub mod btf;
 mod btf_format;
 pub mod host;
-mod mapping;
+pub mod mapping;
 pub mod offsets;
 pub mod reasons;
 #[cfg(test)]

@@ -54,6 +54,15 @@ pub struct Plan<'a> {
     pub max_connections: u32,
 }
 
+impl Plan<'_> {
+    /// Places of stories, about one for each connection.
+    fn story_places(&self) -> u32 {
+        self.max_connections
+            .min(setting::STORY_PLACES_MAX)
+            .next_power_of_two()
+    }
+}
+
 /// What fills a role.
 #[derive(Debug)]
 pub struct Filled {
@@ -115,7 +124,7 @@ pub fn load(plan: &Plan<'_>, loader: EbpfLoader<'static>) -> Result<Loaded, Fail
     let counters = ebpf.take_map("COUNTERS").ok_or_else(missing_map)?;
     let counters = PerCpuArray::try_from(counters).map_err(|error| map_failure(&error))?;
     let stories = match ebpf.take_map("STORIES") {
-        Some(Map::HashMap(map)) => Stories::new(map),
+        Some(Map::Array(map)) => Stories::new(map, plan.story_places() as usize),
         _ => return Err(missing_map()),
     };
     let filled = fill(&mut ebpf, &targets, plan.release)?;
@@ -179,7 +188,10 @@ fn globals(plan: &Plan<'_>) -> [(&'static str, u32); 11] {
             setting::ACCEPT_HAS_ARG_STRUCT,
             flag(plan.btf.function_args("inet_csk_accept") == Some(2)),
         ),
-        (setting::KEEP_STORIES, flag(!plan.events)),
+        (
+            setting::STORY_PLACES,
+            if plan.events { 0 } else { plan.story_places() },
+        ),
         // A quarter leaves time to be scheduled before the rest fills up.
         (setting::WAKE_AT, plan.ring_size / 4),
     ]
@@ -193,7 +205,7 @@ fn open<'a>(
     loader
         .verifier_log_level(VerifierLogLevel::DISABLE)
         .map_max_entries("EVENTS", plan.ring_size)
-        .map_max_entries("STORIES", plan.max_connections.min(setting::STORIES_MAX));
+        .map_max_entries("STORIES", plan.story_places());
     if plan.wanted.pids.is_empty() {
         // Not used: the kernel would make room for their buckets all the same.
         loader

@@ -1,94 +1,70 @@
-//! The stories of open connections, read where the kernel keeps them.
+//! The stories of open connections, read where the kernel side keeps them.
 //!
 //! Must not know: what a story means.
 
 use std::{
     io,
-    os::fd::{AsFd as _, AsRawFd as _},
+    os::fd::AsFd as _,
+    sync::atomic::{Ordering, fence},
 };
 
 use aya::maps::MapData;
-use upstream_trace_common::story::Story;
-use zerocopy::FromZeros as _;
+use upstream_trace_common::story::{Place, Story};
+use zerocopy::FromBytes;
 
-/// `BPF_MAP_LOOKUP_BATCH` of `enum bpf_cmd`, `include/uapi/linux/bpf.h`; since 5.6.
-const BPF_MAP_LOOKUP_BATCH: libc::c_long = 24;
-/// Stories asked for at a time; a chain of the kernel's table that is longer makes it refuse, and none is
-/// expected to come near.
-const AT_ONCE: u32 = 1024;
+use crate::kernel::mapping::Shared;
 
-/// `struct { … } batch` of `union bpf_attr`.
-#[derive(Debug, Default)]
-#[repr(C)]
-#[expect(clippy::struct_field_names, reason = "the kernel's own names")]
-struct Batch {
-    in_batch: u64,
-    out_batch: u64,
-    keys: u64,
-    values: u64,
-    count: u32,
-    map_fd: u32,
-    elem_flags: u64,
-    flags: u64,
-}
-
-/// The kernel's table of stories.
+/// The kernel side's places of stories.
 #[derive(Debug)]
 pub struct Stories {
     map: MapData,
-    keys: Box<[u64]>,
-    values: Box<[Story]>,
+    places: usize,
 }
 
 impl Stories {
-    pub(super) fn new(map: MapData) -> Self {
-        let at_once = AT_ONCE as usize;
-        Self {
-            map,
-            keys: vec![0; at_once].into(),
-            values: vec![Story::new_zeroed(); at_once].into(),
-        }
+    pub(super) const fn new(map: MapData, places: usize) -> Self {
+        Self { map, places }
     }
 
-    /// Hands over every story. One that begins or ends meanwhile may be missing.
-    pub fn each(&mut self, mut take: impl FnMut(&Story)) -> io::Result<()> {
-        // The kernel's position, in and out.
-        let mut place = 0_u32;
-        let mut begun = false;
-        loop {
-            let at = &raw mut place as u64;
-            let mut batch = Batch {
-                in_batch: if begun { at } else { 0 },
-                out_batch: at,
-                keys: self.keys.as_mut_ptr() as u64,
-                values: self.values.as_mut_ptr() as u64,
-                count: AT_ONCE,
-                map_fd: self.map.fd().as_fd().as_raw_fd().cast_unsigned(),
-                ..Batch::default()
-            };
-            // SAFETY: `batch` is what this command takes; its pointers lead to a `u32` that outlives the
-            // call and to `AT_ONCE` keys and values of the map's own sizes.
-            let result = unsafe {
-                libc::syscall(
-                    libc::SYS_bpf,
-                    BPF_MAP_LOOKUP_BATCH,
-                    &raw mut batch,
-                    size_of::<Batch>(),
-                )
-            };
-            let error = (result < 0).then(io::Error::last_os_error);
-            let last = match error {
-                None => false,
-                Some(error) if error.raw_os_error() == Some(libc::ENOENT) => true,
-                Some(error) => return Err(error),
-            };
-            for story in self.values.iter().take(batch.count as usize) {
-                take(story);
+    /// Hands over every story. One that begins or ends meanwhile may be missing. Mapped only as long:
+    /// the pages would count as this process's memory.
+    pub fn each(&self, mut take: impl FnMut(&Story)) -> io::Result<()> {
+        let memory = Shared::new(self.map.fd().as_fd(), self.places * size_of::<Place>())?;
+        let first: *const Place = memory.start().cast();
+        for number in 0..self.places {
+            if let Some(story) = read(first.wrapping_add(number)) {
+                take(&story);
             }
-            if last {
-                return Ok(());
-            }
-            begun = true;
         }
+        Ok(())
     }
+}
+
+/// The story in a place, if there is one and it stayed the same socket's while it was read.
+fn read(place: *const Place) -> Option<Story> {
+    // SAFETY: the place is within what is mapped.
+    let sk = unsafe { &raw const (*place).story.base.sk };
+    // SAFETY: as above.
+    let born = unsafe { &raw const (*place).story.base.ktime };
+    // SAFETY: as above.
+    let story = unsafe { &raw const (*place).story };
+    let whose = || {
+        let socket = load(sk);
+        (socket, load(born))
+    };
+    let before = whose();
+    if before.0 == 0 {
+        return None;
+    }
+    let story = load(story);
+    (whose() == before).then_some(story)
+}
+
+/// What the kernel side may be writing at the same time, read before all that follows.
+fn load<T: FromBytes>(from: *const T) -> T {
+    // SAFETY: `read` hands in nothing but parts of a place that is mapped, and any bytes are valid.
+    // Volatile, because they change.
+    let value = unsafe { from.read_volatile() };
+    fence(Ordering::Acquire);
+    value
 }

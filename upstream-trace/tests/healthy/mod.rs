@@ -111,7 +111,8 @@ impl Healthy {
         let Some(Record::Ended(ended)) = decode(bytes) else {
             panic!("no story");
         };
-        self.taken += self.engine.ended_story(ended, &mut Nobody);
+        let Self { engine, count, .. } = self;
+        self.taken += engine.ended_story(ended, &mut Nobody, &Epoch, count);
     }
 
     fn connection(&mut self) {
