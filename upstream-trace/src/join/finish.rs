@@ -116,7 +116,7 @@ fn print(engine: &mut Engine, ended: &Connection, clock: &impl WallClock, sink: 
     let end = ended.end.as_deref().unwrap_or(&no_end);
     let before = |at: Option<u64>| at.is_none_or(|at| at < ended.first);
     let complete = ended.saw(seen::BIRTH) && !ended.saw(seen::LOSS) && before(engine.lost_at);
-    let saw_all_resets = complete && before(engine.skipped_at);
+    let saw_all_resets = complete && before(engine.skipped_at) && engine.strays.knew_all(end.at);
     let counters = counters(ended, engine.context.tick_ns);
     // Looked up also where this end sent the reset itself: the other end's answer to it may be there.
     let stray = engine.strays.claim(ended.netns, &ended.tuple, id);

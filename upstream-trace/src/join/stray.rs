@@ -1,11 +1,12 @@
 //! Resets that no connection's socket sent: held for a moment, so that several for the same addresses
-//! become one line and the connection at the other end can say why it was reset.
+//! become one line and the connection at the other end can say why it was reset; then remembered, for
+//! a busy node delivers a packet late, also to itself.
 //!
 //! Must not know: the table of connections.
 
-use std::collections::VecDeque;
+use std::{collections::VecDeque, hash::BuildHasher as _};
 
-use hashbrown::HashMap;
+use hashbrown::{DefaultHashBuilder, HashTable, hash_table::OccupiedEntry};
 use upstream_trace_common::event::Base;
 
 use super::tuple::Tuple;
@@ -14,7 +15,11 @@ use crate::record::Id;
 /// How long such a reset is held, nanoseconds: longer than a connection waits for its last events, so
 /// that the one at the other end is finished first; within the 100 ms in which a line has to appear.
 const HELD_NS: u64 = 40_000_000;
-/// The most that are held; a SYN flood to a closed port must not grow memory.
+/// How long one that no connection has claimed is remembered. Between two sockets of one node a packet
+/// waits for nothing but a CPU.
+const REMEMBERED_NS: u64 = 5_000_000_000;
+/// The most that are held, and the most that are remembered; a SYN flood to a closed port must not grow
+/// memory.
 const LIMIT: usize = 16_384;
 
 /// A reset that was sent without a connection's socket.
@@ -28,29 +33,63 @@ pub struct Stray {
     pub peer: Option<Id>,
 }
 
-/// Those that are held.
+/// One that is held, or was told and is remembered.
+#[derive(Debug)]
+struct Entry {
+    stray: Stray,
+    told: bool,
+}
+
+impl Entry {
+    fn netns(&self) -> u32 {
+        self.stray.base.netns
+    }
+
+    fn tuple(&self) -> Tuple {
+        Tuple::of(&self.stray.base)
+    }
+}
+
+/// Which one: its namespace, its addresses and its time, by which a later one is told from it.
+type Key = (u32, Tuple, u64);
+
+/// Those that are held or remembered, one for each pair of addresses in a namespace.
 #[derive(Debug, Default)]
 pub struct Strays {
-    held: HashMap<(u32, Tuple), Stray>,
-    order: VecDeque<(u32, Tuple)>,
+    /// By the addresses alone, which are looked for in all namespaces.
+    known: HashTable<Entry>,
+    hasher: DefaultHashBuilder,
+    held: VecDeque<Key>,
+    told: VecDeque<Key>,
+    /// The last one that was forgotten before its time.
+    forgotten: Option<u64>,
 }
 
 impl Strays {
     /// One more. Returns one that has to go at once because too many are held.
     pub fn insert(&mut self, base: &Base) -> Option<Stray> {
-        let key = (base.netns, Tuple::of(base));
-        if let Some(stray) = self.held.get_mut(&key) {
-            stray.count += 1;
-            return None;
-        }
+        let tuple = Tuple::of(base);
         let stray = Stray {
             base: *base,
             count: 1,
             peer: None,
         };
-        self.held.insert(key, stray);
-        self.order.push_back(key);
-        if self.order.len() > LIMIT {
+        let same = |entry: &Entry| entry.netns() == base.netns && entry.tuple() == tuple;
+        let hash = self.hasher.hash_one(tuple);
+        match self.known.find_mut(hash, same) {
+            Some(entry) if !entry.told => {
+                entry.stray.count += 1;
+                return None;
+            }
+            Some(entry) => *entry = Entry { stray, told: false },
+            None => {
+                let Self { known, hasher, .. } = self;
+                let entry = Entry { stray, told: false };
+                known.insert_unique(hash, entry, |entry| hasher.hash_one(entry.tuple()));
+            }
+        }
+        self.held.push_back((base.netns, tuple, base.ktime));
+        if self.held.len() > LIMIT {
             self.pop()
         } else {
             None
@@ -60,38 +99,88 @@ impl Strays {
     /// The reset that the other end of `tuple` was sent; it belongs to the connection `id` from now on.
     /// Its own namespace is preferred, because a pair of addresses may exist in several.
     pub fn claim(&mut self, netns: u32, tuple: &Tuple, id: Id) -> Option<Base> {
-        if self.held.is_empty() {
+        if self.known.is_empty() {
             return None;
         }
         let reversed = tuple.reversed();
-        let key = if self.held.contains_key(&(netns, reversed)) {
-            (netns, reversed)
-        } else if tuple.is_loopback() {
-            return None;
+        let hash = self.hasher.hash_one(reversed);
+        let candidates = || {
+            let all = self.known.iter_hash(hash);
+            all.filter(|entry| entry.tuple() == reversed)
+        };
+        let found = if candidates().any(|entry| entry.netns() == netns) {
+            netns
         } else {
-            let mut others = self.order.iter().filter(|(_, other)| *other == reversed);
-            let only = *others.next()?;
+            let mut others = candidates().filter(|_| !tuple.is_loopback());
+            let only = others.next()?.netns();
             if others.next().is_some() {
                 return None;
             }
             only
         };
-        let stray = self.held.get_mut(&key)?;
-        stray.peer = Some(id);
-        Some(stray.base)
+        let same = |entry: &Entry| entry.netns() == found && entry.tuple() == reversed;
+        let mut entry = self.known.find_entry(hash, same).ok()?;
+        if entry.get().told {
+            return Some(entry.remove().0.stray.base);
+        }
+        entry.get_mut().stray.peer = Some(id);
+        Some(entry.get().stray.base)
+    }
+
+    /// Whether every one that may have reached a connection until `at` could be claimed.
+    pub fn knew_all(&self, at: u64) -> bool {
+        self.forgotten
+            .is_none_or(|forgotten| forgotten.saturating_add(REMEMBERED_NS) < at)
     }
 
     /// The next one that was held long enough at `now`.
     pub fn due(&mut self, now: u64) -> Option<Stray> {
-        let first = self.held.get(self.order.front()?)?;
-        if first.base.ktime.saturating_add(HELD_NS) > now {
+        while let Some(key) = self.told.front().copied()
+            && key.2.saturating_add(REMEMBERED_NS) <= now
+        {
+            self.told.pop_front();
+            self.forget(&key);
+        }
+        let &(.., ktime) = self.held.front()?;
+        if ktime.saturating_add(HELD_NS) > now {
             return None;
         }
         self.pop()
     }
 
+    /// The one that is held longest; remembered if no connection has claimed it.
     fn pop(&mut self) -> Option<Stray> {
-        self.held.remove(&self.order.pop_front()?)
+        let key = self.held.pop_front()?;
+        let mut entry = self.find(&key)?;
+        entry.get_mut().told = true;
+        let stray = entry.get().stray;
+        if stray.peer.is_some() {
+            entry.remove();
+            return Some(stray);
+        }
+        self.told.push_back(key);
+        if self.told.len() > LIMIT
+            && let Some(key) = self.told.pop_front()
+            && self.forget(&key)
+        {
+            self.forgotten = Some(key.2);
+        }
+        Some(stray)
+    }
+
+    /// Whether it was still remembered.
+    fn forget(&mut self, key: &Key) -> bool {
+        let entry = self.find(key).map(OccupiedEntry::remove);
+        entry.is_some()
+    }
+
+    fn find(&mut self, &(netns, tuple, ktime): &Key) -> Option<OccupiedEntry<'_, Entry>> {
+        let same = |entry: &Entry| {
+            entry.netns() == netns && entry.tuple() == tuple && entry.stray.base.ktime == ktime
+        };
+        self.known
+            .find_entry(self.hasher.hash_one(tuple), same)
+            .ok()
     }
 }
 
@@ -143,6 +232,21 @@ mod tests {
     }
 
     #[test]
+    fn one_that_was_told_can_still_be_claimed_for_a_while() {
+        let client = Tuple::of(&base(1, 1, 5)).reversed();
+        let mut strays = Strays::default();
+        strays.insert(&base(1, 1, 5));
+        assert!(strays.due(1 + HELD_NS).is_some());
+        assert!(strays.claim(1, &client, ID).is_some());
+        assert!(strays.claim(1, &client, ID).is_none(), "it is taken");
+        strays.insert(&base(1, 1, 5));
+        assert!(strays.due(1 + HELD_NS).is_some());
+        assert!(strays.due(1 + REMEMBERED_NS).is_none());
+        assert!(strays.claim(1, &client, ID).is_none(), "it is too old");
+        assert!(strays.known.is_empty() && strays.knew_all(2));
+    }
+
+    #[test]
     fn a_flood_is_bounded() {
         let mut strays = Strays::default();
         let mut out = 0;
@@ -151,7 +255,10 @@ mod tests {
                 out += usize::from(strays.insert(&base(1, netns, port)).is_some());
             }
         }
-        assert_eq!(strays.order.len() + out, 30_000);
-        assert!(strays.order.len() <= LIMIT);
+        assert_eq!(strays.held.len() + out, 30_000);
+        assert!(strays.held.len() <= LIMIT && strays.knew_all(1));
+        while strays.due(1 + HELD_NS).is_some() {}
+        assert!(strays.known.len() <= LIMIT && strays.told.len() <= LIMIT);
+        assert!(!strays.knew_all(1 + REMEMBERED_NS) && strays.knew_all(2 + REMEMBERED_NS));
     }
 }

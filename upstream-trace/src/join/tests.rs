@@ -311,6 +311,21 @@ impl Play {
         self.acted(base, SERVER_PID);
     }
 
+    /// The client's SYN is answered by a reset.
+    fn refused(&mut self) {
+        let stats = Stats {
+            present: u32::MAX,
+            segs_out: 1,
+            ..Stats::default()
+        };
+        let held = Stats {
+            has_socket: 1,
+            ..stats
+        };
+        self.reset_received(CLIENT, State::SynSent, held);
+        self.close(CLIENT, State::SynSent, CLIENT_PID, failed(111, stats));
+    }
+
     /// The server aborts: its own end first, then the client's, then the report of the reset.
     fn server_aborts(&mut self, stats: Stats) {
         self.close(
@@ -497,6 +512,22 @@ fn data_after_a_shutdown_is_a_sent_reset() {
 }
 
 #[test]
+fn a_reset_that_arrives_long_after_it_was_told_is_still_this_nodes() {
+    let mut play = Play::new();
+    play.connect();
+    let base = play.base(0, kind::RESET_SENT_NO_SOCKET, 1 << 1, NO_REASON);
+    play.plain(base);
+    play.now += 70_000_000;
+    play.due(play.now);
+    assert_eq!(play.records.strays.len(), 1);
+    play.refused();
+    assert_eq!(
+        play.finish()[0].reset,
+        Some((Direction::Received, Origin::PeerOnNode, None))
+    );
+}
+
+#[test]
 fn a_refused_connect_finds_the_reset_sent_before_its_port_was_known() {
     let mut play = Play::new();
     play.connect();
@@ -506,29 +537,7 @@ fn a_refused_connect_finds_the_reset_sent_before_its_port_was_known() {
     let mut again = base;
     again.ktime += 10;
     play.plain(again);
-    play.reset_received(
-        CLIENT,
-        State::SynSent,
-        Stats {
-            present: u32::MAX,
-            has_socket: 1,
-            segs_out: 1,
-            ..Stats::default()
-        },
-    );
-    play.close(
-        CLIENT,
-        State::SynSent,
-        CLIENT_PID,
-        failed(
-            111,
-            Stats {
-                present: u32::MAX,
-                segs_out: 1,
-                ..Stats::default()
-            },
-        ),
-    );
+    play.refused();
     let seen = play.finish();
     assert_eq!(
         (seen[0].verdict, seen[0].flag),
