@@ -6,7 +6,7 @@
 use upstream_trace_common::event::{Base, NO_REASON, kind};
 
 use super::{
-    connection::{Connection, End, Owner, PackedStep, Sent, Slot, seen},
+    connection::{Connection, End, Owner, PackedStep, PeerSent, Sent, Slot, seen},
     engine::{Context, Engine, Sink, WallClock},
     stray::Stray,
     tuple::Tuple,
@@ -60,7 +60,12 @@ fn leave_to_peer(engine: &mut Engine, ended: &mut Connection) {
         let stats = connection.end.as_ref().and_then(|end| end.stats());
         stats.and_then(facts::received) > Some(0)
     };
-    let sent = |connection: &Connection| connection.end.as_ref().and_then(|end| end.sent.clone());
+    let sent = |connection: &Connection| {
+        let end = connection.end.as_ref()?;
+        let sent = end.sent.clone()?;
+        let derived = derived(end, &sent);
+        Some(PeerSent { sent, derived })
+    };
     let Some(peer) = engine.table.get_mut(ended.peer) else {
         return;
     };
@@ -241,7 +246,7 @@ fn reset_found<'a>(
 ) -> Option<ResetFound<'a>> {
     let err = end.closed.as_ref().map_or(0, |closed| closed.stats.err);
     if let Some(sent) = &end.sent {
-        let (reason, reason_source) = reason(context, sent.reason, || derived(end, sent, err));
+        let (reason, reason_source) = reason(context, sent.reason, || derived(end, sent));
         let owner = ended.owner.as_ref();
         return Some(ResetFound {
             direction: Direction::Sent,
@@ -262,14 +267,14 @@ fn reset_found<'a>(
             sender,
         })
     };
-    if let Some(sent) = &end.peer_sent {
-        let reason = reason(context, sent.reason, || None);
+    if let Some(PeerSent { sent, derived }) = &end.peer_sent {
+        let reason = reason(context, sent.reason, || *derived);
         let sender = sender(sent, 0, ended.peer_owner.as_ref());
         return received(Origin::PeerOnNode, reason, sender);
     }
     let unknown = (None, ReasonSource::Unknown);
     if let Some(stray) = stray {
-        let reason = reason(context, stray.new, || None);
+        let reason = stray_reason(context, stray);
         // Nobody has a port that nothing listens on; TIME_WAIT and LISTEN are somebody's.
         let sender = peer.filter(|_| stray.kind != kind::RESET_SENT_NO_SOCKET);
         return received(Origin::PeerOnNode, reason, sender);
@@ -279,7 +284,7 @@ fn reset_found<'a>(
         return received(Origin::OffNode, unknown, None);
     }
     if !context.sees_all_resets {
-        // Such a kernel does not report the resets of closed ports and of TIME_WAIT.
+        // Such a host does not show the resets of closed ports and of TIME_WAIT.
         let refused = !ended.saw(seen::ESTABLISHED);
         let reason = if refused {
             (Some("NO_SOCKET"), ReasonSource::Derived)
@@ -340,7 +345,7 @@ fn reason(
 }
 
 /// The reason of a reset sent by this end, on kernels that do not tell it (before 6.10).
-fn derived(end: &End, sent: &Sent, err: u32) -> Option<&'static str> {
+fn derived(end: &End, sent: &Sent) -> Option<&'static str> {
     if sent.kind == kind::RESET_SENT_REPLY {
         let after_shutdown = sent.state == State::Close as u8;
         return after_shutdown.then_some("TCP_ABORT_ON_DATA");
@@ -348,12 +353,21 @@ fn derived(end: &End, sent: &Sent, err: u32) -> Option<&'static str> {
     // A child that nobody accepted goes with its listener, read or not, by way of tcp_disconnect.
     let was_held = end.closed.is_none_or(|closed| closed.stats.has_socket != 0);
     let unread = was_held && end.stats().is_some_and(|stats| stats.unread > 0);
-    match err {
+    match end.closed.map_or(0, |closed| closed.stats.err) {
         ETIMEDOUT => Some("TCP_KEEPALIVE_TIMEOUT"),
         ECONNABORTED => Some("TCP_STATE"),
         _ if unread => Some("TCP_ABORT_ON_CLOSE"),
         _ => Some("TCP_STATE"),
     }
+}
+
+/// The reason of a reset that no connection's socket sent. A listener's answer has several.
+fn stray_reason<'a>(context: &'a Context, base: &Base) -> (Option<&'a str>, ReasonSource) {
+    reason(context, base.new, || match base.kind {
+        kind::RESET_SENT_NO_SOCKET => Some("NO_SOCKET"),
+        kind::RESET_SENT_TIME_WAIT => Some("TCP_TIMEWAIT_SOCKET"),
+        _ => None,
+    })
 }
 
 /// `SYN` in the flags byte of a TCP header.
@@ -363,11 +377,7 @@ const SYN: u8 = 1 << 1;
 pub(super) fn stray(engine: &Engine, stray: &Stray, clock: &impl WallClock, sink: &mut impl Sink) {
     let base = &stray.base;
     let tuple = Tuple::of(base);
-    let (reason, reason_source) = reason(&engine.context, base.new, || match base.kind {
-        kind::RESET_SENT_NO_SOCKET => Some("NO_SOCKET"),
-        kind::RESET_SENT_TIME_WAIT => Some("TCP_TIMEWAIT_SOCKET"),
-        _ => None,
-    });
+    let (reason, reason_source) = stray_reason(&engine.context, base);
     let syn = base.kind == kind::RESET_SENT_NO_SOCKET && base.old & SYN != 0;
     let mut record = StrayReset {
         schema: Schema,

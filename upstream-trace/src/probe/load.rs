@@ -54,6 +54,28 @@ pub struct Plan<'a> {
     pub max_connections: u32,
 }
 
+impl Plan<'_> {
+    /// Whether programs may read memory that no type leads to, as packet headers are.
+    fn reads_headers(&self) -> bool {
+        self.lockdown != Lockdown::Confidentiality
+    }
+
+    /// Whether `tcp_send_reset` carries a reason: such kernels also call it for every reset, others only
+    /// where a full socket sends it.
+    fn tracepoint_has_reason(&self) -> bool {
+        self.btf.tracepoint_args("tcp_send_reset") >= Some(3)
+    }
+
+    /// The roles that are to be filled on this kernel.
+    fn entries(&self) -> impl Iterator<Item = &'static Entry> {
+        let traced = self.tracepoint_has_reason();
+        CATALOG.iter().filter(move |entry| match entry.role {
+            Role::UntracedResetsV4 | Role::UntracedResetsV6 => !traced,
+            _ => true,
+        })
+    }
+}
+
 /// What fills a role.
 #[derive(Debug)]
 pub struct Filled {
@@ -74,8 +96,10 @@ pub struct Loaded {
     /// The connections that are open.
     pub stories: Stories,
     counters: PerCpuArray<MapData, [u64; counter::COUNT]>,
-    /// What fills each role.
+    /// What fills each role that this kernel needs filled.
     pub filled: Vec<Filled>,
+    /// Packet headers can be read, without which resets that no socket sends have no addresses.
+    pub reads_headers: bool,
 }
 
 impl std::fmt::Debug for Loaded {
@@ -90,7 +114,7 @@ impl std::fmt::Debug for Loaded {
 pub fn load(plan: &Plan<'_>, loader: EbpfLoader<'static>) -> Result<Loaded, Failure> {
     let globals = globals(plan);
     let (targets, ebpf) = thread::scope(|scope| {
-        let rungs = CATALOG.iter().flat_map(|entry| entry.rungs);
+        let rungs = plan.entries().flat_map(|entry| entry.rungs);
         let targets = scope.spawn(|| targets::types(plan.btf, rungs));
         let ebpf = open(plan, &globals, loader);
         (targets.join(), ebpf)
@@ -118,13 +142,14 @@ pub fn load(plan: &Plan<'_>, loader: EbpfLoader<'static>) -> Result<Loaded, Fail
         Some(Map::HashMap(map)) => Stories::new(map),
         _ => return Err(missing_map()),
     };
-    let filled = fill(&mut ebpf, &targets, plan.release)?;
+    let filled = fill(&mut ebpf, &targets, plan)?;
     Ok(Loaded {
         ebpf: Some(ebpf),
         ring: Ring::new(ring),
         stories,
         counters,
         filled,
+        reads_headers: plan.reads_headers(),
     })
 }
 
@@ -159,13 +184,10 @@ fn globals(plan: &Plan<'_>) -> [(&'static str, u32); 11] {
         (setting::FILTER_PORTS_EPHEMERAL, flag(plan.ephemeral)),
         (setting::FILTER_NETS, flag(!plan.wanted.networks.is_empty())),
         (setting::FILTER_PIDS, flag(!plan.wanted.pids.is_empty())),
-        (
-            setting::CAN_PROBE_READ,
-            flag(plan.lockdown != Lockdown::Confidentiality),
-        ),
+        (setting::CAN_PROBE_READ, flag(plan.reads_headers())),
         (
             setting::SEND_RESET_HAS_REASON,
-            flag(plan.btf.tracepoint_args("tcp_send_reset") >= Some(3)),
+            flag(plan.tracepoint_has_reason()),
         ),
         (
             setting::HAS_CURRENT_TASK_BTF,
@@ -259,10 +281,10 @@ fn filter(ebpf: &mut Ebpf, wanted: &Wanted) -> Result<(), MapError> {
 }
 
 /// Loads side by side, since verifying takes most of the time, then attaches in the order of the catalog.
-fn fill(ebpf: &mut Ebpf, targets: &Btf, release: &str) -> Result<Vec<Filled>, Failure> {
+fn fill(ebpf: &mut Ebpf, targets: &Btf, plan: &Plan<'_>) -> Result<Vec<Filled>, Failure> {
     let mut programs: collections::HashMap<_, _> = ebpf.programs_mut().collect();
-    let mut climbs: Vec<_> = CATALOG
-        .iter()
+    let mut climbs: Vec<_> = plan
+        .entries()
         .map(|entry| Climb::new(entry, &mut programs))
         .collect();
     // What takes longest first, so that neither thread waits long for the other.
@@ -272,7 +294,7 @@ fn fill(ebpf: &mut Ebpf, targets: &Btf, release: &str) -> Result<Vec<Filled>, Fa
     let work = || {
         let next = || queue.lock().unwrap_or_else(PoisonError::into_inner).next();
         while let Some(climb) = next() {
-            climb.load(targets, release);
+            climb.load(targets, plan.release);
         }
     };
     thread::scope(|scope| {
@@ -428,11 +450,16 @@ fn attach(program: &mut Program, rung: &Rung) -> Result<(), ProgramError> {
 }
 
 impl Loaded {
-    /// Whether a role is filled.
-    pub fn has(&self, role: Role) -> bool {
-        self.filled
-            .iter()
-            .any(|filled| filled.entry.role == role && filled.by.is_some())
+    /// Whether every reset that a stack on this node sends is seen, also those of no full socket.
+    pub fn sees_all_resets(&self) -> bool {
+        let sent = [
+            Role::ResetsSent,
+            Role::UntracedResetsV4,
+            Role::UntracedResetsV6,
+        ];
+        let mut filled = self.filled.iter();
+        self.reads_headers
+            && filled.all(|filled| filled.by.is_some() || !sent.contains(&filled.entry.role))
     }
 
     /// Takes every program out of the kernel; what is in the ring and the counters stays.

@@ -37,10 +37,27 @@ const ALL_HOOKS: &[&str] = &[
     "tp_btf inet_sock_set_state",
 ];
 
-/// Every hook of 5.10, whose sockets report no errors to a tracepoint.
+/// Every hook of kernels whose `tcp_send_reset` is not told of every reset.
+const HOOKS_BEFORE_6_10: &[&str] = &[
+    "tp_btf tcp_destroy_sock",
+    "tp_btf tcp_send_reset",
+    "fentry tcp_v4_send_reset",
+    "fentry tcp_v6_send_reset",
+    "tp_btf tcp_receive_reset",
+    "tp_btf inet_sk_error_report",
+    "tp_btf tcp_retransmit_skb",
+    "fentry tcp_connect",
+    "fexit inet_csk_accept",
+    "iter task_file",
+    "tp_btf inet_sock_set_state",
+];
+
+/// The same of 5.10, whose sockets report no errors to a tracepoint.
 const HOOKS_BEFORE_5_14: &[&str] = &[
     "tp_btf tcp_destroy_sock",
     "tp_btf tcp_send_reset",
+    "fentry tcp_v4_send_reset",
+    "fentry tcp_v6_send_reset",
     "tp_btf tcp_receive_reset",
     "tp_btf tcp_retransmit_skb",
     "fentry tcp_connect",
@@ -66,14 +83,14 @@ pub(super) const KERNELS: &[Kernel] = &[
         suite: "bookworm-security",
         packages: &["linux-image-6.1."],
         features: &[Feature::Mptcp],
-        hooks: ALL_HOOKS,
+        hooks: HOOKS_BEFORE_6_10,
         limits: &[],
     },
     Kernel {
         name: "6.12",
         suite: "bookworm-security",
         packages: &["linux-image-6.12."],
-        features: &[Feature::EveryReset, Feature::Mptcp],
+        features: &[Feature::ResetReasons, Feature::Mptcp],
         hooks: ALL_HOOKS,
         limits: &[],
     },
@@ -81,7 +98,7 @@ pub(super) const KERNELS: &[Kernel] = &[
         name: "7.2",
         suite: "trixie-backports",
         packages: &["linux-binary-7.2.", "linux-modules-7.2.", "linux-base-7.2."],
-        features: &[Feature::EveryReset, Feature::Mptcp],
+        features: &[Feature::ResetReasons, Feature::Mptcp],
         hooks: ALL_HOOKS,
         limits: &[],
     },

@@ -197,7 +197,7 @@ mod tests {
     }
 
     fn complaints(lines: &[Line]) -> Vec<String> {
-        let tests = [("plain", None), ("every", Some(Feature::EveryReset))];
+        let tests = [("plain", None), ("every", Some(Feature::ResetReasons))];
         let tests = tests.map(|(name, needs)| Test { name, needs });
         let text: Vec<_> = lines
             .iter()

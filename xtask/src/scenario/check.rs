@@ -6,7 +6,7 @@ use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use serde_json::Value;
 
-use super::expect::{Expect, Owner, Reset, Stray};
+use super::expect::{Expect, ONLY_THE_KERNEL_KNOWS, Owner, Reset, Stray};
 use super::feature::{Feature, Features};
 use super::{Link, Played, Scenario, Who};
 
@@ -103,7 +103,6 @@ pub fn check(
             .strays
             .iter()
             .filter(|stray| stray.link == index)
-            .filter(|stray| stray.is_traced(kernel))
             .collect();
         let mut checker = Checker {
             at: format!("reset[{index}]"),
@@ -318,32 +317,24 @@ impl Checker<'_> {
         self.reason(expect.reason, reset);
     }
 
-    /// A kernel that names reasons is quoted; on another one the reason may be concluded, or left
-    /// out.
+    /// A kernel that names reasons is quoted; on another one the reason is concluded.
     fn reason(&mut self, expected: &'static str, holder: &Value) {
-        if self.kernel.has(Feature::EveryReset) {
-            self.word("reset.reason", Some(expected), &holder["reason"]);
-            self.word(
-                "reset.reason_source",
-                Some("kernel"),
-                &holder["reason_source"],
-            );
-        } else if !holder["reason"].is_null() {
-            self.word("reset.reason", Some(expected), &holder["reason"]);
-            self.word(
-                "reset.reason_source",
-                Some("derived"),
-                &holder["reason_source"],
-            );
-        }
+        let (reason, source) = if self.kernel.has(Feature::ResetReasons) {
+            (Some(expected), "kernel")
+        } else if ONLY_THE_KERNEL_KNOWS.contains(&expected) {
+            (None, "unknown")
+        } else {
+            (Some(expected), "derived")
+        };
+        self.word("reset.reason", reason, &holder["reason"]);
+        self.word(
+            "reset.reason_source",
+            Some(source),
+            &holder["reason_source"],
+        );
     }
 
     fn process(&mut self, name: &str, owner: Owner, process: &Value) {
-        let owner = match owner {
-            Owner::With(feature, who) if self.kernel.has(feature) => Owner::Is(who),
-            Owner::With(..) => Owner::Nobody,
-            other => other,
-        };
         let attribution = process["attribution"].as_str().unwrap_or("nothing");
         let allowed: &[Who] = match owner {
             Owner::Any => return,
@@ -351,7 +342,7 @@ impl Checker<'_> {
             Owner::Is(Who::Client) if attribution == "exact" => &[Who::Client],
             Owner::Is(Who::Server) if KNOWN.contains(&attribution) => &[Who::Server],
             Owner::Is(Who::Worker) if KNOWN.contains(&attribution) => &[Who::Worker],
-            Owner::Is(_) | Owner::With(..) => &[],
+            Owner::Is(_) => &[],
             Owner::By(cases) => cases
                 .iter()
                 .find(|(how, _)| *how == attribution)

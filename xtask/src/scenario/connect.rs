@@ -5,7 +5,6 @@ use std::net::Ipv4Addr;
 use anyhow::{Result, ensure};
 
 use super::expect::{Owner, Stray, client, received, sent, server};
-use super::feature::Feature;
 use super::net::Sock;
 use super::process::Actor;
 use super::{
@@ -22,7 +21,6 @@ const REFUSED: Expect = client("refused")
 const CLOSED_PORT: &[Stray] = &[Stray {
     link: 0,
     reason: "NO_SOCKET",
-    needs: Some(Feature::EveryReset),
 }];
 const CANCELED: &[Expect] = &[client("connect_canceled")
     .peer(Owner::Any)

@@ -2,8 +2,6 @@
 //!
 //! Must not know: how a line of output is read (that is `check`).
 
-use super::feature::{Feature, Features};
-
 /// Somebody in a scenario.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Who {
@@ -22,17 +20,19 @@ pub enum Owner {
     Nobody,
     /// This one, however it was found; one that connected itself has to be known exactly.
     Is(Who),
-    /// This one on kernels with that feature, on others `null`.
-    With(Feature, Who),
     /// Depends on how it was found: attribution, and who is right then.
     By(&'static [(&'static str, &'static [Who])]),
 }
+
+/// Reasons that nothing else tells: a listener answers in the same way to a segment of a connection that it
+/// does not know and to one for which its queue has no room.
+pub(super) const ONLY_THE_KERNEL_KNOWS: [&str; 2] = ["TCP_FLAGS", "INVALID_SYN"];
 
 /// The reset of a record.
 #[derive(Clone, Copy, Debug)]
 pub struct Reset {
     pub direction: &'static str,
-    /// Of kernels that name one; others may leave it out, but not name another.
+    /// On kernels that do not name it, it has to be concluded, unless [`ONLY_THE_KERNEL_KNOWS`] it.
     pub reason: &'static str,
     pub origin: &'static str,
     pub sender: Owner,
@@ -162,13 +162,4 @@ pub(super) const fn server(verdict: &'static str) -> Expect {
 pub struct Stray {
     pub link: usize,
     pub reason: &'static str,
-    /// Without it the kernel sends this reset and says nothing of it.
-    pub needs: Option<Feature>,
-}
-
-impl Stray {
-    /// Whether such a kernel has what it needs.
-    pub(super) fn is_traced(&self, kernel: Features) -> bool {
-        self.needs.is_none_or(|feature| kernel.has(feature))
-    }
 }

@@ -8,27 +8,26 @@ use std::path::Path;
 /// Something that older kernels lack.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Feature {
-    /// `tcp_send_reset` fires for every reset, also where no full socket sends it, and names the
-    /// kernel's own reason (`enum sk_rst_reason`). Since 6.10.
-    EveryReset,
+    /// The kernel names the reason of each reset (`enum sk_rst_reason`). Since 6.10.
+    ResetReasons,
     /// Multipath TCP. In the kernel since 5.6, but not in every configuration.
     Mptcp,
 }
 
 impl Feature {
-    pub const ALL: [Self; 2] = [Self::EveryReset, Self::Mptcp];
+    pub const ALL: [Self; 2] = [Self::ResetReasons, Self::Mptcp];
 
     /// As reports name it.
     pub const fn name(self) -> &'static str {
         match self {
-            Self::EveryReset => "every_reset",
+            Self::ResetReasons => "reset_reasons",
             Self::Mptcp => "mptcp",
         }
     }
 
     fn is_here(self) -> bool {
         match self {
-            Self::EveryReset => kernel_type_exists(c"sk_rst_reason".to_bytes_with_nul()),
+            Self::ResetReasons => kernel_type_exists(c"sk_rst_reason".to_bytes_with_nul()),
             Self::Mptcp => Path::new("/proc/sys/net/mptcp/enabled").is_file(),
         }
     }

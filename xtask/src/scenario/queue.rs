@@ -122,7 +122,6 @@ pub(super) const LIST: &[Scenario] = &[
         strays: &[Stray {
             link: 0,
             reason: "INVALID_SYN",
-            needs: None,
         }],
     },
 ];

@@ -5,7 +5,6 @@ use std::thread;
 use anyhow::Result;
 
 use super::expect::{Owner, Stray, client, received, sent, server};
-use super::feature::Feature;
 use super::net::{State, next_tick};
 use super::{
     BEFORE_PAYLOAD, BEFORE_RESPONSE, Ctx, Expect, Family, IDLE_AFTER, Pair, Played, REQUEST,
@@ -245,7 +244,6 @@ pub(super) const LIST: &[Scenario] = &[
         strays: &[Stray {
             link: 0,
             reason: "TCP_FLAGS",
-            needs: None,
         }],
     },
     resetting(
@@ -357,11 +355,7 @@ pub(super) const LIST: &[Scenario] = &[
 const LATE_REQUEST: &[Expect] = &[
     client("reset_before_response")
         .flag(BEFORE_RESPONSE)
-        // Who sent it is known by the reset itself, which older kernels do not trace.
-        .reset(received(
-            "TCP_TIMEWAIT_SOCKET",
-            Owner::With(Feature::EveryReset, Who::Server),
-        ))
+        .reset(received("TCP_TIMEWAIT_SOCKET", BY_SERVER))
         .errno("EPIPE")
         .bytes(2 * RQ, RS)
         .steps(&[
@@ -378,7 +372,6 @@ const LATE_REQUEST: &[Expect] = &[
 const FROM_TIME_WAIT: &[Stray] = &[Stray {
     link: 0,
     reason: "TCP_TIMEWAIT_SOCKET",
-    needs: Some(Feature::EveryReset),
 }];
 
 fn wait_idle() {
