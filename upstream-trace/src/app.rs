@@ -173,7 +173,7 @@ fn report(loaded: &Loaded, offsets: &Offsets) {
             )),
         }
     }
-    if !loaded.reads_headers {
+    if !loaded.reads_untyped {
         say(
             "not seen on this host: resets sent from closed ports and by listeners, because lockdown \
              keeps packet headers from being read",

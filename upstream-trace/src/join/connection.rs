@@ -285,6 +285,8 @@ pub struct PeerSent {
     pub sent: Sent,
     /// Its reason.
     pub derived: Option<&'static str>,
+    /// `sk_err` of that end.
+    pub err: u32,
 }
 
 /// The transition to `CLOSE`.

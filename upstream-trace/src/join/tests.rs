@@ -771,12 +771,18 @@ fn a_killer_is_the_sender_and_a_timer_is_nobody() {
             stats,
         );
         play.close(CLIENT, State::Established, HELPER_PID, failed(err, stats));
+        play.reset_received(SERVER, State::Established, counted(0, 0));
+        play.close(SERVER, State::Established, 0, failed(104, counted(0, 0)));
         let seen = play.finish();
         assert_eq!(
             seen[0].reset,
             Some((Direction::Sent, Origin::Local, sender))
         );
         assert_eq!(seen[0].verdict, verdict);
+        assert_eq!(
+            seen[1].reset,
+            Some((Direction::Received, Origin::PeerOnNode, sender))
+        );
     }
 }
 
@@ -848,7 +854,7 @@ fn no_firewall_is_accused_where_resets_may_be_missed() {
             failed(104, mirrored(&counted(0, 0))),
         );
         let (_, origin, sender) = play.finish()[0].reset.unwrap();
-        assert_ne!(origin, Origin::InPath);
+        assert_eq!(origin, Origin::Unknown);
         assert_eq!(sender, None);
     }
     let mut play = Play::new();
@@ -866,6 +872,43 @@ fn no_firewall_is_accused_where_resets_may_be_missed() {
         (seen[0].reset.unwrap().1, seen[0].complete),
         (Origin::Unknown, false)
     );
+}
+
+#[test]
+fn a_refusal_that_was_not_seen_is_a_closed_port_only_where_nothing_listens() {
+    for listens in [false, true] {
+        let blind = Context {
+            sees_all_resets: false,
+            ..context()
+        };
+        let mut play = Play::with(blind, 1024);
+        if !listens {
+            play.state(LISTENER, State::Listen, State::Close, SERVER_PID);
+        }
+        play.connect();
+        let syn_sent = Stats {
+            present: u32::MAX,
+            segs_out: 1,
+            ..Stats::default()
+        };
+        play.reset_received(CLIENT, State::SynSent, syn_sent);
+        play.close(CLIENT, State::SynSent, CLIENT_PID, failed(111, syn_sent));
+        // What listens when the record is made is another matter.
+        let (old, new) = if listens {
+            (State::Listen, State::Close)
+        } else {
+            (State::Close, State::Listen)
+        };
+        play.state(LISTENER, old, new, SERVER_PID);
+        let seen = play.finish();
+        let (origin, why) = if listens {
+            (Origin::Unknown, (None, ReasonSource::Unknown))
+        } else {
+            (Origin::PeerOnNode, concluded("NO_SOCKET"))
+        };
+        assert_eq!(seen[0].reset, Some((Direction::Received, origin, None)));
+        assert_eq!(seen[0].why, Some(why));
+    }
 }
 
 #[test]

@@ -28,6 +28,9 @@ use crate::{
     settings::{Network, Wanted},
 };
 
+/// The helper that leads from an open file to its socket, 5.11 and later.
+const SOCK_FROM_FILE: &str = "BPF_FUNC_sock_from_file";
+
 static OBJECT: &[u8] =
     aya::include_bytes_aligned!(concat!(env!("OUT_DIR"), "/upstream-trace.bpf.o"));
 
@@ -56,7 +59,7 @@ pub struct Plan<'a> {
 
 impl Plan<'_> {
     /// Whether programs may read memory that no type leads to, as packet headers are.
-    fn reads_headers(&self) -> bool {
+    fn reads_untyped(&self) -> bool {
         self.lockdown != Lockdown::Confidentiality
     }
 
@@ -64,6 +67,25 @@ impl Plan<'_> {
     /// where a full socket sends it.
     fn tracepoint_has_reason(&self) -> bool {
         self.btf.tracepoint_args("tcp_send_reset") >= Some(3)
+    }
+
+    /// Whether the kernel has this BPF helper, by its name in `enum bpf_func_id`.
+    fn has_helper(&self, name: &str) -> bool {
+        let helpers = self.btf.enumerators("bpf_func_id").unwrap_or_default();
+        helpers.iter().any(|(helper, _)| helper == name)
+    }
+
+    /// Why no hook can fill this role here, although the kernel would take it.
+    fn unfit(&self, role: Role) -> Option<&'static str> {
+        match role {
+            Role::ResetsSent if folds_null_check(self.release) => {
+                Some("this kernel passes NULL where it promises a socket (fixed in 6.12.5)")
+            }
+            Role::Holders if !self.reads_untyped() && !self.has_helper(SOCK_FROM_FILE) => {
+                Some("lockdown keeps the way from a file to its socket from being read")
+            }
+            _ => None,
+        }
     }
 
     /// The roles that are to be filled on this kernel.
@@ -99,7 +121,7 @@ pub struct Loaded {
     /// What fills each role that this kernel needs filled.
     pub filled: Vec<Filled>,
     /// Packet headers can be read, without which resets that no socket sends have no addresses.
-    pub reads_headers: bool,
+    pub reads_untyped: bool,
 }
 
 impl std::fmt::Debug for Loaded {
@@ -149,7 +171,7 @@ pub fn load(plan: &Plan<'_>, loader: EbpfLoader<'static>) -> Result<Loaded, Fail
         stories,
         counters,
         filled,
-        reads_headers: plan.reads_headers(),
+        reads_untyped: plan.reads_untyped(),
     })
 }
 
@@ -177,25 +199,23 @@ fn map_failure(error: &MapError) -> Failure {
 /// Name and value of every read-only global that is not a field's offset.
 fn globals(plan: &Plan<'_>) -> [(&'static str, u32); 11] {
     let flag = u32::from;
-    let helpers = plan.btf.enumerators("bpf_func_id").unwrap_or_default();
-    let has_helper = |name: &str| helpers.iter().any(|(helper, _)| helper == name);
     [
         (setting::FILTER_PORTS, flag(plan.wanted.ports.is_some())),
         (setting::FILTER_PORTS_EPHEMERAL, flag(plan.ephemeral)),
         (setting::FILTER_NETS, flag(!plan.wanted.networks.is_empty())),
         (setting::FILTER_PIDS, flag(!plan.wanted.pids.is_empty())),
-        (setting::CAN_PROBE_READ, flag(plan.reads_headers())),
+        (setting::CAN_PROBE_READ, flag(plan.reads_untyped())),
         (
             setting::SEND_RESET_HAS_REASON,
             flag(plan.tracepoint_has_reason()),
         ),
         (
             setting::HAS_CURRENT_TASK_BTF,
-            flag(has_helper("BPF_FUNC_get_current_task_btf")),
+            flag(plan.has_helper("BPF_FUNC_get_current_task_btf")),
         ),
         (
             setting::HAS_SOCK_FROM_FILE,
-            flag(has_helper("BPF_FUNC_sock_from_file")),
+            flag(plan.has_helper(SOCK_FROM_FILE)),
         ),
         (
             setting::ACCEPT_HAS_ARG_STRUCT,
@@ -294,7 +314,7 @@ fn fill(ebpf: &mut Ebpf, targets: &Btf, plan: &Plan<'_>) -> Result<Vec<Filled>, 
     let work = || {
         let next = || queue.lock().unwrap_or_else(PoisonError::into_inner).next();
         while let Some(climb) = next() {
-            climb.load(targets, plan.release);
+            climb.load(targets, plan);
         }
     };
     thread::scope(|scope| {
@@ -336,9 +356,8 @@ impl<'a> Climb<'a> {
     }
 
     /// Up to the next rung that the kernel loads.
-    fn load(&mut self, targets: &Btf, release: &str) {
-        if self.entry.role == Role::ResetsSent && folds_null_check(release) {
-            let why = "this kernel passes NULL where it promises a socket (fixed in 6.12.5)";
+    fn load(&mut self, targets: &Btf, plan: &Plan<'_>) {
+        if let Some(why) = plan.unfit(self.entry.role) {
             self.refused
                 .extend(self.left.by_ref().map(|(rung, _)| (*rung, why.to_owned())));
         }
@@ -458,7 +477,7 @@ impl Loaded {
             Role::UntracedResetsV6,
         ];
         let mut filled = self.filled.iter();
-        self.reads_headers
+        self.reads_untyped
             && filled.all(|filled| filled.by.is_some() || !sent.contains(&filled.entry.role))
     }
 
