@@ -103,6 +103,7 @@ pub fn check(
             .strays
             .iter()
             .filter(|stray| stray.link == index)
+            .filter(|stray| stray.needs.is_none_or(|feature| kernel.has(feature)))
             .collect();
         let mut checker = Checker {
             at: format!("reset[{index}]"),
@@ -255,10 +256,13 @@ impl Checker<'_> {
             owner,
             peer,
             reset,
+            unseen,
             errno,
             bytes,
             steps,
         } = *expect;
+        let unseen = unseen.filter(|_| !self.kernel.has(Feature::UntypedReads));
+        let named = self.kernel.has(Feature::ResetReasons) && unseen.is_none();
         self.word("verdict", Some(verdict), &record["verdict"]);
         self.word("flag", flag, &record["flag"]);
         self.word("role", Some(end_name(end)), &record["role"]);
@@ -270,9 +274,11 @@ impl Checker<'_> {
         self.word("family", Some(family), &record["family"]);
         self.process("process", owner, &record["process"]);
         self.process("peer", peer, &record["peer"]);
-        match reset {
+        match unseen.or(reset) {
             None => self.same("reset", &Value::Null, &record["reset"]),
-            Some(reset) if record["reset"].is_object() => self.reset(&reset, &record["reset"]),
+            Some(reset) if record["reset"].is_object() => {
+                self.reset(&reset, named, &record["reset"]);
+            }
             Some(reset) => self.same("reset", &reset.direction, &"null"),
         }
         if let Some(errno) = errno {
@@ -303,10 +309,11 @@ impl Checker<'_> {
 
     fn stray(&mut self, stray: &Stray, line: &Value) {
         self.word("direction", Some("sent"), &line["direction"]);
-        self.reason(stray.reason, line);
+        let named = self.kernel.has(Feature::ResetReasons);
+        self.reason(Some(stray.reason), named, line);
     }
 
-    fn reset(&mut self, expect: &Reset, reset: &Value) {
+    fn reset(&mut self, expect: &Reset, named: bool, reset: &Value) {
         self.word(
             "reset.direction",
             Some(expect.direction),
@@ -314,19 +321,18 @@ impl Checker<'_> {
         );
         self.word("reset.origin", Some(expect.origin), &reset["origin"]);
         self.process("reset.sender", expect.sender, &reset["sender"]);
-        self.reason(expect.reason, reset);
+        self.reason(expect.reason, named, reset);
     }
 
     /// A kernel that names reasons is quoted; on another one the reason is concluded.
-    fn reason(&mut self, expected: &'static str, holder: &Value) {
-        let (reason, source) = if self.kernel.has(Feature::ResetReasons) {
-            (Some(expected), "kernel")
-        } else if ONLY_THE_KERNEL_KNOWS.contains(&expected) {
-            (None, "unknown")
-        } else {
-            (Some(expected), "derived")
+    fn reason(&mut self, expected: Option<&'static str>, named: bool, holder: &Value) {
+        let known = expected.filter(|reason| named || !ONLY_THE_KERNEL_KNOWS.contains(reason));
+        let source = match known {
+            None => "unknown",
+            Some(_) if named => "kernel",
+            Some(_) => "derived",
         };
-        self.word("reset.reason", reason, &holder["reason"]);
+        self.word("reset.reason", known, &holder["reason"]);
         self.word(
             "reset.reason_source",
             Some(source),

@@ -2,12 +2,14 @@
 //!
 //! Must not know: how a line of output is read (that is `check`).
 
+use super::feature::Feature;
+
 /// Somebody in a scenario.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Who {
     Client,
     Server,
-    /// A process that the server forked.
+    /// A process that the server forked, or one that is neither's.
     Worker,
 }
 
@@ -33,16 +35,32 @@ pub(super) const ONLY_THE_KERNEL_KNOWS: [&str; 2] = ["TCP_FLAGS", "INVALID_SYN"]
 pub struct Reset {
     pub direction: &'static str,
     /// On kernels that do not name it, it has to be concluded, unless [`ONLY_THE_KERNEL_KNOWS`] it.
-    pub reason: &'static str,
+    /// `None`: not even the kernel knows.
+    pub reason: Option<&'static str>,
     pub origin: &'static str,
     pub sender: Owner,
+}
+
+impl Reset {
+    /// Received, and sent by no stack of this machine.
+    pub(super) const IN_PATH: Self = Self {
+        direction: "received",
+        reason: None,
+        origin: "in_path",
+        sender: Owner::Nobody,
+    };
+    /// Received, and nothing known about it.
+    pub(super) const UNKNOWN: Self = Self {
+        origin: "unknown",
+        ..Self::IN_PATH
+    };
 }
 
 /// `reset_sent` by this end.
 pub(super) const fn sent(reason: &'static str, sender: Owner) -> Reset {
     Reset {
         direction: "sent",
-        reason,
+        reason: Some(reason),
         origin: "local",
         sender,
     }
@@ -52,7 +70,7 @@ pub(super) const fn sent(reason: &'static str, sender: Owner) -> Reset {
 pub(super) const fn received(reason: &'static str, sender: Owner) -> Reset {
     Reset {
         direction: "received",
-        reason,
+        reason: Some(reason),
         origin: "peer_on_node",
         sender,
     }
@@ -71,6 +89,9 @@ pub struct Expect {
     pub owner: Owner,
     pub peer: Owner,
     pub reset: Option<Reset>,
+    /// The same without [`Feature::UntypedReads`], where that makes a difference: the reset itself is not seen
+    /// then, and nothing is the kernel's own word.
+    pub unseen: Option<Reset>,
     /// `None`: not stated.
     pub errno: Option<Option<&'static str>>,
     /// Payload sent and received; `None`: not stated.
@@ -94,6 +115,7 @@ impl Expect {
             owner: Owner::Is(end),
             peer: Owner::Is(peer),
             reset: None,
+            unseen: None,
             errno: Some(None),
             bytes: (None, None),
             steps: &[],
@@ -123,6 +145,11 @@ impl Expect {
 
     pub(super) const fn reset(mut self, reset: Reset) -> Self {
         self.reset = Some(reset);
+        self
+    }
+
+    pub(super) const fn unseen(mut self, reset: Reset) -> Self {
+        self.unseen = Some(reset);
         self
     }
 
@@ -162,4 +189,15 @@ pub(super) const fn server(verdict: &'static str) -> Expect {
 pub struct Stray {
     pub link: usize,
     pub reason: &'static str,
+    /// Without it the reset is not seen.
+    pub needs: Option<Feature>,
+}
+
+/// One of [`Scenario::strays`](super::Scenario::strays) whose addresses are only in a packet.
+pub(super) const fn stray(reason: &'static str) -> Stray {
+    Stray {
+        link: 0,
+        reason,
+        needs: Some(Feature::UntypedReads),
+    }
 }

@@ -4,7 +4,7 @@ use std::thread;
 
 use anyhow::Result;
 
-use super::expect::{Owner, Stray, client, received, sent, server};
+use super::expect::{Owner, Reset, Stray, client, received, sent, server, stray};
 use super::net::{State, next_tick};
 use super::{
     BEFORE_PAYLOAD, BEFORE_RESPONSE, Ctx, Expect, Family, IDLE_AFTER, Pair, Played, REQUEST,
@@ -236,15 +236,13 @@ pub(super) const LIST: &[Scenario] = &[
                 .flag(BEFORE_RESPONSE)
                 .peer(Owner::Any)
                 .reset(received("TCP_FLAGS", Owner::Any))
+                .unseen(Reset::UNKNOWN)
                 .errno("ECONNRESET")
                 .bytes(2 * RQ, RS)
                 .steps(RECEIVED),
             server("ok").bytes(RS, RQ),
         ],
-        strays: &[Stray {
-            link: 0,
-            reason: "TCP_FLAGS",
-        }],
+        strays: &[stray("TCP_FLAGS")],
     },
     resetting(
         "data_after_shutdown",
@@ -372,6 +370,7 @@ const LATE_REQUEST: &[Expect] = &[
 const FROM_TIME_WAIT: &[Stray] = &[Stray {
     link: 0,
     reason: "TCP_TIMEWAIT_SOCKET",
+    needs: None,
 }];
 
 fn wait_idle() {
