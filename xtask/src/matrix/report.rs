@@ -166,6 +166,7 @@ mod tests {
         name: "0.0",
         suite: "none",
         packages: &[],
+        lockdown: None,
         features: &[Feature::Mptcp],
         hooks: &["fentry f"],
         limits: &["this kernel has no x"],
