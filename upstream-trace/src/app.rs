@@ -29,7 +29,6 @@ use crate::{
     },
     printer::Printer,
     probe::{
-        catalog::Role,
         load::{self, Loaded, Plan},
         loader,
     },
@@ -125,8 +124,7 @@ async fn trace(settings: Settings) -> Result<(), Failure> {
         tick_ns: host.tick_ns,
         idle_after_us: u64::try_from(settings.idle_after.as_micros()).unwrap_or(u64::MAX),
         reasons: ResetReasons::from_btf(&btf),
-        sees_all_resets: loaded.has(Role::ResetsSent)
-            && btf.tracepoint_args("tcp_send_reset") >= Some(3),
+        sees_all_resets: loaded.sees_all_resets(),
         sees_both_ends: settings.wanted.pids.is_empty(),
         events: settings.events,
         wanted: settings.wanted.clone(),
@@ -174,6 +172,12 @@ fn report(loaded: &Loaded, offsets: &Offsets) {
                 loss.unwrap_or_default()
             )),
         }
+    }
+    if !loaded.reads_untyped {
+        say(
+            "not seen on this host: resets sent from closed ports and by listeners, because lockdown \
+             keeps packet headers from being read",
+        );
     }
     for field in offsets.missing() {
         let loss = field.loss.unwrap_or_default();

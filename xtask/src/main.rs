@@ -41,6 +41,8 @@ enum Verb {
         /// Only play the scenarios on these kernels: `5.10,6.12`, or `all`
         #[arg(long, value_parser = Kernels::parse)]
         kernels: Option<Kernels>,
+        #[command(flatten)]
+        plays: matrix::Plays,
     },
     /// Save the types of these kernels, cut to what is read of them, as test data
     SaveTypes {
@@ -57,7 +59,11 @@ enum Verb {
     Bench(bench::Options),
     /// The first process of a guest
     #[command(hide = true)]
-    Guest { task: matrix::guest::Task },
+    Guest {
+        task: matrix::guest::Task,
+        #[command(flatten)]
+        plays: matrix::Plays,
+    },
     /// The accepting end of a storm, until its standard input ends
     #[command(hide = true)]
     StormServer { threads: usize },
@@ -80,8 +86,8 @@ fn main() -> ExitCode {
 }
 
 fn verb(verb: Verb) -> Result<()> {
-    if let Verb::Guest { task } = verb {
-        return matrix::guest::run(task);
+    if let Verb::Guest { task, plays } = verb {
+        return matrix::guest::run(task, plays);
     }
     let workspace = Workspace::locate()?;
     match verb {
@@ -92,10 +98,14 @@ fn verb(verb: Verb) -> Result<()> {
             Ok(())
         }
         Verb::Run { release, args } => run::tracer(&workspace, Profile::new(release), &args),
-        Verb::Test { kernels: None } => test::all(&workspace),
+        Verb::Test {
+            kernels: None,
+            plays,
+        } => test::all(&workspace, plays),
         Verb::Test {
             kernels: Some(kernels),
-        } => matrix::run(&workspace, &kernels),
+            plays,
+        } => matrix::run(&workspace, &kernels, plays),
         Verb::SaveTypes { kernels } => matrix::save_types(&workspace, &kernels),
         Verb::Demo => {
             build::tracer(&workspace, Profile::Release)?;

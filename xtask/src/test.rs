@@ -17,14 +17,14 @@ use serde_json::Value;
 use crate::{
     bpf_toolchain::{self, Build, Toolchain},
     build,
-    matrix::{self, Kernels},
+    matrix::{self, Kernels, Plays},
     provision,
     workspace::{self, Profile, Workspace, run},
 };
 
 const STEPS: u32 = 9;
 
-pub fn all(workspace: &Workspace) -> Result<()> {
+pub fn all(workspace: &Workspace, plays: Plays) -> Result<()> {
     let start = Instant::now();
     let mut steps = Steps { done: 0 };
     let toolchain = steps.run("what building and testing need is installed", || {
@@ -52,7 +52,7 @@ pub fn all(workspace: &Workspace) -> Result<()> {
         live_tests(workspace, &program)
     })?;
     steps.run("the same on other kernels, in guests", || {
-        matrix::run(workspace, &Kernels::all())
+        matrix::run(workspace, &Kernels::all(), plays)
     })?;
     steps.run("the measurement, in short", || bench_smoke(workspace))?;
 

@@ -116,9 +116,10 @@ impl<M: Memory> Struct<M> {
         M::read(self.address.wrapping_add(offset + skip).cast())
     }
 
-    /// A pointer member, on the way to another that is 0 where this one is NULL: a load through NULL
-    /// gives 0 (`Direct`; the JIT guards every such load) or nothing (`Copied`). Spares the verifier two
-    /// ways through everything that comes after.
+    /// A pointer member that is never NULL while its struct lives; spares the verifier two ways through
+    /// everything that comes after. One that may be NULL is for [`Self::follow`]: a load that faults is
+    /// not always harmless. Before 6.5 the kernel may look in the wrong place for how to go on, where a
+    /// program has functions (`jit_subprogs` gave the exception table to a copy of it), and panic.
     #[inline(always)]
     pub fn by_way_of(self, field: &'static u32) -> Option<Self> {
         Some(Self {

@@ -3,13 +3,20 @@
 use upstream_trace_common::event;
 
 use super::{
-    mem::{self, Copied, Direct, Memory, Struct},
+    mem::{self, Copied, Memory, Struct},
     sock::Tuple,
 };
+use crate::maps::set;
+
+/// Whether headers can be read at all; where not, the agent says at start what is not seen.
+#[inline(always)]
+pub fn is_readable() -> bool {
+    set::CAN_PROBE_READ() != 0
+}
 
 /// Flags byte of the packet's TCP header; 0 where it cannot be read.
 #[inline(always)]
-pub fn tcp_flags(skb: Struct<Direct>) -> u8 {
+pub fn tcp_flags<M: Memory>(skb: Struct<M>) -> u8 {
     let flags = || {
         let head: *const u8 = skb.get(&mem::SKB_HEAD)?;
         let transport = usize::from(skb.get::<u16>(&mem::SKB_TRANSPORT)?);
@@ -19,21 +26,26 @@ pub fn tcp_flags(skb: Struct<Direct>) -> u8 {
     flags().unwrap_or(0)
 }
 
+/// Namespace of the device that the packet came by, while it has one: not once a socket was found for it
+/// (`tcp_v4_rcv` clears `skb->dev`).
+#[inline(always)]
+pub fn netns<M: Memory>(skb: Struct<M>) -> u32 {
+    skb.follow(&mem::SKB_DEV)
+        .and_then(|dev| dev.by_way_of(&mem::DEV_NET))
+        .and_then(|net| net.get(&mem::NET_INUM))
+        .unwrap_or(0)
+}
+
 /// Both ends as the replying stack sees them: local is the packet's destination. The header bytes lie
 /// behind an untyped pointer, so they are copied.
 #[inline(always)]
-pub fn reply_tuple(skb: Struct<Direct>) -> Option<Tuple> {
+pub fn reply_tuple<M: Memory>(skb: Struct<M>, netns: u32) -> Option<Tuple> {
     let head: *const u8 = skb.get(&mem::SKB_HEAD)?;
     let network = usize::from(skb.get::<u16>(&mem::SKB_NETWORK)?);
     let transport = usize::from(skb.get::<u16>(&mem::SKB_TRANSPORT)?);
     let ip = head.wrapping_add(network);
     let [source_port, destination_port] =
         Copied::read::<[u16; 2]>(head.wrapping_add(transport).cast())?;
-    let netns = skb
-        .by_way_of(&mem::SKB_DEV)
-        .and_then(|dev| dev.by_way_of(&mem::DEV_NET))
-        .and_then(|net| net.get(&mem::NET_INUM))
-        .unwrap_or(0);
     let version = Copied::read::<u8>(ip)? >> 4;
     let (family, local, remote) = match version {
         4 => {

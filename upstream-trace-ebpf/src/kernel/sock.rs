@@ -172,6 +172,14 @@ impl Struct<Direct> {
     }
 }
 
+impl Struct<Copied> {
+    /// Both ends of a socket in `TIME_WAIT`, or of a request.
+    #[inline(always)]
+    pub fn tuple(self, local_port: u16) -> Option<Tuple> {
+        self.ends(local_port, self.own_netns())
+    }
+}
+
 /// `::ffff:0:0/96`, the words being in network order on a machine of either byte order.
 #[inline(always)]
 fn is_v4_mapped(address: [u64; 2]) -> bool {
@@ -246,11 +254,11 @@ impl<M: Memory> TcpSock<M> {
         put!(LAST_RECEIVED, last_received, tp.get(&mem::TP_LRCVTIME));
         put!(ERR, err, sk.get(&mem::SK_ERR));
         put!(FLAGS, flags, sk.get::<u64>(&mem::SK_FLAGS).map(low));
-        let socket = tp.by_way_of(&mem::SK_SOCKET);
+        let socket: Option<*const u8> = tp.get(&mem::SK_SOCKET);
         put!(
             SOCKET,
             has_socket,
-            socket.map(|socket| u32::from(!socket.address().is_null()))
+            socket.map(|socket| u32::from(!socket.is_null()))
         );
         // SAFETY: the helper takes no argument.
         stats.jiffies = low(unsafe { bpf_jiffies64() });

@@ -1,13 +1,16 @@
-//! `tcp_receive_reset` and `tcp_send_reset`.
+//! `tcp_receive_reset` and `tcp_send_reset`, and what the second leaves out on older kernels.
 
-use aya_ebpf::{macros::btf_tracepoint, programs::BtfTracePointContext};
+use aya_ebpf::{
+    macros::{btf_tracepoint, fentry, kprobe},
+    programs::{BtfTracePointContext, FEntryContext, ProbeContext},
+};
 use upstream_trace_common::event::{NO_REASON, kind};
 
 use crate::{
     emit::{self, What, Who},
     filter,
     kernel::{
-        mem::{self, Direct, Struct},
+        mem::{self, Copied, Direct, Memory, Struct},
         skb,
         sock::{TcpSock, Tuple, state},
     },
@@ -62,35 +65,106 @@ pub fn tcp_send_reset(ctx: BtfTracePointContext) -> i32 {
     0
 }
 
+/// proto: `tcp_v4_send_reset(const struct sock *sk, struct sk_buff *skb)` up to 6.9; not used since.
+///
+/// Called for each segment that is to be answered with a reset, from a closed port and from `TIME_WAIT`
+/// too, of which `tcp_send_reset` says nothing there.
+#[fentry(function = "tcp_v4_send_reset")]
+pub fn tcp_v4_send_reset_fentry(ctx: FEntryContext) -> u32 {
+    untraced(ctx.arg(0), ctx.arg(1), Struct::<Direct>::tuple);
+    0
+}
+
+#[kprobe(function = "tcp_v4_send_reset")]
+pub fn tcp_v4_send_reset_kprobe(ctx: ProbeContext) -> u32 {
+    if let (Some(sk), Some(packet)) = (ctx.arg(0), ctx.arg(1)) {
+        untraced(sk, packet, Struct::<Copied>::tuple);
+    }
+    0
+}
+
+/// proto: `tcp_v6_send_reset(const struct sock *sk, struct sk_buff *skb)` up to 6.9; not used since.
+#[fentry(function = "tcp_v6_send_reset")]
+pub fn tcp_v6_send_reset_fentry(ctx: FEntryContext) -> u32 {
+    untraced(ctx.arg(0), ctx.arg(1), Struct::<Direct>::tuple);
+    0
+}
+
+#[kprobe(function = "tcp_v6_send_reset")]
+pub fn tcp_v6_send_reset_kprobe(ctx: ProbeContext) -> u32 {
+    if let (Some(sk), Some(packet)) = (ctx.arg(0), ctx.arg(1)) {
+        untraced(sk, packet, Struct::<Copied>::tuple);
+    }
+    0
+}
+
+/// `RST` in the flags byte of a TCP header.
+const RST: u8 = 1 << 2;
+
+/// A reset that the tracepoint reports only where a full socket sends it.
+#[inline(always)]
+fn untraced<M: Memory>(
+    sk: *const u8,
+    packet: *const u8,
+    ends: impl FnOnce(Struct<M>, u16) -> Option<Tuple>,
+) {
+    let Some(packet) = Struct::<M>::new(packet) else {
+        return;
+    };
+    let Some(sk) = Struct::<M>::new(sk) else {
+        // No stack answers a reset with a reset: the function leaves at once.
+        if skb::tcp_flags(packet) & RST == 0 {
+            no_socket(packet, NO_REASON);
+        }
+        return;
+    };
+    let old = sk.state().unwrap_or(0);
+    if matches!(old, state::TIME_WAIT | state::NEW_SYN_RECV) {
+        small(sk, old, NO_REASON, ends);
+    }
+}
+
+/// Where no socket has the port that a packet came for.
+#[inline(always)]
+fn no_socket<M: Memory>(packet: Struct<M>, reason: u8) {
+    if !skb::is_readable() {
+        return;
+    }
+    let flags = skb::tcp_flags(packet);
+    let tuple = skb::reply_tuple(packet, skb::netns(packet));
+    let kind = kind::RESET_SENT_NO_SOCKET;
+    stray(kind, flags, reason, core::ptr::null(), tuple);
+}
+
+/// From `TIME_WAIT`: only `struct sock_common` is behind such a pointer, neither protocol nor `inet_sport`.
+#[inline(always)]
+fn small<M: Memory>(
+    sk: Struct<M>,
+    old: u8,
+    reason: u8,
+    ends: impl FnOnce(Struct<M>, u16) -> Option<Tuple>,
+) {
+    let tuple = sk.get(&mem::SK_NUM).and_then(|port| ends(sk, port));
+    stray(kind::RESET_SENT_TIME_WAIT, old, reason, sk.address(), tuple);
+}
+
 #[inline(always)]
 fn sent(sk: Option<Struct<Direct>>, packet: Option<Struct<Direct>>, reason: u8) {
     let Some(sk) = sk else {
         if let Some(packet) = packet {
-            let flags = skb::tcp_flags(packet);
-            stray(
-                kind::RESET_SENT_NO_SOCKET,
-                flags,
-                reason,
-                core::ptr::null(),
-                skb::reply_tuple(packet),
-            );
+            no_socket(packet, reason);
         }
         return;
     };
     let old = sk.state().unwrap_or(0);
     match (old, packet) {
         (state::TIME_WAIT | state::NEW_SYN_RECV, _) => {
-            // Only `struct sock_common` is behind such a pointer: neither protocol nor inet_sport.
-            let tuple = sk.get(&mem::SK_NUM).and_then(|port| sk.tuple(port));
-            stray(kind::RESET_SENT_TIME_WAIT, old, reason, sk.address(), tuple);
+            small(sk, old, reason, Struct::<Direct>::tuple);
         }
-        // The listener's own addresses are not the connection's; its namespace is, and the packet has
-        // lost its device by now (tcp_v4_rcv clears skb->dev).
+        (state::LISTEN, Some(_)) if !skb::is_readable() => {}
+        // The listener's own addresses are not the connection's; its namespace is.
         (state::LISTEN, Some(packet)) => {
-            let tuple = skb::reply_tuple(packet).map(|tuple| Tuple {
-                netns: sk.netns(),
-                ..tuple
-            });
+            let tuple = skb::reply_tuple(packet, sk.netns());
             stray(kind::RESET_SENT_LISTEN, old, reason, sk.address(), tuple);
         }
         _ => {

@@ -304,6 +304,17 @@ pub struct Sent {
     pub actor: Option<Rc<Process>>,
 }
 
+/// A reset that the other end sent, and why, as far as that end's socket tells where the kernel does not.
+#[derive(Clone, Debug)]
+pub struct PeerSent {
+    /// The reset.
+    pub sent: Sent,
+    /// Its reason.
+    pub derived: Option<&'static str>,
+    /// `sk_err` of that end.
+    pub err: u32,
+}
+
 /// The transition to `CLOSE`.
 #[derive(Clone, Copy, Debug)]
 pub struct Closed {
@@ -327,7 +338,7 @@ pub struct End {
     /// The socket when it sent its reset, for one that never got to `CLOSE`.
     pub sent_stats: Option<Stats>,
     /// A reset that the other end's stack sent to this socket.
-    pub peer_sent: Option<Sent>,
+    pub peer_sent: Option<PeerSent>,
 }
 
 impl End {

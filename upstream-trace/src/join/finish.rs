@@ -6,7 +6,7 @@
 use upstream_trace_common::event::{Base, NO_REASON, kind};
 
 use super::{
-    connection::{Connection, End, Owner, PackedStep, Sent, Slot, seen},
+    connection::{Connection, End, Owner, PackedStep, PeerSent, Sent, Slot, seen},
     engine::{Context, Engine, Sink, WallClock},
     stray::Stray,
     tuple::Tuple,
@@ -60,7 +60,13 @@ fn leave_to_peer(engine: &mut Engine, ended: &mut Connection) {
         let stats = connection.end.as_ref().and_then(|end| end.stats());
         stats.and_then(facts::received) > Some(0)
     };
-    let sent = |connection: &Connection| connection.end.as_ref().and_then(|end| end.sent.clone());
+    let sent = |connection: &Connection| {
+        let end = connection.end.as_ref()?;
+        let sent = end.sent.clone()?;
+        let derived = derived(end, &sent);
+        let err = error(end);
+        Some(PeerSent { sent, derived, err })
+    };
     let Some(peer) = engine.table.get_mut(ended.peer) else {
         return;
     };
@@ -98,6 +104,11 @@ fn counters(ended: &Connection, tick_ns: u64) -> Counters {
     })
 }
 
+/// `sk_err` at the end; 0: none.
+fn error(end: &End) -> u32 {
+    end.closed.map_or(0, |closed| closed.stats.err)
+}
+
 /// Who sent the reset, as far as the stacks on this node tell.
 struct ResetFound<'a> {
     direction: Direction,
@@ -120,6 +131,9 @@ fn print(engine: &mut Engine, ended: &Connection, clock: &impl WallClock, sink: 
     let counters = counters(ended, engine.context.tick_ns);
     // Looked up also where this end sent the reset itself: the other end's answer to it may be there.
     let stray = engine.strays.claim(ended.netns, &ended.tuple, id);
+    let mut timeline = std::mem::take(&mut engine.scratch);
+    timeline.clear();
+    timeline.extend(ended.steps.iter().map(PackedStep::unpack));
     let context = &engine.context;
     let listener = stray
         .filter(|stray| stray.kind == kind::RESET_SENT_LISTEN)
@@ -132,10 +146,10 @@ fn print(engine: &mut Engine, ended: &Connection, clock: &impl WallClock, sink: 
     let peer = peer
         .map(|owner| (&*owner.process, owner.attribution))
         .or(listener.map(|process| (&**process, Attribution::Listener)));
-    let reset = reset_found(context, ended, end, stray.as_ref(), peer, saw_all_resets);
+    let reset = reset_found(engine, ended, end, stray.as_ref(), peer, saw_all_resets);
 
     let closed = end.closed.as_ref();
-    let err = closed.map_or(0, |closed| closed.stats.err);
+    let err = error(end);
     let facts = Facts {
         role: (ended.role != Role::Unknown).then_some(ended.role),
         established: ended.saw(seen::ESTABLISHED),
@@ -166,9 +180,6 @@ fn print(engine: &mut Engine, ended: &Connection, clock: &impl WallClock, sink: 
         in_path: facts.reset_in_path,
         errno,
     };
-    let mut timeline = std::mem::take(&mut engine.scratch);
-    timeline.clear();
-    timeline.extend(ended.steps.iter().map(PackedStep::unpack));
     let owner = ended.owner.as_ref();
     let mut record = record::Connection {
         schema: Schema,
@@ -232,23 +243,23 @@ fn accepted(ended: &Connection, saw_close: bool, complete: bool) -> Option<bool>
 }
 
 fn reset_found<'a>(
-    context: &'a Context,
+    engine: &'a Engine,
     ended: &'a Connection,
     end: &'a End,
     stray: Option<&Base>,
     peer: Option<(&'a Process, Attribution)>,
     saw_all: bool,
 ) -> Option<ResetFound<'a>> {
-    let err = end.closed.as_ref().map_or(0, |closed| closed.stats.err);
+    let context = &engine.context;
     if let Some(sent) = &end.sent {
-        let (reason, reason_source) = reason(context, sent.reason, || derived(end, sent, err));
+        let (reason, reason_source) = reason(context, sent.reason, || derived(end, sent));
         let owner = ended.owner.as_ref();
         return Some(ResetFound {
             direction: Direction::Sent,
             reason,
             reason_source,
             origin: Origin::Local,
-            sender: sender(sent, err, owner),
+            sender: sender(sent, error(end), owner),
         });
     }
     // Data after a shutdown looks like a received reset until the answer to it is reported.
@@ -262,14 +273,14 @@ fn reset_found<'a>(
             sender,
         })
     };
-    if let Some(sent) = &end.peer_sent {
-        let reason = reason(context, sent.reason, || None);
-        let sender = sender(sent, 0, ended.peer_owner.as_ref());
+    if let Some(PeerSent { sent, derived, err }) = &end.peer_sent {
+        let reason = reason(context, sent.reason, || *derived);
+        let sender = sender(sent, *err, ended.peer_owner.as_ref());
         return received(Origin::PeerOnNode, reason, sender);
     }
     let unknown = (None, ReasonSource::Unknown);
     if let Some(stray) = stray {
-        let reason = reason(context, stray.new, || None);
+        let reason = stray_reason(context, stray);
         // Nobody has a port that nothing listens on; TIME_WAIT and LISTEN are somebody's.
         let sender = peer.filter(|_| stray.kind != kind::RESET_SENT_NO_SOCKET);
         return received(Origin::PeerOnNode, reason, sender);
@@ -279,13 +290,14 @@ fn reset_found<'a>(
         return received(Origin::OffNode, unknown, None);
     }
     if !context.sees_all_resets {
-        // Such a kernel does not report the resets of closed ports and of TIME_WAIT.
-        let refused = !ended.saw(seen::ESTABLISHED);
-        let reason = if refused {
-            (Some("NO_SOCKET"), ReasonSource::Derived)
-        } else {
-            unknown
-        };
+        // Such a host shows not all that its own stack sends. Only a port that nothing listens on is
+        // certain to have refused a connection.
+        let port = ended.tuple.remote_port;
+        let listened = engine.listeners.listened(ended.netns, port, end.at);
+        if ended.saw(seen::ESTABLISHED) || listened {
+            return received(Origin::Unknown, unknown, None);
+        }
+        let reason = (Some("NO_SOCKET"), ReasonSource::Derived);
         return received(Origin::PeerOnNode, reason, None);
     }
     // Every reset that a stack on this node sends was seen, and this was none of them.
@@ -340,7 +352,7 @@ fn reason(
 }
 
 /// The reason of a reset sent by this end, on kernels that do not tell it (before 6.10).
-fn derived(end: &End, sent: &Sent, err: u32) -> Option<&'static str> {
+fn derived(end: &End, sent: &Sent) -> Option<&'static str> {
     if sent.kind == kind::RESET_SENT_REPLY {
         let after_shutdown = sent.state == State::Close as u8;
         return after_shutdown.then_some("TCP_ABORT_ON_DATA");
@@ -348,7 +360,7 @@ fn derived(end: &End, sent: &Sent, err: u32) -> Option<&'static str> {
     // A child that nobody accepted goes with its listener, read or not, by way of tcp_disconnect.
     let was_held = end.closed.is_none_or(|closed| closed.stats.has_socket != 0);
     let unread = was_held && end.stats().is_some_and(|stats| stats.unread > 0);
-    match err {
+    match error(end) {
         ETIMEDOUT => Some("TCP_KEEPALIVE_TIMEOUT"),
         ECONNABORTED => Some("TCP_STATE"),
         _ if unread => Some("TCP_ABORT_ON_CLOSE"),
@@ -356,19 +368,25 @@ fn derived(end: &End, sent: &Sent, err: u32) -> Option<&'static str> {
     }
 }
 
-/// `SYN` in the flags byte of a TCP header.
+/// The reason of a reset that no connection's socket sent. A listener's answer has several.
+fn stray_reason<'a>(context: &'a Context, base: &Base) -> (Option<&'a str>, ReasonSource) {
+    reason(context, base.new, || match base.kind {
+        kind::RESET_SENT_NO_SOCKET => Some("NO_SOCKET"),
+        kind::RESET_SENT_TIME_WAIT => Some("TCP_TIMEWAIT_SOCKET"),
+        _ => None,
+    })
+}
+
+/// `SYN` and `ACK` in the flags byte of a TCP header.
 const SYN: u8 = 1 << 1;
+const ACK: u8 = 1 << 4;
 
 /// Prints a reset that no connection's socket sent.
 pub(super) fn stray(engine: &Engine, stray: &Stray, clock: &impl WallClock, sink: &mut impl Sink) {
     let base = &stray.base;
     let tuple = Tuple::of(base);
-    let (reason, reason_source) = reason(&engine.context, base.new, || match base.kind {
-        kind::RESET_SENT_NO_SOCKET => Some("NO_SOCKET"),
-        kind::RESET_SENT_TIME_WAIT => Some("TCP_TIMEWAIT_SOCKET"),
-        _ => None,
-    });
-    let syn = base.kind == kind::RESET_SENT_NO_SOCKET && base.old & SYN != 0;
+    let (reason, reason_source) = stray_reason(&engine.context, base);
+    let syn = base.kind == kind::RESET_SENT_NO_SOCKET && base.old & (SYN | ACK) == SYN;
     let mut record = StrayReset {
         schema: Schema,
         kind: ResetType,

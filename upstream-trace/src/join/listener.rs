@@ -93,6 +93,15 @@ impl Listeners {
         here.is_some_and(|here| here.iter().any(|listener| listener.until == u64::MAX))
     }
 
+    /// Whether anybody listened on this port at that time.
+    pub fn listened(&self, netns: u32, port: u16, at: u64) -> bool {
+        let here = self.known.get(&(netns, port));
+        here.is_some_and(|here| {
+            here.iter()
+                .any(|listener| (listener.since..=listener.until).contains(&at))
+        })
+    }
+
     /// The process that listened where a connection with this tuple arrived at that time; `None` where
     /// it could be one of several.
     pub fn owner(&self, netns: u32, tuple: &Tuple, at: u64) -> Option<&Rc<Process>> {

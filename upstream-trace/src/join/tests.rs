@@ -50,6 +50,8 @@ struct Seen {
     owner: Option<(u32, Attribution)>,
     peer: Option<u32>,
     reset: Option<(Direction, Origin, Option<u32>)>,
+    /// Reason of the reset.
+    why: Option<(Option<String>, ReasonSource)>,
     local_port: u16,
     steps: Vec<StepKind>,
     complete: bool,
@@ -60,13 +62,10 @@ struct Seen {
 struct Records {
     connections: Vec<Seen>,
     strays: Vec<(u32, Option<u64>, Option<Flag>)>,
-    reason_sources: Vec<ReasonSource>,
 }
 
 impl Sink for Records {
     fn connection(&mut self, record: &mut record::Connection<'_>, events: u32) {
-        self.reason_sources
-            .extend(record.reset.map(|reset| reset.reason_source));
         self.connections.push(Seen {
             serial: record.id.serial,
             role: record.role,
@@ -83,6 +82,9 @@ impl Sink for Records {
                     reset.sender.map(|process| process.pid),
                 )
             }),
+            why: record
+                .reset
+                .map(|reset| (reset.reason.map(str::to_owned), reset.reason_source)),
             local_port: record.local.port,
             steps: record.timeline.iter().map(|step| step.event).collect(),
             complete: record.complete,
@@ -375,6 +377,11 @@ impl Play {
     }
 }
 
+/// A reason that the kernel did not give.
+fn concluded(reason: &str) -> (Option<String>, ReasonSource) {
+    (Some(reason.to_owned()), ReasonSource::Derived)
+}
+
 fn actor(tgid: u32) -> Actor {
     Actor {
         tgid,
@@ -509,6 +516,47 @@ fn data_after_a_shutdown_is_a_sent_reset() {
         client.reset,
         Some((Direction::Received, Origin::PeerOnNode, Some(SERVER_PID)))
     );
+    assert_eq!(server.why, Some(concluded("TCP_ABORT_ON_DATA")));
+    assert_eq!(client.why, server.why);
+}
+
+#[test]
+fn the_end_that_was_reset_gives_the_reason_of_the_one_that_did_it() {
+    for (unread, reason) in [(0, "TCP_STATE"), (64, "TCP_ABORT_ON_CLOSE")] {
+        let mut play = Play::new();
+        play.handshake();
+        play.accept();
+        play.server_aborts(Stats {
+            unread,
+            ..counted(64, 0)
+        });
+        let [client, server] = play.finish().try_into().unwrap();
+        assert_eq!(server.why, Some(concluded(reason)));
+        assert_eq!(client.why, server.why);
+    }
+}
+
+#[test]
+fn a_reset_from_time_wait_has_the_sender_that_closed() {
+    let mut play = Play::new();
+    play.handshake();
+    play.accept();
+    play.state(SERVER, State::Established, State::FinWait1, SERVER_PID);
+    play.step(CLIENT, State::Established, State::CloseWait);
+    play.step(SERVER, State::FinWait1, State::FinWait2);
+    play.close(SERVER, State::FinWait2, 0, counted(64, 64));
+    let time_wait = State::TimeWait as u8;
+    let base = play.base(0x7171, kind::RESET_SENT_TIME_WAIT, time_wait, NO_REASON);
+    play.plain(base);
+    let stats = mirrored(&counted(64, 64));
+    play.reset_received(CLIENT, State::CloseWait, stats);
+    play.close(CLIENT, State::CloseWait, 0, failed(32, stats));
+    let [client, _] = play.finish().try_into().unwrap();
+    assert_eq!(
+        client.reset,
+        Some((Direction::Received, Origin::PeerOnNode, Some(SERVER_PID)))
+    );
+    assert_eq!(client.why, Some(concluded("TCP_TIMEWAIT_SOCKET")));
 }
 
 #[test]
@@ -547,6 +595,7 @@ fn a_refused_connect_finds_the_reset_sent_before_its_port_was_known() {
         seen[0].reset,
         Some((Direction::Received, Origin::PeerOnNode, None))
     );
+    assert_eq!(seen[0].why, Some(concluded("NO_SOCKET")));
     assert_eq!(
         play.records.strays,
         [(2, Some(seen[0].serial), Some(Flag::ResetBeforePayload))]
@@ -734,12 +783,18 @@ fn a_killer_is_the_sender_and_a_timer_is_nobody() {
             stats,
         );
         play.close(CLIENT, State::Established, HELPER_PID, failed(err, stats));
+        play.reset_received(SERVER, State::Established, counted(0, 0));
+        play.close(SERVER, State::Established, 0, failed(104, counted(0, 0)));
         let seen = play.finish();
         assert_eq!(
             seen[0].reset,
             Some((Direction::Sent, Origin::Local, sender))
         );
         assert_eq!(seen[0].verdict, verdict);
+        assert_eq!(
+            seen[1].reset,
+            Some((Direction::Received, Origin::PeerOnNode, sender))
+        );
     }
 }
 
@@ -811,7 +866,7 @@ fn no_firewall_is_accused_where_resets_may_be_missed() {
             failed(104, mirrored(&counted(0, 0))),
         );
         let (_, origin, sender) = play.finish()[0].reset.unwrap();
-        assert_ne!(origin, Origin::InPath);
+        assert_eq!(origin, Origin::Unknown);
         assert_eq!(sender, None);
     }
     let mut play = Play::new();
@@ -829,6 +884,43 @@ fn no_firewall_is_accused_where_resets_may_be_missed() {
         (seen[0].reset.unwrap().1, seen[0].complete),
         (Origin::Unknown, false)
     );
+}
+
+#[test]
+fn a_refusal_that_was_not_seen_is_a_closed_port_only_where_nothing_listens() {
+    for listens in [false, true] {
+        let blind = Context {
+            sees_all_resets: false,
+            ..context()
+        };
+        let mut play = Play::with(blind, 1024);
+        if !listens {
+            play.state(LISTENER, State::Listen, State::Close, SERVER_PID);
+        }
+        play.connect();
+        let syn_sent = Stats {
+            present: u32::MAX,
+            segs_out: 1,
+            ..Stats::default()
+        };
+        play.reset_received(CLIENT, State::SynSent, syn_sent);
+        play.close(CLIENT, State::SynSent, CLIENT_PID, failed(111, syn_sent));
+        // What listens when the record is made is another matter.
+        let (old, new) = if listens {
+            (State::Listen, State::Close)
+        } else {
+            (State::Close, State::Listen)
+        };
+        play.state(LISTENER, old, new, SERVER_PID);
+        let seen = play.finish();
+        let (origin, why) = if listens {
+            (Origin::Unknown, (None, ReasonSource::Unknown))
+        } else {
+            (Origin::PeerOnNode, concluded("NO_SOCKET"))
+        };
+        assert_eq!(seen[0].reset, Some((Direction::Received, origin, None)));
+        assert_eq!(seen[0].why, Some(why));
+    }
 }
 
 #[test]

@@ -54,6 +54,10 @@ pub enum Role {
     ResetsReceived,
     /// Resets sent.
     ResetsSent,
+    /// Those that no full socket sends, over IPv4, where [`Self::ResetsSent`] is not told of them.
+    UntracedResetsV4,
+    /// The same over IPv6.
+    UntracedResetsV6,
     /// Sockets given back.
     Destroyed,
     /// Errors that a socket's owner is told of.
@@ -102,6 +106,38 @@ pub const CATALOG: &[Entry] = &[
         role: Role::ResetsSent,
         rungs: &[tracepoint("tcp_send_reset")],
         loss: Some("resets sent by this node, and so who sent those that it received"),
+    },
+    Entry {
+        role: Role::UntracedResetsV4,
+        rungs: &[
+            rung(
+                "tcp_v4_send_reset_fentry",
+                Kind::Fentry,
+                "tcp_v4_send_reset",
+            ),
+            rung(
+                "tcp_v4_send_reset_kprobe",
+                Kind::Kprobe,
+                "tcp_v4_send_reset",
+            ),
+        ],
+        loss: Some("resets sent over IPv4 from closed ports and from TIME_WAIT"),
+    },
+    Entry {
+        role: Role::UntracedResetsV6,
+        rungs: &[
+            rung(
+                "tcp_v6_send_reset_fentry",
+                Kind::Fentry,
+                "tcp_v6_send_reset",
+            ),
+            rung(
+                "tcp_v6_send_reset_kprobe",
+                Kind::Kprobe,
+                "tcp_v6_send_reset",
+            ),
+        ],
+        loss: Some("resets sent over IPv6 from closed ports and from TIME_WAIT"),
     },
     Entry {
         role: Role::ResetsReceived,

@@ -28,6 +28,9 @@ use crate::{
     settings::{Network, Wanted},
 };
 
+/// The helper that leads from an open file to its socket, 5.11 and later.
+const SOCK_FROM_FILE: &str = "BPF_FUNC_sock_from_file";
+
 static OBJECT: &[u8] =
     aya::include_bytes_aligned!(concat!(env!("OUT_DIR"), "/upstream-trace.bpf.o"));
 
@@ -61,6 +64,45 @@ impl Plan<'_> {
             .min(setting::STORY_PLACES_MAX)
             .next_power_of_two()
     }
+
+    /// Whether programs may read memory that no type leads to, as packet headers are.
+    fn reads_untyped(&self) -> bool {
+        self.lockdown != Lockdown::Confidentiality
+    }
+
+    /// Whether `tcp_send_reset` carries a reason: such kernels also call it for every reset, others only
+    /// where a full socket sends it.
+    fn tracepoint_has_reason(&self) -> bool {
+        self.btf.tracepoint_args("tcp_send_reset") >= Some(3)
+    }
+
+    /// Whether the kernel has this BPF helper, by its name in `enum bpf_func_id`.
+    fn has_helper(&self, name: &str) -> bool {
+        let helpers = self.btf.enumerators("bpf_func_id").unwrap_or_default();
+        helpers.iter().any(|(helper, _)| helper == name)
+    }
+
+    /// Why no hook can fill this role here, although the kernel would take it.
+    fn unfit(&self, role: Role) -> Option<&'static str> {
+        match role {
+            Role::ResetsSent if folds_null_check(self.release) => {
+                Some("this kernel passes NULL where it promises a socket (fixed in 6.12.5)")
+            }
+            Role::Holders if !self.reads_untyped() && !self.has_helper(SOCK_FROM_FILE) => {
+                Some("lockdown keeps the way from a file to its socket from being read")
+            }
+            _ => None,
+        }
+    }
+
+    /// The roles that are to be filled on this kernel.
+    fn entries(&self) -> impl Iterator<Item = &'static Entry> {
+        let traced = self.tracepoint_has_reason();
+        CATALOG.iter().filter(move |entry| match entry.role {
+            Role::UntracedResetsV4 | Role::UntracedResetsV6 => !traced,
+            _ => true,
+        })
+    }
 }
 
 /// What fills a role.
@@ -83,8 +125,10 @@ pub struct Loaded {
     /// The connections that are open.
     pub stories: Stories,
     counters: PerCpuArray<MapData, [u64; counter::COUNT]>,
-    /// What fills each role.
+    /// What fills each role that this kernel needs filled.
     pub filled: Vec<Filled>,
+    /// Packet headers can be read, without which resets that no socket sends have no addresses.
+    pub reads_untyped: bool,
 }
 
 impl std::fmt::Debug for Loaded {
@@ -99,7 +143,7 @@ impl std::fmt::Debug for Loaded {
 pub fn load(plan: &Plan<'_>, loader: EbpfLoader<'static>) -> Result<Loaded, Failure> {
     let globals = globals(plan);
     let (targets, ebpf) = thread::scope(|scope| {
-        let rungs = CATALOG.iter().flat_map(|entry| entry.rungs);
+        let rungs = plan.entries().flat_map(|entry| entry.rungs);
         let targets = scope.spawn(|| targets::types(plan.btf, rungs));
         let ebpf = open(plan, &globals, loader);
         (targets.join(), ebpf)
@@ -127,13 +171,14 @@ pub fn load(plan: &Plan<'_>, loader: EbpfLoader<'static>) -> Result<Loaded, Fail
         Some(Map::Array(map)) => Stories::new(map, plan.story_places() as usize),
         _ => return Err(missing_map()),
     };
-    let filled = fill(&mut ebpf, &targets, plan.release)?;
+    let filled = fill(&mut ebpf, &targets, plan)?;
     Ok(Loaded {
         ebpf: Some(ebpf),
         ring: Ring::new(ring),
         stories,
         counters,
         filled,
+        reads_untyped: plan.reads_untyped(),
     })
 }
 
@@ -161,28 +206,23 @@ fn map_failure(error: &MapError) -> Failure {
 /// Name and value of every read-only global that is not a field's offset.
 fn globals(plan: &Plan<'_>) -> [(&'static str, u32); 11] {
     let flag = u32::from;
-    let helpers = plan.btf.enumerators("bpf_func_id").unwrap_or_default();
-    let has_helper = |name: &str| helpers.iter().any(|(helper, _)| helper == name);
     [
         (setting::FILTER_PORTS, flag(plan.wanted.ports.is_some())),
         (setting::FILTER_PORTS_EPHEMERAL, flag(plan.ephemeral)),
         (setting::FILTER_NETS, flag(!plan.wanted.networks.is_empty())),
         (setting::FILTER_PIDS, flag(!plan.wanted.pids.is_empty())),
-        (
-            setting::CAN_PROBE_READ,
-            flag(plan.lockdown != Lockdown::Confidentiality),
-        ),
+        (setting::CAN_PROBE_READ, flag(plan.reads_untyped())),
         (
             setting::SEND_RESET_HAS_REASON,
-            flag(plan.btf.tracepoint_args("tcp_send_reset") >= Some(3)),
+            flag(plan.tracepoint_has_reason()),
         ),
         (
             setting::HAS_CURRENT_TASK_BTF,
-            flag(has_helper("BPF_FUNC_get_current_task_btf")),
+            flag(plan.has_helper("BPF_FUNC_get_current_task_btf")),
         ),
         (
             setting::HAS_SOCK_FROM_FILE,
-            flag(has_helper("BPF_FUNC_sock_from_file")),
+            flag(plan.has_helper(SOCK_FROM_FILE)),
         ),
         (
             setting::ACCEPT_HAS_ARG_STRUCT,
@@ -271,10 +311,10 @@ fn filter(ebpf: &mut Ebpf, wanted: &Wanted) -> Result<(), MapError> {
 }
 
 /// Loads side by side, since verifying takes most of the time, then attaches in the order of the catalog.
-fn fill(ebpf: &mut Ebpf, targets: &Btf, release: &str) -> Result<Vec<Filled>, Failure> {
+fn fill(ebpf: &mut Ebpf, targets: &Btf, plan: &Plan<'_>) -> Result<Vec<Filled>, Failure> {
     let mut programs: collections::HashMap<_, _> = ebpf.programs_mut().collect();
-    let mut climbs: Vec<_> = CATALOG
-        .iter()
+    let mut climbs: Vec<_> = plan
+        .entries()
         .map(|entry| Climb::new(entry, &mut programs))
         .collect();
     // What takes longest first, so that neither thread waits long for the other.
@@ -284,7 +324,7 @@ fn fill(ebpf: &mut Ebpf, targets: &Btf, release: &str) -> Result<Vec<Filled>, Fa
     let work = || {
         let next = || queue.lock().unwrap_or_else(PoisonError::into_inner).next();
         while let Some(climb) = next() {
-            climb.load(targets, release);
+            climb.load(targets, plan);
         }
     };
     thread::scope(|scope| {
@@ -326,9 +366,8 @@ impl<'a> Climb<'a> {
     }
 
     /// Up to the next rung that the kernel loads.
-    fn load(&mut self, targets: &Btf, release: &str) {
-        if self.entry.role == Role::ResetsSent && folds_null_check(release) {
-            let why = "this kernel passes NULL where it promises a socket (fixed in 6.12.5)";
+    fn load(&mut self, targets: &Btf, plan: &Plan<'_>) {
+        if let Some(why) = plan.unfit(self.entry.role) {
             self.refused
                 .extend(self.left.by_ref().map(|(rung, _)| (*rung, why.to_owned())));
         }
@@ -440,11 +479,16 @@ fn attach(program: &mut Program, rung: &Rung) -> Result<(), ProgramError> {
 }
 
 impl Loaded {
-    /// Whether a role is filled.
-    pub fn has(&self, role: Role) -> bool {
-        self.filled
-            .iter()
-            .any(|filled| filled.entry.role == role && filled.by.is_some())
+    /// Whether every reset that a stack on this node sends is seen, also those of no full socket.
+    pub fn sees_all_resets(&self) -> bool {
+        let sent = [
+            Role::ResetsSent,
+            Role::UntracedResetsV4,
+            Role::UntracedResetsV6,
+        ];
+        let mut filled = self.filled.iter();
+        self.reads_untyped
+            && filled.all(|filled| filled.by.is_some() || !sent.contains(&filled.entry.role))
     }
 
     /// Takes every program out of the kernel; what is in the ring and the counters stays.

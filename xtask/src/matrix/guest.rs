@@ -16,6 +16,7 @@ use std::{
 use anyhow::{Context as _, Result, ensure};
 
 use super::{
+    Plays,
     initramfs::MODULE_DIR,
     report::{Line, Outcome},
 };
@@ -24,7 +25,7 @@ use crate::{
     scenario::{
         self, Ctx, Played, Scenario,
         check::{check, describe, within},
-        feature::Features,
+        feature::{Feature, Features},
     },
     tracer::{self, Tracer},
 };
@@ -59,7 +60,7 @@ pub enum Task {
 }
 
 /// Never returns: the kernel does not survive its first process.
-pub fn run(task: Task) -> Result<()> {
+pub fn run(task: Task, plays: Plays) -> Result<()> {
     ensure!(
         std::process::id() == 1,
         "this is for the first process of a guest"
@@ -67,7 +68,7 @@ pub fn run(task: Task) -> Result<()> {
     mount_all()?;
     let mut report = serial(REPORT)?;
     let done = match task {
-        Task::Play => play(&mut report),
+        Task::Play => play(&mut report, plays),
         Task::Types => types(),
     };
     let error = done.err().map(|error| format!("{error:#}"));
@@ -139,10 +140,14 @@ fn types() -> Result<()> {
 
 type Check = fn() -> Result<()>;
 
-/// What is tested beside the scenarios, each with a tracer of its own.
-pub(super) const CHECKS: [(&str, Check); 2] = [
-    ("older_connections_are_found", || older::are_found(PORT)),
-    ("every_filter_is_taken", every_filter),
+/// What is tested beside the scenarios, each with a tracer of its own, and what it needs.
+pub(super) const CHECKS: [(&str, Option<Feature>, Check); 2] = [
+    (
+        "older_connections_are_found",
+        Some(Feature::SocketScan),
+        || older::are_found(PORT),
+    ),
+    ("every_filter_is_taken", None, every_filter),
 ];
 
 /// What is off is never looked at by the verifier: with every filter on, and with single events instead
@@ -165,7 +170,7 @@ fn every_filter() -> Result<()> {
     Ok(())
 }
 
-fn play(report: &mut File) -> Result<()> {
+fn play(report: &mut File, how: Plays) -> Result<()> {
     let release = fs::read_to_string("/proc/sys/kernel/osrelease")?;
     let kernel = Features::here();
     let features = kernel.iter().map(|feature| feature.name().to_owned());
@@ -179,10 +184,13 @@ fn play(report: &mut File) -> Result<()> {
     ctx.loopback_up()?;
 
     let tracer = Tracer::start(&["--port", &PORT.to_string()])?;
-    let mut plays: Vec<(&Scenario, Option<Result<Played>>)> = Vec::new();
-    for scenario in scenario::all() {
-        let playable = scenario.is_playable(kernel);
-        plays.push((scenario, playable.then(|| scenario.play(&ctx))));
+    let (playable, skipped): (Vec<_>, Vec<_>) =
+        scenario::all().partition(|scenario| scenario.is_playable(kernel));
+    let mut plays: Vec<(&Scenario, Result<Played>)> = Vec::new();
+    for run in 0..how.runs {
+        let mut deck = playable.clone();
+        scenario::shuffle(&mut deck, how.seed.unwrap_or(0) + u64::from(run));
+        plays.extend(deck.into_iter().map(|one| (one, one.play(&ctx))));
     }
     thread::sleep(PATIENCE);
     let run = tracer.stop()?;
@@ -190,28 +198,35 @@ fn play(report: &mut File) -> Result<()> {
     for text in &run.said {
         tell(report, &Line::Said { text: text.clone() })?;
     }
-    for (scenario, played) in plays {
-        let outcome = match played {
-            None => Outcome::Skipped,
-            Some(Err(error)) => Outcome::Wrong(format!("{error:#}")),
-            Some(Ok(played)) => {
-                let near = within(&lines, &played);
-                let complaints = check(scenario, &played, near, kernel);
-                if complaints.is_empty() {
-                    Outcome::Right
-                } else {
-                    Outcome::Wrong(describe(scenario, &played, near, &complaints))
-                }
-            }
-        };
+    let wrong = |scenario: &Scenario, played: &Result<Played>| match played {
+        Err(error) => Some(format!("{error:#}")),
+        Ok(played) => {
+            let near = within(&lines, played);
+            let complaints = check(scenario, played, near, kernel);
+            let is_wrong = !complaints.is_empty();
+            is_wrong.then(|| describe(scenario, played, near, &complaints))
+        }
+    };
+    for scenario in playable {
+        let mut played = plays
+            .iter()
+            .filter(|(other, _)| other.name == scenario.name);
+        let first_wrong = played.find_map(|(_, played)| wrong(scenario, played));
+        let outcome = first_wrong.map_or(Outcome::Right, Outcome::Wrong);
         let name = scenario.name.to_owned();
         tell(report, &Line::Test { name, outcome })?;
     }
-    for (name, check) in CHECKS {
-        let outcome = check().map_or_else(
-            |error| Outcome::Wrong(format!("{error:#}")),
-            |()| Outcome::Right,
-        );
+    for scenario in skipped {
+        let (name, outcome) = (scenario.name.to_owned(), Outcome::Skipped);
+        tell(report, &Line::Test { name, outcome })?;
+    }
+    for (name, needs, check) in CHECKS {
+        let outcome = if needs.is_none_or(|feature| kernel.has(feature)) {
+            let wrong = |error| Outcome::Wrong(format!("{error:#}"));
+            check().map_or_else(wrong, |()| Outcome::Right)
+        } else {
+            Outcome::Skipped
+        };
         let name = name.to_owned();
         tell(report, &Line::Test { name, outcome })?;
     }

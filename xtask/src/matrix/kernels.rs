@@ -6,7 +6,7 @@
 use crate::scenario::feature::Feature;
 
 /// One kernel.
-#[derive(Debug)]
+#[derive(Clone, Copy, Debug)]
 pub(super) struct Kernel {
     /// As it is asked for: `--kernels 6.12`.
     pub(super) name: &'static str,
@@ -15,6 +15,8 @@ pub(super) struct Kernel {
     /// Beginnings of the names of the packages that hold it: the kernel, its modules, and the list of what
     /// needs no module, where those are apart.
     pub(super) packages: &'static [&'static str],
+    /// What its command line forbids even root.
+    pub(super) lockdown: Option<&'static str>,
     /// Which of the features that scenarios ask for it has. What is played and what is skipped
     /// follows from it.
     pub(super) features: &'static [Feature],
@@ -37,10 +39,27 @@ const ALL_HOOKS: &[&str] = &[
     "tp_btf inet_sock_set_state",
 ];
 
-/// Every hook of 5.10, whose sockets report no errors to a tracepoint.
+/// Every hook of kernels whose `tcp_send_reset` is not told of every reset.
+const HOOKS_BEFORE_6_10: &[&str] = &[
+    "tp_btf tcp_destroy_sock",
+    "tp_btf tcp_send_reset",
+    "fentry tcp_v4_send_reset",
+    "fentry tcp_v6_send_reset",
+    "tp_btf tcp_receive_reset",
+    "tp_btf inet_sk_error_report",
+    "tp_btf tcp_retransmit_skb",
+    "fentry tcp_connect",
+    "fexit inet_csk_accept",
+    "iter task_file",
+    "tp_btf inet_sock_set_state",
+];
+
+/// The same of 5.10, whose sockets report no errors to a tracepoint.
 const HOOKS_BEFORE_5_14: &[&str] = &[
     "tp_btf tcp_destroy_sock",
     "tp_btf tcp_send_reset",
+    "fentry tcp_v4_send_reset",
+    "fentry tcp_v6_send_reset",
     "tp_btf tcp_receive_reset",
     "tp_btf tcp_retransmit_skb",
     "fentry tcp_connect",
@@ -49,41 +68,113 @@ const HOOKS_BEFORE_5_14: &[&str] = &[
     "tp_btf inet_sock_set_state",
 ];
 
+/// 5.10 where the scan of open files cannot find sockets.
+const HOOKS_WITHOUT_SCAN: &[&str] = &[
+    "tp_btf tcp_destroy_sock",
+    "tp_btf tcp_send_reset",
+    "fentry tcp_v4_send_reset",
+    "fentry tcp_v6_send_reset",
+    "tp_btf tcp_receive_reset",
+    "tp_btf tcp_retransmit_skb",
+    "fentry tcp_connect",
+    "fexit inet_csk_accept",
+    "tp_btf inet_sock_set_state",
+];
+
+/// What lockdown=confidentiality hides on every kernel.
+const NO_HEADERS: &str = "not seen on this host: resets sent from closed ports and by listeners, because lockdown keeps packet headers from being read";
+const NO_ERRORS: &str = "not seen on this host: a second look at connections that failed, for where the first was missed";
+
+const V5_10: Kernel = Kernel {
+    name: "5.10",
+    suite: "bullseye-security",
+    packages: &["linux-image-5.10."],
+    lockdown: None,
+    features: &[Feature::UntypedReads, Feature::SocketScan],
+    hooks: HOOKS_BEFORE_5_14,
+    limits: &[NO_ERRORS],
+};
+const V6_1: Kernel = Kernel {
+    name: "6.1",
+    suite: "bookworm-security",
+    packages: &["linux-image-6.1."],
+    lockdown: None,
+    features: &[Feature::Mptcp, Feature::UntypedReads, Feature::SocketScan],
+    hooks: HOOKS_BEFORE_6_10,
+    limits: &[],
+};
+const V6_12: Kernel = Kernel {
+    name: "6.12",
+    suite: "bookworm-security",
+    packages: &["linux-image-6.12."],
+    lockdown: None,
+    features: &[
+        Feature::ResetReasons,
+        Feature::Mptcp,
+        Feature::UntypedReads,
+        Feature::SocketScan,
+    ],
+    hooks: ALL_HOOKS,
+    limits: &[],
+};
+const V7_2: Kernel = Kernel {
+    name: "7.2",
+    suite: "trixie-backports",
+    packages: &["linux-binary-7.2.", "linux-modules-7.2.", "linux-base-7.2."],
+    ..V6_12
+};
+
+/// The kernel with lockdown=integrity, which hides nothing.
+const fn integrity(name: &'static str, kernel: Kernel) -> Kernel {
+    Kernel {
+        name,
+        lockdown: Some("integrity"),
+        ..kernel
+    }
+}
+
 /// Oldest first.
 pub(super) const KERNELS: &[Kernel] = &[
+    V5_10,
+    integrity("5.10-integrity", V5_10),
     Kernel {
-        name: "5.10",
-        suite: "bullseye-security",
-        packages: &["linux-image-5.10."],
+        name: "5.10-confidentiality",
+        lockdown: Some("confidentiality"),
         features: &[],
-        hooks: HOOKS_BEFORE_5_14,
+        hooks: HOOKS_WITHOUT_SCAN,
         limits: &[
-            "not seen on this host: a second look at connections that failed, for where the first was missed",
+            NO_ERRORS,
+            "not seen on this host: owners of sockets that are older than the tracer",
+            NO_HEADERS,
         ],
+        ..V5_10
     },
+    V6_1,
+    integrity("6.1-integrity", V6_1),
     Kernel {
-        name: "6.1",
-        suite: "bookworm-security",
-        packages: &["linux-image-6.1."],
-        features: &[Feature::Mptcp],
-        hooks: ALL_HOOKS,
-        limits: &[],
+        name: "6.1-confidentiality",
+        lockdown: Some("confidentiality"),
+        features: &[Feature::Mptcp, Feature::SocketScan],
+        limits: &[NO_HEADERS],
+        ..V6_1
     },
+    V6_12,
+    integrity("6.12-integrity", V6_12),
     Kernel {
-        name: "6.12",
-        suite: "bookworm-security",
-        packages: &["linux-image-6.12."],
-        features: &[Feature::EveryReset, Feature::Mptcp],
-        hooks: ALL_HOOKS,
-        limits: &[],
+        name: "6.12-confidentiality",
+        lockdown: Some("confidentiality"),
+        features: &[Feature::ResetReasons, Feature::Mptcp, Feature::SocketScan],
+        limits: &[NO_HEADERS],
+        ..V6_12
     },
+    V7_2,
+    integrity("7.2-integrity", V7_2),
     Kernel {
-        name: "7.2",
-        suite: "trixie-backports",
-        packages: &["linux-binary-7.2.", "linux-modules-7.2.", "linux-base-7.2."],
-        features: &[Feature::EveryReset, Feature::Mptcp],
-        hooks: ALL_HOOKS,
-        limits: &[],
+        name: "7.2-confidentiality",
+        lockdown: Some("confidentiality"),
+        features: &[Feature::ResetReasons, Feature::Mptcp, Feature::SocketScan],
+        limits: &[NO_HEADERS],
+        ..V7_2
     },
 ];
 
@@ -91,7 +182,13 @@ pub(super) const KERNELS: &[Kernel] = &[
 pub(super) const FLAVOUR: &str = "-cloud-amd64";
 
 /// Modules that scenarios need, and those of a guest's disk. What they need in turn is found in them.
-pub(super) const MODULES: &[&str] = &["veth", "virtio_pci", "virtio_blk"];
+pub(super) const MODULES: &[&str] = &[
+    "veth",
+    "virtio_pci",
+    "virtio_blk",
+    "nft_reject_ipv4",
+    "tcp_diag",
+];
 
 /// Those that a list such as `5.10,6.12` names; `all` is every one.
 pub(super) fn named(list: &str) -> Result<Vec<&'static Kernel>, String> {
@@ -117,8 +214,11 @@ mod tests {
     fn a_list_names_kernels() {
         let names =
             |list| named(list).map(|all| all.iter().map(|one| one.name).collect::<Vec<_>>());
-        assert_eq!(names("all"), Ok(vec!["5.10", "6.1", "6.12", "7.2"]));
-        assert_eq!(names("7.2,5.10"), Ok(vec!["7.2", "5.10"]));
+        assert_eq!(names("all").map(|all| all.len()), Ok(KERNELS.len()));
+        assert_eq!(
+            names("7.2,5.10-integrity"),
+            Ok(vec!["7.2", "5.10-integrity"])
+        );
         for wrong in ["", "6", "6.1,", "5.10 6.1"] {
             assert!(names(wrong).is_err(), "{wrong:?}");
         }

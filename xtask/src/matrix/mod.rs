@@ -18,7 +18,7 @@ use std::{
         atomic::{AtomicUsize, Ordering},
     },
     thread,
-    time::Instant,
+    time::{Duration, Instant, SystemTime, UNIX_EPOCH},
 };
 
 use anyhow::{Context as _, Result, anyhow, bail};
@@ -34,6 +34,9 @@ use report::Test;
 
 /// Guests that run at a time, of two CPUs each.
 const AT_A_TIME: usize = 2;
+
+/// A guest takes a minute or two for each run where it is emulated.
+const PATIENCE: Duration = Duration::from_mins(5);
 
 /// More than any kernel's types take.
 const DISK_SIZE: u64 = 32 << 20;
@@ -52,8 +55,19 @@ impl Kernels {
     }
 }
 
+/// How often scenarios are played in guests and in which order, which is random.
+#[derive(Clone, Copy, Debug, clap::Args)]
+pub struct Plays {
+    /// Play them so many times in each guest
+    #[arg(long, default_value_t = 1)]
+    runs: u32,
+    /// Replay the order of this number, which is said at the start
+    #[arg(long)]
+    seed: Option<u64>,
+}
+
 /// Plays every scenario on each of these kernels.
-pub fn run(workspace: &Workspace, wanted: &Kernels) -> Result<()> {
+pub fn run(workspace: &Workspace, wanted: &Kernels, plays: Plays) -> Result<()> {
     let programs = build::for_guests(workspace)?;
     let boots = prepare(workspace, wanted, &programs)?;
     let accelerator = Accelerator::find()?;
@@ -61,16 +75,19 @@ pub fn run(workspace: &Workspace, wanted: &Kernels) -> Result<()> {
         name: scenario.name,
         needs: scenario.needs,
     });
-    let beside = guest::CHECKS.map(|(name, _)| Test { name, needs: None });
+    let beside = guest::CHECKS.map(|(name, needs, _)| Test { name, needs });
     let tests: Vec<_> = scenarios.chain(beside).collect();
+    let now = SystemTime::now().duration_since(UNIX_EPOCH)?.subsec_nanos();
+    let seed = plays.seed.unwrap_or_else(|| u64::from(now));
+    let runs = plays.runs;
     eprintln!(
-        "xtask: {} tests on {} kernels, by {accelerator:?}",
+        "xtask: {} tests on {} kernels, by {accelerator:?}, --runs {runs} --seed {seed}",
         tests.len(),
         boots.len()
     );
     let failed = each(&boots, |boot| {
         let began = Instant::now();
-        let right = boot.play(accelerator, &tests, began);
+        let right = boot.play(accelerator, &tests, (runs, seed), began);
         right.with_context(|| format!("Linux {}", boot.kernel.name))
     });
     let failed: Vec<_> = failed.into_iter().filter_map(Result::err).collect();
@@ -88,7 +105,8 @@ pub fn run(workspace: &Workspace, wanted: &Kernels) -> Result<()> {
 /// The guests only hand it over; what is kept of it is decided where it is tested.
 pub fn save_types(workspace: &Workspace, wanted: &Kernels) -> Result<()> {
     let programs = build::for_guests(workspace)?;
-    let boots = prepare(workspace, wanted, &programs)?;
+    let plain = wanted.0.iter().filter(|kernel| kernel.lockdown.is_none());
+    let boots = prepare(workspace, &Kernels(plain.copied().collect()), &programs)?;
     let accelerator = Accelerator::find()?;
     let directory = tempfile::tempdir_in(&workspace.target)?;
     let saved = each(&boots, |boot| {
@@ -167,24 +185,38 @@ fn prepare(workspace: &Workspace, wanted: &Kernels, programs: &[PathBuf; 2]) -> 
 }
 
 impl Boot {
-    fn boot(&self, accelerator: Accelerator, arguments: &str, disk: Option<&Path>) -> Result<()> {
+    fn boot(
+        &self,
+        accelerator: Accelerator,
+        arguments: &str,
+        disk: Option<&Path>,
+        patience: Duration,
+    ) -> Result<()> {
         let guest = Guest {
             accelerator,
             kernel: &self.image,
             initramfs: &self.initramfs,
+            options: &self.options(),
             init: "/xtask",
             arguments,
             report: &self.report(),
             disk,
+            patience,
         };
         guest.run()
+    }
+
+    /// What the kernel is told beside what every guest's is.
+    fn options(&self) -> String {
+        let lockdown = self.kernel.lockdown;
+        lockdown.map_or_else(String::new, |mode| format!("lockdown={mode}"))
     }
 
     /// The kernel's type information, whole.
     fn types(&self, accelerator: Accelerator) -> Result<Vec<u8>> {
         let disk = self.directory.join("disk");
         fs::File::create(&disk)?.set_len(DISK_SIZE)?;
-        self.boot(accelerator, "guest types", Some(&disk))?;
+        self.boot(accelerator, "guest types", Some(&disk), PATIENCE)?;
         let bytes = fs::read(&disk)?;
         let (length, rest) = bytes.split_first_chunk().context("an empty disk")?;
         let length = usize::try_from(u64::from_le_bytes(*length))?;
@@ -198,8 +230,15 @@ impl Boot {
         self.directory.join("report")
     }
 
-    fn play(&self, accelerator: Accelerator, tests: &[Test], began: Instant) -> Result<()> {
-        let ended = self.boot(accelerator, "guest play", None);
+    fn play(
+        &self,
+        accelerator: Accelerator,
+        tests: &[Test],
+        (runs, seed): (u32, u64),
+        began: Instant,
+    ) -> Result<()> {
+        let arguments = format!("guest play --runs {runs} --seed {seed}");
+        let ended = self.boot(accelerator, &arguments, None, PATIENCE * runs.max(1));
         let text = fs::read_to_string(self.report()).context("its report")?;
         let judged = report::judge(self.kernel, tests, &text);
         let verdict = if ended.is_ok() && judged.complaints.is_empty() {

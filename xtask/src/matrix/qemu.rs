@@ -27,8 +27,6 @@ const LOST: [&str; 6] = [
     "general protection fault",
     "self-detected stall",
 ];
-/// A guest takes a minute or two where it is emulated.
-const PATIENCE: Duration = Duration::from_mins(5);
 /// The last lines of a console that failed.
 const SHOWN: usize = 30;
 
@@ -87,6 +85,8 @@ pub(super) struct Guest<'a> {
     pub(super) accelerator: Accelerator,
     pub(super) kernel: &'a Path,
     pub(super) initramfs: &'a Path,
+    /// For the kernel itself, on its command line.
+    pub(super) options: &'a str,
     /// The first program and what it is told.
     pub(super) init: &'a str,
     pub(super) arguments: &'a str,
@@ -94,6 +94,8 @@ pub(super) struct Guest<'a> {
     pub(super) report: &'a Path,
     /// Its disk.
     pub(super) disk: Option<&'a Path>,
+    /// How long it may take.
+    pub(super) patience: Duration,
 }
 
 impl Guest<'_> {
@@ -104,8 +106,9 @@ impl Guest<'_> {
         command.arg("-kernel").arg(self.kernel);
         command.arg("-initrd").arg(self.initramfs);
         let said = "console=ttyS0 quiet panic=-1 oops=panic random.trust_cpu=on";
-        let (init, arguments) = (self.init, self.arguments);
-        command.args(["-append", &format!("{said} rdinit={init} -- {arguments}")]);
+        let (options, init, arguments) = (self.options, self.init, self.arguments);
+        let line = format!("{said} {options} rdinit={init} -- {arguments}");
+        command.args(["-append", &line]);
         command.args(["-serial", "stdio"]);
         fs::write(self.report, "")
             .with_context(|| format!("cannot write {}", self.report.display()))?;
@@ -122,7 +125,7 @@ impl Guest<'_> {
             .with_context(|| format!("cannot start {PROGRAM}"))?;
         let console = child.stdout.take().context("its console")?;
         let mut said = Vec::new();
-        let watched = watch(console, PATIENCE, &mut said);
+        let watched = watch(console, self.patience, &mut said);
         if watched.is_err() {
             // What it could still do is of no use, and it may never end.
             let _killed = child.kill();

@@ -166,6 +166,7 @@ mod tests {
         name: "0.0",
         suite: "none",
         packages: &[],
+        lockdown: None,
         features: &[Feature::Mptcp],
         hooks: &["fentry f"],
         limits: &["this kernel has no x"],
@@ -197,7 +198,7 @@ mod tests {
     }
 
     fn complaints(lines: &[Line]) -> Vec<String> {
-        let tests = [("plain", None), ("every", Some(Feature::EveryReset))];
+        let tests = [("plain", None), ("every", Some(Feature::ResetReasons))];
         let tests = tests.map(|(name, needs)| Test { name, needs });
         let text: Vec<_> = lines
             .iter()

@@ -6,7 +6,7 @@ use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use serde_json::Value;
 
-use super::expect::{Expect, Owner, Reset, Stray};
+use super::expect::{Expect, ONLY_THE_KERNEL_KNOWS, Owner, Reset, Stray};
 use super::feature::{Feature, Features};
 use super::{Link, Played, Scenario, Who};
 
@@ -103,7 +103,7 @@ pub fn check(
             .strays
             .iter()
             .filter(|stray| stray.link == index)
-            .filter(|stray| stray.is_traced(kernel))
+            .filter(|stray| stray.needs.is_none_or(|feature| kernel.has(feature)))
             .collect();
         let mut checker = Checker {
             at: format!("reset[{index}]"),
@@ -256,10 +256,13 @@ impl Checker<'_> {
             owner,
             peer,
             reset,
+            unseen,
             errno,
             bytes,
             steps,
         } = *expect;
+        let unseen = unseen.filter(|_| !self.kernel.has(Feature::UntypedReads));
+        let named = self.kernel.has(Feature::ResetReasons) && unseen.is_none();
         self.word("verdict", Some(verdict), &record["verdict"]);
         self.word("flag", flag, &record["flag"]);
         self.word("role", Some(end_name(end)), &record["role"]);
@@ -271,9 +274,11 @@ impl Checker<'_> {
         self.word("family", Some(family), &record["family"]);
         self.process("process", owner, &record["process"]);
         self.process("peer", peer, &record["peer"]);
-        match reset {
+        match unseen.or(reset) {
             None => self.same("reset", &Value::Null, &record["reset"]),
-            Some(reset) if record["reset"].is_object() => self.reset(&reset, &record["reset"]),
+            Some(reset) if record["reset"].is_object() => {
+                self.reset(&reset, named, &record["reset"]);
+            }
             Some(reset) => self.same("reset", &reset.direction, &"null"),
         }
         if let Some(errno) = errno {
@@ -304,10 +309,11 @@ impl Checker<'_> {
 
     fn stray(&mut self, stray: &Stray, line: &Value) {
         self.word("direction", Some("sent"), &line["direction"]);
-        self.reason(stray.reason, line);
+        let named = self.kernel.has(Feature::ResetReasons);
+        self.reason(Some(stray.reason), named, line);
     }
 
-    fn reset(&mut self, expect: &Reset, reset: &Value) {
+    fn reset(&mut self, expect: &Reset, named: bool, reset: &Value) {
         self.word(
             "reset.direction",
             Some(expect.direction),
@@ -315,35 +321,26 @@ impl Checker<'_> {
         );
         self.word("reset.origin", Some(expect.origin), &reset["origin"]);
         self.process("reset.sender", expect.sender, &reset["sender"]);
-        self.reason(expect.reason, reset);
+        self.reason(expect.reason, named, reset);
     }
 
-    /// A kernel that names reasons is quoted; on another one the reason may be concluded, or left
-    /// out.
-    fn reason(&mut self, expected: &'static str, holder: &Value) {
-        if self.kernel.has(Feature::EveryReset) {
-            self.word("reset.reason", Some(expected), &holder["reason"]);
-            self.word(
-                "reset.reason_source",
-                Some("kernel"),
-                &holder["reason_source"],
-            );
-        } else if !holder["reason"].is_null() {
-            self.word("reset.reason", Some(expected), &holder["reason"]);
-            self.word(
-                "reset.reason_source",
-                Some("derived"),
-                &holder["reason_source"],
-            );
-        }
+    /// A kernel that names reasons is quoted; on another one the reason is concluded.
+    fn reason(&mut self, expected: Option<&'static str>, named: bool, holder: &Value) {
+        let known = expected.filter(|reason| named || !ONLY_THE_KERNEL_KNOWS.contains(reason));
+        let source = match known {
+            None => "unknown",
+            Some(_) if named => "kernel",
+            Some(_) => "derived",
+        };
+        self.word("reset.reason", known, &holder["reason"]);
+        self.word(
+            "reset.reason_source",
+            Some(source),
+            &holder["reason_source"],
+        );
     }
 
     fn process(&mut self, name: &str, owner: Owner, process: &Value) {
-        let owner = match owner {
-            Owner::With(feature, who) if self.kernel.has(feature) => Owner::Is(who),
-            Owner::With(..) => Owner::Nobody,
-            other => other,
-        };
         let attribution = process["attribution"].as_str().unwrap_or("nothing");
         let allowed: &[Who] = match owner {
             Owner::Any => return,
@@ -351,7 +348,7 @@ impl Checker<'_> {
             Owner::Is(Who::Client) if attribution == "exact" => &[Who::Client],
             Owner::Is(Who::Server) if KNOWN.contains(&attribution) => &[Who::Server],
             Owner::Is(Who::Worker) if KNOWN.contains(&attribution) => &[Who::Worker],
-            Owner::Is(_) | Owner::With(..) => &[],
+            Owner::Is(_) => &[],
             Owner::By(cases) => cases
                 .iter()
                 .find(|(how, _)| *how == attribution)

@@ -4,8 +4,7 @@ use std::net::Ipv4Addr;
 
 use anyhow::{Result, ensure};
 
-use super::expect::{Owner, Stray, client, received, sent, server};
-use super::feature::Feature;
+use super::expect::{Owner, Stray, client, received, sent, server, stray};
 use super::net::Sock;
 use super::process::Actor;
 use super::{
@@ -16,14 +15,11 @@ const REFUSED: Expect = client("refused")
     .flag(BEFORE_PAYLOAD)
     .peer(Owner::Nobody)
     .reset(received("NO_SOCKET", Owner::Nobody))
+    .unseen(received("NO_SOCKET", Owner::Nobody))
     .errno("ECONNREFUSED")
     .bytes(0, 0)
     .steps(&["connect", "reset_received", "CLOSE"]);
-const CLOSED_PORT: &[Stray] = &[Stray {
-    link: 0,
-    reason: "NO_SOCKET",
-    needs: Some(Feature::EveryReset),
-}];
+const CLOSED_PORT: &[Stray] = &[stray("NO_SOCKET")];
 const CANCELED: &[Expect] = &[client("connect_canceled")
     .peer(Owner::Any)
     .bytes(0, 0)

@@ -2,14 +2,14 @@
 //!
 //! Must not know: how a line of output is read (that is `check`).
 
-use super::feature::{Feature, Features};
+use super::feature::Feature;
 
 /// Somebody in a scenario.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Who {
     Client,
     Server,
-    /// A process that the server forked.
+    /// A process that the server forked, or one that is neither's.
     Worker,
 }
 
@@ -22,27 +22,45 @@ pub enum Owner {
     Nobody,
     /// This one, however it was found; one that connected itself has to be known exactly.
     Is(Who),
-    /// This one on kernels with that feature, on others `null`.
-    With(Feature, Who),
     /// Depends on how it was found: attribution, and who is right then.
     By(&'static [(&'static str, &'static [Who])]),
 }
+
+/// Reasons that nothing else tells: a listener answers in the same way to a segment of a connection that it
+/// does not know and to one for which its queue has no room.
+pub(super) const ONLY_THE_KERNEL_KNOWS: [&str; 2] = ["TCP_FLAGS", "INVALID_SYN"];
 
 /// The reset of a record.
 #[derive(Clone, Copy, Debug)]
 pub struct Reset {
     pub direction: &'static str,
-    /// Of kernels that name one; others may leave it out, but not name another.
-    pub reason: &'static str,
+    /// On kernels that do not name it, it has to be concluded, unless [`ONLY_THE_KERNEL_KNOWS`] it.
+    /// `None`: not even the kernel knows.
+    pub reason: Option<&'static str>,
     pub origin: &'static str,
     pub sender: Owner,
+}
+
+impl Reset {
+    /// Received, and sent by no stack of this machine.
+    pub(super) const IN_PATH: Self = Self {
+        direction: "received",
+        reason: None,
+        origin: "in_path",
+        sender: Owner::Nobody,
+    };
+    /// Received, and nothing known about it.
+    pub(super) const UNKNOWN: Self = Self {
+        origin: "unknown",
+        ..Self::IN_PATH
+    };
 }
 
 /// `reset_sent` by this end.
 pub(super) const fn sent(reason: &'static str, sender: Owner) -> Reset {
     Reset {
         direction: "sent",
-        reason,
+        reason: Some(reason),
         origin: "local",
         sender,
     }
@@ -52,7 +70,7 @@ pub(super) const fn sent(reason: &'static str, sender: Owner) -> Reset {
 pub(super) const fn received(reason: &'static str, sender: Owner) -> Reset {
     Reset {
         direction: "received",
-        reason,
+        reason: Some(reason),
         origin: "peer_on_node",
         sender,
     }
@@ -71,6 +89,9 @@ pub struct Expect {
     pub owner: Owner,
     pub peer: Owner,
     pub reset: Option<Reset>,
+    /// The same without [`Feature::UntypedReads`], where that makes a difference: the reset itself is not seen
+    /// then, and nothing is the kernel's own word.
+    pub unseen: Option<Reset>,
     /// `None`: not stated.
     pub errno: Option<Option<&'static str>>,
     /// Payload sent and received; `None`: not stated.
@@ -94,6 +115,7 @@ impl Expect {
             owner: Owner::Is(end),
             peer: Owner::Is(peer),
             reset: None,
+            unseen: None,
             errno: Some(None),
             bytes: (None, None),
             steps: &[],
@@ -123,6 +145,11 @@ impl Expect {
 
     pub(super) const fn reset(mut self, reset: Reset) -> Self {
         self.reset = Some(reset);
+        self
+    }
+
+    pub(super) const fn unseen(mut self, reset: Reset) -> Self {
+        self.unseen = Some(reset);
         self
     }
 
@@ -162,13 +189,15 @@ pub(super) const fn server(verdict: &'static str) -> Expect {
 pub struct Stray {
     pub link: usize,
     pub reason: &'static str,
-    /// Without it the kernel sends this reset and says nothing of it.
+    /// Without it the reset is not seen.
     pub needs: Option<Feature>,
 }
 
-impl Stray {
-    /// Whether such a kernel has what it needs.
-    pub(super) fn is_traced(&self, kernel: Features) -> bool {
-        self.needs.is_none_or(|feature| kernel.has(feature))
+/// One of [`Scenario::strays`](super::Scenario::strays) whose addresses are only in a packet.
+pub(super) const fn stray(reason: &'static str) -> Stray {
+    Stray {
+        link: 0,
+        reason,
+        needs: Some(Feature::UntypedReads),
     }
 }

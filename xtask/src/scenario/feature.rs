@@ -8,27 +8,47 @@ use std::path::Path;
 /// Something that older kernels lack.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Feature {
-    /// `tcp_send_reset` fires for every reset, also where no full socket sends it, and names the
-    /// kernel's own reason (`enum sk_rst_reason`). Since 6.10.
-    EveryReset,
+    /// The kernel names the reason of each reset (`enum sk_rst_reason`). Since 6.10.
+    ResetReasons,
     /// Multipath TCP. In the kernel since 5.6, but not in every configuration.
     Mptcp,
+    /// Programs may read memory that no type leads to, as packet headers are: not under
+    /// lockdown=confidentiality.
+    UntypedReads,
+    /// The scan of open files finds sockets: it takes the helper `bpf_sock_from_file`, since 5.11, or untyped
+    /// reads.
+    SocketScan,
 }
 
 impl Feature {
-    pub const ALL: [Self; 2] = [Self::EveryReset, Self::Mptcp];
+    pub const ALL: [Self; 4] = [
+        Self::ResetReasons,
+        Self::Mptcp,
+        Self::UntypedReads,
+        Self::SocketScan,
+    ];
 
     /// As reports name it.
     pub const fn name(self) -> &'static str {
         match self {
-            Self::EveryReset => "every_reset",
+            Self::ResetReasons => "reset_reasons",
             Self::Mptcp => "mptcp",
+            Self::UntypedReads => "untyped_reads",
+            Self::SocketScan => "socket_scan",
         }
     }
 
     fn is_here(self) -> bool {
         match self {
-            Self::EveryReset => kernel_type_exists(c"sk_rst_reason".to_bytes_with_nul()),
+            Self::ResetReasons => kernel_type_exists(c"sk_rst_reason".to_bytes_with_nul()),
+            Self::UntypedReads => {
+                let lockdown = std::fs::read_to_string("/sys/kernel/security/lockdown");
+                !lockdown.is_ok_and(|modes| modes.contains("[confidentiality]"))
+            }
+            Self::SocketScan => {
+                Self::UntypedReads.is_here()
+                    || kernel_type_exists(c"BPF_FUNC_sock_from_file".to_bytes_with_nul())
+            }
             Self::Mptcp => Path::new("/proc/sys/net/mptcp/enabled").is_file(),
         }
     }

@@ -1,11 +1,11 @@
 //! Connections with nothing wrong: whatever their shape, each end says `ok`.
 
-use anyhow::Result;
+use anyhow::{Result, ensure};
 
 use super::expect::{Owner, client, server};
 use super::feature::Feature;
 use super::net::{State, next_tick};
-use super::{Ctx, Expect, Family, Pair, Played, REQUEST, RESPONSE, RQ, RS, Scenario};
+use super::{Ctx, Expect, Family, Link, Pair, Played, REQUEST, RESPONSE, RQ, RS, Scenario, alone};
 
 const OK: &[Expect] = &[
     client("ok")
@@ -107,6 +107,29 @@ pub(super) const LIST: &[Scenario] = &[
         OK_EMPTY,
     ),
     healthy(
+        "healthy_fast_open",
+        "the request travels in the SYN (TCP Fast Open)",
+        fast_open,
+        OK,
+    ),
+    healthy(
+        "healthy_simultaneous_close",
+        "both ends close at once, so that their FINs cross",
+        simultaneous_close,
+        &[
+            client("ok").bytes(RQ, RS).steps(&[
+                "connect",
+                "ESTABLISHED",
+                "FIN_WAIT1",
+                "FIN_WAIT2",
+                "CLOSE",
+            ]),
+            server("ok")
+                .bytes(RS, RQ)
+                .steps(&["ESTABLISHED", "FIN_WAIT1", "CLOSING", "CLOSE"]),
+        ],
+    ),
+    healthy(
         "healthy_banner",
         "the server speaks first and the client leaves",
         banner,
@@ -172,6 +195,64 @@ fn no_payload(ctx: &Ctx) -> Result<Played> {
     let mut pair = Pair::open(ctx, Family::V4)?;
     next_tick();
     pair.close()?;
+    pair.end()
+}
+
+fn fast_open(ctx: &Ctx) -> Result<Played> {
+    let (mut client, mut server) = alone(ctx)?;
+    // Both ends, without a cookie from an earlier connection.
+    client.sysctl("ipv4/tcp_fastopen", "519")?;
+    let to = ctx.address(Family::V4);
+    let listener = server.socket(&to, 0)?;
+    server.set(listener, libc::IPPROTO_TCP, libc::TCP_FASTOPEN, 16)?;
+    server.listen_on(listener, to, 16)?;
+    let c = client.socket(&to, 0)?;
+    client.send_first(c, to, REQUEST)?;
+    server.wait_queued(listener, 1)?;
+    client.wait_acked(c)?;
+    ensure!(client.sent_in_syn(c)?, "the request was not in the SYN");
+    let mut played = Played::new(&client, Some(&server));
+    played.links.push(Link::of(&mut client, c, &server, to)?);
+    let from = client.local(c)?;
+    let s = server.accept(listener, from)?;
+    let mut pair = Pair {
+        client,
+        server,
+        listener,
+        c,
+        s,
+        from,
+        to,
+        played,
+    };
+    pair.server.receive(pair.s, REQUEST)?;
+    pair.respond()?;
+    pair.close()?;
+    pair.end()
+}
+
+/// Both FINs are lost. The client's, sent again, is the first that arrives, and its acknowledgement is lost
+/// too, so that the server's comes before it.
+fn simultaneous_close(ctx: &Ctx) -> Result<Played> {
+    let mut pair = Pair::open(ctx, Family::V4)?;
+    pair.exchange()?;
+    pair.client.wait_acked(pair.c)?;
+    pair.server.wait_acked(pair.s)?;
+    pair.client.deafen(pair.c)?;
+    pair.server.deafen(pair.s)?;
+    pair.client.shutdown(pair.c, libc::SHUT_WR)?;
+    pair.server.shutdown(pair.s, libc::SHUT_WR)?;
+    pair.server.listen_again(pair.s)?;
+    pair.server.wait_state(pair.s, State::Closing)?;
+    pair.client.listen_again(pair.c)?;
+    pair.client.receive_end(pair.c)?;
+    pair.server.receive_end(pair.s)?;
+    pair.client.close(pair.c)?;
+    pair.server.close(pair.s)?;
+    pair.client
+        .wait_orphan(pair.from, pair.to, &[State::TimeWait])?;
+    pair.server
+        .wait_orphan(pair.to, pair.from, &[State::TimeWait])?;
     pair.end()
 }
 

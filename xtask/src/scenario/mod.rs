@@ -10,6 +10,8 @@ pub mod check;
 mod connect;
 pub mod expect;
 pub mod feature;
+mod firewall;
+mod forged;
 mod healthy;
 pub mod load;
 mod net;
@@ -318,6 +320,8 @@ pub fn all() -> impl Iterator<Item = &'static Scenario> + Clone {
         reset::LIST,
         owner::LIST,
         timeout::LIST,
+        forged::LIST,
+        firewall::LIST,
     ]
     .into_iter()
     .flatten()
@@ -326,4 +330,17 @@ pub fn all() -> impl Iterator<Item = &'static Scenario> + Clone {
 /// The one with this name.
 pub fn find(name: &str) -> Option<&'static Scenario> {
     all().find(|scenario| scenario.name == name)
+}
+
+/// A random order, always the same for a `seed`: a Fisher-Yates shuffle.
+pub fn shuffle<T>(deck: &mut [T], seed: u64) {
+    // An odd multiplier keeps an xorshift generator's state from being 0.
+    let mut state = seed.wrapping_mul(2).wrapping_add(1);
+    for last in (1..deck.len()).rev() {
+        state ^= state << 13;
+        state ^= state >> 7;
+        state ^= state << 17;
+        let at = state % (last as u64 + 1);
+        deck.swap(last, usize::try_from(at).unwrap_or(last));
+    }
 }

@@ -18,6 +18,9 @@ const PATIENCE: Duration = Duration::from_secs(10);
 const TCP_REPAIR: c_int = 19;
 /// Offset of `tcpi_unacked` in `struct tcp_info`; of a listener: how many wait to be accepted.
 const TCPI_UNACKED: usize = 24;
+/// Offset of `tcpi_options` in `struct tcp_info`, and its bit for data that was in the SYN.
+const TCPI_OPTIONS: usize = 5;
+const TCPI_OPT_SYN_DATA: u8 = 32;
 
 /// A socket: a descriptor of one actor.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -31,6 +34,7 @@ pub(super) enum State {
     TimeWait = 6,
     Close = 7,
     CloseWait = 8,
+    Closing = 11,
 }
 
 /// `sockaddr_in` or `sockaddr_in6`.
@@ -197,8 +201,8 @@ impl Actor {
             .bytes(&timeout);
         let ready = self.call(&call.value(0).value(0))?.ok()?;
         ensure!(ready == 1, "connect() undecided after {PATIENCE:?}");
-        let error = self.get(sock, libc::SOL_SOCKET, libc::SO_ERROR, 4)?;
-        Ok(word(&error, 0).cast_signed())
+        let error = self.number(sock, libc::SOL_SOCKET, libc::SO_ERROR)?;
+        Ok(error.cast_signed())
     }
 
     /// `connect(AF_UNSPEC)`: dissolves the connection, the socket can be used again.
@@ -218,6 +222,23 @@ impl Actor {
             "sent only {sent} bytes"
         );
         Ok(())
+    }
+
+    /// Connects and sends `bytes` with the SYN.
+    pub(super) fn send_first(&mut self, sock: Sock, to: SocketAddr, bytes: &[u8]) -> Result<()> {
+        let to = sockaddr(to);
+        let call = Call::new("sendto", libc::SYS_sendto).value(sock.0);
+        let call = call.bytes(bytes).value(i64::try_from(bytes.len())?);
+        let call = call.value(libc::MSG_FASTOPEN | libc::MSG_NOSIGNAL);
+        let call = call.bytes(&to).value(i64::try_from(to.len())?);
+        self.call(&call)?.ok()?;
+        Ok(())
+    }
+
+    /// Whether the other end took what came with the SYN.
+    pub(super) fn sent_in_syn(&mut self, sock: Sock) -> Result<bool> {
+        let info = self.get(sock, libc::IPPROTO_TCP, libc::TCP_INFO, 104)?;
+        Ok(info[TCPI_OPTIONS] & TCPI_OPT_SYN_DATA != 0)
     }
 
     /// Reads exactly `expected`.
@@ -288,6 +309,11 @@ impl Actor {
         let call = call.value(level).value(option).bytes(to).value(len);
         self.call(&call)?.ok()?;
         Ok(())
+    }
+
+    /// An option that is a number.
+    pub(super) fn number(&mut self, sock: Sock, level: c_int, option: c_int) -> Result<u32> {
+        Ok(word(&self.get(sock, level, option, 4)?, 0))
     }
 
     fn get(&mut self, sock: Sock, level: c_int, option: c_int, len: usize) -> Result<Box<[u8]>> {
@@ -387,13 +413,37 @@ impl Actor {
         self.wait_table(None, remote, &[State::SynSent])
     }
 
-    /// Waits for a line in the table of this actor's network namespace.
+    /// Whether there is such a connection.
+    pub(super) fn has_orphan(
+        &self,
+        local: SocketAddr,
+        remote: SocketAddr,
+        states: &[State],
+    ) -> Result<bool> {
+        Ok(self.in_table(Some(local), remote, states)?.is_some())
+    }
+
+    /// Waits for a line in the table of this actor's network namespace; its local port.
     fn wait_table(
         &self,
         local: Option<SocketAddr>,
         remote: SocketAddr,
         states: &[State],
     ) -> Result<u16> {
+        let mut found = None;
+        poll("a line in the kernel's table", || {
+            found = self.in_table(local, remote, states)?;
+            Ok(found.is_some())
+        })?;
+        found.context("poll() ended without it")
+    }
+
+    fn in_table(
+        &self,
+        local: Option<SocketAddr>,
+        remote: SocketAddr,
+        states: &[State],
+    ) -> Result<Option<u16>> {
         let table = if remote.is_ipv4() { "tcp" } else { "tcp6" };
         let path = format!("/proc/{}/net/{table}", self.pid());
         let states: Vec<_> = states
@@ -401,21 +451,16 @@ impl Actor {
             .map(|state| format!("{:02X}", *state as u8))
             .collect();
         let port = |word: &str| u16::from_str_radix(word.rsplit_once(':')?.1, 16).ok();
-        let mut found = None;
-        poll("a line in the kernel's table", || {
-            let table = std::fs::read_to_string(&path).with_context(|| path.clone())?;
-            found = table.lines().find_map(|line| {
-                let mut words = line.split_ascii_whitespace().skip(1);
-                let ours = words.next().and_then(port)?;
-                let theirs = words.next().and_then(port)?;
-                let state = words.next()?;
-                let here = local.is_none_or(|local| local.port() == ours);
-                let matches = here && theirs == remote.port() && states.iter().any(|s| s == state);
-                matches.then_some(ours)
-            });
-            Ok(found.is_some())
-        })?;
-        found.context("poll() ended without it")
+        let table = std::fs::read_to_string(&path).with_context(|| path.clone())?;
+        Ok(table.lines().find_map(|line| {
+            let mut words = line.split_ascii_whitespace().skip(1);
+            let ours = words.next().and_then(port)?;
+            let theirs = words.next().and_then(port)?;
+            let state = words.next()?;
+            let here = local.is_none_or(|local| local.port() == ours);
+            let matches = here && theirs == remote.port() && states.iter().any(|s| s == state);
+            matches.then_some(ours)
+        }))
     }
 }
 

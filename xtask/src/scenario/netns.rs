@@ -1,8 +1,8 @@
 //! Private network namespaces: made by an actor, gone with it, known to nobody else.
 //!
-//! Only old `ioctl`s and one netlink message, so that a scenario needs no `ip` to be installed.
+//! Only old `ioctl`s and a few netlink messages, so that a scenario needs no `ip` or `ss` to be installed.
 
-use std::net::Ipv4Addr;
+use std::net::{Ipv4Addr, SocketAddr};
 
 use anyhow::{Context, Result, bail};
 
@@ -16,10 +16,12 @@ const IFLA_NET_NS_PID: u16 = 19;
 const IFLA_INFO_KIND: u16 = 1;
 const IFLA_INFO_DATA: u16 = 2;
 const VETH_INFO_PEER: u16 = 1;
-const NLM_F_REQUEST: u16 = 1;
-const NLM_F_ACK: u16 = 4;
+pub(super) const NLM_F_REQUEST: u16 = 1;
+pub(super) const NLM_F_ACK: u16 = 4;
+/// `include/uapi/linux/sock_diag.h`.
+const SOCK_DESTROY: u16 = 21;
 const NLM_F_EXCL: u16 = 0x200;
-const NLM_F_CREATE: u16 = 0x400;
+pub(super) const NLM_F_CREATE: u16 = 0x400;
 
 const SIOCADDRT: i64 = 0x890B;
 const SIOCGIFFLAGS: i64 = 0x8913;
@@ -151,20 +153,38 @@ impl Actor {
         body.extend(attribute(IFLA_LINKINFO, &info));
 
         let flags = NLM_F_REQUEST | NLM_F_ACK | NLM_F_EXCL | NLM_F_CREATE;
-        let len = u32::try_from(16 + body.len()).expect("small");
-        let mut message = Vec::new();
-        message.extend(len.to_ne_bytes());
-        message.extend(RTM_NEWLINK.to_ne_bytes());
-        message.extend(flags.to_ne_bytes());
-        message.extend([0; 8]);
-        message.extend(body);
+        self.netlink(libc::NETLINK_ROUTE, &message(RTM_NEWLINK, flags, &body))
+            .with_context(|| format!("veth {link}"))
+    }
 
+    /// Destroys the IPv4 connection that one end sees as `local` and `remote`: `ss -K`.
+    pub(super) fn destroy(&mut self, local: SocketAddr, remote: SocketAddr) -> Result<()> {
+        // struct inet_diag_req_v2: family, protocol, two unused bytes, states, then the socket.
+        let family = u8::try_from(libc::AF_INET)?;
+        let protocol = u8::try_from(libc::IPPROTO_TCP)?;
+        let mut request = vec![family, protocol, 0, 0];
+        request.extend(u32::MAX.to_ne_bytes());
+        request.extend(local.port().to_be_bytes());
+        request.extend(remote.port().to_be_bytes());
+        for end in [local, remote] {
+            // As in struct sockaddr_in, in the first of four words.
+            request.extend(&sockaddr(end)[4..8]);
+            request.extend([0; 12]);
+        }
+        // Any interface; INET_DIAG_NOCOOKIE.
+        request.extend(0_u32.to_ne_bytes());
+        request.extend(u64::MAX.to_ne_bytes());
+        let request = message(SOCK_DESTROY, NLM_F_REQUEST | NLM_F_ACK, &request);
+        self.netlink(libc::NETLINK_SOCK_DIAG, &request)
+            .context("SOCK_DESTROY")
+    }
+
+    /// Asks the kernel for something and waits for its answer.
+    pub(super) fn netlink(&mut self, protocol: i32, request: &[u8]) -> Result<()> {
         let call = Call::new("socket", libc::SYS_socket).value(libc::AF_NETLINK);
-        let call = call
-            .value(libc::SOCK_RAW | libc::SOCK_CLOEXEC)
-            .value(libc::NETLINK_ROUTE);
-        let sock = Sock(self.call(&call)?.ok()?);
-        self.send(sock, &message)?;
+        let call = call.value(libc::SOCK_RAW | libc::SOCK_CLOEXEC);
+        let sock = Sock(self.call(&call.value(protocol))?.ok()?);
+        self.send(sock, request)?;
         let call = Call::new("recvfrom", libc::SYS_recvfrom)
             .value(sock.0)
             .space(256)
@@ -174,12 +194,25 @@ impl Actor {
         // struct nlmsgerr follows the 16 bytes of header.
         match i32::from_ne_bytes(answer[16..20].try_into()?) {
             0 => Ok(()),
-            error => bail!("veth {link}: {}", std::io::Error::from_raw_os_error(-error)),
+            error => bail!("netlink: {}", std::io::Error::from_raw_os_error(-error)),
         }
     }
 }
 
-fn zero_ended(text: &str) -> Vec<u8> {
+/// struct nlmsghdr and what follows it.
+pub(super) fn message(kind: u16, flags: u16, body: &[u8]) -> Vec<u8> {
+    let len = u32::try_from(16 + body.len()).expect("small");
+    let mut message = Vec::new();
+    message.extend(len.to_ne_bytes());
+    message.extend(kind.to_ne_bytes());
+    message.extend(flags.to_ne_bytes());
+    message.extend([0; 8]);
+    message.extend(body);
+    message.resize(message.len().next_multiple_of(4), 0);
+    message
+}
+
+pub(super) fn zero_ended(text: &str) -> Vec<u8> {
     let mut bytes = text.as_bytes().to_vec();
     bytes.push(0);
     bytes
@@ -191,7 +224,7 @@ fn interface_header() -> Vec<u8> {
 }
 
 /// struct nlattr and its padding.
-fn attribute(kind: u16, value: &[u8]) -> Vec<u8> {
+pub(super) fn attribute(kind: u16, value: &[u8]) -> Vec<u8> {
     let len = u16::try_from(4 + value.len()).expect("small");
     let mut bytes = Vec::new();
     bytes.extend(len.to_ne_bytes());

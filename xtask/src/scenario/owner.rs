@@ -34,6 +34,9 @@ const BY_WORKER: Owner = Owner::By(&[
     ("listener", &[Who::Server]),
 ]);
 
+/// By the process that asked the kernel for it.
+const BY_ADMINISTRATOR: Owner = Owner::By(&[("closer", &[Who::Worker])]);
+
 const fn owned(
     name: &'static str,
     story: &'static str,
@@ -129,6 +132,24 @@ pub(super) const LIST: &[Scenario] = &[
         "the server is killed after it answered",
         killed_answered,
         &[client("ok").bytes(RQ, RS), server("ok").bytes(RS, RQ)],
+    ),
+    owned(
+        "destroyed",
+        "an administrator destroys the server's socket (ss -K) before it has answered",
+        destroyed,
+        &[
+            client("reset_before_response")
+                .flag(BEFORE_RESPONSE)
+                .reset(received("TCP_STATE", BY_ADMINISTRATOR))
+                .errno("ECONNRESET")
+                .bytes(RQ, 0),
+            server("reset_before_response")
+                .flag(BEFORE_RESPONSE)
+                .reset(sent("TCP_STATE", BY_ADMINISTRATOR))
+                .errno("ECONNABORTED")
+                .bytes(0, RQ)
+                .steps(&["ESTABLISHED", "reset_sent", "CLOSE"]),
+        ],
     ),
     owned(
         "netns_healthy",
@@ -230,6 +251,17 @@ fn killed_answered(ctx: &Ctx) -> Result<Played> {
     pair.client.receive_end(pair.c)?;
     pair.client.close(pair.c)?;
     Ok(pair.played)
+}
+
+fn destroyed(ctx: &Ctx) -> Result<Played> {
+    let mut pair = Pair::open(ctx, Family::V4)?;
+    pair.request()?;
+    let mut administrator = ctx.actor("ut-admin")?;
+    pair.played.pids.push((Who::Worker, administrator.pid()));
+    administrator.destroy(pair.to, pair.from)?;
+    pair.client.receive_fails(pair.c, libc::ECONNRESET)?;
+    pair.server.receive_fails(pair.s, libc::ECONNABORTED)?;
+    pair.end()
 }
 
 fn netns(ctx: &Ctx, resets: bool) -> Result<Played> {

@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use anyhow::Result;
 
-use super::expect::{Owner, Stray, client, received, sent, server};
+use super::expect::{Owner, Reset, client, received, sent, server, stray};
 use super::net::{Sock, State, poll};
 use super::{
     BEFORE_PAYLOAD, BEFORE_RESPONSE, Ctx, Expect, Family, Link, Pair, Played, REQUEST, RQ,
@@ -116,14 +116,11 @@ pub(super) const LIST: &[Scenario] = &[
             .flag(BEFORE_PAYLOAD)
             .peer(Owner::Any)
             .reset(received("INVALID_SYN", Owner::Any))
+            .unseen(Reset::UNKNOWN)
             .errno("ECONNRESET")
             .bytes(0, 0)
             .steps(&["connect", "ESTABLISHED", "reset_received", "CLOSE"])],
-        strays: &[Stray {
-            link: 0,
-            reason: "INVALID_SYN",
-            needs: None,
-        }],
+        strays: &[stray("INVALID_SYN")],
     },
 ];
 

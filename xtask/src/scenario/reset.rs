@@ -4,8 +4,7 @@ use std::thread;
 
 use anyhow::Result;
 
-use super::expect::{Owner, Stray, client, received, sent, server};
-use super::feature::Feature;
+use super::expect::{Owner, Reset, Stray, client, received, sent, server, stray};
 use super::net::{State, next_tick};
 use super::{
     BEFORE_PAYLOAD, BEFORE_RESPONSE, Ctx, Expect, Family, IDLE_AFTER, Pair, Played, REQUEST,
@@ -237,16 +236,13 @@ pub(super) const LIST: &[Scenario] = &[
                 .flag(BEFORE_RESPONSE)
                 .peer(Owner::Any)
                 .reset(received("TCP_FLAGS", Owner::Any))
+                .unseen(Reset::UNKNOWN)
                 .errno("ECONNRESET")
                 .bytes(2 * RQ, RS)
                 .steps(RECEIVED),
             server("ok").bytes(RS, RQ),
         ],
-        strays: &[Stray {
-            link: 0,
-            reason: "TCP_FLAGS",
-            needs: None,
-        }],
+        strays: &[stray("TCP_FLAGS")],
     },
     resetting(
         "data_after_shutdown",
@@ -357,11 +353,7 @@ pub(super) const LIST: &[Scenario] = &[
 const LATE_REQUEST: &[Expect] = &[
     client("reset_before_response")
         .flag(BEFORE_RESPONSE)
-        // Who sent it is known by the reset itself, which older kernels do not trace.
-        .reset(received(
-            "TCP_TIMEWAIT_SOCKET",
-            Owner::With(Feature::EveryReset, Who::Server),
-        ))
+        .reset(received("TCP_TIMEWAIT_SOCKET", BY_SERVER))
         .errno("EPIPE")
         .bytes(2 * RQ, RS)
         .steps(&[
@@ -378,7 +370,7 @@ const LATE_REQUEST: &[Expect] = &[
 const FROM_TIME_WAIT: &[Stray] = &[Stray {
     link: 0,
     reason: "TCP_TIMEWAIT_SOCKET",
-    needs: Some(Feature::EveryReset),
+    needs: None,
 }];
 
 fn wait_idle() {

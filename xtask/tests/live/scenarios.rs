@@ -162,7 +162,7 @@ fn load(done: &AtomicBool) -> Result<usize> {
     Ok(count)
 }
 
-/// Every scenario as often as asked for, by a Fisher-Yates shuffle.
+/// Every scenario as often as asked for, in random order.
 fn shuffled(repetitions: u64, seed: u64) -> Result<Vec<&'static Scenario>> {
     let mut deck = Vec::new();
     let only = std::env::var("UPSTREAM_TRACE_ONLY").ok();
@@ -180,14 +180,6 @@ fn shuffled(repetitions: u64, seed: u64) -> Result<Vec<&'static Scenario>> {
             usize::try_from(times).context("too many")?,
         ));
     }
-    // An odd multiplier keeps an xorshift generator's state from being 0.
-    let mut state = seed.wrapping_mul(2).wrapping_add(1);
-    for last in (1..deck.len()).rev() {
-        state ^= state << 13;
-        state ^= state >> 7;
-        state ^= state << 17;
-        let among = u64::try_from(last + 1).context("too many")?;
-        deck.swap(last, usize::try_from(state % among).context("too many")?);
-    }
+    scenario::shuffle(&mut deck, seed);
     Ok(deck)
 }
