@@ -52,6 +52,7 @@ const fn process(pid: u32, comm: &'static str, exe: &'static str) -> Process<'st
         uid: Some(1000),
         cgroup_id: Some(28_743),
         container_id: None,
+        pod_uid: None,
         attribution: Attribution::Exact,
     }
 }

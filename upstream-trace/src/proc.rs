@@ -42,7 +42,7 @@ impl Describe for Proc {
     }
 }
 
-/// cgroup id and container id from `/proc/PID/cgroup`.
+/// cgroup id, container id and pod uid from `/proc/PID/cgroup`.
 fn cgroup(path: &str) -> Details {
     let Ok(text) = fs::read_to_string(path) else {
         return Details::default();
@@ -62,6 +62,7 @@ fn cgroup(path: &str) -> Details {
     Details {
         cgroup_id,
         container_id: text.lines().find_map(container::id).map(str::to_owned),
+        pod_uid: text.lines().find_map(container::pod_uid),
         ..Details::default()
     }
 }

@@ -24,6 +24,8 @@ pub struct Details {
     pub cgroup_id: Option<u64>,
     /// Container id, from the cgroup path.
     pub container_id: Option<String>,
+    /// Uid of the Kubernetes pod, from the cgroup path.
+    pub pod_uid: Option<String>,
 }
 
 /// Looks a process up where it still is.
@@ -53,6 +55,7 @@ impl Process {
             uid,
             cgroup_id,
             container_id,
+            pod_uid,
         } = &self.details;
         record::Process {
             pid: self.pid,
@@ -61,6 +64,7 @@ impl Process {
             uid: *uid,
             cgroup_id: *cgroup_id,
             container_id: container_id.as_deref(),
+            pod_uid: pod_uid.as_deref(),
             attribution,
         }
     }

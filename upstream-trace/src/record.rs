@@ -213,6 +213,8 @@ pub struct Process<'a> {
     pub cgroup_id: Option<u64>,
     /// Container id, from the cgroup path.
     pub container_id: Option<&'a str>,
+    /// Uid of the Kubernetes pod, from the cgroup path.
+    pub pod_uid: Option<&'a str>,
     /// How the process was found.
     pub attribution: Attribution,
 }

@@ -272,6 +272,8 @@ struct Person<'a> {
     cgroup_id: Option<u64>,
     #[serde(borrow)]
     container_id: Option<Cow<'a, str>>,
+    #[serde(borrow)]
+    pod_uid: Option<Cow<'a, str>>,
     attribution: Attribution,
 }
 
@@ -284,6 +286,7 @@ impl Person<'_> {
             uid: self.uid,
             cgroup_id: self.cgroup_id,
             container_id: self.container_id.as_deref(),
+            pod_uid: self.pod_uid.as_deref(),
             attribution: self.attribution,
         }
     }

@@ -48,6 +48,7 @@ pub(crate) const fn process(pid: u32, comm: &str, attribution: Attribution) -> P
         uid: Some(0),
         cgroup_id: Some(1),
         container_id: None,
+        pod_uid: None,
         attribution,
     }
 }
@@ -159,19 +160,19 @@ fn processes() -> impl Strategy<Value = Process<'static>> {
     let kernel = (any::<u32>(), option::of(any::<u32>()), option::of(number()));
     (
         kernel,
-        outside(),
-        outside(),
-        outside(),
+        (outside(), outside()),
+        (outside(), outside()),
         select(Attribution::ALL),
     )
         .prop_map(
-            |((pid, uid, cgroup_id), comm, exe, container_id, attribution)| Process {
+            |((pid, uid, cgroup_id), (comm, exe), (container_id, pod_uid), attribution)| Process {
                 pid,
                 comm,
                 exe,
                 uid,
                 cgroup_id,
                 container_id,
+                pod_uid,
                 attribution,
             },
         )

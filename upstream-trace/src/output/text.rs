@@ -130,6 +130,9 @@ impl Page<'_> {
                 proxy.nginx_error
             )?;
         }
+        for process in [record.process, record.peer].into_iter().flatten() {
+            self.place(&process)?;
+        }
         if !record.complete {
             writeln!(
                 self,
@@ -156,6 +159,24 @@ impl Page<'_> {
         }
         if let Some(errno) = errno {
             write!(self, " {errno}")?;
+        }
+        self.write_char('\n')
+    }
+
+    /// The container and pod that a process is in; nothing where it is in none.
+    fn place(&mut self, process: &Process<'_>) -> fmt::Result {
+        let (container, pod) = (process.container_id, process.pod_uid);
+        if container.is_none() && pod.is_none() {
+            return Ok(());
+        }
+        let comm = Harmless(process.comm.unwrap_or("?"));
+        write!(self, "  in:    {comm}[{}]", process.pid)?;
+        if let Some(id) = container {
+            // As much of it as the runtimes' tools print.
+            write!(self, " container {}", Harmless(id.get(..12).unwrap_or(id)))?;
+        }
+        if let Some(uid) = pod {
+            write!(self, " pod {}", Harmless(uid))?;
         }
         self.write_char('\n')
     }
@@ -451,6 +472,32 @@ mod tests {
   proxy: envoy UC "connection termination"; nginx "recv() failed (104: Connection reset by peer)"
   next:  The server closed with the request unread.
 "#
+        );
+    }
+
+    #[test]
+    fn containers_and_pods_are_named() {
+        let mut record = failed();
+        record.process = record.process.map(|process| Process {
+            container_id: Some("3f4e5d6c7b8a99887766554433221100ffeeddccbbaa00998877665544332211"),
+            pod_uid: Some("2fc932ce-fdcc-454b-97bd-aadfdeb4c340"),
+            ..process
+        });
+        record.peer = record.peer.map(|process| Process {
+            pod_uid: Some("\u{7f}"),
+            ..process
+        });
+        let text = text(&record, PLAIN, connection);
+        let lines: Vec<_> = text
+            .lines()
+            .filter(|line| line.starts_with("  in:"))
+            .collect();
+        assert_eq!(
+            lines,
+            [
+                "  in:    envoy[12] container 3f4e5d6c7b8a pod 2fc932ce-fdcc-454b-97bd-aadfdeb4c340",
+                "  in:    nginx\\u001b[2J[34] pod \\u007f",
+            ]
         );
     }
 
