@@ -18,6 +18,7 @@ use upstream_trace_common::story::Story;
 
 use crate::{
     account::Account,
+    cgroup,
     clock::{self, Anchor},
     decode::{self, Record},
     exit::{Code, Failure},
@@ -68,7 +69,8 @@ pub fn print(text: &str) -> Result<(), Failure> {
 }
 
 /// Runs until told to stop.
-pub fn run(settings: Settings) -> Result<(), Failure> {
+pub fn run(mut settings: Settings) -> Result<(), Failure> {
+    settings.wanted.cgroups = cgroup::find(&settings.cgroups, &settings.containers)?;
     let runtime = tokio::runtime::Builder::new_current_thread()
         .enable_all()
         .build()
@@ -127,7 +129,7 @@ async fn trace(settings: Settings) -> Result<(), Failure> {
         reasons: ResetReasons::from_btf(&btf),
         sees_all_resets: loaded.has(Role::ResetsSent)
             && btf.tracepoint_args("tcp_send_reset") >= Some(3),
-        sees_both_ends: settings.wanted.pids.is_empty(),
+        sees_both_ends: !settings.wanted.by_owner(),
         events: settings.events,
         wanted: settings.wanted.clone(),
     };

@@ -41,13 +41,13 @@ pub(super) fn connection(
         return;
     };
     leave_to_peer(engine, &mut ended);
-    let owner_pid = ended.owner.as_ref().map(|owner| owner.process.pid);
+    let owner = ended.owner.as_ref();
     let wanted = &engine.context.wanted;
     // Nothing is said of an end that was not seen: the loss is counted, a verdict would be invented.
     let end_seen = ended.end.as_ref().is_some_and(|end| end.stats().is_some());
     if end_seen
         && wanted.port(ended.tuple.local_port, ended.tuple.remote_port)
-        && wanted.pid(owner_pid)
+        && (!wanted.by_owner() || owner.is_some_and(|owner| owner.process.wanted))
     {
         print(engine, &ended, clock, sink);
     }
@@ -359,8 +359,12 @@ fn derived(end: &End, sent: &Sent, err: u32) -> Option<&'static str> {
 /// `SYN` in the flags byte of a TCP header.
 const SYN: u8 = 1 << 1;
 
-/// Prints a reset that no connection's socket sent.
+/// Prints a reset that no connection's socket sent. It is nobody's: where the owner matters, it is wanted
+/// for the connection that it hit.
 pub(super) fn stray(engine: &Engine, stray: &Stray, clock: &impl WallClock, sink: &mut impl Sink) {
+    if engine.context.wanted.by_owner() && stray.peer.is_none() {
+        return;
+    }
     let base = &stray.base;
     let tuple = Tuple::of(base);
     let (reason, reason_source) = reason(&engine.context, base.new, || match base.kind {

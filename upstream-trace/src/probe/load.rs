@@ -89,6 +89,12 @@ impl std::fmt::Debug for Loaded {
 /// Loads and attaches.
 pub fn load(plan: &Plan<'_>, loader: EbpfLoader<'static>) -> Result<Loaded, Failure> {
     let globals = globals(plan);
+    let reads_current = plan.lockdown != Lockdown::Confidentiality
+        || globals.contains(&(setting::HAS_CURRENT_TASK_BTF, 1));
+    if !plan.wanted.cgroups.is_empty() && !reads_current {
+        let message = "under lockdown=confidentiality this kernel (before 5.11) does not tell the cgroup of a process: trace without --cgroup and --container";
+        return Err(Failure::new(Code::Kernel, message));
+    }
     let (targets, ebpf) = thread::scope(|scope| {
         let rungs = CATALOG.iter().flat_map(|entry| entry.rungs);
         let targets = scope.spawn(|| targets::types(plan.btf, rungs));
@@ -150,7 +156,7 @@ fn map_failure(error: &MapError) -> Failure {
 }
 
 /// Name and value of every read-only global that is not a field's offset.
-fn globals(plan: &Plan<'_>) -> [(&'static str, u32); 11] {
+fn globals(plan: &Plan<'_>) -> [(&'static str, u32); 12] {
     let flag = u32::from;
     let helpers = plan.btf.enumerators("bpf_func_id").unwrap_or_default();
     let has_helper = |name: &str| helpers.iter().any(|(helper, _)| helper == name);
@@ -159,6 +165,10 @@ fn globals(plan: &Plan<'_>) -> [(&'static str, u32); 11] {
         (setting::FILTER_PORTS_EPHEMERAL, flag(plan.ephemeral)),
         (setting::FILTER_NETS, flag(!plan.wanted.networks.is_empty())),
         (setting::FILTER_PIDS, flag(!plan.wanted.pids.is_empty())),
+        (
+            setting::FILTER_CGROUPS,
+            flag(!plan.wanted.cgroups.is_empty()),
+        ),
         (
             setting::CAN_PROBE_READ,
             flag(plan.lockdown != Lockdown::Confidentiality),
@@ -194,7 +204,7 @@ fn open<'a>(
         .verifier_log_level(VerifierLogLevel::DISABLE)
         .map_max_entries("EVENTS", plan.ring_size)
         .map_max_entries("STORIES", plan.max_connections.min(setting::STORIES_MAX));
-    if plan.wanted.pids.is_empty() {
+    if !plan.wanted.by_owner() {
         // Not used: the kernel would make room for their buckets all the same.
         loader
             .map_max_entries("OWNED", 1)
@@ -254,6 +264,10 @@ fn filter(ebpf: &mut Ebpf, wanted: &Wanted) -> Result<(), MapError> {
     for pid in &wanted.pids {
         let mut pids: HashMap<_, u32, u8> = map(ebpf, "PIDS")?.try_into()?;
         pids.insert(pid, 1, 0)?;
+    }
+    for id in &wanted.cgroups {
+        let mut cgroups: HashMap<_, u64, u8> = map(ebpf, "CGROUPS")?.try_into()?;
+        cgroups.insert(id, 1, 0)?;
     }
     Ok(())
 }

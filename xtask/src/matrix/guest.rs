@@ -20,7 +20,7 @@ use super::{
     report::{Line, Outcome},
 };
 use crate::{
-    older,
+    cgroups, older,
     scenario::{
         self, Ctx, Played, Scenario,
         check::{check, describe, within},
@@ -140,7 +140,10 @@ fn types() -> Result<()> {
 type Check = fn() -> Result<()>;
 
 /// What is tested beside the scenarios, each with a tracer of its own.
-pub(super) const CHECKS: [(&str, Check); 2] = [
+pub(super) const CHECKS: [(&str, Check); 3] = [
+    ("filters_by_cgroup_and_container", || {
+        cgroups::are_filters(PORT)
+    }),
     ("older_connections_are_found", || older::are_found(PORT)),
     ("every_filter_is_taken", every_filter),
 ];
@@ -158,7 +161,9 @@ fn every_filter() -> Result<()> {
     };
     let plain = said(&[])?;
     let filters = ["--cidr", "127.0.0.0/8", "--cidr", "::1/128", "--pid", "1"];
-    for args in [&filters[..], &["--events"]] {
+    let cgroup = ["--cgroup", "/sys/fs/cgroup"];
+    let all = [&filters[..], &cgroup, &["--events"]].concat();
+    for args in [&filters[..], &cgroup, &["--events"], &all] {
         let with = said(args)?;
         ensure!(with == plain, "with {args:?}:\n{with}\nwithout:\n{plain}");
     }

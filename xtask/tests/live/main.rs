@@ -50,6 +50,9 @@ fn main() -> ExitCode {
         trial("filter_by_port", selection::ports),
         trial("filter_by_network", selection::networks),
         trial("filter_by_pid", selection::pids),
+        trial("filter_by_cgroup_and_container", || {
+            xtask::cgroups::are_filters(PORT)
+        }),
         trial("choose_by_verdict_and_flag", selection::records),
         trial(
             "connections_older_than_the_tracer",
