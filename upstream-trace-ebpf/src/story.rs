@@ -50,8 +50,16 @@ pub fn begin(what: What, sk: *const u8, tuple: &Tuple) -> bool {
     story.acted = NOBODY;
     story.state = what.new;
     story.reserved = 0;
-    story.accepted = 0;
-    story.accepted_sk = 0;
+    let Story {
+        accepted,
+        accepted_sk,
+        ..
+    } = story;
+    // Volatile, because LLVM makes a call to `memset` of zeros beside each other.
+    for zero in [accepted, accepted_sk] {
+        // SAFETY: a reference is valid for writes.
+        unsafe { core::ptr::write_volatile(zero, 0) };
+    }
     if what.new == state::SYN_SENT {
         story.acted = AT_BIRTH;
         filter::current(&mut story.actor);

@@ -540,6 +540,55 @@ fn os_error(error: &(dyn std::error::Error + 'static)) -> Option<i32> {
 mod tests {
     use super::*;
 
+    /// The little that is asked of a 64-bit ELF file: name, flags and content of each section.
+    fn sections(file: &[u8]) -> Vec<(&str, u64, &[u8])> {
+        let number = |at: usize, size: usize| {
+            let bytes = file[at..at + size].iter().rev();
+            bytes.fold(0, |number, &byte| number << 8 | u64::from(byte))
+        };
+        let place = |at, size| usize::try_from(number(at, size)).unwrap();
+        let headers: Vec<_> = (0..place(0x3c, 2))
+            .map(|index| place(0x28, 8) + index * place(0x3a, 2))
+            .collect();
+        let content = |header: usize| {
+            let (from, size) = (place(header + 0x18, 8), place(header + 0x20, 8));
+            // `SHT_NOBITS` has none.
+            file.get(from..from + size).unwrap_or_default()
+        };
+        let names = content(headers[place(0x3e, 2)]);
+        let name = |header: usize| {
+            let name = &names[place(header, 4)..];
+            std::ffi::CStr::from_bytes_until_nul(name).unwrap()
+        };
+        let section = |&header: &usize| {
+            let name = name(header).to_str().unwrap();
+            (name, number(header + 8, 8), content(header))
+        };
+        headers.iter().map(section).collect()
+    }
+
+    /// Before 6.4 a program that calls a function of its own has no table of the loads that may fault, and
+    /// the first one that does takes the machine down.
+    #[test]
+    fn no_program_calls_a_function_of_its_own() {
+        const EXECUTABLE: u64 = 4;
+        const CALL: u8 = 0x85;
+        const PSEUDO_CALL: u8 = 1;
+        let mut programs = 0;
+        for (name, flags, code) in sections(OBJECT) {
+            if flags & EXECUTABLE == 0 || name == ".text" {
+                continue;
+            }
+            programs += 1;
+            let calls = code
+                .chunks_exact(8)
+                .filter(|insn| insn[0] == CALL && insn[1] >> 4 == PSEUDO_CALL);
+            assert_eq!(calls.count(), 0, "{name}");
+        }
+        let rungs = CATALOG.iter().flat_map(|entry| entry.rungs);
+        assert_eq!(programs, rungs.count());
+    }
+
     #[test]
     fn kernels_with_the_folded_null_check() {
         for release in [
