@@ -32,6 +32,8 @@ pub struct Cli {
 pub enum Command {
     /// Explain the failed requests in a proxy's log by the tracer's records.
     Explain(Explain),
+    /// Print the playbook: causes, layers, hints and proxies' words, as a table in Markdown.
+    Playbook,
     /// Print the JSON Schema of the output.
     Schema,
 }

@@ -21,7 +21,7 @@ use crate::{
     tcp::{self, State},
     verdict::{
         facts::{self, Counters, Facts},
-        rules, words,
+        playbook, rules,
     },
 };
 
@@ -158,14 +158,15 @@ fn print(engine: &mut Engine, ended: &Connection, clock: &impl WallClock, sink: 
     let errno = tcp::errno_name(err)
         .or((judgement.verdict == Verdict::NoLocalPort).then_some("EADDRNOTAVAIL"));
 
-    let about = words::About {
+    let meaning = playbook::meaning(&playbook::About {
         verdict: judgement.verdict,
         role: ended.role,
-        reset: facts.reset,
-        reason: reset.as_ref().and_then(|reset| reset.reason),
-        in_path: facts.reset_in_path,
+        reset: reset
+            .as_ref()
+            .map(|reset| (reset.direction, reset.origin, reset.reason)),
         errno,
-    };
+        bytes: counters.bytes,
+    });
     let mut timeline = std::mem::take(&mut engine.scratch);
     timeline.clear();
     timeline.extend(ended.steps.iter().map(PackedStep::unpack));
@@ -202,8 +203,10 @@ fn print(engine: &mut Engine, ended: &Connection, clock: &impl WallClock, sink: 
         }),
         verdict: judgement.verdict,
         flag: judgement.flag,
-        proxy: words::proxy(judgement.verdict),
-        hint: words::hint(&about),
+        cause: meaning.and_then(|meaning| meaning.cause),
+        layer: meaning.map(|meaning| meaning.layer),
+        proxy: meaning.and_then(|meaning| meaning.proxy),
+        hint: meaning.map(|meaning| meaning.hint),
         complete,
     };
     sink.connection(&mut record, ended.events);
@@ -373,6 +376,7 @@ pub(super) fn stray(engine: &Engine, stray: &Stray, clock: &impl WallClock, sink
         _ => None,
     });
     let syn = base.kind == kind::RESET_SENT_NO_SOCKET && base.old & SYN != 0;
+    let meaning = playbook::stray(base.kind, syn);
     let mut record = StrayReset {
         schema: Schema,
         kind: ResetType,
@@ -388,7 +392,9 @@ pub(super) fn stray(engine: &Engine, stray: &Stray, clock: &impl WallClock, sink
         reason_source,
         count: stray.count,
         flag: syn.then_some(Flag::ResetBeforePayload),
-        hint: words::stray_hint(base.kind, syn),
+        cause: meaning.cause,
+        layer: Some(meaning.layer),
+        hint: meaning.hint,
     };
     sink.reset(&mut record, stray.count);
 }

@@ -8,8 +8,8 @@ use std::{
 };
 
 use crate::record::{
-    Attribution, Connection, Direction, Endpoint, Event, Flag, Lost, Process, Role, Stats, Step,
-    StepKind, StrayReset, Timestamp, Verdict,
+    Attribution, Cause, Connection, Direction, Endpoint, Event, Flag, Lost, Process, Role, Stats,
+    Step, StepKind, StrayReset, Timestamp, Verdict,
 };
 
 /// How a text looks.
@@ -123,12 +123,16 @@ impl Page<'_> {
             writeln!(self, "  told:  {errno}")?;
         }
         if let Some(proxy) = record.proxy {
-            let (flag, reason) = (proxy.envoy_flag, proxy.envoy_reason);
-            writeln!(
-                self,
-                "  proxy: envoy {flag} \"{reason}\"; nginx \"{}\"",
-                proxy.nginx_error
-            )?;
+            let (flag, reason) = (Harmless(proxy.envoy_flag), Harmless(proxy.envoy_reason));
+            write!(self, "  proxy: envoy {flag} \"{reason}\"")?;
+            if let (Some(flag), Some(reason)) = (proxy.envoy_flag_other, proxy.envoy_reason_other) {
+                write!(self, " or {} \"{}\"", Harmless(flag), Harmless(reason))?;
+            }
+            writeln!(self, "; nginx \"{}\"", Harmless(proxy.nginx_error))?;
+        }
+        if let Some(layer) = record.layer {
+            let cause = record.cause.map_or("unknown", Cause::as_str);
+            writeln!(self, "  cause: {cause} (layer {})", layer.as_str())?;
         }
         for process in [record.process, record.peer].into_iter().flatten() {
             self.place(&process)?;
@@ -394,7 +398,7 @@ mod tests {
     use super::*;
     use crate::{
         output::samples::{self, endpoint, process, step},
-        record::{Origin, ProxyWords, ReasonSource, Reset},
+        record::{Layer, Origin, ProxyWords, ReasonSource, Reset},
         tcp::State,
     };
 
@@ -442,8 +446,13 @@ mod tests {
             proxy: Some(ProxyWords {
                 envoy_flag: "UC",
                 envoy_reason: "connection termination",
+                envoy_reason_old: "connection termination",
+                envoy_flag_other: Some("UF"),
+                envoy_reason_other: Some("remote reset"),
                 nginx_error: "recv() failed (104: Connection reset by peer)",
             }),
+            cause: Some(Cause::UnhealthyEndpoint),
+            layer: Some(Layer::Http),
             hint: Some("The server closed with the request unread."),
             ..samples::healthy()
         }
@@ -469,7 +478,8 @@ mod tests {
   +1204.019 ms  error ECONNRESET
   reset: received, by nginx[34] (closer), TCP_ABORT_ON_CLOSE (kernel), origin peer_on_node
   told:  ECONNRESET
-  proxy: envoy UC "connection termination"; nginx "recv() failed (104: Connection reset by peer)"
+  proxy: envoy UC "connection termination" or UF "remote reset"; nginx "recv() failed (104: Connection reset by peer)"
+  cause: unhealthy_endpoint (layer http)
   next:  The server closed with the request unread.
 "#
         );
