@@ -96,6 +96,8 @@ fn healthy(family: Family, address: &str) -> Connection<'static> {
         reset: None,
         verdict: Verdict::Ok,
         flag: None,
+        cause: None,
+        layer: None,
         proxy: None,
         hint: None,
         complete: true,

@@ -363,7 +363,7 @@ pub(super) const LIST: &[Scenario] = &[
     ),
 ];
 
-/// Fatal, unrecognized_name.
+/// Fatal, `unrecognized_name`.
 const ALERT: &[u8] = &[21, 3, 3, 0, 2, 2, 112];
 
 const LATE_REQUEST: &[Expect] = &[
