@@ -100,8 +100,8 @@ pub struct Actor {
     pub uid: u32,
     /// 1 for a kernel thread.
     pub kthread: u32,
-    /// Always 0.
-    pub reserved: u32,
+    /// 1 where this process is one whose sockets are wanted, or nobody asked.
+    pub wanted: u32,
 }
 
 /// Bits of [`Stats::present`]: which members were read.

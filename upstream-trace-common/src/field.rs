@@ -47,6 +47,8 @@ macro_rules! kernel_fields {
             SB_MAGIC: 8 = "super_block", "s_magic", Some("sockets that are older than the tracer, on 5.10");
             CGROUP_KN: 8 = "cgroup", "kn", Some("cgroup id");
             KN_ID: 8 = "kernfs_node", "id", Some("cgroup id");
+            CGROUP_PARENT: 8 = "cgroup", "self.parent", Some("filters by cgroup and container");
+            CSS_CGROUP: 8 = "cgroup_subsys_state", "cgroup", Some("filters by cgroup and container");
             NET_INUM: 4 = "net", "ns.inum", Some("network namespace");
             INET_SPORT: 2 = "tcp_sock", "inet_conn.icsk_inet.inet_sport", None;
             TP_BYTES_RECEIVED: 8 = "tcp_sock", "bytes_received", Some("payload bytes received");

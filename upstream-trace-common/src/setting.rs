@@ -12,6 +12,8 @@ pub const FILTER_PORTS_EPHEMERAL: &str = "FILTER_PORTS_EPHEMERAL";
 pub const FILTER_NETS: &str = "FILTER_NETS";
 /// `u32`, 1 where the `PIDS` set decides (the owner of the socket).
 pub const FILTER_PIDS: &str = "FILTER_PIDS";
+/// `u32`, 1 where the `CGROUPS` set decides (the owner's cgroup, or one above it).
+pub const FILTER_CGROUPS: &str = "FILTER_CGROUPS";
 /// `u32`, 1 where `bpf_probe_read_kernel` may be used (not under lockdown=confidentiality).
 pub const CAN_PROBE_READ: &str = "CAN_PROBE_READ";
 /// `u32`, 1 where `tcp_send_reset` carries `enum sk_rst_reason` (three arguments).

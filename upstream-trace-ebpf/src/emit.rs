@@ -18,6 +18,7 @@ use upstream_trace_common::{
 use zerocopy::{transmute_mut, transmute_ref};
 
 use crate::{
+    filter,
     kernel::{
         mem::{Direct, Memory, Struct, copy_words, put_words},
         sock::{TcpSock, Tuple},
@@ -62,9 +63,9 @@ impl Who<'_> {
     #[inline(always)]
     fn put(self, actor: &mut Actor) {
         match self {
-            Self::Current => task::current(actor),
+            Self::Current => filter::current(actor),
             Self::Nobody => task::nobody(actor),
-            Self::Holder(task, tgid) => task::of_task(actor, Some(task), tgid),
+            Self::Holder(task, tgid) => filter::of_task(actor, task, tgid),
             Self::Known(known) => {
                 copy_words::<ACTOR_WORDS>(transmute_ref!(known), transmute_mut!(actor));
             }

@@ -1,13 +1,17 @@
 //! What passes: ports, networks and owners, decided before anything is written.
 //!
-//! Each filter that is off is dead code to the verifier. Must not know: records, the ring.
+//! Each filter that is off is dead code to the verifier. Must not know: the ring.
 
 use aya_ebpf::maps::lpm_trie::Key;
-use upstream_trace_common::event;
+use upstream_trace_common::event::{self, Actor};
 
 use crate::{
     emit,
-    kernel::{sock::Tuple, task},
+    kernel::{
+        mem::{Direct, Struct},
+        sock::Tuple,
+        task,
+    },
     maps::{self, set},
 };
 
@@ -45,26 +49,73 @@ fn network(family: u8, address: [u64; 2]) -> bool {
     }
 }
 
+/// Whether it matters whose a socket is.
+#[inline(always)]
+fn by_owner() -> bool {
+    set::FILTER_PIDS() != 0 || set::FILTER_CGROUPS() != 0
+}
+
+#[inline(always)]
+fn pid(tgid: u32) -> bool {
+    set::FILTER_PIDS() == 0 || maps::PIDS.get_ptr(tgid).is_some()
+}
+
+#[inline(always)]
+fn cgroup(id: u64) -> bool {
+    maps::CGROUPS.get_ptr(id).is_some()
+}
+
+/// Whether the process of the current task is wanted, or nobody asked.
+#[inline(always)]
+fn wants_current() -> bool {
+    pid(task::current_tgid()) && (set::FILTER_CGROUPS() == 0 || task::current_is_under(cgroup))
+}
+
+/// Whether the process of a `task` that is not the current one is.
+#[inline(always)]
+fn wants_task(task: Struct<Direct>, tgid: u32) -> bool {
+    pid(tgid) && (set::FILTER_CGROUPS() == 0 || task::task_is_under(task, cgroup))
+}
+
+/// The process that the current task belongs to, and whether it is wanted.
+#[inline(always)]
+pub fn current(actor: &mut Actor) {
+    task::current(actor);
+    actor.wanted = u32::from(wants_current());
+}
+
+/// The process of a `task` that is not the current one, and whether it is wanted.
+#[inline(always)]
+pub fn of_task(actor: &mut Actor, task: Struct<Direct>, tgid: u32) {
+    task::of_task(actor, Some(task), tgid);
+    actor.wanted = u32::from(wants_task(task, tgid));
+}
+
 /// Whether this socket belongs to a wanted process, or nobody asked.
 #[inline(always)]
 pub fn owned(sk: *const u8) -> bool {
-    set::FILTER_PIDS() == 0 || maps::OWNED.get_ptr(sk as u64).is_some()
+    !by_owner() || maps::OWNED.get_ptr(sk as u64).is_some()
 }
 
 /// As [`owned`] in the owner's own context (connect, accept, listen): marks the socket for the events
 /// to come.
 #[inline(always)]
 pub fn own_as_current(sk: *const u8) -> bool {
-    own_as(sk, task::current_tgid())
+    own(sk, wants_current)
 }
 
 /// As [`own_as_current`] for a process found otherwise.
 #[inline(always)]
-pub fn own_as(sk: *const u8, tgid: u32) -> bool {
-    if set::FILTER_PIDS() == 0 {
+pub fn own_as(sk: *const u8, task: Struct<Direct>, tgid: u32) -> bool {
+    own(sk, || wants_task(task, tgid))
+}
+
+#[inline(always)]
+fn own(sk: *const u8, is_wanted: impl FnOnce() -> bool) -> bool {
+    if !by_owner() {
         return true;
     }
-    if maps::PIDS.get_ptr(tgid).is_some() {
+    if is_wanted() {
         mark(sk);
         return true;
     }
@@ -74,7 +125,7 @@ pub fn own_as(sk: *const u8, tgid: u32) -> bool {
 /// A socket just born by a handshake: it belongs to whoever listens on its port.
 #[inline(always)]
 pub fn own_as_child(sk: *const u8, tuple: &Tuple) -> bool {
-    if set::FILTER_PIDS() == 0 {
+    if !by_owner() {
         return true;
     }
     if maps::OWNED_PORTS.get_ptr(listener_key(tuple)).is_some() {
@@ -97,7 +148,7 @@ pub fn own_listener(sk: *const u8, tuple: &Tuple) -> bool {
 /// Remembers that a wanted process listens here.
 #[inline(always)]
 pub fn mark_port(tuple: &Tuple) {
-    if set::FILTER_PIDS() != 0 && maps::OWNED_PORTS.insert(listener_key(tuple), 1, 0).is_err() {
+    if by_owner() && maps::OWNED_PORTS.insert(listener_key(tuple), 1, 0).is_err() {
         emit::unmarked();
     }
 }
@@ -105,7 +156,7 @@ pub fn mark_port(tuple: &Tuple) {
 /// The socket is gone; its address may be used again at once.
 #[inline(always)]
 pub fn disown(sk: *const u8) {
-    if set::FILTER_PIDS() != 0 {
+    if by_owner() {
         // Not marked is the common case and no error.
         let _ = maps::OWNED.remove(sk as u64);
     }

@@ -51,12 +51,16 @@ pub static NETS_V6: LpmTrie<[u8; 16], u8> = LpmTrie::with_max_entries(1024, BPF_
 #[map]
 pub static PIDS: HashMap<u32, u8> = HashMap::with_max_entries(1024, BPF_F_NO_PREALLOC);
 
-/// Sockets of wanted processes, by address of `struct sock`; used only with `PIDS`. Removed when the
+/// Wanted cgroups, by id; what is below them is wanted as well.
+#[map]
+pub static CGROUPS: HashMap<u64, u8> = HashMap::with_max_entries(1024, BPF_F_NO_PREALLOC);
+
+/// Sockets of wanted processes, by address of `struct sock`; used only with `PIDS` or `CGROUPS`. Removed when the
 /// socket is destroyed; as large as the agent's own table, allocated as it fills.
 #[map]
 pub static OWNED: HashMap<u64, u8> = HashMap::with_max_entries(262_144, BPF_F_NO_PREALLOC);
 
-/// Listening ports of wanted processes (`netns << 16 | port`); used only with `PIDS`.
+/// Listening ports of wanted processes (`netns << 16 | port`); used only with `PIDS` or `CGROUPS`.
 #[map]
 pub static OWNED_PORTS: HashMap<u64, u8> = HashMap::with_max_entries(65_536, BPF_F_NO_PREALLOC);
 
@@ -93,6 +97,7 @@ settings!(
     FILTER_PORTS_EPHEMERAL,
     FILTER_NETS,
     FILTER_PIDS,
+    FILTER_CGROUPS,
     CAN_PROBE_READ,
     SEND_RESET_HAS_REASON,
     HAS_CURRENT_TASK_BTF,

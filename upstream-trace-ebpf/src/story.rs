@@ -14,10 +14,10 @@ use upstream_trace_common::{
 
 use crate::{
     emit::{self, What, Who},
+    filter,
     kernel::{
         mem::{self, Memory, put_words},
         sock::{TcpSock, Tuple, state},
-        task,
     },
     maps::{self, set},
 };
@@ -65,11 +65,19 @@ pub fn begin(what: What, sk: *const u8, tuple: &Tuple) -> bool {
     story.acted = NOBODY;
     story.state = what.new;
     story.reserved = 0;
-    story.accepted = 0;
-    story.accepted_sk = 0;
+    let Story {
+        accepted,
+        accepted_sk,
+        ..
+    } = story;
+    // Volatile, because LLVM makes a call to `memset` of zeros beside each other.
+    for zero in [accepted, accepted_sk] {
+        // SAFETY: a reference is valid for writes.
+        unsafe { core::ptr::write_volatile(zero, 0) };
+    }
     if what.new == state::SYN_SENT {
         story.acted = AT_BIRTH;
-        task::current(&mut story.actor);
+        filter::current(&mut story.actor);
     }
     name(story, sk);
     emit::count(counter::SEEN);
@@ -166,7 +174,7 @@ pub fn step(story: &mut Story, sk: *const u8, what: What, local_port: Option<u16
     unsafe { what_place.write_volatile(step) };
     // close() or shutdown(), in the context of who calls it.
     if story.acted == NOBODY && (what.new == state::FIN_WAIT1 || what.new == state::LAST_ACK) {
-        task::current(&mut story.actor);
+        filter::current(&mut story.actor);
         story.acted = story.len;
     }
     story.len += 1;
@@ -183,7 +191,7 @@ pub fn step(story: &mut Story, sk: *const u8, what: What, local_port: Option<u16
 pub fn accept(story: &mut Story, sk: *const u8) {
     // SAFETY: the helper takes no argument.
     story.accepted = unsafe { bpf_ktime_get_ns() };
-    task::current(&mut story.actor);
+    filter::current(&mut story.actor);
     story.acted = AT_ACCEPT;
     // SAFETY: a reference is valid for writes. Volatile, so that it is the last one.
     unsafe { core::ptr::write_volatile(&raw mut story.accepted_sk, sk as u64) };

@@ -17,11 +17,11 @@ use timeline::step;
 use upstream_trace::{
     output::json,
     record::{
-        Attribution, Bytes, Connection, ConnectionType, Endpoint, Family, Flag, Id, Origin,
-        Process, ReasonSource, Reset, Role, Schema, Step, StepKind, Timestamp, Verdict,
+        Attribution, Bytes, Connection, ConnectionType, Direction, Endpoint, Family, Flag, Id,
+        Origin, Process, ReasonSource, Reset, Role, Schema, Step, StepKind, Timestamp, Verdict,
     },
     tcp::State,
-    verdict::words,
+    verdict::playbook,
 };
 
 const COUNT: u64 = 1_000_000;
@@ -86,10 +86,30 @@ fn record(number: u64) -> Connection<'static> {
         uid: Some(1_337),
         cgroup_id: Some(8_123),
         container_id: Some("3f4e5d6c7b8a99887766554433221100ffeeddccbbaa00998877665544332211"),
+        pod_uid: Some("2fc932ce-fdcc-454b-97bd-aadfdeb4c340"),
         attribution: Attribution::Exact,
     };
     let (verdict, flag, _) = verdict(number);
     let ended = START + number * APART + 1_000_000;
+    let bytes = Bytes {
+        sent: Some(512),
+        received: Some(16_384),
+        acked: Some(512),
+    };
+    let reset = flag.map(|_| Reset {
+        direction: Direction::Received,
+        reason: None,
+        reason_source: ReasonSource::Unknown,
+        origin: Origin::OffNode,
+        sender: None,
+    });
+    let meaning = playbook::meaning(&playbook::About {
+        verdict,
+        role: Role::Client,
+        reset: reset.map(|reset| (reset.direction, reset.origin, reset.reason)),
+        errno: None,
+        bytes,
+    });
     Connection {
         schema: Schema,
         kind: ConnectionType,
@@ -115,28 +135,18 @@ fn record(number: u64) -> Connection<'static> {
         started: Some(Timestamp(ended - 1_000_000)),
         duration_us: 1_000,
         timeline: TIMELINE,
-        bytes: Bytes {
-            sent: Some(512),
-            received: Some(16_384),
-            acked: Some(512),
-        },
+        bytes,
         idle_us: Some(100),
         rtt_us: Some(41),
         retransmits: Some(0),
         errno: None,
-        reset: flag.map(|_| Reset {
-            direction: upstream_trace::record::Direction::Received,
-            reason: None,
-            reason_source: ReasonSource::Unknown,
-            origin: Origin::OffNode,
-            sender: None,
-        }),
+        reset,
         verdict,
         flag,
-        proxy: words::proxy(verdict),
-        hint: flag.map(
-            |_| "The other end reset the connection with the request unanswered: look in its log.",
-        ),
+        cause: meaning.and_then(|meaning| meaning.cause),
+        layer: meaning.map(|meaning| meaning.layer),
+        proxy: meaning.and_then(|meaning| meaning.proxy),
+        hint: meaning.map(|meaning| meaning.hint),
         complete: true,
     }
 }

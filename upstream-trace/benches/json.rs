@@ -52,6 +52,7 @@ const fn process(pid: u32, comm: &'static str, exe: &'static str) -> Process<'st
         uid: Some(1000),
         cgroup_id: Some(28_743),
         container_id: None,
+        pod_uid: None,
         attribution: Attribution::Exact,
     }
 }
@@ -95,6 +96,8 @@ fn healthy(family: Family, address: &str) -> Connection<'static> {
         reset: None,
         verdict: Verdict::Ok,
         flag: None,
+        cause: None,
+        layer: None,
         proxy: None,
         hint: None,
         complete: true,

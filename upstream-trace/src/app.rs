@@ -18,6 +18,7 @@ use upstream_trace_common::story::Story;
 
 use crate::{
     account::Account,
+    cgroup,
     clock::{self, Anchor},
     decode::{self, Record},
     exit::{Code, Failure},
@@ -67,7 +68,8 @@ pub fn print(text: &str) -> Result<(), Failure> {
 }
 
 /// Runs until told to stop.
-pub fn run(settings: Settings) -> Result<(), Failure> {
+pub fn run(mut settings: Settings) -> Result<(), Failure> {
+    settings.wanted.cgroups = cgroup::find(&settings.cgroups, &settings.containers)?;
     let runtime = tokio::runtime::Builder::new_current_thread()
         .enable_all()
         .build()
@@ -125,7 +127,7 @@ async fn trace(settings: Settings) -> Result<(), Failure> {
         idle_after_us: u64::try_from(settings.idle_after.as_micros()).unwrap_or(u64::MAX),
         reasons: ResetReasons::from_btf(&btf),
         sees_all_resets: loaded.sees_all_resets(),
-        sees_both_ends: settings.wanted.pids.is_empty(),
+        sees_both_ends: !settings.wanted.by_owner(),
         events: settings.events,
         wanted: settings.wanted.clone(),
     };

@@ -12,7 +12,7 @@ use std::{
 use clap::{Args as ClapArgs, Parser, Subcommand, ValueEnum};
 
 use crate::{
-    exit, explain,
+    container, exit, explain,
     output::Selection,
     record::Verdict,
     settings::{Network, Ports, Settings, Wanted},
@@ -32,6 +32,8 @@ pub struct Cli {
 pub enum Command {
     /// Explain the failed requests in a proxy's log by the tracer's records.
     Explain(Explain),
+    /// Print the playbook: causes, layers, hints and proxies' words, as a table in Markdown.
+    Playbook,
     /// Print the JSON Schema of the output.
     Schema,
 }
@@ -118,6 +120,20 @@ pub struct Args {
           value_parser = clap::value_parser!(u32).range(1..))]
     pid: Vec<u32>,
 
+    /// cgroup of the process that owns the socket, or one above it: a directory of cgroup v2; repeatable.
+    #[arg(long, value_name = "PATH", help_heading = "Which connections")]
+    cgroup: Vec<PathBuf>,
+
+    /// Container of the process that owns the socket, by its id or the first 12 digits of it; repeatable.
+    #[arg(
+        long,
+        value_name = "ID",
+        value_delimiter = ',',
+        value_parser = container,
+        help_heading = "Which connections"
+    )]
+    container: Vec<String>,
+
     /// Print only records with a flag: resets before any payload or before the response.
     #[arg(long, help_heading = "Which records")]
     flagged: bool,
@@ -198,7 +214,10 @@ impl Args {
                 ports,
                 networks: self.cidr,
                 pids: self.pid,
+                cgroups: Vec::new(),
             },
+            cgroups: self.cgroup,
+            containers: self.container,
             selection: Selection {
                 flagged: self.flagged,
                 failed: self.failed,
@@ -262,6 +281,16 @@ impl FromStr for Verdict {
             let all: Vec<_> = Self::ALL.iter().map(|verdict| verdict.as_str()).collect();
             format!("the verdicts are {}", all.join(", "))
         })
+    }
+}
+
+/// `3f4e5d6c7b8a`, or more of it, or with the runtime before it as Kubernetes writes it.
+fn container(text: &str) -> Result<String, &'static str> {
+    let id = text.split_once("://").map_or(text, |(_, id)| id);
+    if (12..=container::LENGTH).contains(&id.len()) && container::is_hex(id) {
+        Ok(id.to_owned())
+    } else {
+        Err("a container's id is 12 to 64 hexadecimal digits, in small letters")
     }
 }
 
@@ -357,6 +386,18 @@ mod tests {
         assert_eq!(prefixes, [8, 128]);
         for wrong in ["10.0.0.0/33", "::/129", "10.0.0/8", "x/1", "10.0.0.1/"] {
             assert!(settle(&["--cidr", wrong]).is_err(), "{wrong}");
+        }
+    }
+
+    #[test]
+    fn containers() {
+        let id = "9687bac58d5c4d1606aa46af33d1a21c1d1652e0ac9fb3fc0fc86e3495f42869";
+        let full = format!("containerd://{id}");
+        let settings = settle(&["--container", "9687bac58d5c", "--container", &full]).unwrap();
+        assert_eq!(settings.containers, ["9687bac58d5c", id]);
+        let long = format!("{id}0");
+        for wrong in ["", "nginx", "9687bac58d5", "9687BAC58D5C", &long] {
+            assert!(settle(&["--container", wrong]).is_err(), "{wrong}");
         }
     }
 

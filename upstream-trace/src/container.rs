@@ -1,59 +1,81 @@
-//! Container ids in cgroup paths: containerd, CRI-O, Docker and Podman, cgroup v1 and v2.
+//! Container ids and pod uids in cgroup paths: containerd, CRI-O, Docker and Podman, cgroup v1 and v2,
+//! cgroupfs and systemd drivers.
 //!
 //! Must not know: /proc.
 
 /// Length of a container id, in hexadecimal digits.
-const LENGTH: usize = 64;
+pub const LENGTH: usize = 64;
 
-/// The container id in a line of `/proc/PID/cgroup`. The innermost one, for containers in containers.
+/// The container id in a line of `/proc/PID/cgroup`, or in the path alone. The innermost one, for
+/// containers in containers.
 pub fn id(line: &str) -> Option<&str> {
     line.rsplit('/').find_map(|part| {
-        // `cri-containerd-ID.scope`, `crio-ID.scope`, `docker-ID.scope`, `libpod-ID.scope`, or the bare id.
+        // `cri-containerd-ID.scope`, `crio-ID.scope`, `docker-ID.scope`, `libpod-payload-ID`,
+        // `POD.slice:cri-containerd:ID`, or the bare id.
         let name = part.strip_suffix(".scope").unwrap_or(part);
         let id = name.rsplit(['-', ':']).next()?;
-        let hex = |byte: u8| byte.is_ascii_digit() || (b'a'..=b'f').contains(&byte);
-        (id.len() == LENGTH && id.bytes().all(hex)).then_some(id)
+        let runtime = name.strip_suffix(id)?;
+        // The monitor of a container of CRI-O or Podman has its id and is not inside.
+        let inside = !runtime.ends_with("conmon-");
+        (inside && id.len() == LENGTH && is_hex(id)).then_some(id)
     })
+}
+
+/// The uid of the Kubernetes pod in a line of `/proc/PID/cgroup`, as Kubernetes writes it. The innermost
+/// one, for clusters in pods.
+pub fn pod_uid(line: &str) -> Option<String> {
+    line.rsplit('/').find_map(|part| {
+        // `podUID`, `kubepods-burstable-podUID.slice`, `kubepods-podUID.slice:cri-containerd:ID`.
+        let (name, _) = part.split_once('.').unwrap_or((part, ""));
+        let (before, uid) = name.rsplit_once("pod")?;
+        let is_pod = before.is_empty() || before.ends_with('-');
+        // systemd takes `-` for a level of its own.
+        (is_pod && is_uid(uid)).then(|| uid.replace('_', "-"))
+    })
+}
+
+/// A UUID, or the hash that a static pod has in its place.
+fn is_uid(text: &str) -> bool {
+    let groups: Vec<_> = text.split(['-', '_']).collect();
+    let lengths = groups.iter().map(|group| group.len());
+    (lengths.clone().eq([8, 4, 4, 4, 12]) || lengths.eq([32]))
+        && groups.iter().all(|group| is_hex(group))
+}
+
+/// Whether these are hexadecimal digits as runtimes print them.
+pub fn is_hex(text: &str) -> bool {
+    text.bytes()
+        .all(|byte| byte.is_ascii_digit() || (b'a'..=b'f').contains(&byte))
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
 
-    const ID: &str = "0123456789abcdef0123456789abcdef0123456789abcdef0123456789abcdef";
+    const SAMPLES: &str = include_str!("../tests/data/cgroups.tsv");
 
     #[test]
-    fn known_runtimes() {
-        let paths = [
-            format!("0::/system.slice/docker-{ID}.scope"),
-            format!("12:pids:/docker/{ID}"),
-            format!(
-                "0::/kubepods.slice/kubepods-burstable.slice/kubepods-burstable-pod1234.slice/cri-containerd-{ID}.scope"
-            ),
-            format!("5:memory:/kubepods/besteffort/pod9c8c9f84-3f5b-4e1c-a3a9-9d2f3e6b1a11/{ID}"),
-            format!("0::/kubepods.slice/kubepods-pod1234.slice:cri-containerd:{ID}"),
-            format!("0::/kubepods.slice/crio-{ID}.scope/container"),
-            format!(
-                "0::/user.slice/user-1000.slice/user@1000.service/user.slice/libpod-{ID}.scope/container"
-            ),
-            format!("0::/machine.slice/libpod-{ID}.scope"),
-        ];
-        for path in &paths {
-            assert_eq!(id(path), Some(ID), "{path}");
+    fn every_sample() {
+        let known = |text: &str| (text != "-").then(|| text.to_owned());
+        let lines = SAMPLES
+            .lines()
+            .filter(|line| !line.is_empty() && !line.starts_with('#'));
+        let mut count = 0;
+        for line in lines {
+            let [path, container, pod] = line.split('\t').collect::<Vec<_>>()[..] else {
+                panic!("not three columns: {line}");
+            };
+            assert_eq!(id(path).map(str::to_owned), known(container), "{path}");
+            assert_eq!(pod_uid(path), known(pod), "{path}");
+            count += 1;
         }
+        assert!(count > 30, "{count} samples");
     }
 
     #[test]
-    fn no_container() {
-        let too_short = format!("0::/docker/{}", &ID[1..]);
-        for path in [
-            "0::/",
-            "0::/system.slice/ssh.service",
-            "",
-            &too_short,
-            "0::/user.slice/session-1.scope",
-        ] {
-            assert_eq!(id(path), None, "{path}");
+    fn nothing_is_no_container() {
+        for odd in ["", "/", "pod", "-", ":", ".scope", "0::/é", "/pod/pod-/."] {
+            assert_eq!((id(odd), pod_uid(odd)), (None, None), "{odd}");
         }
     }
 }

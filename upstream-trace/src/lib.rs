@@ -9,6 +9,7 @@
 
 pub mod account;
 pub mod app;
+pub mod cgroup;
 pub mod cli;
 pub mod clock;
 pub mod container;

@@ -3,7 +3,7 @@
 use std::process::ExitCode;
 
 use clap::Parser as _;
-use upstream_trace::{app, cli, exit, explain, output};
+use upstream_trace::{app, cli, exit, explain, output, verdict::playbook};
 
 fn main() -> ExitCode {
     let cli = match cli::Cli::try_parse() {
@@ -12,6 +12,7 @@ fn main() -> ExitCode {
     };
     let done = match cli.command {
         Some(cli::Command::Explain(explain)) => explain::run::run(explain.settle()),
+        Some(cli::Command::Playbook) => app::print(&playbook::table()),
         Some(cli::Command::Schema) => app::print(&output::schema::pretty()),
         None => app::run(cli.trace.settle()),
     };

@@ -2,10 +2,10 @@
 //!
 //! A process may be gone, or its pid another's, between any two reads; the start time decides.
 
-use std::{fs, os::unix::fs::MetadataExt, path::Path};
+use std::fs;
 
 use crate::{
-    container,
+    cgroup, container,
     process::{Describe, Details},
 };
 
@@ -42,26 +42,20 @@ impl Describe for Proc {
     }
 }
 
-/// cgroup id and container id from `/proc/PID/cgroup`.
+/// cgroup id, container id and pod uid from `/proc/PID/cgroup`.
 fn cgroup(path: &str) -> Details {
     let Ok(text) = fs::read_to_string(path) else {
         return Details::default();
     };
     let unified = text.lines().find_map(|line| line.strip_prefix("0::"));
-    // The id of a cgroup is the inode number of its directory.
     let cgroup_id = unified.and_then(|path| {
         let below = path.trim_start_matches('/');
-        let roots = ["/sys/fs/cgroup", "/sys/fs/cgroup/unified"].map(Path::new);
-        let root = roots
-            .into_iter()
-            .find(|root| root.join("cgroup.controllers").exists())?;
-        fs::metadata(root.join(below))
-            .ok()
-            .map(|directory| directory.ino())
+        cgroup::id(&cgroup::root()?.join(below))
     });
     Details {
         cgroup_id,
         container_id: text.lines().find_map(container::id).map(str::to_owned),
+        pod_uid: text.lines().find_map(container::pod_uid),
         ..Details::default()
     }
 }

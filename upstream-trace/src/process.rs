@@ -1,7 +1,7 @@
 //! Processes, named once and shared: the table of who was seen.
 //!
-//! A process is its pid, its start and its name, so that neither a reused pid nor an `exec` mixes two
-//! up. What the kernel's records do not carry comes from a [`Describe`].
+//! A process is its pid, its start, its name and whether it is wanted, so that neither a reused pid nor an
+//! `exec` nor a move to another cgroup mixes two up. What the kernel's records do not carry comes from a [`Describe`].
 //! Must not know: /proc, connections.
 
 use std::rc::Rc;
@@ -24,6 +24,8 @@ pub struct Details {
     pub cgroup_id: Option<u64>,
     /// Container id, from the cgroup path.
     pub container_id: Option<String>,
+    /// Uid of the Kubernetes pod, from the cgroup path.
+    pub pod_uid: Option<String>,
 }
 
 /// Looks a process up where it still is.
@@ -40,6 +42,8 @@ pub struct Process {
     pub pid: u32,
     /// Nanoseconds after boot; 0: not known.
     pub start: u64,
+    /// Its sockets are wanted, or nobody asked.
+    pub wanted: bool,
     /// The rest.
     pub details: Details,
 }
@@ -53,6 +57,7 @@ impl Process {
             uid,
             cgroup_id,
             container_id,
+            pod_uid,
         } = &self.details;
         record::Process {
             pid: self.pid,
@@ -61,6 +66,7 @@ impl Process {
             uid: *uid,
             cgroup_id: *cgroup_id,
             container_id: container_id.as_deref(),
+            pod_uid: pod_uid.as_deref(),
             attribution,
         }
     }
@@ -71,6 +77,7 @@ struct Key {
     pid: u32,
     start: u64,
     comm: [u64; 2],
+    wanted: bool,
 }
 
 /// Every process that was seen and is still referred to, and some that were.
@@ -93,6 +100,7 @@ impl Processes {
             pid: actor.tgid,
             start: actor.start,
             comm: actor.comm,
+            wanted: actor.wanted != 0,
         };
         if let Some(process) = self.known.get(&key) {
             return Some(Rc::clone(process));
@@ -115,6 +123,7 @@ impl Processes {
         let process = Rc::new(Process {
             pid: actor.tgid,
             start: actor.start,
+            wanted: key.wanted,
             details,
         });
         self.known.insert(key, Rc::clone(&process));

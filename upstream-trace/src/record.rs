@@ -175,6 +175,40 @@ words!(
     }
 );
 words!(
+    /// The root cause of a failure, where what is known carries one.
+    Cause {
+        /// Nothing listens there.
+        NoListener = "no_listener",
+        /// A firewall or policy refused it.
+        Firewall = "firewall",
+        /// TLS: versions, ALPN, SNI, certificates.
+        TlsMismatch = "tls_mismatch",
+        /// A pool, a queue, sockets or ports are used up.
+        Exhaustion = "exhaustion",
+        /// The server could not do its work: it crashed, stopped, is stuck or forgot the connection.
+        UnhealthyEndpoint = "unhealthy_endpoint",
+        /// The ends do not speak the same protocol.
+        ProtocolMismatch = "protocol_mismatch",
+        /// Packets were lost, not answered or reset on the way, or the other host is dead.
+        Network = "network",
+        /// A kept connection was closed or dropped by one end while the other still used it.
+        IdleClose = "idle_close",
+        /// The client waited no longer.
+        ClientGaveUp = "client_gave_up",
+    }
+);
+words!(
+    /// Where a failure lies.
+    Layer {
+        Tcp = "tcp",
+        Tls = "tls",
+        /// The application above TCP, whatever it speaks.
+        Http = "http",
+        /// None of these, or it cannot be told.
+        None = "none",
+    }
+);
+words!(
     /// What happened at a step of a connection's life.
     StepKind {
         Connect = "connect",
@@ -213,6 +247,8 @@ pub struct Process<'a> {
     pub cgroup_id: Option<u64>,
     /// Container id, from the cgroup path.
     pub container_id: Option<&'a str>,
+    /// Uid of the Kubernetes pod, from the cgroup path.
+    pub pod_uid: Option<&'a str>,
     /// How the process was found.
     pub attribution: Attribution,
 }
@@ -266,13 +302,19 @@ pub struct Reset<'a> {
 
 /// What the common proxies report for a verdict.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, JsonSchema)]
-pub struct ProxyWords {
+pub struct ProxyWords<'a> {
     /// `%RESPONSE_FLAGS%`.
-    pub envoy_flag: &'static str,
+    pub envoy_flag: &'a str,
     /// The reset reason in Envoy's body and details, 1.40 wording.
-    pub envoy_reason: &'static str,
+    pub envoy_reason: &'a str,
+    /// The same in older releases.
+    pub envoy_reason_old: &'a str,
+    /// Another flag that the same may come out with, depending on what Envoy sees first.
+    pub envoy_flag_other: Option<&'a str>,
+    /// The reason beside that flag.
+    pub envoy_reason_other: Option<&'a str>,
     /// What NGINX writes to its error log.
-    pub nginx_error: &'static str,
+    pub nginx_error: &'a str,
 }
 
 /// One finished connection.
@@ -314,7 +356,11 @@ pub struct Connection<'a> {
     pub reset: Option<Reset<'a>>,
     pub verdict: Verdict,
     pub flag: Option<Flag>,
-    pub proxy: Option<ProxyWords>,
+    /// The root cause; null for `ok`, and where what is known carries none.
+    pub cause: Option<Cause>,
+    /// Where it lies; null for `ok`.
+    pub layer: Option<Layer>,
+    pub proxy: Option<ProxyWords<'a>>,
     /// What it means and the next thing to check; null for `ok`.
     pub hint: Option<&'a str>,
     /// False where events were lost or it began before the tracer.
@@ -341,6 +387,10 @@ pub struct StrayReset<'a> {
     /// How many resets for the same pair of addresses this line stands for.
     pub count: u32,
     pub flag: Option<Flag>,
+    /// The root cause; null where what is known carries none.
+    pub cause: Option<Cause>,
+    /// Where it lies.
+    pub layer: Option<Layer>,
     pub hint: &'static str,
 }
 

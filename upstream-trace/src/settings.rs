@@ -13,6 +13,10 @@ use crate::output::Selection;
 pub struct Settings {
     /// Which connections.
     pub wanted: Wanted,
+    /// Directories of cgroups whose processes' connections are wanted.
+    pub cgroups: Vec<PathBuf>,
+    /// Ids of containers, or how they begin, whose processes' connections are wanted.
+    pub containers: Vec<String>,
     /// Which of their records.
     pub selection: Selection,
     /// Each kernel event as well.
@@ -84,6 +88,8 @@ pub struct Wanted {
     pub networks: Vec<Network>,
     /// The owner; empty: any.
     pub pids: Vec<u32>,
+    /// Ids of the owner's cgroup or of one above it; empty: any.
+    pub cgroups: Vec<u64>,
 }
 
 impl Wanted {
@@ -93,9 +99,9 @@ impl Wanted {
         ports.is_none_or(|ports| ports.contains(local) || ports.contains(remote))
     }
 
-    /// Whether the owner is wanted.
-    pub fn pid(&self, owner: Option<u32>) -> bool {
-        self.pids.is_empty() || owner.is_some_and(|pid| self.pids.contains(&pid))
+    /// Whether it matters whose a socket is.
+    pub const fn by_owner(&self) -> bool {
+        !self.pids.is_empty() || !self.cgroups.is_empty()
     }
 }
 
@@ -123,11 +129,6 @@ mod tests {
     #[test]
     fn nothing_asked_for_is_everything() {
         let wanted = Wanted::default();
-        assert!(wanted.port(1, 2) && wanted.pid(None));
-        let wanted = Wanted {
-            pids: vec![7],
-            ..Wanted::default()
-        };
-        assert!(wanted.pid(Some(7)) && !wanted.pid(Some(8)) && !wanted.pid(None));
+        assert!(wanted.port(1, 2) && !wanted.by_owner());
     }
 }

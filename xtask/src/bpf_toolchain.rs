@@ -141,6 +141,10 @@ impl Toolchain {
             linker,
             "-Cdebuginfo=2".into(),
             "-Clink-arg=--btf".into(),
+            // Everything inlined, closures as well: before 6.4 a program with functions of its own has no table
+            // of the loads that may fault (fixed in `jit_subprogs`, `kernel/bpf/verifier.c`), and one that
+            // does takes the machine down.
+            "-Clink-arg=--llvm-args=-inline-threshold=1000000".into(),
             cfg.into(),
         ]
         .join(OsStr::new("\x1f"))

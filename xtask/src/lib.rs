@@ -9,6 +9,7 @@
 pub mod bench;
 pub mod bpf_toolchain;
 pub mod build;
+pub mod cgroups;
 pub mod demo;
 pub mod matrix;
 pub mod older;

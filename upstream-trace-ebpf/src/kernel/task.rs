@@ -7,7 +7,7 @@ use aya_ebpf::helpers::{
 use upstream_trace_common::event::{Actor, NO_UID};
 
 use super::{
-    cgroup_id,
+    cgroup_id, is_under,
     mem::{self, Copied, Direct, Memory, Struct, put_words},
 };
 use crate::maps::set;
@@ -21,7 +21,29 @@ pub fn current_tgid() -> u32 {
     (bpf_get_current_pid_tgid() >> 32) as u32
 }
 
-/// The process that the current task belongs to. uid and cgroup by helpers: the verifier takes some
+/// Whether the current task's cgroup, or one above it, is `wanted`.
+#[inline(always)]
+pub fn current_is_under(wanted: impl Fn(u64) -> bool) -> bool {
+    if set::HAS_CURRENT_TASK_BTF() != 0 {
+        // SAFETY: the helper takes no argument.
+        let task = unsafe { bpf_get_current_task_btf() };
+        Struct::<Direct>::new(task.cast()).is_some_and(|task| task_is_under(task, wanted))
+    } else {
+        // SAFETY: the helper takes no argument.
+        let task = unsafe { bpf_get_current_task() };
+        Struct::<Copied>::new(task as *const u8).is_some_and(|task| task_is_under(task, wanted))
+    }
+}
+
+/// Whether the cgroup of `task`, or one above it, is `wanted`.
+#[inline(always)]
+pub fn task_is_under<M: Memory>(task: Struct<M>, wanted: impl Fn(u64) -> bool) -> bool {
+    task.follow(&mem::TASK_CGROUPS)
+        .and_then(|set| set.follow(&mem::CSS_SET_CGROUP))
+        .is_some_and(|cgroup| is_under(cgroup, wanted))
+}
+
+/// The process that the current task belongs to; whether it is wanted is not known here. uid and cgroup by helpers: the verifier takes some
 /// milliseconds for each load of a pointer through the current task (see `TcpSock`), of which the
 /// group leader is the one that cannot be spared.
 #[inline(always)]
@@ -57,7 +79,7 @@ pub fn nobody(actor: &mut Actor) {
     of_task(actor, None::<Struct<Direct>>, 0);
 }
 
-/// The process of a `task` that is not the current one.
+/// The process of a `task` that is not the current one; whether it is wanted is not known here.
 #[inline(always)]
 pub fn of_task<M: Memory>(actor: &mut Actor, task: Option<Struct<M>>, tgid: u32) {
     name(actor, task, tgid);
@@ -87,5 +109,5 @@ fn name<M: Memory>(actor: &mut Actor, task: Option<Struct<M>>, tgid: u32) {
     actor.tgid = tgid;
     let flags = leader.and_then(|leader| leader.get::<u32>(&mem::TASK_FLAGS));
     actor.kthread = (flags.unwrap_or(0) / PF_KTHREAD) & 1;
-    actor.reserved = 0;
+    actor.wanted = 0;
 }

@@ -90,7 +90,7 @@ fn held<M: Memory>(task: Struct<Direct>, sock: Option<TcpSock<M>>) -> bool {
         // Its owner is in its story, or will be.
         return false;
     }
-    if !filter::wants(&tuple) || !filter::own_as(sk, tgid) {
+    if !filter::wants(&tuple) || !filter::own_as(sk, task, tgid) {
         return false;
     }
     let old = sock.sk.state().unwrap_or(0);

@@ -4,10 +4,13 @@
 //! `ngx_http_upstream.c`, HAProxy's `configuration.txt`, "Session state at disconnection".
 //! Must not know: how a log line is spelled, records.
 
-use crate::record::Verdict::{
-    self, ClosedBeforeResponse, ConnectCanceled, ConnectTimeout, LocalAbort, NeverAccepted,
-    NoLocalPort, Ok, Probe, Refused, ResetBeforePayload, ResetBeforeResponse, ResetIdle,
-    ResetMidStream, Timeout, Unreachable,
+use crate::{
+    record::Verdict::{
+        self, ClosedBeforeResponse, ConnectCanceled, ConnectTimeout, LocalAbort, NeverAccepted,
+        NoLocalPort, Ok, Probe, Refused, ResetBeforePayload, ResetBeforeResponse, ResetIdle,
+        ResetMidStream, Timeout, Unreachable,
+    },
+    verdict::playbook,
 };
 
 /// A set of verdicts.
@@ -134,9 +137,7 @@ pub const NOT_TCP: Nature = Nature::Elsewhere(
     "The upstream is not reached over TCP (a Unix socket or an internal listener): look in the log of the program behind it.",
 );
 /// The proxy could not understand the upstream.
-pub const BAD_RESPONSE: Nature = Nature::Elsewhere(
-    "The connection worked, but the proxy did not understand what the upstream sent: look for HTTP/1 against HTTP/2, plaintext against TLS, or headers beyond the proxy's limits.",
-);
+pub const BAD_RESPONSE: Nature = Nature::Elsewhere(playbook::NOT_UNDERSTOOD);
 /// No server was tried.
 pub const NO_SERVER: Nature = Nature::Elsewhere(
     "No server was tried, because none was available: look at health checks, outlier detection or max_fails, and at the failures before this one that took the servers out.",
@@ -168,12 +169,8 @@ pub fn envoy(flag: &str, details: &str) -> Option<Nature> {
         "UR" => Nature::Elsewhere(
             "The upstream reset one HTTP/2 or HTTP/3 stream; the connection went on, so the kernel saw nothing: look in the upstream's log for that request (GOAWAY, a canceled or refused stream).",
         ),
-        "UH" => Nature::Elsewhere(
-            "Envoy had no healthy host to try, so no connection was made: look at /clusters for failed health checks and outlier ejections, and at the failures before this one.",
-        ),
-        "UO" => Nature::Elsewhere(
-            "A circuit breaker was open (too many connections, requests, pending requests or retries), so no connection was made: look at the cluster's upstream_rq_pending_overflow and upstream_cx_overflow.",
-        ),
+        "UH" => Nature::Elsewhere(playbook::NO_HEALTHY_HOST),
+        "UO" => Nature::Elsewhere(playbook::BREAKER_OPEN),
         "NR" => Nature::Elsewhere(
             "No route or filter chain matched the request, so no upstream was chosen: look at the route table, the host name and, with TLS, the SNI.",
         ),
@@ -333,6 +330,30 @@ mod tests {
         ] {
             let set = likely(envoy("UF", details).unwrap());
             assert!(set.has(verdict) && !set.has(Ok), "{details}");
+        }
+    }
+
+    #[test]
+    fn the_words_of_the_playbook_mean_its_verdicts() {
+        for (verdict, words) in playbook::spoken() {
+            let envoy_says = |flag, reason: &str| {
+                let in_log = reason.replace(' ', "_");
+                [reason, &in_log].map(|reason| envoy(flag, reason))
+            };
+            let mut natures = Vec::new();
+            natures.extend(envoy_says(words.envoy_flag, words.envoy_reason));
+            natures.extend(envoy_says(words.envoy_flag, words.envoy_reason_old));
+            if let (Some(flag), Some(reason)) = (words.envoy_flag_other, words.envoy_reason_other) {
+                natures.extend(envoy_says(flag, reason));
+            }
+            natures.push(nginx(words.nginx_error));
+            for nature in natures {
+                // A client that has gone is no failed upstream connection.
+                if let Nature::Connection(expected) = nature.expect("known") {
+                    let possible = expected.likely.and(expected.possible);
+                    assert!(possible.has(verdict), "{verdict:?}: {words:?}");
+                }
+            }
         }
     }
 

@@ -9,11 +9,11 @@ use serde::{Deserialize, Deserializer, de};
 use super::log::time;
 use crate::{
     record::{
-        Attribution, Bytes, Connection, ConnectionType, Direction, Endpoint, Family, Flag, Id,
-        Origin, Process, ReasonSource, Reset, Role, Schema, Step, StepKind, Timestamp, Verdict,
+        Attribution, Bytes, Cause, Connection, ConnectionType, Direction, Endpoint, Family, Flag,
+        Id, Layer, Origin, Process, ProxyWords, ReasonSource, Reset, Role, Schema, Step, StepKind,
+        Timestamp, Verdict,
     },
     tcp::{self, State},
-    verdict::words,
 };
 
 /// What a record is found by.
@@ -254,6 +254,10 @@ pub struct Story<'a> {
     reset: Option<Ending<'a>>,
     verdict: Verdict,
     flag: Option<Flag>,
+    cause: Option<Cause>,
+    layer: Option<Layer>,
+    #[serde(borrow)]
+    proxy: Option<Words<'a>>,
     #[serde(borrow)]
     hint: Option<Cow<'a, str>>,
     complete: bool,
@@ -272,6 +276,8 @@ struct Person<'a> {
     cgroup_id: Option<u64>,
     #[serde(borrow)]
     container_id: Option<Cow<'a, str>>,
+    #[serde(borrow)]
+    pod_uid: Option<Cow<'a, str>>,
     attribution: Attribution,
 }
 
@@ -284,6 +290,7 @@ impl Person<'_> {
             uid: self.uid,
             cgroup_id: self.cgroup_id,
             container_id: self.container_id.as_deref(),
+            pod_uid: self.pod_uid.as_deref(),
             attribution: self.attribution,
         }
     }
@@ -329,6 +336,35 @@ struct Ending<'a> {
     origin: Origin,
     #[serde(borrow)]
     sender: Option<Person<'a>>,
+}
+
+#[derive(Debug, Deserialize)]
+struct Words<'a> {
+    #[serde(borrow)]
+    envoy_flag: Cow<'a, str>,
+    #[serde(borrow)]
+    envoy_reason: Cow<'a, str>,
+    #[serde(borrow, default)]
+    envoy_reason_old: Cow<'a, str>,
+    #[serde(borrow)]
+    envoy_flag_other: Option<Cow<'a, str>>,
+    #[serde(borrow)]
+    envoy_reason_other: Option<Cow<'a, str>>,
+    #[serde(borrow)]
+    nginx_error: Cow<'a, str>,
+}
+
+impl Words<'_> {
+    fn proxy(&self) -> ProxyWords<'_> {
+        ProxyWords {
+            envoy_flag: &self.envoy_flag,
+            envoy_reason: &self.envoy_reason,
+            envoy_reason_old: &self.envoy_reason_old,
+            envoy_flag_other: self.envoy_flag_other.as_deref(),
+            envoy_reason_other: self.envoy_reason_other.as_deref(),
+            nginx_error: &self.nginx_error,
+        }
+    }
 }
 
 fn state(text: &str) -> Option<State> {
@@ -395,7 +431,9 @@ impl<'a> Story<'a> {
             reset,
             verdict: self.verdict,
             flag: self.flag,
-            proxy: words::proxy(self.verdict),
+            cause: self.cause,
+            layer: self.layer,
+            proxy: self.proxy.as_ref().map(Words::proxy),
             hint: self.hint.as_deref(),
             complete: self.complete,
         })
@@ -460,7 +498,6 @@ mod tests {
 
         #[test]
         fn what_is_read_back_is_what_was_printed(record in samples::connections()) {
-            let record = Connection { proxy: words::proxy(record.verdict), ..record };
             let line = spelled(&record);
             let story = Story::read(&line).unwrap();
             let again = story.connection().unwrap();

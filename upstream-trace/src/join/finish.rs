@@ -21,7 +21,7 @@ use crate::{
     tcp::{self, State},
     verdict::{
         facts::{self, Counters, Facts},
-        rules, words,
+        playbook, rules,
     },
 };
 
@@ -41,13 +41,13 @@ pub(super) fn connection(
         return;
     };
     leave_to_peer(engine, &mut ended);
-    let owner_pid = ended.owner.as_ref().map(|owner| owner.process.pid);
+    let owner = ended.owner.as_ref();
     let wanted = &engine.context.wanted;
     // Nothing is said of an end that was not seen: the loss is counted, a verdict would be invented.
     let end_seen = ended.end.as_ref().is_some_and(|end| end.stats().is_some());
     if end_seen
         && wanted.port(ended.tuple.local_port, ended.tuple.remote_port)
-        && wanted.pid(owner_pid)
+        && (!wanted.by_owner() || owner.is_some_and(|owner| owner.process.wanted))
     {
         print(engine, &ended, clock, sink);
     }
@@ -172,14 +172,15 @@ fn print(engine: &mut Engine, ended: &Connection, clock: &impl WallClock, sink: 
     let errno = tcp::errno_name(err)
         .or((judgement.verdict == Verdict::NoLocalPort).then_some("EADDRNOTAVAIL"));
 
-    let about = words::About {
+    let meaning = playbook::meaning(&playbook::About {
         verdict: judgement.verdict,
         role: ended.role,
-        reset: facts.reset,
-        reason: reset.as_ref().and_then(|reset| reset.reason),
-        in_path: facts.reset_in_path,
+        reset: reset
+            .as_ref()
+            .map(|reset| (reset.direction, reset.origin, reset.reason)),
         errno,
-    };
+        bytes: counters.bytes,
+    });
     let owner = ended.owner.as_ref();
     let mut record = record::Connection {
         schema: Schema,
@@ -213,8 +214,10 @@ fn print(engine: &mut Engine, ended: &Connection, clock: &impl WallClock, sink: 
         }),
         verdict: judgement.verdict,
         flag: judgement.flag,
-        proxy: words::proxy(judgement.verdict),
-        hint: words::hint(&about),
+        cause: meaning.and_then(|meaning| meaning.cause),
+        layer: meaning.map(|meaning| meaning.layer),
+        proxy: meaning.and_then(|meaning| meaning.proxy),
+        hint: meaning.map(|meaning| meaning.hint),
         complete,
     };
     sink.connection(&mut record, ended.events);
@@ -381,12 +384,17 @@ fn stray_reason<'a>(context: &'a Context, base: &Base) -> (Option<&'a str>, Reas
 const SYN: u8 = 1 << 1;
 const ACK: u8 = 1 << 4;
 
-/// Prints a reset that no connection's socket sent.
+/// Prints a reset that no connection's socket sent. It is nobody's: where the owner matters, it is wanted
+/// for the connection that it hit.
 pub(super) fn stray(engine: &Engine, stray: &Stray, clock: &impl WallClock, sink: &mut impl Sink) {
+    if engine.context.wanted.by_owner() && stray.peer.is_none() {
+        return;
+    }
     let base = &stray.base;
     let tuple = Tuple::of(base);
     let (reason, reason_source) = stray_reason(&engine.context, base);
     let syn = base.kind == kind::RESET_SENT_NO_SOCKET && base.old & (SYN | ACK) == SYN;
+    let meaning = playbook::stray(base.kind, syn);
     let mut record = StrayReset {
         schema: Schema,
         kind: ResetType,
@@ -402,7 +410,9 @@ pub(super) fn stray(engine: &Engine, stray: &Stray, clock: &impl WallClock, sink
         reason_source,
         count: stray.count,
         flag: syn.then_some(Flag::ResetBeforePayload),
-        hint: words::stray_hint(base.kind, syn),
+        cause: meaning.cause,
+        layer: Some(meaning.layer),
+        hint: meaning.hint,
     };
     sink.reset(&mut record, stray.count);
 }

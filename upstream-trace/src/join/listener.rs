@@ -140,6 +140,7 @@ mod tests {
         Rc::new(Process {
             pid,
             start,
+            wanted: true,
             details: Details::default(),
         })
     }

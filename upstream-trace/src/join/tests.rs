@@ -387,6 +387,7 @@ fn actor(tgid: u32) -> Actor {
         tgid,
         start: u64::from(tgid),
         uid: NO_UID,
+        wanted: u32::from(tgid == CLIENT_PID),
         ..Actor::default()
     }
 }
@@ -921,6 +922,33 @@ fn a_refusal_that_was_not_seen_is_a_closed_port_only_where_nothing_listens() {
         assert_eq!(seen[0].reset, Some((Direction::Received, origin, None)));
         assert_eq!(seen[0].why, Some(why));
     }
+}
+
+#[test]
+fn where_the_owner_matters_other_ends_are_not_printed() {
+    let wanted = Wanted {
+        cgroups: vec![7],
+        ..Wanted::default()
+    };
+    let mut play = Play::with(
+        Context {
+            sees_both_ends: false,
+            wanted,
+            ..context()
+        },
+        1024,
+    );
+    play.handshake();
+    play.accept();
+    play.server_aborts(counted(64, 0));
+    let foreign = play.base(0, kind::RESET_SENT_NO_SOCKET, 0, NO_REASON);
+    play.plain(Base {
+        remote_port: 9,
+        ..foreign
+    });
+    let [client] = play.finish().try_into().unwrap();
+    assert_eq!(client.owner, Some((CLIENT_PID, Attribution::Exact)));
+    assert!(play.records.strays.is_empty());
 }
 
 #[test]

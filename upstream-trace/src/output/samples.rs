@@ -6,9 +6,9 @@ use proptest::{collection::vec, option, prelude::*, sample::select};
 
 use crate::{
     record::{
-        Attribution, Bytes, Connection, ConnectionType, Direction, Endpoint, Event, EventType,
-        Family, Flag, Id, Lost, Origin, Process, ProxyWords, ReasonSource, Reset, ResetType, Role,
-        Schema, Stats, StatsType, Step, StepKind, StrayReset, Timestamp, Verdict,
+        Attribution, Bytes, Cause, Connection, ConnectionType, Direction, Endpoint, Event,
+        EventType, Family, Flag, Id, Layer, Lost, Origin, Process, ProxyWords, ReasonSource, Reset,
+        ResetType, Role, Schema, Stats, StatsType, Step, StepKind, StrayReset, Timestamp, Verdict,
     },
     tcp::State,
 };
@@ -48,6 +48,7 @@ pub(crate) const fn process(pid: u32, comm: &str, attribution: Attribution) -> P
         uid: Some(0),
         cgroup_id: Some(1),
         container_id: None,
+        pod_uid: None,
         attribution,
     }
 }
@@ -89,6 +90,8 @@ pub(crate) fn healthy() -> Connection<'static> {
         reset: None,
         verdict: Verdict::Ok,
         flag: None,
+        cause: None,
+        layer: None,
         proxy: None,
         hint: None,
         complete: true,
@@ -111,6 +114,8 @@ pub(crate) fn stray() -> StrayReset<'static> {
         reason_source: ReasonSource::Kernel,
         count: 1,
         flag: Some(Flag::ResetBeforePayload),
+        cause: Some(Cause::NoListener),
+        layer: Some(Layer::Tcp),
         hint: "nothing listens on this port",
     }
 }
@@ -159,22 +164,24 @@ fn processes() -> impl Strategy<Value = Process<'static>> {
     let kernel = (any::<u32>(), option::of(any::<u32>()), option::of(number()));
     (
         kernel,
-        outside(),
-        outside(),
-        outside(),
+        (outside(), outside()),
+        (outside(), outside()),
         select(Attribution::ALL),
     )
         .prop_map(
-            |((pid, uid, cgroup_id), comm, exe, container_id, attribution)| Process {
+            |((pid, uid, cgroup_id), (comm, exe), (container_id, pod_uid), attribution)| Process {
                 pid,
                 comm,
                 exe,
                 uid,
                 cgroup_id,
                 container_id,
+                pod_uid,
                 attribution,
             },
         )
+        // On the heap: what proptest keeps of a whole record is too much for a test's stack.
+        .boxed()
 }
 
 fn steps() -> impl Strategy<Value = Step> {
@@ -207,11 +214,15 @@ fn received() -> impl Strategy<Value = Reset<'static>> {
                 sender,
             },
         )
+        .boxed()
 }
 
-const PROXY: ProxyWords = ProxyWords {
+const PROXY: ProxyWords<'_> = ProxyWords {
     envoy_flag: "UF",
     envoy_reason: "remote connection failure",
+    envoy_reason_old: "connection failure",
+    envoy_flag_other: None,
+    envoy_reason_other: Some("remote reset"),
     nginx_error: "connect() failed (111: Connection refused)",
 };
 
@@ -241,7 +252,11 @@ pub(crate) fn connections() -> impl Strategy<Value = Connection<'static>> {
         option::of(received()),
         select(Verdict::ALL),
         option::of(select(Flag::ALL)),
-        option::of(Just(PROXY)),
+        (
+            option::of(select(Cause::ALL)),
+            option::of(select(Layer::ALL)),
+            option::of(Just(PROXY)),
+        ),
         option::of(Just("check the \"backlog\"")),
         any::<bool>(),
     );
@@ -274,7 +289,9 @@ pub(crate) fn connections() -> impl Strategy<Value = Connection<'static>> {
             reset: end.0,
             verdict: end.1,
             flag: end.2,
-            proxy: end.3,
+            cause: end.3.0,
+            layer: end.3.1,
+            proxy: end.3.2,
             hint: end.4,
             complete: end.5,
         },
@@ -300,6 +317,8 @@ pub(crate) fn resets() -> impl Strategy<Value = StrayReset<'static>> {
         select(ReasonSource::ALL),
         any::<u32>(),
         option::of(select(Flag::ALL)),
+        option::of(select(Cause::ALL)),
+        option::of(select(Layer::ALL)),
     );
     (head, ends, why).prop_map(|(head, ends, why)| StrayReset {
         schema: Schema,
@@ -316,6 +335,8 @@ pub(crate) fn resets() -> impl Strategy<Value = StrayReset<'static>> {
         reason_source: why.1,
         count: why.2,
         flag: why.3,
+        cause: why.4,
+        layer: why.5,
         hint: "look there",
     })
 }

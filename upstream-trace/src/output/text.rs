@@ -8,8 +8,8 @@ use std::{
 };
 
 use crate::record::{
-    Attribution, Connection, Direction, Endpoint, Event, Flag, Lost, Process, Role, Stats, Step,
-    StepKind, StrayReset, Timestamp, Verdict,
+    Attribution, Cause, Connection, Direction, Endpoint, Event, Flag, Lost, Process, Role, Stats,
+    Step, StepKind, StrayReset, Timestamp, Verdict,
 };
 
 /// How a text looks.
@@ -123,12 +123,19 @@ impl Page<'_> {
             writeln!(self, "  told:  {errno}")?;
         }
         if let Some(proxy) = record.proxy {
-            let (flag, reason) = (proxy.envoy_flag, proxy.envoy_reason);
-            writeln!(
-                self,
-                "  proxy: envoy {flag} \"{reason}\"; nginx \"{}\"",
-                proxy.nginx_error
-            )?;
+            let (flag, reason) = (Harmless(proxy.envoy_flag), Harmless(proxy.envoy_reason));
+            write!(self, "  proxy: envoy {flag} \"{reason}\"")?;
+            if let (Some(flag), Some(reason)) = (proxy.envoy_flag_other, proxy.envoy_reason_other) {
+                write!(self, " or {} \"{}\"", Harmless(flag), Harmless(reason))?;
+            }
+            writeln!(self, "; nginx \"{}\"", Harmless(proxy.nginx_error))?;
+        }
+        if let Some(layer) = record.layer {
+            let cause = record.cause.map_or("unknown", Cause::as_str);
+            writeln!(self, "  cause: {cause} (layer {})", layer.as_str())?;
+        }
+        for process in [record.process, record.peer].into_iter().flatten() {
+            self.place(&process)?;
         }
         if !record.complete {
             writeln!(
@@ -156,6 +163,24 @@ impl Page<'_> {
         }
         if let Some(errno) = errno {
             write!(self, " {errno}")?;
+        }
+        self.write_char('\n')
+    }
+
+    /// The container and pod that a process is in; nothing where it is in none.
+    fn place(&mut self, process: &Process<'_>) -> fmt::Result {
+        let (container, pod) = (process.container_id, process.pod_uid);
+        if container.is_none() && pod.is_none() {
+            return Ok(());
+        }
+        let comm = Harmless(process.comm.unwrap_or("?"));
+        write!(self, "  in:    {comm}[{}]", process.pid)?;
+        if let Some(id) = container {
+            // As much of it as the runtimes' tools print.
+            write!(self, " container {}", Harmless(id.get(..12).unwrap_or(id)))?;
+        }
+        if let Some(uid) = pod {
+            write!(self, " pod {}", Harmless(uid))?;
         }
         self.write_char('\n')
     }
@@ -373,7 +398,7 @@ mod tests {
     use super::*;
     use crate::{
         output::samples::{self, endpoint, process, step},
-        record::{Origin, ProxyWords, ReasonSource, Reset},
+        record::{Layer, Origin, ProxyWords, ReasonSource, Reset},
         tcp::State,
     };
 
@@ -421,8 +446,13 @@ mod tests {
             proxy: Some(ProxyWords {
                 envoy_flag: "UC",
                 envoy_reason: "connection termination",
+                envoy_reason_old: "connection termination",
+                envoy_flag_other: Some("UF"),
+                envoy_reason_other: Some("remote reset"),
                 nginx_error: "recv() failed (104: Connection reset by peer)",
             }),
+            cause: Some(Cause::UnhealthyEndpoint),
+            layer: Some(Layer::Http),
             hint: Some("The server closed with the request unread."),
             ..samples::healthy()
         }
@@ -448,9 +478,36 @@ mod tests {
   +1204.019 ms  error ECONNRESET
   reset: received, by nginx[34] (closer), TCP_ABORT_ON_CLOSE (kernel), origin peer_on_node
   told:  ECONNRESET
-  proxy: envoy UC "connection termination"; nginx "recv() failed (104: Connection reset by peer)"
+  proxy: envoy UC "connection termination" or UF "remote reset"; nginx "recv() failed (104: Connection reset by peer)"
+  cause: unhealthy_endpoint (layer http)
   next:  The server closed with the request unread.
 "#
+        );
+    }
+
+    #[test]
+    fn containers_and_pods_are_named() {
+        let mut record = failed();
+        record.process = record.process.map(|process| Process {
+            container_id: Some("3f4e5d6c7b8a99887766554433221100ffeeddccbbaa00998877665544332211"),
+            pod_uid: Some("2fc932ce-fdcc-454b-97bd-aadfdeb4c340"),
+            ..process
+        });
+        record.peer = record.peer.map(|process| Process {
+            pod_uid: Some("\u{7f}"),
+            ..process
+        });
+        let text = text(&record, PLAIN, connection);
+        let lines: Vec<_> = text
+            .lines()
+            .filter(|line| line.starts_with("  in:"))
+            .collect();
+        assert_eq!(
+            lines,
+            [
+                "  in:    envoy[12] container 3f4e5d6c7b8a pod 2fc932ce-fdcc-454b-97bd-aadfdeb4c340",
+                "  in:    nginx\\u001b[2J[34] pod \\u007f",
+            ]
         );
     }
 

@@ -142,6 +142,12 @@ impl std::fmt::Debug for Loaded {
 /// Loads and attaches.
 pub fn load(plan: &Plan<'_>, loader: EbpfLoader<'static>) -> Result<Loaded, Failure> {
     let globals = globals(plan);
+    let reads_current = plan.lockdown != Lockdown::Confidentiality
+        || globals.contains(&(setting::HAS_CURRENT_TASK_BTF, 1));
+    if !plan.wanted.cgroups.is_empty() && !reads_current {
+        let message = "under lockdown=confidentiality this kernel (before 5.11) does not tell the cgroup of a process: trace without --cgroup and --container";
+        return Err(Failure::new(Code::Kernel, message));
+    }
     let (targets, ebpf) = thread::scope(|scope| {
         let rungs = plan.entries().flat_map(|entry| entry.rungs);
         let targets = scope.spawn(|| targets::types(plan.btf, rungs));
@@ -204,13 +210,17 @@ fn map_failure(error: &MapError) -> Failure {
 }
 
 /// Name and value of every read-only global that is not a field's offset.
-fn globals(plan: &Plan<'_>) -> [(&'static str, u32); 11] {
+fn globals(plan: &Plan<'_>) -> [(&'static str, u32); 12] {
     let flag = u32::from;
     [
         (setting::FILTER_PORTS, flag(plan.wanted.ports.is_some())),
         (setting::FILTER_PORTS_EPHEMERAL, flag(plan.ephemeral)),
         (setting::FILTER_NETS, flag(!plan.wanted.networks.is_empty())),
         (setting::FILTER_PIDS, flag(!plan.wanted.pids.is_empty())),
+        (
+            setting::FILTER_CGROUPS,
+            flag(!plan.wanted.cgroups.is_empty()),
+        ),
         (setting::CAN_PROBE_READ, flag(plan.reads_untyped())),
         (
             setting::SEND_RESET_HAS_REASON,
@@ -246,7 +256,7 @@ fn open<'a>(
         .verifier_log_level(VerifierLogLevel::DISABLE)
         .map_max_entries("EVENTS", plan.ring_size)
         .map_max_entries("STORIES", plan.story_places());
-    if plan.wanted.pids.is_empty() {
+    if !plan.wanted.by_owner() {
         // Not used: the kernel would make room for their buckets all the same.
         loader
             .map_max_entries("OWNED", 1)
@@ -306,6 +316,10 @@ fn filter(ebpf: &mut Ebpf, wanted: &Wanted) -> Result<(), MapError> {
     for pid in &wanted.pids {
         let mut pids: HashMap<_, u32, u8> = map(ebpf, "PIDS")?.try_into()?;
         pids.insert(pid, 1, 0)?;
+    }
+    for id in &wanted.cgroups {
+        let mut cgroups: HashMap<_, u64, u8> = map(ebpf, "CGROUPS")?.try_into()?;
+        cgroups.insert(id, 1, 0)?;
     }
     Ok(())
 }
@@ -581,6 +595,55 @@ fn os_error(error: &(dyn std::error::Error + 'static)) -> Option<i32> {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    /// The little that is asked of a 64-bit ELF file: name, flags and content of each section.
+    fn sections(file: &[u8]) -> Vec<(&str, u64, &[u8])> {
+        let number = |at: usize, size: usize| {
+            let bytes = file[at..at + size].iter().rev();
+            bytes.fold(0, |number, &byte| number << 8 | u64::from(byte))
+        };
+        let place = |at, size| usize::try_from(number(at, size)).unwrap();
+        let headers: Vec<_> = (0..place(0x3c, 2))
+            .map(|index| place(0x28, 8) + index * place(0x3a, 2))
+            .collect();
+        let content = |header: usize| {
+            let (from, size) = (place(header + 0x18, 8), place(header + 0x20, 8));
+            // `SHT_NOBITS` has none.
+            file.get(from..from + size).unwrap_or_default()
+        };
+        let names = content(headers[place(0x3e, 2)]);
+        let name = |header: usize| {
+            let name = &names[place(header, 4)..];
+            std::ffi::CStr::from_bytes_until_nul(name).unwrap()
+        };
+        let section = |&header: &usize| {
+            let name = name(header).to_str().unwrap();
+            (name, number(header + 8, 8), content(header))
+        };
+        headers.iter().map(section).collect()
+    }
+
+    /// Before 6.4 a program that calls a function of its own has no table of the loads that may fault, and
+    /// the first one that does takes the machine down.
+    #[test]
+    fn no_program_calls_a_function_of_its_own() {
+        const EXECUTABLE: u64 = 4;
+        const CALL: u8 = 0x85;
+        const PSEUDO_CALL: u8 = 1;
+        let mut programs = 0;
+        for (name, flags, code) in sections(OBJECT) {
+            if flags & EXECUTABLE == 0 || name == ".text" {
+                continue;
+            }
+            programs += 1;
+            let calls = code
+                .chunks_exact(8)
+                .filter(|insn| insn[0] == CALL && insn[1] >> 4 == PSEUDO_CALL);
+            assert_eq!(calls.count(), 0, "{name}");
+        }
+        let rungs = CATALOG.iter().flat_map(|entry| entry.rungs);
+        assert_eq!(programs, rungs.count());
+    }
 
     #[test]
     fn kernels_with_the_folded_null_check() {

@@ -21,7 +21,7 @@ use super::{
     report::{Line, Outcome},
 };
 use crate::{
-    older,
+    cgroups, older,
     scenario::{
         self, Ctx, Played, Scenario,
         check::{check, describe, within},
@@ -141,7 +141,12 @@ fn types() -> Result<()> {
 type Check = fn() -> Result<()>;
 
 /// What is tested beside the scenarios, each with a tracer of its own, and what it needs.
-pub(super) const CHECKS: [(&str, Option<Feature>, Check); 2] = [
+pub(super) const CHECKS: [(&str, Option<Feature>, Check); 3] = [
+    (
+        "filters_by_cgroup_and_container",
+        Some(Feature::CgroupFilter),
+        || cgroups::are_filters(PORT),
+    ),
     (
         "older_connections_are_found",
         Some(Feature::SocketScan),
@@ -163,7 +168,9 @@ fn every_filter() -> Result<()> {
     };
     let plain = said(&[])?;
     let filters = ["--cidr", "127.0.0.0/8", "--cidr", "::1/128", "--pid", "1"];
-    for args in [&filters[..], &["--events"]] {
+    let cgroup = ["--cgroup", "/sys/fs/cgroup"];
+    let all = [&filters[..], &cgroup, &["--events"]].concat();
+    for args in [&filters[..], &cgroup, &["--events"], &all] {
         let with = said(args)?;
         ensure!(with == plain, "with {args:?}:\n{with}\nwithout:\n{plain}");
     }

@@ -90,7 +90,11 @@ const V5_10: Kernel = Kernel {
     suite: "bullseye-security",
     packages: &["linux-image-5.10."],
     lockdown: None,
-    features: &[Feature::UntypedReads, Feature::SocketScan],
+    features: &[
+        Feature::UntypedReads,
+        Feature::SocketScan,
+        Feature::CgroupFilter,
+    ],
     hooks: HOOKS_BEFORE_5_14,
     limits: &[NO_ERRORS],
 };
@@ -99,7 +103,12 @@ const V6_1: Kernel = Kernel {
     suite: "bookworm-security",
     packages: &["linux-image-6.1."],
     lockdown: None,
-    features: &[Feature::Mptcp, Feature::UntypedReads, Feature::SocketScan],
+    features: &[
+        Feature::Mptcp,
+        Feature::UntypedReads,
+        Feature::SocketScan,
+        Feature::CgroupFilter,
+    ],
     hooks: HOOKS_BEFORE_6_10,
     limits: &[],
 };
@@ -113,6 +122,7 @@ const V6_12: Kernel = Kernel {
         Feature::Mptcp,
         Feature::UntypedReads,
         Feature::SocketScan,
+        Feature::CgroupFilter,
     ],
     hooks: ALL_HOOKS,
     limits: &[],
@@ -154,7 +164,7 @@ pub(super) const KERNELS: &[Kernel] = &[
     Kernel {
         name: "6.1-confidentiality",
         lockdown: Some("confidentiality"),
-        features: &[Feature::Mptcp, Feature::SocketScan],
+        features: &[Feature::Mptcp, Feature::SocketScan, Feature::CgroupFilter],
         limits: &[NO_HEADERS],
         ..V6_1
     },
@@ -163,7 +173,12 @@ pub(super) const KERNELS: &[Kernel] = &[
     Kernel {
         name: "6.12-confidentiality",
         lockdown: Some("confidentiality"),
-        features: &[Feature::ResetReasons, Feature::Mptcp, Feature::SocketScan],
+        features: &[
+            Feature::ResetReasons,
+            Feature::Mptcp,
+            Feature::SocketScan,
+            Feature::CgroupFilter,
+        ],
         limits: &[NO_HEADERS],
         ..V6_12
     },
@@ -172,7 +187,12 @@ pub(super) const KERNELS: &[Kernel] = &[
     Kernel {
         name: "7.2-confidentiality",
         lockdown: Some("confidentiality"),
-        features: &[Feature::ResetReasons, Feature::Mptcp, Feature::SocketScan],
+        features: &[
+            Feature::ResetReasons,
+            Feature::Mptcp,
+            Feature::SocketScan,
+            Feature::CgroupFilter,
+        ],
         limits: &[NO_HEADERS],
         ..V7_2
     },

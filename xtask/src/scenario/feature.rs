@@ -18,14 +18,18 @@ pub enum Feature {
     /// The scan of open files finds sockets: it takes the helper `bpf_sock_from_file`, since 5.11, or untyped
     /// reads.
     SocketScan,
+    /// The cgroup of the current task is told: it takes the helper `bpf_get_current_task_btf`, since 5.11, or
+    /// untyped reads.
+    CgroupFilter,
 }
 
 impl Feature {
-    pub const ALL: [Self; 4] = [
+    pub const ALL: [Self; 5] = [
         Self::ResetReasons,
         Self::Mptcp,
         Self::UntypedReads,
         Self::SocketScan,
+        Self::CgroupFilter,
     ];
 
     /// As reports name it.
@@ -35,6 +39,7 @@ impl Feature {
             Self::Mptcp => "mptcp",
             Self::UntypedReads => "untyped_reads",
             Self::SocketScan => "socket_scan",
+            Self::CgroupFilter => "cgroup_filter",
         }
     }
 
@@ -48,6 +53,10 @@ impl Feature {
             Self::SocketScan => {
                 Self::UntypedReads.is_here()
                     || kernel_type_exists(c"BPF_FUNC_sock_from_file".to_bytes_with_nul())
+            }
+            Self::CgroupFilter => {
+                Self::UntypedReads.is_here()
+                    || kernel_type_exists(c"BPF_FUNC_get_current_task_btf".to_bytes_with_nul())
             }
             Self::Mptcp => Path::new("/proc/sys/net/mptcp/enabled").is_file(),
         }

@@ -29,7 +29,17 @@ pub struct Load {
 impl Load {
     /// A server that listens, and its client; over IPv6 or IPv4.
     pub fn new(ctx: &Ctx, v6: bool) -> Result<Self> {
+        Self::prepared(ctx, v6, |_, _| Ok(()))
+    }
+
+    /// The same; `prepare` is called with both process ids, the client's first, before the server listens.
+    pub fn prepared(
+        ctx: &Ctx,
+        v6: bool,
+        prepare: impl FnOnce(u32, u32) -> Result<()>,
+    ) -> Result<Self> {
         let (client, mut server) = (ctx.actor("ut-load-client")?, ctx.actor("ut-load-server")?);
+        prepare(client.pid(), server.pid())?;
         let to = ctx.address(if v6 { Family::V6 } else { Family::V4 });
         let listener = server.listen(to, 16)?;
         Ok(Self {

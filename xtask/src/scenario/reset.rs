@@ -151,6 +151,15 @@ pub(super) const LIST: &[Scenario] = &[
         ],
     ),
     resetting(
+        "alert_then_reset",
+        "the server answers what it does not accept by a TLS alert and resets",
+        alert_then_reset,
+        &[
+            client_is_reset("reset_mid_stream", "TCP_STATE").bytes(2 * RQ, ALERT.len()),
+            server_resets("local_abort", "TCP_STATE").bytes(ALERT.len(), 2 * RQ),
+        ],
+    ),
+    resetting(
         "reset_after_response",
         "the server resets right after its answer",
         after_response,
@@ -350,6 +359,9 @@ pub(super) const LIST: &[Scenario] = &[
     ),
 ];
 
+/// Fatal, `unrecognized_name`.
+const ALERT: &[u8] = &[21, 3, 3, 0, 2, 2, 112];
+
 const LATE_REQUEST: &[Expect] = &[
     client("reset_before_response")
         .flag(BEFORE_RESPONSE)
@@ -469,6 +481,18 @@ fn pooled_close_unread(ctx: &Ctx) -> Result<Played> {
     pair.client.send(pair.c, REQUEST)?;
     pair.server.wait_unread(pair.s, RQ)?;
     pair.server.close(pair.s)?;
+    pair.client.receive_fails(pair.c, libc::ECONNRESET)?;
+    pair.end()
+}
+
+/// Two requests stand for a TLS client's first words, which are longer than one.
+fn alert_then_reset(ctx: &Ctx) -> Result<Played> {
+    let mut pair = Pair::open(ctx, Family::V4)?;
+    pair.request()?;
+    pair.request()?;
+    pair.server.send(pair.s, ALERT)?;
+    pair.client.receive(pair.c, ALERT)?;
+    pair.server.abort(pair.s)?;
     pair.client.receive_fails(pair.c, libc::ECONNRESET)?;
     pair.end()
 }

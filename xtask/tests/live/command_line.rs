@@ -57,7 +57,7 @@ pub(crate) fn duration_zero() -> Result<()> {
 }
 
 pub(crate) fn bad_input() -> Result<()> {
-    let cases: [(&[&str], i32, &[&str]); 12] = [
+    let cases: [(&[&str], i32, &[&str]); 16] = [
         (
             &["--verdict", "nonsense"],
             2,
@@ -70,6 +70,22 @@ pub(crate) fn bad_input() -> Result<()> {
         (&["--port", "70000"], 2, &["--port", "70000"]),
         (&["--port", "0"], 2, &["--port"]),
         (&["--pid", "x"], 2, &["--pid", "x"]),
+        (&["--cgroup", "/tmp"], 2, &["--cgroup /tmp", "cgroup v2"]),
+        (
+            &["--cgroup", "/nonexistent/cgroup"],
+            2,
+            &["--cgroup /nonexistent/cgroup"],
+        ),
+        (
+            &["--container", "nginx"],
+            2,
+            &["--container", "nginx", "12"],
+        ),
+        (
+            &["--container", "fedcba987654"],
+            2,
+            &["--container fedcba987654", "no running container"],
+        ),
         (&["--ring-size", "65000"], 2, &["--ring-size", "65000"]),
         (&["--format", "xml"], 2, &["--format", "xml"]),
         (&["--nonsense"], 2, &["--nonsense"]),

@@ -9,6 +9,7 @@ mod accounting;
 mod command_line;
 mod lifetime;
 mod output;
+mod playbook;
 mod scenarios;
 mod selection;
 
@@ -50,7 +51,14 @@ fn main() -> ExitCode {
         trial("filter_by_port", selection::ports),
         trial("filter_by_network", selection::networks),
         trial("filter_by_pid", selection::pids),
+        trial("filter_by_cgroup_and_container", || {
+            xtask::cgroups::are_filters(PORT)
+        }),
         trial("choose_by_verdict_and_flag", selection::records),
+        trial(
+            "every_row_of_the_playbook_is_played",
+            playbook::every_row_is_played,
+        ),
         trial(
             "connections_older_than_the_tracer",
             lifetime::older_than_the_tracer,

@@ -1,0 +1,377 @@
+//! The playbook: what each failure means, where it lies, what to check next, and what the proxies call it.
+//!
+//! One table ([`rows`]), top to bottom: the first row that fits what is known of a connection. Where the facts
+//! carry no cause, none is named. A live test holds each row against the scenarios that it names.
+//! Must not know: how a verdict is reached.
+
+mod markdown;
+mod rows;
+
+use crate::record::{Bytes, Cause, Direction, Layer, Origin, ProxyWords, Role, Verdict};
+
+use self::rows::{ROWS, STRANGER, STRAY_ROWS};
+pub use self::{
+    markdown::table,
+    rows::{BREAKER_OPEN, NO_HEALTHY_HOST, NOT_UNDERSTOOD},
+};
+
+/// What a row is chosen by.
+#[derive(Clone, Copy, Debug)]
+pub struct About<'a> {
+    /// What became of the connection.
+    pub verdict: Verdict,
+    /// Which end this socket was.
+    pub role: Role,
+    /// Which way the reset went, whose stack sent it, and the kernel's reason for it.
+    pub reset: Option<(Direction, Origin, Option<&'a str>)>,
+    /// What the application was told.
+    pub errno: Option<&'static str>,
+    /// Payload.
+    pub bytes: Bytes,
+}
+
+/// An end of the handshake.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum End {
+    Client,
+    Server,
+}
+
+/// What has to be known besides the verdict.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Evidence {
+    /// Nothing.
+    None,
+    /// The reset came from neither end.
+    InPath,
+    /// The reset came from a stack on this node, for one of these reasons (empty: any or none), and this
+    /// end sent it (`None`: either).
+    OnNode(&'static [&'static str], Option<End>),
+    /// That end's side sent the reset.
+    SentBy(End),
+    /// This end was told so.
+    Errno(&'static str),
+    /// In all the server sent [`ALERT`] bytes, after as much as a TLS client opens with, and ended it.
+    Alert,
+    /// The server sent nothing at all.
+    FirstExchange,
+}
+
+/// A TLS alert that is not encrypted: a record's header, the level, the description.
+const ALERT: u64 = 7;
+/// What a TLS client or an HTTP request opens with; a shorter exchange may be any protocol's.
+const HELLO: std::ops::RangeInclusive<u64> = 64..=4096;
+
+impl Evidence {
+    fn holds(self, about: &About<'_>) -> bool {
+        let Bytes { sent, received, .. } = about.bytes;
+        let (by_client, by_server) = match about.role {
+            Role::Server => (received, sent),
+            _ => (sent, received),
+        };
+        match self {
+            Self::None => true,
+            Self::InPath => matches!(about.reset, Some((_, Origin::InPath, _))),
+            Self::OnNode(reasons, end) => about.reset.is_some_and(|(_, origin, reason)| {
+                matches!(origin, Origin::Local | Origin::PeerOnNode)
+                    && (reasons.is_empty() || reason.is_some_and(|known| reasons.contains(&known)))
+                    && end.is_none_or(|end| about.sender() == Some(end))
+            }),
+            Self::SentBy(end) => about.sender() == Some(end),
+            Self::Errno(name) => about.errno == Some(name),
+            Self::Alert => {
+                let ended_by_server = about.reset.is_none() || about.sender() == Some(End::Server);
+                ended_by_server
+                    && by_server == Some(ALERT)
+                    && by_client.is_some_and(|bytes| HELLO.contains(&bytes))
+            }
+            Self::FirstExchange => by_server == Some(0),
+        }
+    }
+}
+
+impl About<'_> {
+    fn end(&self) -> End {
+        match self.role {
+            Role::Server => End::Server,
+            Role::Client | Role::Unknown => End::Client,
+        }
+    }
+
+    /// Which end sent the reset; `None` where there was none, or neither did.
+    fn sender(&self) -> Option<End> {
+        match (self.reset?, self.end()) {
+            ((_, Origin::InPath, _), _) => None,
+            ((Direction::Sent, ..), end) => Some(end),
+            ((Direction::Received, ..), End::Client) => Some(End::Server),
+            ((Direction::Received, ..), End::Server) => Some(End::Client),
+        }
+    }
+}
+
+/// What shows that the row is right.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Shown {
+    /// These scenarios end in it, one end or both.
+    Played(&'static [&'static str]),
+    /// It takes a firewall, another machine or an administrator, so it is tested from data only.
+    FromData,
+    /// Not visible in the kernel.
+    NotInTheKernel,
+}
+
+/// What is said of a failure.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Meaning {
+    /// The root cause; `None` where what is known carries none.
+    pub cause: Option<Cause>,
+    /// Where it lies.
+    pub layer: Layer,
+    /// What it means and the next thing to check.
+    pub hint: &'static str,
+    /// What a proxy reports whose upstream connection, or that of whose client's, ended this way.
+    pub proxy: Option<ProxyWords<'static>>,
+}
+
+/// A row about connections.
+#[derive(Clone, Copy, Debug)]
+struct Row {
+    verdicts: &'static [Verdict],
+    evidence: Evidence,
+    meaning: Meaning,
+    shown: Shown,
+}
+
+/// A row about resets that no connection's socket sent.
+#[derive(Clone, Copy, Debug)]
+struct StrayRow {
+    kind: Option<u8>,
+    /// Whether it has to answer a SYN.
+    syn: bool,
+    words: &'static str,
+    meaning: Meaning,
+    shown: Shown,
+}
+
+/// A row about what a proxy reports without a failed connection behind it.
+#[derive(Clone, Copy, Debug)]
+struct UnseenRow {
+    words: &'static str,
+    meaning: Meaning,
+}
+
+/// What the playbook says; `None` for `ok`.
+pub fn meaning(about: &About<'_>) -> Option<&'static Meaning> {
+    let fits = |row: &&Row| row.verdicts.contains(&about.verdict) && row.evidence.holds(about);
+    ROWS.iter().find(fits).map(|row| &row.meaning)
+}
+
+/// What it says of a reset without a connection's socket; `syn` where it answered a SYN.
+pub fn stray(kind: u8, syn: bool) -> &'static Meaning {
+    let fits = |row: &&StrayRow| row.kind.is_none_or(|of| of == kind) && (syn || !row.syn);
+    STRAY_ROWS
+        .iter()
+        .find(fits)
+        .map_or(&STRANGER.meaning, |row| &row.meaning)
+}
+
+/// Each verdict with the proxies' words that a row has for it.
+#[cfg(test)]
+pub(crate) fn spoken() -> impl Iterator<Item = (Verdict, ProxyWords<'static>)> {
+    ROWS.iter().flat_map(|row| {
+        let words = row.meaning.proxy;
+        let verdicts = row.verdicts.iter();
+        verdicts.filter_map(move |&verdict| Some((verdict, words?)))
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    use std::{collections::HashSet, env, fs, path::Path};
+
+    use super::{rows::UNSEEN_ROWS, *};
+    use crate::record::Verdict::{NeverAccepted, ResetBeforeResponse, ResetMidStream};
+
+    fn about(verdict: Verdict, role: Role) -> About<'static> {
+        About {
+            verdict,
+            role,
+            reset: None,
+            errno: None,
+            bytes: Bytes::default(),
+        }
+    }
+
+    fn every(mut each: impl FnMut(&About<'_>)) {
+        let reasons = [
+            None,
+            Some("NO_SOCKET"),
+            Some("TCP_ABORT_ON_CLOSE"),
+            Some("INVALID_SYN"),
+            Some("TCP_TIMEWAIT_SOCKET"),
+            Some("TCP_ABORT_ON_DATA"),
+        ];
+        let amounts = [None, Some(0), Some(ALERT), Some(*HELLO.start())];
+        for &verdict in Verdict::ALL {
+            for &role in Role::ALL {
+                for errno in [None, Some("ECONNREFUSED"), Some("ENETUNREACH")] {
+                    for (sent, received) in amounts
+                        .iter()
+                        .flat_map(|&sent| amounts.map(|received| (sent, received)))
+                    {
+                        let about = About {
+                            errno,
+                            bytes: Bytes {
+                                sent,
+                                received,
+                                acked: None,
+                            },
+                            ..about(verdict, role)
+                        };
+                        each(&about);
+                        for &direction in Direction::ALL {
+                            for &origin in Origin::ALL {
+                                for reason in reasons {
+                                    each(&About {
+                                        reset: Some((direction, origin, reason)),
+                                        ..about
+                                    });
+                                }
+                            }
+                        }
+                    }
+                }
+            }
+        }
+    }
+
+    #[test]
+    fn every_failure_has_a_row_and_every_row_is_the_outcome_of_something() {
+        let mut reached = HashSet::new();
+        every(|about| {
+            let meaning = meaning(about);
+            assert_eq!(meaning.is_none(), about.verdict == Verdict::Ok, "{about:?}");
+            reached.extend(meaning.map(|meaning| meaning.hint));
+        });
+        for row in ROWS {
+            assert!(reached.contains(row.meaning.hint), "{row:?}");
+        }
+    }
+
+    #[test]
+    fn a_hint_belongs_to_one_row_and_is_one_sentence_to_read() {
+        let connections = ROWS.iter().map(|row| row.meaning);
+        let strays = STRAY_ROWS.iter().map(|row| row.meaning);
+        let unseen = UNSEEN_ROWS.iter().map(|row| row.meaning);
+        let mut hints = HashSet::new();
+        for Meaning { hint, .. } in connections.chain(strays).chain(unseen) {
+            assert!(hint.ends_with('.') && hint.len() < 250, "{hint}");
+            assert!(!hint.contains('|'), "{hint}");
+            assert!(hints.insert(hint), "{hint}");
+        }
+    }
+
+    #[test]
+    fn where_both_ends_are_not_known_no_end_is_accused() {
+        every(|about| {
+            let Some((_, Origin::OffNode | Origin::Unknown, _)) = about.reset else {
+                return;
+            };
+            let cause = meaning(about).and_then(|meaning| meaning.cause);
+            let accuses_server = cause == Some(Cause::UnhealthyEndpoint);
+            let accuses_client = cause == Some(Cause::ClientGaveUp);
+            let never_accepted = about.verdict == NeverAccepted;
+            assert!(
+                !accuses_client && (!accuses_server || never_accepted),
+                "{about:?}"
+            );
+        });
+    }
+
+    #[test]
+    fn tls_is_named_only_where_the_server_ended_it_after_an_alerts_bytes() {
+        let alert = About {
+            reset: Some((Direction::Received, Origin::OffNode, None)),
+            bytes: Bytes {
+                sent: Some(517),
+                received: Some(ALERT),
+                acked: Some(517),
+            },
+            ..about(ResetMidStream, Role::Client)
+        };
+        let cause = |about: &About<'_>| meaning(about).and_then(|meaning| meaning.cause);
+        assert_eq!(cause(&alert), Some(Cause::TlsMismatch));
+        let received = |bytes| About {
+            bytes: Bytes {
+                received: Some(bytes),
+                ..alert.bytes
+            },
+            ..alert
+        };
+        // Redis answers a PING of 14 bytes by 7.
+        let ping = About {
+            bytes: Bytes {
+                sent: Some(14),
+                ..alert.bytes
+            },
+            ..alert
+        };
+        let by_client = About {
+            reset: Some((Direction::Sent, Origin::Local, None)),
+            ..alert
+        };
+        let in_path = About {
+            reset: Some((Direction::Received, Origin::InPath, None)),
+            ..alert
+        };
+        for other in [received(6), received(150), ping, by_client, in_path] {
+            assert_ne!(cause(&other), Some(Cause::TlsMismatch), "{other:?}");
+        }
+        assert!(
+            meaning(&About {
+                verdict: Verdict::Ok,
+                ..alert
+            })
+            .is_none()
+        );
+    }
+
+    #[test]
+    fn an_end_is_not_accused_of_what_the_other_did() {
+        let unread = |role, direction, origin| About {
+            reset: Some((direction, origin, Some("TCP_ABORT_ON_CLOSE"))),
+            ..about(ResetBeforeResponse, role)
+        };
+        let hint = |about: &About<'_>| meaning(about).unwrap().hint;
+        let by_server = [
+            unread(Role::Client, Direction::Received, Origin::PeerOnNode),
+            unread(Role::Server, Direction::Sent, Origin::Local),
+        ];
+        let by_client = [
+            unread(Role::Client, Direction::Sent, Origin::Local),
+            unread(Role::Server, Direction::Received, Origin::PeerOnNode),
+        ];
+        for about in by_server {
+            assert!(hint(&about).starts_with("The server closed"), "{about:?}");
+        }
+        for about in by_client {
+            assert!(hint(&about).starts_with("The client reset"), "{about:?}");
+        }
+    }
+
+    /// `UPDATE_PLAYBOOK=1 cargo test -p upstream-trace --lib playbook` writes it.
+    #[test]
+    fn readme_has_the_table() {
+        const BEGIN: &str = "<!-- playbook:begin -->\n";
+        const END: &str = "<!-- playbook:end -->";
+        let path = Path::new(env!("CARGO_MANIFEST_DIR")).join("../README.md");
+        let readme = fs::read_to_string(&path).unwrap();
+        let (before, rest) = readme.split_once(BEGIN).unwrap();
+        let (shown, after) = rest.split_once(END).unwrap();
+        if env::var_os("UPDATE_PLAYBOOK").is_some() {
+            fs::write(&path, format!("{before}{BEGIN}{}{END}{after}", table())).unwrap();
+        } else {
+            assert!(shown == table(), "UPDATE_PLAYBOOK=1 renews README.md");
+        }
+    }
+}

@@ -1,0 +1,114 @@
+//! The playbook as a table in Markdown.
+//!
+//! Must not know: how a row is chosen.
+
+use std::fmt::Write as _;
+
+use super::{
+    ALERT, End, Evidence, HELLO, Meaning, Shown,
+    rows::{ROWS, STRAY_ROWS, UNSEEN_ROWS},
+};
+
+/// The whole table in Markdown, as README shows it.
+pub fn table() -> String {
+    let mut text = String::from(
+        "| what became of it | what is known besides | `cause` | `layer` | Envoy | Envoy before | NGINX | `hint` | shown by |\n\
+         |---|---|---|---|---|---|---|---|---|\n",
+    );
+    let code = |text: &str| format!("`{text}`");
+    for row in ROWS {
+        let verdicts: Vec<_> = row
+            .verdicts
+            .iter()
+            .map(|verdict| code(verdict.as_str()))
+            .collect();
+        let evidence = row.evidence.words();
+        line(
+            &mut text,
+            &verdicts.join(", "),
+            &evidence,
+            &row.meaning,
+            row.shown,
+        );
+    }
+    for row in STRAY_ROWS {
+        line(
+            &mut text,
+            "`reset` line",
+            row.words,
+            &row.meaning,
+            row.shown,
+        );
+    }
+    for row in UNSEEN_ROWS {
+        line(
+            &mut text,
+            "-",
+            row.words,
+            &row.meaning,
+            Shown::NotInTheKernel,
+        );
+    }
+    text
+}
+
+fn line(text: &mut String, what: &str, known: &str, meaning: &Meaning, shown: Shown) {
+    let code = |text: &str| format!("`{text}`");
+    let cause = meaning
+        .cause
+        .map_or("-".to_owned(), |cause| code(cause.as_str()));
+    let [envoy, before, nginx] = meaning.proxy.map_or(["-"; 3].map(str::to_owned), |proxy| {
+        let mut envoy = format!("{} {}", code(proxy.envoy_flag), proxy.envoy_reason);
+        if let (Some(flag), Some(reason)) = (proxy.envoy_flag_other, proxy.envoy_reason_other) {
+            // Writing into a string cannot fail.
+            let _ = write!(envoy, ", or {} {reason}", code(flag));
+        }
+        [
+            envoy,
+            proxy.envoy_reason_old.to_owned(),
+            proxy.nginx_error.to_owned(),
+        ]
+    });
+    let shown = match shown {
+        Shown::Played(names) => names.join(", "),
+        Shown::FromData => "data only".to_owned(),
+        Shown::NotInTheKernel => "not visible in the kernel".to_owned(),
+    };
+    let layer = code(meaning.layer.as_str());
+    let hint = meaning.hint;
+    let _ = writeln!(
+        text,
+        "| {what} | {known} | {cause} | {layer} | {envoy} | {before} | {nginx} | {hint} | {shown} |"
+    );
+}
+
+impl Evidence {
+    fn words(self) -> String {
+        let name = |end| match end {
+            End::Client => "the client",
+            End::Server => "the server",
+        };
+        match self {
+            Self::None => "-".to_owned(),
+            Self::InPath => "the reset came from neither end".to_owned(),
+            Self::OnNode(reasons, end) => {
+                let end = end.map_or("an end", name);
+                let mut text = format!("reset by {end}, which is on this node");
+                for (index, reason) in reasons.iter().enumerate() {
+                    let before = if index == 0 { ": " } else { ", " };
+                    text += before;
+                    text += reason;
+                }
+                text
+            }
+            Self::SentBy(end) => format!("reset by {}", name(end)),
+            Self::Errno(errno) => format!("told {errno}"),
+            Self::Alert => format!(
+                "ended by the server, which sent {ALERT} bytes in all, the client {} to {}",
+                HELLO.start(),
+                HELLO.end()
+            ),
+            Self::FirstExchange => "the server sent nothing at all".to_owned(),
+        }
+    }
+}

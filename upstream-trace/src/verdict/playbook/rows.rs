@@ -1,0 +1,560 @@
+//! The rows of the playbook.
+//!
+//! Sources of the proxies' words: Envoy 1.40 `source/common/router/router.cc` (streamResetReasonToResponseFlag)
+//! and `source/common/http/utility.cc` (resetReasonToString), and the strings of releases before these were
+//! split; nginx `src/os/unix/ngx_errno.c` and `src/http/ngx_http_upstream.c`. Must not know: how a row is chosen.
+
+use upstream_trace_common::event::kind;
+
+use super::{
+    End,
+    Evidence::{self, Alert, Errno, FirstExchange, InPath, OnNode, SentBy},
+    Meaning, Row,
+    Shown::{self, FromData, Played},
+    StrayRow, UnseenRow,
+};
+use crate::record::{
+    Cause, Layer, ProxyWords,
+    Verdict::{
+        self, ClosedBeforeResponse, ConnectCanceled, ConnectTimeout, LocalAbort, NeverAccepted,
+        NoLocalPort, Probe, Refused, ResetBeforePayload, ResetBeforeResponse, ResetIdle,
+        ResetMidStream, Timeout, Unreachable,
+    },
+};
+
+const fn words(
+    envoy_flag: &'static str,
+    envoy_reason: &'static str,
+    envoy_reason_old: &'static str,
+    nginx_error: &'static str,
+) -> ProxyWords<'static> {
+    ProxyWords {
+        envoy_flag,
+        envoy_reason,
+        envoy_reason_old,
+        envoy_flag_other: None,
+        envoy_reason_other: None,
+        nginx_error,
+    }
+}
+
+const REFUSED: Option<ProxyWords<'_>> = Some(words(
+    "UF",
+    "remote connection failure, delayed connect error: Connection refused",
+    "connection failure, delayed connect error: 111",
+    "connect() failed (111: Connection refused) while connecting to upstream",
+));
+const CONNECT_TIMEOUT: Option<ProxyWords<'_>> = Some(words(
+    "UF",
+    "connection timeout",
+    "connection failure",
+    "upstream timed out (110: Connection timed out) while connecting to upstream",
+));
+const NO_ROUTE: Option<ProxyWords<'_>> = Some(words(
+    "UF",
+    "remote connection failure, delayed connect error: No route to host",
+    "connection failure, delayed connect error: 113",
+    "connect() failed (113: No route to host) while connecting to upstream",
+));
+const NO_NETWORK: Option<ProxyWords<'_>> = Some(words(
+    "UF",
+    "remote connection failure, delayed connect error: Network is unreachable",
+    "connection failure, delayed connect error: 101",
+    "connect() failed (101: Network is unreachable) while connecting to upstream",
+));
+const NO_PORT: Option<ProxyWords<'_>> = Some(words(
+    "UF",
+    "local connection failure, immediate connect error: Cannot assign requested address",
+    "connection failure, immediate connect error: 99",
+    "connect() failed (99: Cannot assign requested address) while connecting to upstream",
+));
+const NO_ANSWER: Option<ProxyWords<'_>> = Some(words(
+    "UT",
+    "upstream request timeout",
+    "upstream request timeout",
+    "upstream timed out (110: Connection timed out) while reading response header from upstream",
+));
+const TERMINATED: Option<ProxyWords<'_>> = Some(words(
+    "UC",
+    "connection termination",
+    "connection termination",
+    "recv() failed (104: Connection reset by peer) while reading response header from upstream",
+));
+/// The reset may beat Envoy's own look at the connection; with TLS it is not connected before its handshake.
+const TERMINATED_EARLY: Option<ProxyWords<'_>> = Some(ProxyWords {
+    envoy_flag: "UC",
+    envoy_reason: "connection termination",
+    envoy_reason_old: "connection termination",
+    envoy_flag_other: Some("UF"),
+    envoy_reason_other: Some(
+        "remote connection failure, delayed connect error: Connection reset by peer",
+    ),
+    nginx_error: "recv() failed (104: Connection reset by peer) while reading response header from upstream",
+});
+const CLOSED: Option<ProxyWords<'_>> = Some(words(
+    "UC",
+    "connection termination",
+    "connection termination",
+    "upstream prematurely closed connection while reading response header from upstream",
+));
+const BROKEN: Option<ProxyWords<'_>> = Some(words(
+    "UPE",
+    "protocol error",
+    "protocol error",
+    "recv() failed (104: Connection reset by peer) while reading upstream",
+));
+const CLIENT_GONE: Option<ProxyWords<'_>> = Some(words(
+    "DC",
+    "downstream disconnected",
+    "downstream disconnected",
+    "client prematurely closed connection",
+));
+/// After a failed TLS handshake.
+const TLS: Option<ProxyWords<'_>> = Some(words(
+    "UF",
+    "remote connection failure, TLS error",
+    "connection failure, TLS error",
+    "SSL_do_handshake() failed while SSL handshaking to upstream",
+));
+
+const fn row(
+    verdicts: &'static [Verdict],
+    evidence: Evidence,
+    (cause, layer): (Option<Cause>, Layer),
+    proxy: Option<ProxyWords<'static>>,
+    shown: Shown,
+    hint: &'static str,
+) -> Row {
+    Row {
+        verdicts,
+        evidence,
+        meaning: Meaning {
+            cause,
+            layer,
+            hint,
+            proxy,
+        },
+        shown,
+    }
+}
+
+const NO_LISTENER: (Option<Cause>, Layer) = (Some(Cause::NoListener), Layer::Tcp);
+const FIREWALL: (Option<Cause>, Layer) = (Some(Cause::Firewall), Layer::Tcp);
+const TLS_MISMATCH: (Option<Cause>, Layer) = (Some(Cause::TlsMismatch), Layer::Tls);
+const EXHAUSTION: (Option<Cause>, Layer) = (Some(Cause::Exhaustion), Layer::Tcp);
+const UNHEALTHY: (Option<Cause>, Layer) = (Some(Cause::UnhealthyEndpoint), Layer::Http);
+const NETWORK: (Option<Cause>, Layer) = (Some(Cause::Network), Layer::Tcp);
+const IDLE_CLOSE: (Option<Cause>, Layer) = (Some(Cause::IdleClose), Layer::Http);
+const GAVE_UP: (Option<Cause>, Layer) = (Some(Cause::ClientGaveUp), Layer::Http);
+const OPEN_TCP: (Option<Cause>, Layer) = (None, Layer::Tcp);
+const OPEN_HTTP: (Option<Cause>, Layer) = (None, Layer::Http);
+const OPEN: (Option<Cause>, Layer) = (None, Layer::None);
+
+pub(super) const ROWS: &[Row] = &[
+    row(
+        &[Refused],
+        InPath,
+        FIREWALL,
+        REFUSED,
+        FromData,
+        "A firewall rule answered the SYN with a reset, not the server: look for REJECT rules on the way (nft list ruleset).",
+    ),
+    row(
+        &[Refused],
+        OnNode(&[], None),
+        NO_LISTENER,
+        REFUSED,
+        Played(&["refused", "refused_v6", "retry_same_fd"]),
+        "Nothing accepts connections on the remote port: check that the server runs and on which address and port it listens (ss -ltn).",
+    ),
+    row(
+        &[Refused],
+        Evidence::None,
+        OPEN_TCP,
+        REFUSED,
+        FromData,
+        "A reset answered the SYN: check on the server's host that it listens on this address and port (ss -ltn); if it does, a firewall on the way answers for it.",
+    ),
+    row(
+        &[ConnectTimeout],
+        Evidence::None,
+        NETWORK,
+        CONNECT_TIMEOUT,
+        Played(&["connect_timeout", "connect_user_timeout"]),
+        "No SYN was answered until the kernel gave up: look for a firewall that drops, a wrong address, or a full accept queue at the server (ss -ltn, Recv-Q against Send-Q).",
+    ),
+    row(
+        &[ConnectCanceled],
+        Evidence::None,
+        NETWORK,
+        CONNECT_TIMEOUT,
+        Played(&["connect_canceled", "connect_canceled_lost"]),
+        "The connecting process gave up while its SYN was unanswered: its own connect timeout; look for packet drops or a full accept queue on the way to the server.",
+    ),
+    row(
+        &[Unreachable],
+        Errno("ECONNREFUSED"),
+        FIREWALL,
+        REFUSED,
+        FromData,
+        "An ICMP port unreachable answered the SYN: a firewall rejects the connection, because a server without a listener would have sent a reset.",
+    ),
+    row(
+        &[Unreachable],
+        Errno("ENETUNREACH"),
+        NETWORK,
+        NO_NETWORK,
+        Played(&["unreachable_net"]),
+        "A router answered the SYN with an ICMP error, or there is no route: check the routes on the way (ip route get, traceroute -T).",
+    ),
+    row(
+        &[Unreachable],
+        Evidence::None,
+        NETWORK,
+        NO_ROUTE,
+        Played(&["unreachable_host"]),
+        "Routing failed or a router answered the SYN with an ICMP error: check the route (ip route get), ARP or neighbour entries, and REJECT rules of firewalls.",
+    ),
+    row(
+        &[NoLocalPort],
+        Evidence::None,
+        EXHAUSTION,
+        NO_PORT,
+        Played(&["no_local_port"]),
+        "connect() failed before any SYN left, for want of a local port: check net.ipv4.ip_local_port_range and how many connections to this destination are open or in TIME_WAIT.",
+    ),
+    row(
+        &[NeverAccepted],
+        SentBy(End::Client),
+        OPEN_TCP,
+        NO_ANSWER,
+        Played(&["unaccepted_reset", "unaccepted_request_reset"]),
+        "The other end gave up before any process accepted the connection: harmless if it lasted only microseconds (a health check), else the server is stuck, its accept queue is long, or it is out of file descriptors.",
+    ),
+    row(
+        &[NeverAccepted],
+        Evidence::None,
+        (Some(Cause::UnhealthyEndpoint), Layer::Tcp),
+        NO_ANSWER,
+        Played(&["listener_closed", "listener_closed_request"]),
+        "The kernel completed the handshake but no process accepted the connection before it ended: the server stopped listening, is stuck, or is out of file descriptors (ss -ltn, Recv-Q).",
+    ),
+    row(
+        &[ResetBeforePayload],
+        InPath,
+        NETWORK,
+        TERMINATED_EARLY,
+        FromData,
+        "Neither end's stack sent this reset: a firewall or middlebox between them did, before any payload.",
+    ),
+    row(
+        &[ResetBeforePayload],
+        OnNode(&["INVALID_SYN"], None),
+        EXHAUSTION,
+        TERMINATED_EARLY,
+        Played(&["overflow_reset"]),
+        "The server's accept queue was full and net.ipv4.tcp_abort_on_overflow made its kernel reset the connection: the server accepts too slowly or its backlog is too small.",
+    ),
+    row(
+        &[ResetBeforePayload],
+        OnNode(&["TCP_TIMEWAIT_SOCKET", "TCP_ABORT_ON_DATA"], None),
+        IDLE_CLOSE,
+        TERMINATED_EARLY,
+        Played(&["data_after_shutdown_first"]),
+        "The server had closed the connection before the client's first payload arrived: make the client's idle timeouts shorter than the server's.",
+    ),
+    row(
+        &[ResetBeforePayload],
+        OnNode(&[], Some(End::Client)),
+        OPEN,
+        TERMINATED_EARLY,
+        FromData,
+        "This connection was reset from the client's end before any payload, by someone other than its owner: look at who the sender is.",
+    ),
+    row(
+        &[ResetBeforePayload],
+        OnNode(&[], Some(End::Server)),
+        OPEN_HTTP,
+        TERMINATED_EARLY,
+        Played(&["reset_after_accept", "reset_after_accept_v6"]),
+        "The server completed the handshake and reset before any payload: look in its log for connection limits, access lists, a TLS or protocol mismatch, or a crash right after accept.",
+    ),
+    row(
+        &[ResetBeforePayload],
+        Evidence::None,
+        OPEN,
+        TERMINATED_EARLY,
+        FromData,
+        "The other end, or a middlebox in its name, completed the handshake and reset before any payload: look there for connection limits, access lists, a TLS or protocol mismatch, or a crash right after accept.",
+    ),
+    row(
+        &[Probe],
+        Evidence::None,
+        OPEN,
+        None,
+        Played(&["health_check"]),
+        "The end that connected reset its own connection without sending anything: a TCP health check of a load balancer or a port scan; harmless unless unexpected.",
+    ),
+    row(
+        &[
+            ResetBeforeResponse,
+            ResetMidStream,
+            ClosedBeforeResponse,
+            LocalAbort,
+        ],
+        Alert,
+        TLS_MISMATCH,
+        TLS,
+        Played(&["alert_then_reset"]),
+        "Likely TLS: the handshake of TCP completed, bytes went both ways, the server sent just 7, the size of a TLS alert, and it ended. Not decoded; check SNI, ALPN, versions, certificates, and plaintext to a TLS port.",
+    ),
+    row(
+        &[ResetBeforeResponse],
+        InPath,
+        NETWORK,
+        TERMINATED,
+        FromData,
+        "Neither end's stack sent this reset: a firewall or middlebox between them killed the connection while a request was unanswered.",
+    ),
+    row(
+        &[ResetBeforeResponse],
+        OnNode(&["TCP_TIMEWAIT_SOCKET"], Some(End::Server)),
+        IDLE_CLOSE,
+        TERMINATED,
+        Played(&["late_request", "late_request_v6"]),
+        "The request was sent after the server had closed the connection (keep-alive race): make the client's idle timeout shorter than the server's keep-alive timeout, or retry.",
+    ),
+    row(
+        &[ResetBeforeResponse],
+        OnNode(&["NO_SOCKET", "TCP_FLAGS"], Some(End::Server)),
+        (Some(Cause::UnhealthyEndpoint), Layer::Tcp),
+        TERMINATED,
+        Played(&["half_open"]),
+        "The request reached a host that no longer knows the connection: the server restarted, or the address moved to another host.",
+    ),
+    row(
+        &[ResetBeforeResponse],
+        OnNode(&["TCP_ABORT_ON_CLOSE"], Some(End::Server)),
+        UNHEALTHY,
+        TERMINATED,
+        Played(&["close_unread", "pooled_close_unread", "killed_unread"]),
+        "The server closed the connection without reading the whole request: look in its log for limits, rejected requests, a shutdown or a crash.",
+    ),
+    row(
+        &[ResetBeforeResponse],
+        OnNode(&["TCP_ABORT_ON_DATA"], Some(End::Server)),
+        IDLE_CLOSE,
+        TERMINATED,
+        Played(&["data_after_shutdown"]),
+        "The server had shut the connection down before the request arrived: look there for timeouts that are shorter than the client's.",
+    ),
+    row(
+        &[ResetBeforeResponse],
+        OnNode(&[], Some(End::Server)),
+        UNHEALTHY,
+        TERMINATED,
+        Played(&["reset_after_request", "pooled_reset_new_request"]),
+        "The server reset the connection with the request unanswered: look in its log for a crash, a shutdown, or a deliberate abort (SO_LINGER 0) at that time.",
+    ),
+    row(
+        &[ResetBeforeResponse],
+        OnNode(&[], Some(End::Client)),
+        GAVE_UP,
+        TERMINATED,
+        Played(&["client_aborts_unanswered"]),
+        "The client reset the connection before the response came: its request timeout or a canceled request; compare the duration with the client's timeouts.",
+    ),
+    row(
+        &[ResetBeforeResponse],
+        Evidence::None,
+        OPEN,
+        TERMINATED,
+        FromData,
+        "The other end, or a middlebox in its name, reset the connection with the request unanswered: look there for a crash, a shutdown, a timeout or a deliberate abort at that time.",
+    ),
+    row(
+        &[ResetMidStream],
+        InPath,
+        NETWORK,
+        BROKEN,
+        FromData,
+        "Neither end's stack sent this reset: a firewall or middlebox between them killed the connection in mid-stream.",
+    ),
+    row(
+        &[ResetMidStream],
+        OnNode(&[], None),
+        OPEN_HTTP,
+        BROKEN,
+        Played(&[
+            "reset_mid_response",
+            "reset_after_response",
+            "client_aborts_answered",
+        ]),
+        "The other end reset the connection shortly after payload: look there for a crash, a canceled stream, or a close with data unread.",
+    ),
+    row(
+        &[ResetMidStream],
+        Evidence::None,
+        OPEN,
+        BROKEN,
+        FromData,
+        "The other end, or a middlebox in its name, reset the connection shortly after payload: look there for a crash, a canceled stream, or a close with data unread.",
+    ),
+    row(
+        &[ResetIdle],
+        InPath,
+        NETWORK,
+        None,
+        FromData,
+        "Neither end's stack sent this reset: a firewall or middlebox dropped the idle connection; make keep-alives more frequent than its idle timeout.",
+    ),
+    row(
+        &[ResetIdle],
+        Evidence::None,
+        IDLE_CLOSE,
+        None,
+        Played(&["pooled_reset_idle", "client_aborts_idle"]),
+        "The other end, or a middlebox in its name, dropped the idle connection: harmless for a pool that retries; make the idle timeout here shorter than over there.",
+    ),
+    row(
+        &[ClosedBeforeResponse],
+        FirstExchange,
+        OPEN_HTTP,
+        CLOSED,
+        Played(&["closed_without_answer"]),
+        "The handshake completed and the server took the first request, then closed in order without one byte: look in its log for a worker that gave up, a shutdown, or a protocol mismatch (HTTP/2 or TLS against plain HTTP/1).",
+    ),
+    row(
+        &[ClosedBeforeResponse],
+        Evidence::None,
+        OPEN_HTTP,
+        CLOSED,
+        Played(&["pooled_closed_without_answer"]),
+        "The server closed the connection in order without answering the last request: look there for a worker that gave up, a shutdown, or an idle timeout that raced with the request.",
+    ),
+    row(
+        &[Timeout],
+        Evidence::None,
+        NETWORK,
+        NO_ANSWER,
+        Played(&["user_timeout", "keepalive_timeout"]),
+        "The other end stopped answering and the kernel gave up: look for a dead host, a dropped route, large packets that are lost (MTU), or a firewall that forgot the connection.",
+    ),
+    row(
+        &[LocalAbort],
+        Evidence::None,
+        OPEN_HTTP,
+        CLIENT_GONE,
+        Played(&["client_aborts_answered", "reset_mid_response"]),
+        "This end reset the connection after an answered exchange: a close with data unread, SO_LINGER 0, or a killed process; look at the sender.",
+    ),
+];
+
+const fn stray_row(
+    (kind, syn, words): (Option<u8>, bool, &'static str),
+    (cause, layer): (Option<Cause>, Layer),
+    shown: Shown,
+    hint: &'static str,
+) -> StrayRow {
+    StrayRow {
+        kind,
+        syn,
+        words,
+        meaning: Meaning {
+            cause,
+            layer,
+            hint,
+            proxy: None,
+        },
+        shown,
+    }
+}
+
+pub(super) const STRAY_ROWS: &[StrayRow] = &[
+    stray_row(
+        (
+            Some(kind::RESET_SENT_NO_SOCKET),
+            true,
+            "without a socket, to a SYN",
+        ),
+        NO_LISTENER,
+        Played(&["refused"]),
+        "Nothing listens on this local port: start the server or correct the client's address and port (ss -ltn).",
+    ),
+    stray_row(
+        (Some(kind::RESET_SENT_TIME_WAIT), false, "from TIME_WAIT"),
+        IDLE_CLOSE,
+        Played(&["late_request"]),
+        "Data arrived for a connection that this end had closed already (keep-alive race): make the client's idle timeout shorter than this server's keep-alive timeout.",
+    ),
+    stray_row(
+        (
+            Some(kind::RESET_SENT_LISTEN),
+            false,
+            "by a listening socket",
+        ),
+        OPEN_TCP,
+        Played(&["half_open", "overflow_reset"]),
+        "A segment reached the listening socket without a valid handshake: a full accept queue with tcp_abort_on_overflow, a stale connection, or a scan.",
+    ),
+    STRANGER,
+];
+/// Whatever else it is.
+pub(super) const STRANGER: StrayRow = stray_row(
+    (None, false, "without a socket"),
+    OPEN_TCP,
+    FromData,
+    "A segment arrived for a connection that this host does not know: it restarted, or the address moved here from another host.",
+);
+
+/// Envoy's UH.
+pub const NO_HEALTHY_HOST: &str = "Envoy had no healthy host to try, so no connection was made: look at /clusters for failed health checks and outlier ejections, and at the failures before this one.";
+/// Envoy's UO.
+pub const BREAKER_OPEN: &str = "A circuit breaker was open (too many connections, requests, pending requests or retries), so no connection was made: look at the cluster's upstream_rq_pending_overflow and upstream_cx_overflow.";
+/// A response that a proxy could not read.
+pub const NOT_UNDERSTOOD: &str = "The connection worked, but the proxy did not understand what the upstream sent: look for HTTP/1 against HTTP/2, plaintext against TLS, or headers beyond the proxy's limits.";
+
+pub(super) const UNSEEN_ROWS: &[UnseenRow] = &[
+    UnseenRow {
+        words: "no host was healthy",
+        meaning: Meaning {
+            cause: Some(Cause::UnhealthyEndpoint),
+            layer: Layer::None,
+            hint: NO_HEALTHY_HOST,
+            proxy: Some(words(
+                "UH",
+                "no healthy upstream",
+                "no healthy upstream",
+                "no live upstreams while connecting to upstream",
+            )),
+        },
+    },
+    UnseenRow {
+        words: "the pool was full",
+        meaning: Meaning {
+            cause: Some(Cause::Exhaustion),
+            layer: Layer::None,
+            hint: BREAKER_OPEN,
+            proxy: Some(words(
+                "UO",
+                "overflow",
+                "overflow",
+                "no live upstreams while connecting to upstream",
+            )),
+        },
+    },
+    UnseenRow {
+        words: "the answer was not understood",
+        meaning: Meaning {
+            cause: Some(Cause::ProtocolMismatch),
+            layer: Layer::Http,
+            hint: NOT_UNDERSTOOD,
+            proxy: Some(words(
+                "UPE",
+                "protocol error",
+                "protocol error",
+                "upstream sent invalid header while reading response header from upstream",
+            )),
+        },
+    },
+];
