@@ -10,7 +10,7 @@ use std::{
 };
 
 use aya::{
-    Btf, Ebpf, EbpfLoader, VerifierLogLevel,
+    Btf, BtfError, Ebpf, EbpfLoader, VerifierLogLevel,
     maps::{Array, HashMap, LpmTrie, Map, MapData, MapError, PerCpuArray, RingBuf, lpm_trie::Key},
     programs::{BtfTracePoint, FEntry, FExit, Iter, KProbe, Program, ProgramError},
 };
@@ -61,8 +61,19 @@ pub struct Filled {
     pub entry: &'static Entry,
     /// The hook; `None`: none was taken.
     pub by: Option<Rung>,
-    /// The better ones and why they were refused.
-    pub refused: Vec<(Rung, String)>,
+    /// The better ones.
+    pub refused: Vec<Refusal>,
+}
+
+/// A hook that the kernel did not take.
+#[derive(Debug)]
+pub struct Refusal {
+    /// The hook.
+    pub rung: Rung,
+    /// The kernel's own words.
+    pub why: String,
+    /// It was for want of a privilege.
+    denied: bool,
 }
 
 /// The kernel side at work. Dropping it detaches everything.
@@ -74,20 +85,24 @@ pub struct Loaded {
     /// The connections that are open.
     pub stories: Stories,
     counters: PerCpuArray<MapData, [u64; counter::COUNT]>,
-    /// What fills each role.
-    pub filled: Vec<Filled>,
+    /// Open files can be scanned.
+    scans: bool,
 }
 
 impl std::fmt::Debug for Loaded {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         f.debug_struct("Loaded")
-            .field("filled", &self.filled)
+            .field("scans", &self.scans)
             .finish_non_exhaustive()
     }
 }
 
-/// Loads and attaches.
-pub fn load(plan: &Plan<'_>, loader: EbpfLoader<'static>) -> Result<Loaded, Failure> {
+/// Loads and attaches. `filled` becomes what came of each role, also where that is not enough.
+pub fn load(
+    plan: &Plan<'_>,
+    loader: EbpfLoader<'static>,
+    filled: &mut Vec<Filled>,
+) -> Result<Loaded, Failure> {
     let globals = globals(plan);
     let (targets, ebpf) = thread::scope(|scope| {
         let rungs = CATALOG.iter().flat_map(|entry| entry.rungs);
@@ -118,13 +133,17 @@ pub fn load(plan: &Plan<'_>, loader: EbpfLoader<'static>) -> Result<Loaded, Fail
         Some(Map::HashMap(map)) => Stories::new(map),
         _ => return Err(missing_map()),
     };
-    let filled = fill(&mut ebpf, &targets, plan.release)?;
+    *filled = fill(&mut ebpf, &targets, plan.release);
+    if let Some(failure) = filled.iter().find_map(Filled::failure) {
+        return Err(failure);
+    }
+    let is_filled = |role| move |one: &Filled| one.entry.role == role && one.by.is_some();
     Ok(Loaded {
         ebpf: Some(ebpf),
         ring: Ring::new(ring),
         stories,
         counters,
-        filled,
+        scans: filled.iter().any(is_filled(Role::Holders)),
     })
 }
 
@@ -259,7 +278,7 @@ fn filter(ebpf: &mut Ebpf, wanted: &Wanted) -> Result<(), MapError> {
 }
 
 /// Loads side by side, since verifying takes most of the time, then attaches in the order of the catalog.
-fn fill(ebpf: &mut Ebpf, targets: &Btf, release: &str) -> Result<Vec<Filled>, Failure> {
+fn fill(ebpf: &mut Ebpf, targets: &Btf, release: &str) -> Vec<Filled> {
     let mut programs: collections::HashMap<_, _> = ebpf.programs_mut().collect();
     let mut climbs: Vec<_> = CATALOG
         .iter()
@@ -290,9 +309,7 @@ struct Climb<'a> {
     left: std::vec::IntoIter<(&'static Rung, Option<&'a mut Program>)>,
     /// What the kernel has loaded.
     loaded: Option<(&'static Rung, &'a mut Program)>,
-    refused: Vec<(Rung, String)>,
-    /// The last refusal was for want of a privilege.
-    denied: bool,
+    refused: Vec<Refusal>,
 }
 
 impl<'a> Climb<'a> {
@@ -309,7 +326,6 @@ impl<'a> Climb<'a> {
             left: left.into_iter(),
             loaded: None,
             refused: Vec::new(),
-            denied: false,
         }
     }
 
@@ -318,7 +334,11 @@ impl<'a> Climb<'a> {
         if self.entry.role == Role::ResetsSent && folds_null_check(release) {
             let why = "this kernel passes NULL where it promises a socket (fixed in 6.12.5)";
             self.refused
-                .extend(self.left.by_ref().map(|(rung, _)| (*rung, why.to_owned())));
+                .extend(self.left.by_ref().map(|(rung, _)| Refusal {
+                    rung: *rung,
+                    why: why.to_owned(),
+                    denied: false,
+                }));
         }
         self.next(targets);
     }
@@ -334,12 +354,12 @@ impl<'a> Climb<'a> {
                     self.loaded = Some((rung, program));
                     return;
                 }
-                Err(error) => self.refused.push(refusal(rung, &error, &mut self.denied)),
+                Err(error) => self.refused.push(Refusal::new(rung, &error)),
             }
         }
     }
 
-    fn attach(mut self, targets: &Btf) -> Result<Filled, Failure> {
+    fn attach(mut self, targets: &Btf) -> Filled {
         let mut by = None;
         while let Some((rung, program)) = self.loaded.take() {
             match attach(program, rung) {
@@ -348,34 +368,53 @@ impl<'a> Climb<'a> {
                     break;
                 }
                 Err(error) => {
-                    self.refused.push(refusal(rung, &error, &mut self.denied));
+                    self.refused.push(Refusal::new(rung, &error));
                     self.next(targets);
                 }
             }
         }
-        if by.is_none()
-            && self.entry.loss.is_none()
-            && let Some((rung, why)) = self.refused.last()
-        {
-            let code = if self.denied {
-                Code::Privilege
-            } else {
-                Code::Hook
-            };
-            let message = format!("the kernel refused {}: {why}", rung.name());
-            return Err(Failure::new(code, message));
-        }
-        Ok(Filled {
+        Filled {
             entry: self.entry,
             by,
             refused: self.refused,
-        })
+        }
     }
 }
 
-fn refusal(rung: &Rung, error: &ProgramError, denied: &mut bool) -> (Rung, String) {
-    *denied = matches!(os_error(error), Some(libc::EPERM | libc::EACCES));
-    (*rung, chain(error))
+impl Filled {
+    /// Why nothing can be traced, where this is what the tracer cannot do without.
+    fn failure(&self) -> Option<Failure> {
+        if self.by.is_some() || self.entry.loss.is_some() {
+            return None;
+        }
+        let Refusal { rung, why, denied } = self.refused.last()?;
+        let code = if *denied { Code::Privilege } else { Code::Hook };
+        let message = format!("the kernel refused {}: {why}", rung.name());
+        Some(Failure::new(code, message))
+    }
+}
+
+impl Refusal {
+    fn new(rung: &Rung, error: &ProgramError) -> Self {
+        Self {
+            rung: *rung,
+            why: why(error),
+            denied: matches!(os_error(error), Some(libc::EPERM | libc::EACCES)),
+        }
+    }
+}
+
+/// The kernel's own words, without how it was asked.
+fn why(error: &ProgramError) -> String {
+    let text = match error {
+        ProgramError::LoadError { io_error, .. } => io_error.to_string(),
+        ProgramError::Btf(BtfError::UnknownBtfTypeName { .. }) => "this kernel has none".to_owned(),
+        error => chain(error),
+    };
+    match text.split_once(" (os error ") {
+        Some((words, _)) => words.to_owned(),
+        None => text,
+    }
 }
 
 fn load_program(program: &mut Program, targets: &Btf, rung: &Rung) -> Result<(), ProgramError> {
@@ -428,11 +467,11 @@ fn attach(program: &mut Program, rung: &Rung) -> Result<(), ProgramError> {
 }
 
 impl Loaded {
-    /// Whether a role is filled.
-    pub fn has(&self, role: Role) -> bool {
-        self.filled
-            .iter()
-            .any(|filled| filled.entry.role == role && filled.by.is_some())
+    /// Whether all that a run reads can be read as things are.
+    pub fn is_readable(&mut self) -> bool {
+        self.stories.each(|_| {}).is_ok()
+            && self.counters().is_ok()
+            && (!self.scans || self.holders().is_some())
     }
 
     /// Takes every program out of the kernel; what is in the ring and the counters stays.
@@ -454,10 +493,8 @@ impl Loaded {
 
     /// How often the kernel skipped a hook because it was interrupted by its own event: a program does
     /// not nest on one CPU (`__bpf_trace_run`). `/proc/self/fdinfo` has the number since 5.12.
-    pub fn missed(&self) -> u64 {
-        let Some(ebpf) = &self.ebpf else {
-            return 0;
-        };
+    /// `None` where it cannot be read.
+    pub fn missed(&self) -> Option<u64> {
         let misses = |program: &Program| {
             let fd = program.fd().ok()?.as_fd().as_raw_fd();
             let text = std::fs::read_to_string(format!("/proc/self/fdinfo/{fd}")).ok()?;
@@ -466,9 +503,10 @@ impl Loaded {
                 .find_map(|line| line.strip_prefix("recursion_misses:"))?;
             line.trim().parse::<u64>().ok()
         };
-        ebpf.programs()
+        let programs = self.ebpf.as_ref()?.programs();
+        programs
             .filter_map(|(_, program)| misses(program))
-            .sum()
+            .reduce(|sum, more| sum + more)
     }
 
     /// The kernel side's account of itself, by [`counter`] index, all CPUs together.

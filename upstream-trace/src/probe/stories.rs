@@ -11,6 +11,8 @@ use aya::maps::MapData;
 use upstream_trace_common::story::Story;
 use zerocopy::FromZeros as _;
 
+use super::syscall::bpf;
+
 /// `BPF_MAP_LOOKUP_BATCH` of `enum bpf_cmd`, `include/uapi/linux/bpf.h`; since 5.6.
 const BPF_MAP_LOOKUP_BATCH: libc::c_long = 24;
 /// Stories asked for at a time; a chain of the kernel's table that is longer makes it refuse, and none is
@@ -68,19 +70,10 @@ impl Stories {
             };
             // SAFETY: `batch` is what this command takes; its pointers lead to a `u32` that outlives the
             // call and to `AT_ONCE` keys and values of the map's own sizes.
-            let result = unsafe {
-                libc::syscall(
-                    libc::SYS_bpf,
-                    BPF_MAP_LOOKUP_BATCH,
-                    &raw mut batch,
-                    size_of::<Batch>(),
-                )
-            };
-            let error = (result < 0).then(io::Error::last_os_error);
-            let last = match error {
-                None => false,
-                Some(error) if error.raw_os_error() == Some(libc::ENOENT) => true,
-                Some(error) => return Err(error),
+            let last = match unsafe { bpf(BPF_MAP_LOOKUP_BATCH, &mut batch) } {
+                Ok(_) => false,
+                Err(error) if error.raw_os_error() == Some(libc::ENOENT) => true,
+                Err(error) => return Err(error),
             };
             for story in self.values.iter().take(batch.count as usize) {
                 take(story);

@@ -49,6 +49,12 @@ const HOOKS_BEFORE_5_14: &[&str] = &[
     "tp_btf inet_sock_set_state",
 ];
 
+/// Before 6.10.
+const UNTRACED_RESETS: &str =
+    "not seen on this host: resets sent for closed ports and from TIME_WAIT";
+const NO_REASONS: &str =
+    "not seen on this host: the kernel's own reasons of resets; they are derived or null";
+
 /// Oldest first.
 pub(super) const KERNELS: &[Kernel] = &[
     Kernel {
@@ -59,6 +65,9 @@ pub(super) const KERNELS: &[Kernel] = &[
         hooks: HOOKS_BEFORE_5_14,
         limits: &[
             "not seen on this host: a second look at connections that failed, for where the first was missed",
+            UNTRACED_RESETS,
+            NO_REASONS,
+            "not seen on this host: the kernel's own count of hooks that it skipped; only what follows from others tells",
         ],
     },
     Kernel {
@@ -67,7 +76,7 @@ pub(super) const KERNELS: &[Kernel] = &[
         packages: &["linux-image-6.1."],
         features: &[Feature::Mptcp],
         hooks: ALL_HOOKS,
-        limits: &[],
+        limits: &[UNTRACED_RESETS, NO_REASONS],
     },
     Kernel {
         name: "6.12",
