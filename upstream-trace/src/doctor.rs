@@ -313,3 +313,138 @@ fn fields(survey: &Survey) -> Vec<FieldReport> {
         None => FIELDS.iter().map(|field| report(field, None)).collect(),
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::output::schema;
+
+    /// A host that hides one hook.
+    fn report() -> Report {
+        let role = |role, hook: Option<&str>| RoleReport {
+            role,
+            tried: true,
+            hook: hook.map(str::to_owned),
+            refused: Vec::new(),
+            without: None,
+        };
+        let field = |path, found| FieldReport {
+            of: "sock",
+            path,
+            found,
+            without: Some("errno"),
+        };
+        let refused = RefusedHook {
+            hook: "fentry tcp_connect".to_owned(),
+            why: "Operation not permitted".to_owned(),
+        };
+        Report {
+            schema: Schema,
+            kind: ReportType,
+            outcome: Outcome::Degraded,
+            code: Code::Degraded,
+            version: "1.2.3",
+            kernel: "6.18.44".to_owned(),
+            lockdown: None,
+            btf: Some("/sys/kernel/btf/vmlinux".to_owned()),
+            capabilities: Held {
+                held: vec!["CAP_BPF", "CAP_PERFMON"],
+                missing: Vec::new(),
+                kept: Some(Vec::new()),
+            },
+            roles: vec![
+                role("destroyed", Some("tp_btf tcp_destroy_sock")),
+                RoleReport {
+                    refused: vec![refused],
+                    ..role("connects", None)
+                },
+                role("states", Some("tp_btf inet_sock_set_state")),
+            ],
+            fields: vec![
+                field("sk_protocol", Some(true)),
+                field("sk_err", Some(false)),
+            ],
+            limits: vec!["not seen on this host: the local port".to_owned()],
+            errors: Vec::new(),
+        }
+    }
+
+    #[test]
+    fn people_read_first_what_they_will_miss() {
+        let expected = "\
+upstream-trace 1.2.3: this host can be traced, but not all is seen
+  - not seen on this host: the local port
+
+kernel        6.18.44
+lockdown      not told
+types         /sys/kernel/btf/vmlinux
+capabilities  CAP_BPF, CAP_PERFMON; kept once attached: none
+
+hooks
+  destroyed        tp_btf tcp_destroy_sock
+  connects         none
+                     not fentry tcp_connect: Operation not permitted
+  states           tp_btf inet_sock_set_state
+
+fields        1 of 2 found
+  sock          sk_protocol, sk_err (missing)
+";
+        assert_eq!(report().text(), expected);
+    }
+
+    #[test]
+    fn or_why_nothing_works() {
+        let mut report = report();
+        report.outcome = Outcome::CannotRun;
+        report.errors = vec!["CAP_BPF missing".to_owned()];
+        report.capabilities.missing = vec!["CAP_BPF"];
+        report.capabilities.kept = None;
+        report.btf = None;
+        for role in &mut report.roles {
+            role.tried = false;
+            role.hook = None;
+        }
+        for field in &mut report.fields {
+            field.found = None;
+        }
+        let text = report.text();
+        for line in [
+            "upstream-trace 1.2.3: this host cannot be traced",
+            "  ! CAP_BPF missing",
+            "types         none",
+            "capabilities  CAP_BPF, CAP_PERFMON; missing CAP_BPF",
+            "  states           not tried",
+            "  sock          sk_protocol (not looked for), sk_err (not looked for)",
+        ] {
+            assert!(text.lines().any(|one| one == line), "{line:?} in\n{text}");
+        }
+    }
+
+    #[test]
+    fn a_run_says_it_in_short() {
+        assert_eq!(
+            report().short(),
+            [
+                "attached tp_btf tcp_destroy_sock, tp_btf inet_sock_set_state",
+                "refused fentry tcp_connect (Operation not permitted)",
+                "not seen on this host: the local port",
+            ]
+        );
+        let mut all = report();
+        all.limits.clear();
+        all.roles.remove(1);
+        assert_eq!(all.short().len(), 1);
+    }
+
+    #[test]
+    fn json_fits_the_schema() {
+        let value: serde_json::Value = serde_json::from_str(&report().json()).unwrap();
+        let validator = jsonschema::validator_for(&schema::schema()).unwrap();
+        assert!(validator.is_valid(&value), "{value:#}");
+        assert_eq!(value["exit_code"], 8);
+        assert_eq!(value["outcome"], "degraded");
+        let mut other = value;
+        other["outcome"] = "fine".into();
+        assert!(!validator.is_valid(&other));
+    }
+}

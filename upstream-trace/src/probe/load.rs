@@ -230,7 +230,9 @@ fn open<'a>(
         match os_error(&error) {
             Some(libc::EPERM | libc::EACCES) => Failure::new(
                 Code::Privilege,
-                format!("the kernel does not let this process use BPF: {text}"),
+                "the kernel does not let this process use BPF: capabilities do not count in a user \
+                 namespace, and before 5.11 maps take unlimited locked memory (ulimit -l, or \
+                 CAP_SYS_RESOURCE)",
             ),
             Some(libc::EINVAL) if text.contains("map") => Failure::new(
                 Code::Kernel,
@@ -562,7 +564,60 @@ fn os_error(error: &(dyn std::error::Error + 'static)) -> Option<i32> {
 
 #[cfg(test)]
 mod tests {
+    use aya_obj::VerifierLog;
+
     use super::*;
+
+    /// As a role ends where the kernel took no hook.
+    fn unfilled(role: Role, denied: bool) -> Filled {
+        let entry = CATALOG.iter().find(|entry| entry.role == role).unwrap();
+        let refused = entry.rungs.iter().map(|rung| Refusal {
+            rung: *rung,
+            why: "no".to_owned(),
+            denied,
+        });
+        Filled {
+            entry,
+            by: None,
+            refused: refused.collect(),
+        }
+    }
+
+    #[test]
+    fn only_what_nothing_can_replace_ends_a_run() {
+        let states = |denied| unfilled(Role::States, denied).failure().unwrap();
+        assert_eq!(
+            states(false).to_string(),
+            "the kernel refused tp_btf inet_sock_set_state: no"
+        );
+        assert_eq!(states(false).code, Code::Hook);
+        assert_eq!(states(true).code, Code::Privilege);
+        assert!(unfilled(Role::Connects, true).failure().is_none());
+        let by = Some(CATALOG[0].rungs[0]);
+        let filled = Filled {
+            by,
+            ..unfilled(Role::States, false)
+        };
+        assert!(filled.failure().is_none());
+    }
+
+    #[test]
+    fn refusals_are_the_kernels_own_words() {
+        let refused = ProgramError::LoadError {
+            io_error: io::Error::from_raw_os_error(libc::EPERM),
+            verifier_log: VerifierLog::new(String::new()),
+        };
+        let rung = &CATALOG[0].rungs[0];
+        let refusal = Refusal::new(rung, &refused);
+        assert_eq!(refusal.why, "Operation not permitted");
+        assert!(refusal.denied);
+        let unknown = BtfError::UnknownBtfTypeName {
+            type_name: "btf_trace_x".to_owned(),
+        };
+        let refusal = Refusal::new(rung, &unknown.into());
+        assert_eq!(refusal.why, "this kernel has none");
+        assert!(!refusal.denied);
+    }
 
     #[test]
     fn kernels_with_the_folded_null_check() {
