@@ -7,9 +7,12 @@
 //! ever started as a program.
 
 pub mod bench;
+pub mod bpf;
 pub mod bpf_toolchain;
 pub mod build;
+pub mod confine;
 pub mod demo;
+pub mod doctor;
 pub mod matrix;
 pub mod older;
 mod process;

@@ -20,6 +20,8 @@ use super::{
     report::{Line, Outcome},
 };
 use crate::{
+    confine::{CAP_BPF, CAP_PERFMON, Host},
+    doctor::{self, Start},
     older,
     scenario::{
         self, Ctx, Played, Scenario,
@@ -140,10 +142,24 @@ fn types() -> Result<()> {
 type Check = fn() -> Result<()>;
 
 /// What is tested beside the scenarios, each with a tracer of its own.
-pub(super) const CHECKS: [(&str, Check); 2] = [
+pub(super) const CHECKS: [(&str, Check); 3] = [
     ("older_connections_are_found", || older::are_found(PORT)),
+    ("doctor_foretells_the_run", doctor_foretells),
     ("every_filter_is_taken", every_filter),
 ];
+
+/// For root and for who has the two capabilities alone.
+fn doctor_foretells() -> Result<()> {
+    let binary = tracer::binary()?;
+    for host in [
+        Host::default(),
+        Host::default().nobody(&[CAP_BPF, CAP_PERFMON]),
+    ] {
+        let (binary, args) = (binary.as_path(), &[][..]);
+        doctor::report(&Start { host, binary, args })?;
+    }
+    Ok(())
+}
 
 /// What is off is never looked at by the verifier: with every filter on, and with single events instead
 /// of stories, the same hooks have to be taken.
