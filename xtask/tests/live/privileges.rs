@@ -9,6 +9,7 @@ use anyhow::{Context as _, Result, ensure};
 use serde_json::Value;
 use xtask::confine::{CAP_BPF, CAP_PERFMON, CAP_SYS_PTRACE, Host};
 use xtask::doctor::Start;
+use xtask::older;
 use xtask::tracer::Tracer;
 
 use crate::degraded::Place;
@@ -41,7 +42,7 @@ fn of_threads(pid: u32, name: &str) -> Result<String> {
     Ok(first)
 }
 
-/// No thread has more than these, `else_bpf` aside, nor can gain any.
+/// No thread has more than these, nor can gain any.
 fn has_only(tracer: &Tracer, capabilities: &[u8], bounded: bool) -> Result<()> {
     let pid = tracer.pid();
     let allowed = capabilities.iter().fold(0, |all, bit| all | 1_u64 << bit);
@@ -141,7 +142,10 @@ pub(crate) fn nobody_traces_with_two_capabilities() -> Result<()> {
         binary: &place.binary,
         args: &[],
     };
-    let tracer = Tracer::start_command(start.command(&["--port", &PORT.to_string()]))?;
+    let port = PORT.to_string();
+    let tracer = || Tracer::start_command(start.command(&["--port", &port]));
+    older::are_found_by(PORT, tracer)?;
+    let tracer = tracer()?;
     has_only(&tracer, &[], false)?;
     stranger_is_refused(PORT)?;
     wait_for(&tracer, 1, |line| line.value["verdict"] == "refused")?;
