@@ -14,6 +14,11 @@ pub const CAP_SYS_RESOURCE: u8 = 24;
 pub const CAP_PERFMON: u8 = 38;
 pub const CAP_BPF: u8 = 39;
 
+/// Of `enum bpf_cmd`, `include/uapi/linux/bpf.h`: what attaches a tracepoint.
+pub const ATTACH: [u32; 2] = [BPF_RAW_TRACEPOINT_OPEN, BPF_LINK_CREATE];
+const BPF_RAW_TRACEPOINT_OPEN: u32 = 17;
+const BPF_LINK_CREATE: u32 = 28;
+
 const NOBODY: libc::uid_t = 65534;
 /// `_LINUX_CAPABILITY_VERSION_3`
 const CAPABILITY_VERSION: u32 = 0x2008_0522;
@@ -25,6 +30,8 @@ pub struct Host {
     user_namespace: bool,
     nobody: Option<u64>,
     without: u64,
+    /// A seccomp filter; empty: none.
+    filter: Vec<libc::sock_filter>,
 }
 
 impl Host {
@@ -58,6 +65,13 @@ impl Host {
         self
     }
 
+    /// bpf(2) answers these commands with this error.
+    #[must_use]
+    pub fn refuse(mut self, commands: &[u32], errno: i32) -> Self {
+        self.filter = filter(commands, errno);
+        self
+    }
+
     /// Makes the command's process live there.
     pub fn confine(&self, command: &mut Command) {
         let host = self.clone();
@@ -88,10 +102,23 @@ impl Host {
         if self.without != 0 {
             self.bound()?;
         }
+        if !self.filter.is_empty() {
+            self.sandbox()?;
+        }
         match self.nobody {
             Some(capabilities) => become_nobody(capabilities),
             None => Ok(()),
         }
+    }
+
+    fn sandbox(&self) -> io::Result<()> {
+        let program = libc::sock_fprog {
+            len: libc::c_ushort::try_from(self.filter.len()).unwrap_or_default(),
+            filter: self.filter.as_ptr().cast_mut(),
+        };
+        let mode = libc::SECCOMP_MODE_FILTER;
+        // SAFETY: the kernel reads one program and as many instructions as it says; both live here.
+        ok(unsafe { libc::prctl(libc::PR_SET_SECCOMP, mode, &raw const program) })
     }
 
     /// The kernel gives root all of the bounding set at exec.
@@ -110,6 +137,35 @@ impl Host {
         }
         Ok(())
     }
+}
+
+/// Instructions over `struct seccomp_data`: the number of the call, its architecture, an address, arguments.
+fn filter(commands: &[u32], errno: i32) -> Vec<libc::sock_filter> {
+    const NUMBER: u32 = 0;
+    /// The lower half, where the machine is little-endian.
+    const FIRST_ARGUMENT: u32 = 16;
+    const LOAD: u32 = libc::BPF_LD | libc::BPF_W | libc::BPF_ABS;
+    const EQUAL: u32 = libc::BPF_JMP | libc::BPF_JEQ | libc::BPF_K;
+    const RETURN: u32 = libc::BPF_RET | libc::BPF_K;
+    let step = |code: u32, k: u32, if_true: u8, if_false: u8| libc::sock_filter {
+        code: u16::try_from(code).unwrap_or_default(),
+        jt: if_true,
+        jf: if_false,
+        k,
+    };
+    let bpf = u32::try_from(libc::SYS_bpf).unwrap_or_default();
+    let error = libc::SECCOMP_RET_ERRNO | errno.unsigned_abs();
+    let mut steps = vec![
+        step(LOAD, NUMBER, 0, 0),
+        step(EQUAL, bpf, 1, 0),
+        step(RETURN, libc::SECCOMP_RET_ALLOW, 0, 0),
+        step(LOAD, FIRST_ARGUMENT, 0, 0),
+    ];
+    for &command in commands {
+        steps.extend([step(EQUAL, command, 0, 1), step(RETURN, error, 0, 0)]);
+    }
+    steps.push(step(RETURN, libc::SECCOMP_RET_ALLOW, 0, 0));
+    steps
 }
 
 /// Root there is root here, so that exec leaves it all capabilities of the namespace.

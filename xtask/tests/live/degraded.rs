@@ -8,7 +8,7 @@ use std::path::{Path, PathBuf};
 use anyhow::{Context as _, Result, ensure};
 use serde_json::{Value, json};
 use tempfile::TempDir;
-use xtask::confine::{CAP_BPF, CAP_PERFMON, CAP_SYS_PTRACE, CAP_SYS_RESOURCE, Host};
+use xtask::confine::{ATTACH, CAP_BPF, CAP_PERFMON, CAP_SYS_PTRACE, CAP_SYS_RESOURCE, Host};
 use xtask::doctor::{self, Start, hooks, texts};
 use xtask::tracer;
 
@@ -128,6 +128,34 @@ pub(crate) fn privileges() -> Result<()> {
     // Root of a user namespace has every capability, and none that counts.
     let fake = place.report(Host::default().user_namespace(), &[])?;
     refuses(&fake, 3, &["does not let this process use BPF"])
+}
+
+/// Every tracepoint is refused, also the one that nothing can replace: all of them are told, not the first alone.
+pub(crate) fn refused_hooks() -> Result<()> {
+    let place = Place::new()?;
+    for (errno, code, why) in [
+        (libc::EINVAL, 5, "Invalid argument"),
+        (libc::EPERM, 3, "Operation not permitted"),
+    ] {
+        let host = Host::default().refuse(&ATTACH, errno);
+        let report = place.report(host, &[])?;
+        println!("{:?}", texts(&report["errors"]));
+        ensure!(report["exit_code"] == code, "{report:#}");
+        ensure!(report["capabilities"]["kept"].is_null(), "{report:#}");
+        let errors = texts(&report["errors"]);
+        let error = errors.first().context("no error")?;
+        let words = ["the kernel refused tp_btf inet_sock_set_state", why];
+        ensure!(words.iter().all(|word| error.contains(word)), "{error}");
+        for role in report["roles"].as_array().context("no roles")? {
+            ensure!(role["tried"] == true, "{role}");
+            // An iterator is attached for each run of it.
+            ensure!(
+                role["hook"].is_null() || role["role"] == "holders",
+                "{role}"
+            );
+        }
+    }
+    Ok(())
 }
 
 pub(crate) fn hidden_file_systems() -> Result<()> {

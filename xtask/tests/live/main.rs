@@ -3,7 +3,8 @@
 //! A machine where the tracer cannot trace fails them all, and says so: nothing is skipped.
 //! `UPSTREAM_TRACE_REPS` sets how often each scenario is played in random order,
 //! `UPSTREAM_TRACE_SEED` replays an order, `UPSTREAM_TRACE_ONLY` plays only those named (commas
-//! between), `UPSTREAM_TRACE_BINARY` names another tracer.
+//! between), `UPSTREAM_TRACE_STARTS` sets how often it is started and stopped for what may be left behind,
+//! `UPSTREAM_TRACE_BINARY` names another tracer.
 
 mod accounting;
 mod command_line;
@@ -49,6 +50,7 @@ fn main() -> ExitCode {
             degraded::doctor_foretells_the_run,
         ),
         trial("degraded_by_privileges", degraded::privileges),
+        trial("degraded_by_refused_hooks", degraded::refused_hooks),
         trial(
             "degraded_by_hidden_file_systems",
             degraded::hidden_file_systems,
