@@ -80,15 +80,10 @@ pub fn doctor(json: bool, settings: &Settings) -> Result<Code, Failure> {
 
 async fn trace(settings: Settings) -> Result<(), Failure> {
     let mut survey = Survey::look(&settings)?;
-    if let Some(obstacle) = survey.take_obstacle() {
-        return Err(obstacle);
-    }
+    survey.check()?;
     // Opened before anything is attached: a wrong path costs the kernel nothing.
     let output = printer::open(&settings)?;
-    let Some(loaded) = survey.attach(&settings) else {
-        let unknown = || Failure::new(Code::Failure, "nothing is attached");
-        return Err(survey.take_obstacle().unwrap_or_else(unknown));
-    };
+    let loaded = survey.attach(&settings)?;
     let mut printer = Printer::start(&settings, output)?;
     for line in Report::new(&survey).short() {
         say(&line);

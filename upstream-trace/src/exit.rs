@@ -39,7 +39,7 @@ Exit codes:
   8  from doctor: this host can be traced, but not all is seen (0: all is; 3, 4, 5: it cannot)";
 
 /// An end with a reason for a person: one line.
-#[derive(Debug)]
+#[derive(Clone, Debug)]
 pub struct Failure {
     /// The exit code.
     pub code: Code,

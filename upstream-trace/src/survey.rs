@@ -84,19 +84,25 @@ impl Survey {
         })
     }
 
-    /// What a run stops at.
-    pub fn take_obstacle(&mut self) -> Option<Failure> {
-        (!self.obstacles.is_empty()).then(|| self.obstacles.remove(0))
+    /// Whether there is no obstacle, as far as is known by now.
+    pub fn check(&self) -> Result<(), Failure> {
+        self.obstacles.first().cloned().map_or(Ok(()), Err)
     }
 
     /// Loads, attaches, and gives up every privilege that is no longer needed; so no other thread may have
-    /// been started. `None`: there is an obstacle.
-    pub fn attach(&mut self, settings: &Settings) -> Option<Loaded> {
-        if !self.obstacles.is_empty() {
-            return None;
-        }
-        let btf = self.btf.take()?;
-        let offsets = self.offsets.as_ref()?;
+    /// been started.
+    pub fn attach(&mut self, settings: &Settings) -> Result<Loaded, Failure> {
+        self.check()?;
+        let loaded = self.load(settings);
+        self.obstacles.extend(loaded.as_ref().err().cloned());
+        loaded
+    }
+
+    fn load(&mut self, settings: &Settings) -> Result<Loaded, Failure> {
+        let (Some(btf), Some(offsets)) = (self.btf.take(), &self.offsets) else {
+            let message = "the kernel's types are not at hand";
+            return Err(Failure::new(Code::Kernel, message));
+        };
         let ephemeral = settings.wanted.ports.as_ref().is_some_and(|ports| {
             let range = self.host.local_ports.clone().unwrap_or(1..=u16::MAX);
             range.into_iter().any(|port| ports.contains(port))
@@ -112,24 +118,13 @@ impl Survey {
             events: settings.events,
             max_connections: settings.max_connections,
         };
-        let loaded = loader::without_types()
-            .and_then(|loader| load::load(&plan, loader, &mut self.roles))
-            .and_then(|mut loaded| {
-                self.kept = Some(give_up(self.capabilities, &mut loaded)?);
-                Ok(loaded)
-            });
+        let loader = loader::without_types()?;
+        let mut loaded = load::load(&plan, loader, &mut self.roles)?;
         self.sees_all_resets =
             self.has(Role::ResetsSent) && btf.tracepoint_args("tcp_send_reset") >= Some(3);
-        match loaded {
-            Ok(loaded) => {
-                self.counts_skipped = loaded.missed().is_some();
-                Some(loaded)
-            }
-            Err(failure) => {
-                self.obstacles.push(failure);
-                None
-            }
-        }
+        self.kept = Some(give_up(self.capabilities, &mut loaded)?);
+        self.counts_skipped = loaded.missed().is_some();
+        Ok(loaded)
     }
 
     /// Whether a role is filled.
