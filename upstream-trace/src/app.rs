@@ -21,20 +21,14 @@ use crate::{
     cgroup,
     clock::{self, Anchor},
     decode::{self, Record},
+    doctor::Report,
     exit::{Code, Failure},
     join::engine::{Context, Engine},
-    kernel::{
-        host::{self, Host},
-        offsets::Offsets,
-        reasons::ResetReasons,
-    },
-    printer::Printer,
-    probe::{
-        load::{self, Loaded, Plan},
-        loader,
-    },
+    printer::{self, Printer},
+    probe::load::Loaded,
     proc::Proc,
     settings::Settings,
+    survey::Survey,
 };
 
 /// How often the ring is looked at: a record has to appear within 100 ms, of which the join holds it for
@@ -77,65 +71,39 @@ pub fn run(mut settings: Settings) -> Result<(), Failure> {
     runtime.block_on(trace(settings))
 }
 
+/// Says what a run would find here: attaches, lets go, tells. The code says how much of a node is seen.
+pub fn doctor(json: bool, settings: &Settings) -> Result<Code, Failure> {
+    let mut survey = Survey::look(settings)?;
+    drop(survey.attach(settings));
+    let report = Report::new(&survey);
+    print(&if json { report.json() } else { report.text() })?;
+    Ok(report.code)
+}
+
 async fn trace(settings: Settings) -> Result<(), Failure> {
-    let host = Host::read().map_err(|error| Failure::new(Code::Failure, error.to_string()))?;
-    let missing: Vec<_> = host
-        .capabilities
-        .missing()
-        .map(|capability| capability.to_string())
-        .collect();
-    if !missing.is_empty() {
-        let message = format!("{} missing: run as root or grant it", missing.join(" and "));
-        return Err(Failure::new(Code::Privilege, message));
-    }
-    let loader = loader::without_types()?;
-    let btf = host::btf().map_err(|error| {
-        let message = format!("{error}: a kernel with CONFIG_DEBUG_INFO_BTF is needed");
-        Failure::new(Code::Kernel, message)
-    })?;
-    let offsets = Offsets::resolve(&btf);
-    let needed: Vec<_> = offsets
-        .missing_required()
-        .map(|field| format!("{}.{}", field.of, field.path))
-        .collect();
-    if !needed.is_empty() {
-        let message = format!("this kernel lacks {}", needed.join(", "));
-        return Err(Failure::new(Code::Kernel, message));
-    }
+    let mut survey = Survey::look(&settings)?;
+    survey.check()?;
     // Opened before anything is attached: a wrong path costs the kernel nothing.
-    let mut printer = Printer::open(&settings)?;
-    let ephemeral = settings.wanted.ports.as_ref().is_some_and(|ports| {
-        let range = host.local_ports.clone().unwrap_or(1..=u16::MAX);
-        range.into_iter().any(|port| ports.contains(port))
-    });
-    let plan = Plan {
-        btf: &btf,
-        offsets: &offsets,
-        release: &host.release,
-        lockdown: host.lockdown,
-        wanted: &settings.wanted,
-        ephemeral,
-        ring_size: settings.ring_size,
-        events: settings.events,
-        max_connections: settings.max_connections,
-    };
-    let loaded = load::load(&plan, loader)?;
-    report(&loaded, &offsets);
-    let context = Context {
-        run: random()?,
-        tick_ns: host.tick_ns,
-        idle_after_us: u64::try_from(settings.idle_after.as_micros()).unwrap_or(u64::MAX),
-        reasons: ResetReasons::from_btf(&btf),
-        sees_all_resets: loaded.sees_all_resets(),
-        sees_both_ends: !settings.wanted.by_owner(),
-        events: settings.events,
-        wanted: settings.wanted.clone(),
-    };
-    drop(btf);
+    let output = printer::open(&settings)?;
+    let loaded = survey.attach(&settings)?;
+    let mut printer = Printer::start(&settings, output)?;
+    for line in Report::new(&survey).short() {
+        say(&line);
+    }
     give_memory_back();
     if settings.duration == Some(Duration::ZERO) {
         return Ok(());
     }
+    let context = Context {
+        run: random()?,
+        tick_ns: survey.host.tick_ns,
+        idle_after_us: u64::try_from(settings.idle_after.as_micros()).unwrap_or(u64::MAX),
+        reasons: survey.reasons,
+        sees_all_resets: survey.sees_all_resets,
+        sees_both_ends: !settings.wanted.by_owner(),
+        events: settings.events,
+        wanted: settings.wanted.clone(),
+    };
     let engine = Engine::new(context, settings.max_connections as usize);
     let mut tracer = Tracer {
         loaded,
@@ -159,35 +127,6 @@ fn give_memory_back() {
     unsafe {
         libc::malloc_trim(0)
     };
-}
-
-/// Says what is attached and what is not.
-fn report(loaded: &Loaded, offsets: &Offsets) {
-    for filled in &loaded.filled {
-        for (rung, why) in &filled.refused {
-            say(&format!("{} refused: {why}", rung.name()));
-        }
-        match (filled.by, filled.entry.loss) {
-            (Some(rung), _) => say(&format!("attached {}", rung.name())),
-            (None, loss) => say(&format!(
-                "not seen on this host: {}",
-                loss.unwrap_or_default()
-            )),
-        }
-    }
-    if !loaded.reads_untyped {
-        say(
-            "not seen on this host: resets sent from closed ports and by listeners, because lockdown \
-             keeps packet headers from being read",
-        );
-    }
-    for field in offsets.missing() {
-        let loss = field.loss.unwrap_or_default();
-        say(&format!(
-            "this kernel has no {}.{}: {loss} may be missing",
-            field.of, field.path
-        ));
-    }
 }
 
 fn random() -> Result<u64, Failure> {
@@ -412,7 +351,7 @@ impl Tracer {
 
     /// Asks how many events the kernel kept from the hooks.
     fn count_missed(&mut self) {
-        let missed = self.loaded.missed();
+        let missed = self.loaded.missed().unwrap_or_default();
         if missed > self.account.missed {
             self.account.missed = missed;
             self.engine.skipped(clock::monotonic());

@@ -32,10 +32,35 @@ pub struct Cli {
 pub enum Command {
     /// Explain the failed requests in a proxy's log by the tracer's records.
     Explain(Explain),
+    /// Say what this host lets the tracer see, by loading and attaching as a run does.
+    Doctor(Doctor),
     /// Print the playbook: causes, layers, hints and proxies' words, as a table in Markdown.
     Playbook,
     /// Print the JSON Schema of the output.
     Schema,
+}
+
+/// What was typed behind `doctor`.
+#[derive(Clone, Debug, ClapArgs)]
+#[command(after_help = exit::HELP)]
+pub struct Doctor {
+    /// One JSON object, for machines.
+    #[arg(long)]
+    pub json: bool,
+
+    /// The running kernel's types, where /sys/kernel/btf/vmlinux is hidden: a copy of that file.
+    #[arg(long, value_name = "FILE")]
+    btf: Option<PathBuf>,
+}
+
+impl Doctor {
+    /// The run that it stands for.
+    pub fn settle(self) -> Settings {
+        Settings {
+            btf: self.btf,
+            ..Settings::default()
+        }
+    }
 }
 
 /// What was typed behind `explain`.
@@ -192,6 +217,10 @@ pub struct Args {
     #[arg(long, value_name = "N", default_value_t = 262_144, help_heading = "Run",
           value_parser = clap::value_parser!(u32).range(1..=16_777_216))]
     max_connections: u32,
+
+    /// The running kernel's types, where /sys/kernel/btf/vmlinux is hidden: a copy of that file.
+    #[arg(long, value_name = "FILE", help_heading = "Run")]
+    btf: Option<PathBuf>,
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
@@ -232,6 +261,7 @@ impl Args {
             idle_after: self.idle_after,
             ring_size: self.ring_size,
             max_connections: self.max_connections,
+            btf: self.btf,
         }
     }
 }
@@ -353,6 +383,18 @@ mod tests {
     #[test]
     fn clap_is_content() {
         Cli::command().debug_assert();
+    }
+
+    #[test]
+    fn what_doctor_stands_for_is_a_run_with_nothing_typed() {
+        let run = settle(&[]).unwrap();
+        assert_eq!(format!("{run:?}"), format!("{:?}", Settings::default()));
+        let typed = Cli::try_parse_from(["upstream-trace", "doctor", "--json", "--btf", "x"]);
+        let Some(Command::Doctor(doctor)) = typed.unwrap().command else {
+            panic!("not doctor");
+        };
+        assert!(doctor.json);
+        assert_eq!(doctor.settle().btf, settle(&["--btf", "x"]).unwrap().btf);
     }
 
     #[test]

@@ -13,7 +13,7 @@ pub enum Code {
     Usage = 2,
     /// A capability is missing.
     Privilege = 3,
-    /// The kernel is too old or has no BTF.
+    /// The kernel is too old or has no BTF, or the file with it is another kernel's.
     Kernel = 4,
     /// The kernel refused a hook that nothing can replace.
     Hook = 5,
@@ -21,6 +21,8 @@ pub enum Code {
     Output = 6,
     /// A log or the records cannot be read.
     Input = 7,
+    /// This host can be traced, but not all of it is seen.
+    Degraded = 8,
 }
 
 /// What `--help` says of them.
@@ -30,13 +32,14 @@ Exit codes:
   1  anything not listed here
   2  wrong command line
   3  a capability is missing (CAP_BPF and CAP_PERFMON, or root)
-  4  the kernel is too old or has no BTF
+  4  the kernel is too old or has no BTF, or the file of --btf is not its own
   5  the kernel refused a hook that nothing can replace
   6  the output cannot be written
-  7  a log or the records cannot be read";
+  7  a log or the records cannot be read
+  8  from doctor: this host can be traced, but not all is seen (0: all is; 3, 4, 5: it cannot)";
 
 /// An end with a reason for a person: one line.
-#[derive(Debug)]
+#[derive(Clone, Debug)]
 pub struct Failure {
     /// The exit code.
     pub code: Code,

@@ -2,9 +2,10 @@
 //!
 //! [`probe`] loads and attaches the hooks and hands out their records · [`decode`] makes them events ·
 //! [`join`] makes events connections · [`verdict`] judges one that ended · [`printer`] and [`output`] print
-//! it. [`app`] drives all of it. [`record`] are the printed lines as types, [`process`] the processes they
+//! it. [`app`] drives all of it. [`survey`] finds out what this host lets it see, [`doctor`] tells, [`privilege`] gives up what is
+//! not needed. [`record`] are the printed lines as types, [`process`] the processes they
 //! name, [`tcp`] the kernel's vocabulary, [`account`] what was seen and lost. [`explain`] holds a
-//! proxy's log against records that were printed before. I/O is done by `probe`, `kernel::host`, `proc`, `clock`, `output::writer`, `app`,
+//! proxy's log against records that were printed before. I/O is done by `probe`, `kernel::host`, `survey`, `privilege`, `proc`, `clock`, `output::writer`, `app`,
 //! `explain::source` and `explain::run`; the rest is pure and cannot panic.
 
 pub mod account;
@@ -14,16 +15,19 @@ pub mod cli;
 pub mod clock;
 pub mod container;
 pub mod decode;
+pub mod doctor;
 pub mod exit;
 pub mod explain;
 pub mod join;
 pub mod kernel;
 pub mod output;
 pub mod printer;
+pub mod privilege;
 pub mod probe;
 pub mod proc;
 pub mod process;
 pub mod record;
 pub mod settings;
+pub mod survey;
 pub mod tcp;
 pub mod verdict;

@@ -3,7 +3,7 @@
 use std::process::ExitCode;
 
 use clap::Parser as _;
-use upstream_trace::{app, cli, exit, explain, output, verdict::playbook};
+use upstream_trace::{app, cli, exit::Code, explain, output, verdict::playbook};
 
 fn main() -> ExitCode {
     let cli = match cli::Cli::try_parse() {
@@ -11,13 +11,16 @@ fn main() -> ExitCode {
         Err(error) => return usage(&error),
     };
     let done = match cli.command {
-        Some(cli::Command::Explain(explain)) => explain::run::run(explain.settle()),
-        Some(cli::Command::Playbook) => app::print(&playbook::table()),
-        Some(cli::Command::Schema) => app::print(&output::schema::pretty()),
-        None => app::run(cli.trace.settle()),
+        Some(cli::Command::Explain(explain)) => {
+            explain::run::run(explain.settle()).map(|()| Code::Ok)
+        }
+        Some(cli::Command::Doctor(doctor)) => app::doctor(doctor.json, &doctor.settle()),
+        Some(cli::Command::Playbook) => app::print(&playbook::table()).map(|()| Code::Ok),
+        Some(cli::Command::Schema) => app::print(&output::schema::pretty()).map(|()| Code::Ok),
+        None => app::run(cli.trace.settle()).map(|()| Code::Ok),
     };
     match done {
-        Ok(()) => ExitCode::SUCCESS,
+        Ok(code) => ExitCode::from(code as u8),
         Err(failure) => {
             app::say(&failure);
             ExitCode::from(failure.code as u8)
@@ -42,5 +45,5 @@ fn usage(error: &clap::Error) -> ExitCode {
     let said = said.join(" ");
     let message = said.trim_start_matches("error: ");
     app::say(&format!("{message}; see --help"));
-    ExitCode::from(exit::Code::Usage as u8)
+    ExitCode::from(Code::Usage as u8)
 }

@@ -12,7 +12,7 @@ use crate::{
     clock::{self, Anchor},
     exit::{Code, Failure},
     join::engine::{Sink, WallClock as _},
-    output::{Batch, Ended, Format, Selection, Style, Weight, Writer, writer},
+    output::{Batch, Destination, Ended, Format, Selection, Style, Weight, Writer, writer},
     record::{Connection, Event, StrayReset},
     settings::Settings,
 };
@@ -22,6 +22,15 @@ const PATIENCE: Duration = Duration::from_secs(1);
 /// Bytes after which a batch is handed over before its time. Large, because each hand-over wakes the
 /// writer and each write has a price of its own.
 const BATCH: usize = 1 << 20;
+
+/// Opens what the settings name as output.
+pub fn open(settings: &Settings) -> Result<Destination, Failure> {
+    let destination = match &settings.output {
+        Some(path) => Destination::file(path),
+        None => Destination::stdout(),
+    };
+    destination.map_err(|error| Failure::new(Code::Output, error.to_string()))
+}
 
 /// Prints records.
 #[derive(Debug)]
@@ -40,12 +49,9 @@ pub struct Printer {
 }
 
 impl Printer {
-    /// A printer to where the settings say.
-    pub fn open(settings: &Settings) -> Result<Self, Failure> {
-        let writer = match &settings.output {
-            Some(path) => Writer::file(path, writer::DEFAULT_LIMIT),
-            None => Writer::stdout(writer::DEFAULT_LIMIT),
-        };
+    /// A printer to what [`open`] returned; from now on there is another thread.
+    pub fn start(settings: &Settings, destination: Destination) -> Result<Self, Failure> {
+        let writer = Writer::start(destination, writer::DEFAULT_LIMIT);
         let writer = writer.map_err(|error| Failure::new(Code::Output, error.to_string()))?;
         let format = if settings.text {
             Format::Text(Style {

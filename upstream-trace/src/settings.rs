@@ -35,6 +35,29 @@ pub struct Settings {
     pub ring_size: u32,
     /// Connections followed at once.
     pub max_connections: u32,
+    /// A copy of the kernel's types; `None`: where the kernel shows them.
+    pub btf: Option<PathBuf>,
+}
+
+/// What a run does where nothing is typed.
+impl Default for Settings {
+    fn default() -> Self {
+        Self {
+            wanted: Wanted::default(),
+            cgroups: Vec::new(),
+            containers: Vec::new(),
+            selection: Selection::default(),
+            events: false,
+            text: false,
+            output: None,
+            stats_interval: None,
+            duration: None,
+            idle_after: Duration::from_millis(250),
+            ring_size: 4 << 20,
+            max_connections: 262_144,
+            btf: None,
+        }
+    }
 }
 
 /// A set of ports.

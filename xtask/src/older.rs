@@ -18,13 +18,18 @@ use crate::{
 /// A guest may be emulated.
 const PATIENCE: Duration = Duration::from_secs(5);
 
-/// They are found by the scan at the start: whose they are is known, when they began is not.
+/// By a tracer as it is started.
 pub fn are_found(port: u16) -> Result<()> {
+    are_found_by(port, || Tracer::start(&["--port", &port.to_string()]))
+}
+
+/// They are found by the scan at the start: whose they are is known, when they began is not.
+pub fn are_found_by(port: u16, start: impl FnOnce() -> Result<Tracer>) -> Result<()> {
     let ctx = Ctx::new(port)?;
     let mut load = Load::new(&ctx, false)?;
     let pids = [("client", load.client_pid()), ("server", load.server_pid())];
     let open = load.open()?;
-    let tracer = Tracer::start(&["--port", &port.to_string()])?;
+    let tracer = start()?;
     open.finish(Shape::KeepAlive)?;
     let began = Instant::now();
     let lines = loop {

@@ -131,6 +131,11 @@ impl Tracer {
         Self::spawn(command(&binary()?, args), READ)
     }
 
+    /// The same with a command that was made by [`command`].
+    pub fn start_command(command: Command) -> Result<Self> {
+        Self::spawn(command, READ)
+    }
+
     /// The same, and nobody reads its output until [`Tracer::resume`].
     pub fn start_unread(args: &[&str]) -> Result<Self> {
         Self::spawn(command(&binary()?, args), UNREAD)

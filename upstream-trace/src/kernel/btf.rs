@@ -135,6 +135,11 @@ impl Btf {
         Ok(btf)
     }
 
+    /// All of it, as it was parsed.
+    pub fn bytes(&self) -> &[u8] {
+        &self.bytes
+    }
+
     /// Backwards, so that each bucket lists its types in the order of the BTF.
     fn index(&mut self, last: u32) -> Result<(), BtfError> {
         for id in (1..=last).rev() {

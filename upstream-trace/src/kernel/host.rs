@@ -4,20 +4,19 @@
 //! the facts decide.
 
 use std::{
-    fmt,
     fs::{self, File},
     io::{self, Read as _},
     ops::RangeInclusive,
 };
 
 use super::{
-    btf::{Btf, BtfError},
+    btf::{Btf, BtfError, Bytes},
     mapping::Mapping,
 };
 
-const BTF: &str = "/sys/kernel/btf/vmlinux";
+/// Where the kernel shows its types.
+pub const BTF: &str = "/sys/kernel/btf/vmlinux";
 const LOCKDOWN: &str = "/sys/kernel/security/lockdown";
-const STATUS: &str = "/proc/self/status";
 const RELEASE: &str = "/proc/sys/kernel/osrelease";
 const HOSTNAME: &str = "/proc/sys/kernel/hostname";
 const BOOT_ID: &str = "/proc/sys/kernel/random/boot_id";
@@ -46,7 +45,6 @@ pub struct Host {
     pub release: String,
     /// Of the tracer's own UTS namespace: the node's name only where that is the node's.
     pub hostname: String,
-    pub capabilities: Capabilities,
     pub lockdown: Lockdown,
     /// Length of a clock tick in nanoseconds.
     pub tick_ns: u64,
@@ -61,7 +59,6 @@ impl Host {
         Ok(Self {
             release: line(RELEASE)?,
             hostname: line(HOSTNAME)?,
-            capabilities: Capabilities::effective(&text(STATUS)?).ok_or_else(|| parse(STATUS))?,
             // Absent where securityfs is not mounted, which in containers is the rule.
             lockdown: text(LOCKDOWN).map_or(Lockdown::Unknown, |text| Lockdown::parse(&text)),
             tick_ns: tick_ns()?,
@@ -71,63 +68,23 @@ impl Host {
     }
 }
 
-/// The running kernel's BTF. Mapped where it can be (since 6.16): a read returns one page of it.
+/// The running kernel's BTF.
 pub fn btf() -> Result<Btf, HostError> {
+    Ok(Btf::parse(btf_bytes()?)?)
+}
+
+/// The same before it is parsed. Mapped where it can be (since 6.16): a read returns one page of it.
+pub fn btf_bytes() -> Result<Bytes, HostError> {
     let mut file = File::open(BTF).map_err(|source| read(BTF, source))?;
     // SAFETY: the file is a read-only part of the kernel's own image.
     let mapping = unsafe { Mapping::new(&file) };
     if let Ok(mapping) = mapping {
-        return Ok(Btf::parse(mapping)?);
+        return Ok(mapping.into());
     }
     let mut bytes = Vec::new();
     file.read_to_end(&mut bytes)
         .map_err(|source| read(BTF, source))?;
-    Ok(Btf::parse(bytes)?)
-}
-
-/// Linux capabilities that tracing needs.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-#[repr(u8)]
-pub enum Capability {
-    SysAdmin = 21,
-    Perfmon = 38,
-    Bpf = 39,
-}
-
-impl fmt::Display for Capability {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str(match self {
-            Self::SysAdmin => "CAP_SYS_ADMIN",
-            Self::Perfmon => "CAP_PERFMON",
-            Self::Bpf => "CAP_BPF",
-        })
-    }
-}
-
-/// A set of capabilities, as in `/proc/PID/status`.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Capabilities(u64);
-
-impl Capabilities {
-    fn effective(status: &str) -> Option<Self> {
-        let mask = status
-            .lines()
-            .find_map(|line| line.strip_prefix("CapEff:"))?;
-        u64::from_str_radix(mask.trim(), 16).ok().map(Self)
-    }
-
-    pub fn has(self, capability: Capability) -> bool {
-        self.0 >> capability as u8 & 1 == 1
-    }
-
-    /// What is lacking to load and attach tracing programs. `CAP_SYS_ADMIN` stands for both: the
-    /// kernel takes it wherever it asks for the two newer ones (`bpf_capable`,
-    /// `perfmon_capable`).
-    pub fn missing(self) -> impl Iterator<Item = Capability> {
-        [Capability::Bpf, Capability::Perfmon]
-            .into_iter()
-            .filter(move |&needed| !self.has(needed) && !self.has(Capability::SysAdmin))
-    }
+    Ok(bytes.into())
 }
 
 /// What the kernel denies even to root.
@@ -141,6 +98,16 @@ pub enum Lockdown {
 }
 
 impl Lockdown {
+    /// The kernel's word; `None` where it is not known.
+    pub fn name(self) -> Option<&'static str> {
+        match self {
+            Self::None => Some("none"),
+            Self::Integrity => Some("integrity"),
+            Self::Confidentiality => Some("confidentiality"),
+            Self::Unknown => None,
+        }
+    }
+
     fn parse(text: &str) -> Self {
         match text.split_whitespace().find(|word| word.starts_with('[')) {
             Some("[none]") => Self::None,
@@ -208,37 +175,6 @@ fn parse(path: &'static str) -> HostError {
 #[cfg(test)]
 mod tests {
     use super::*;
-
-    const STATUS_OF_A_POD: &str = "\
-Name:\tcat
-CapInh:\t0000000000000000
-CapPrm:\t000000c000000000
-CapEff:\t000000c000000000
-CapBnd:\t000001ffffffffff
-";
-
-    fn capabilities(mask: u64) -> Vec<Capability> {
-        Capabilities(mask).missing().collect()
-    }
-
-    #[test]
-    fn reads_the_effective_capabilities() {
-        let found = Capabilities::effective(STATUS_OF_A_POD).unwrap();
-        assert!(found.has(Capability::Bpf) && found.has(Capability::Perfmon));
-        assert!(!found.has(Capability::SysAdmin));
-        assert_eq!(found.missing().count(), 0);
-        assert_eq!(Capabilities::effective("Name:\tcat\n"), None);
-        assert_eq!(Capabilities::effective("CapEff:\tall\n"), None);
-    }
-
-    #[test]
-    fn names_missing_capabilities() {
-        assert_eq!(capabilities(0), [Capability::Bpf, Capability::Perfmon]);
-        assert_eq!(capabilities(1 << 39), [Capability::Perfmon]);
-        assert_eq!(capabilities(1 << 38), [Capability::Bpf]);
-        assert_eq!(capabilities(1 << 21), []);
-        assert_eq!(Capability::Bpf.to_string(), "CAP_BPF");
-    }
 
     #[test]
     fn reads_the_lockdown_mode() {

@@ -17,7 +17,7 @@ pub use self::{
     batch::{Batch, Weight},
     select::Selection,
     text::Style,
-    writer::{Ended, OpenError, Writer},
+    writer::{Destination, Ended, OpenError, Writer},
 };
 use crate::record::{Connection, Event, Stats, StrayReset};
 

@@ -6,6 +6,7 @@ use schemars::{SchemaGenerator, generate::SchemaSettings};
 use serde_json::{Value, json};
 
 use crate::{
+    doctor::Report,
     explain::report::{Explained, Explanation},
     record::{Connection, Event, Stats, StrayReset},
 };
@@ -21,6 +22,7 @@ pub fn schema() -> Value {
         generator.subschema_for::<Stats>(),
         generator.subschema_for::<Explanation<'_>>(),
         generator.subschema_for::<Explained>(),
+        generator.subschema_for::<Report>(),
     ];
     json!({
         "$schema": "https://json-schema.org/draft/2020-12/schema",

@@ -70,29 +70,40 @@ pub struct Writer {
     thread: Option<JoinHandle<()>>,
 }
 
-impl Writer {
-    /// Writes to standard output, with at most `limit` bytes waiting.
-    pub fn stdout(limit: usize) -> Result<Self, OpenError> {
-        let name = "standard output";
-        match io::stdout().as_fd().try_clone_to_owned() {
-            Ok(fd) => Self::start(fd.into(), name.into(), limit),
-            Err(reason) => Err(OpenError::Open {
-                name: name.into(),
-                reason,
-            }),
-        }
-    }
+/// Where the lines go: opened, and not yet written to.
+#[derive(Debug)]
+pub struct Destination {
+    file: File,
+    /// For messages.
+    name: String,
+}
 
-    /// Creates or truncates a file and writes to it.
-    pub fn file(path: &Path, limit: usize) -> Result<Self, OpenError> {
-        let name = path.display().to_string();
-        match File::create(path) {
-            Ok(file) => Self::start(file, name, limit),
+impl Destination {
+    /// Standard output.
+    pub fn stdout() -> Result<Self, OpenError> {
+        let name = "standard output".to_owned();
+        match io::stdout().as_fd().try_clone_to_owned() {
+            Ok(fd) => Ok(Self {
+                file: fd.into(),
+                name,
+            }),
             Err(reason) => Err(OpenError::Open { name, reason }),
         }
     }
 
-    fn start(file: File, name: String, limit: usize) -> Result<Self, OpenError> {
+    /// A file, created or truncated.
+    pub fn file(path: &Path) -> Result<Self, OpenError> {
+        let name = path.display().to_string();
+        match File::create(path) {
+            Ok(file) => Ok(Self { file, name }),
+            Err(reason) => Err(OpenError::Open { name, reason }),
+        }
+    }
+}
+
+impl Writer {
+    /// Starts the thread, with at most `limit` bytes waiting.
+    pub fn start(Destination { file, name }: Destination, limit: usize) -> Result<Self, OpenError> {
         let pipe = file.metadata().is_ok_and(|data| data.file_type().is_fifo());
         let sink = Sink {
             file,
@@ -379,7 +390,15 @@ mod tests {
     fn piped(limit: usize) -> (Writer, PipeReader) {
         let (reader, writer) = pipe().unwrap();
         let file = File::from(OwnedFd::from(writer));
-        (Writer::start(file, "a pipe".into(), limit).unwrap(), reader)
+        let destination = Destination {
+            file,
+            name: "a pipe".to_owned(),
+        };
+        (Writer::start(destination, limit).unwrap(), reader)
+    }
+
+    fn to_file(path: &Path) -> Result<Writer, OpenError> {
+        Writer::start(Destination::file(path)?, DEFAULT_LIMIT)
     }
 
     /// `number` padded to `len` bytes; stands for two events.
@@ -485,7 +504,7 @@ mod tests {
 
     #[tokio::test]
     async fn a_full_device_is_named() {
-        let writer = Writer::file(Path::new("/dev/full"), DEFAULT_LIMIT).unwrap();
+        let writer = to_file(Path::new("/dev/full")).unwrap();
         let mut batch = Batch::default();
         add(&mut batch, 1, 10);
         assert_eq!(writer.push(&mut batch), lines(0));
@@ -501,14 +520,14 @@ mod tests {
         let folder = tempfile::tempdir().unwrap();
         let path = folder.path().join("out.json");
         fs::write(&path, "something old and longer").unwrap();
-        let writer = Writer::file(&path, DEFAULT_LIMIT).unwrap();
+        let writer = to_file(&path).unwrap();
         let mut batch = Batch::default();
         add(&mut batch, 7, 4);
         assert_eq!(writer.push(&mut batch), lines(0));
         assert_eq!(writer.finish(LONG), lines(0));
         assert_eq!(fs::read_to_string(&path).unwrap(), "007\n");
 
-        let error = Writer::file(Path::new("/nowhere/out.json"), DEFAULT_LIMIT).unwrap_err();
+        let error = to_file(Path::new("/nowhere/out.json")).unwrap_err();
         assert_eq!(
             error.to_string(),
             "cannot write /nowhere/out.json: No such file or directory (os error 2)"
@@ -518,7 +537,7 @@ mod tests {
     #[test]
     fn memory_comes_back() {
         let folder = tempfile::tempdir().unwrap();
-        let writer = Writer::file(&folder.path().join("out"), DEFAULT_LIMIT).unwrap();
+        let writer = to_file(&folder.path().join("out")).unwrap();
         let mut batch = Batch::default();
         let mut held = Vec::new();
         for round in 0..100 {

@@ -72,6 +72,25 @@ pub enum Role {
     Holders,
 }
 
+impl Role {
+    /// As `doctor` names it.
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::States => "states",
+            Self::ResetsReceived => "resets_received",
+            Self::ResetsSent => "resets_sent",
+            Self::UntracedResetsV4 => "untraced_resets_v4",
+            Self::UntracedResetsV6 => "untraced_resets_v6",
+            Self::Destroyed => "destroyed",
+            Self::Errors => "errors",
+            Self::SynRetransmits => "syn_retransmits",
+            Self::Connects => "connects",
+            Self::Accepts => "accepts",
+            Self::Holders => "holders",
+        }
+    }
+}
+
 /// A role and what fills it.
 #[derive(Clone, Copy, Debug)]
 pub struct Entry {

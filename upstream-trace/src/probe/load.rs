@@ -10,7 +10,7 @@ use std::{
 };
 
 use aya::{
-    Btf, Ebpf, EbpfLoader, VerifierLogLevel,
+    Btf, BtfError, Ebpf, EbpfLoader, VerifierLogLevel,
     maps::{Array, HashMap, LpmTrie, Map, MapData, MapError, PerCpuArray, RingBuf, lpm_trie::Key},
     programs::{BtfTracePoint, FEntry, FExit, Iter, KProbe, Program, ProgramError},
 };
@@ -95,6 +95,18 @@ impl Plan<'_> {
         }
     }
 
+    /// Whether every reset that a stack on this node sends is seen, also those of no full socket.
+    pub fn sees_all_resets(&self, filled: &[Filled]) -> bool {
+        let sent = [
+            Role::ResetsSent,
+            Role::UntracedResetsV4,
+            Role::UntracedResetsV6,
+        ];
+        let mut filled = filled.iter();
+        self.reads_untyped()
+            && filled.all(|filled| filled.by.is_some() || !sent.contains(&filled.entry.role))
+    }
+
     /// The roles that are to be filled on this kernel.
     fn entries(&self) -> impl Iterator<Item = &'static Entry> {
         let traced = self.tracepoint_has_reason();
@@ -112,8 +124,19 @@ pub struct Filled {
     pub entry: &'static Entry,
     /// The hook; `None`: none was taken.
     pub by: Option<Rung>,
-    /// The better ones and why they were refused.
-    pub refused: Vec<(Rung, String)>,
+    /// The better ones.
+    pub refused: Vec<Refusal>,
+}
+
+/// A hook that the kernel did not take.
+#[derive(Debug)]
+pub struct Refusal {
+    /// The hook.
+    pub rung: Rung,
+    /// The kernel's own words.
+    pub why: String,
+    /// It was for want of a privilege.
+    denied: bool,
 }
 
 /// The kernel side at work. Dropping it detaches everything.
@@ -125,22 +148,24 @@ pub struct Loaded {
     /// The connections that are open.
     pub stories: Stories,
     counters: PerCpuArray<MapData, [u64; counter::COUNT]>,
-    /// What fills each role that this kernel needs filled.
-    pub filled: Vec<Filled>,
-    /// Packet headers can be read, without which resets that no socket sends have no addresses.
-    pub reads_untyped: bool,
+    /// Open files can be scanned.
+    scans: bool,
 }
 
 impl std::fmt::Debug for Loaded {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         f.debug_struct("Loaded")
-            .field("filled", &self.filled)
+            .field("scans", &self.scans)
             .finish_non_exhaustive()
     }
 }
 
-/// Loads and attaches.
-pub fn load(plan: &Plan<'_>, loader: EbpfLoader<'static>) -> Result<Loaded, Failure> {
+/// Loads and attaches. `filled` becomes what came of each role, also where that is not enough.
+pub fn load(
+    plan: &Plan<'_>,
+    loader: EbpfLoader<'static>,
+    filled: &mut Vec<Filled>,
+) -> Result<Loaded, Failure> {
     let globals = globals(plan);
     let reads_current = plan.lockdown != Lockdown::Confidentiality
         || globals.contains(&(setting::HAS_CURRENT_TASK_BTF, 1));
@@ -177,14 +202,17 @@ pub fn load(plan: &Plan<'_>, loader: EbpfLoader<'static>) -> Result<Loaded, Fail
         Some(Map::Array(map)) => Stories::new(map, plan.story_places() as usize),
         _ => return Err(missing_map()),
     };
-    let filled = fill(&mut ebpf, &targets, plan)?;
+    *filled = fill(&mut ebpf, &targets, plan);
+    if let Some(failure) = filled.iter().find_map(Filled::failure) {
+        return Err(failure);
+    }
+    let is_filled = |role| move |one: &Filled| one.entry.role == role && one.by.is_some();
     Ok(Loaded {
         ebpf: Some(ebpf),
         ring: Ring::new(ring),
         stories,
         counters,
-        filled,
-        reads_untyped: plan.reads_untyped(),
+        scans: filled.iter().any(is_filled(Role::Holders)),
     })
 }
 
@@ -273,7 +301,9 @@ fn open<'a>(
         match os_error(&error) {
             Some(libc::EPERM | libc::EACCES) => Failure::new(
                 Code::Privilege,
-                format!("the kernel does not let this process use BPF: {text}"),
+                "the kernel does not let this process use BPF: capabilities do not count in a user \
+                 namespace, and before 5.11 maps take unlimited locked memory (ulimit -l, or \
+                 CAP_SYS_RESOURCE)",
             ),
             Some(libc::EINVAL) if text.contains("map") => Failure::new(
                 Code::Kernel,
@@ -325,7 +355,7 @@ fn filter(ebpf: &mut Ebpf, wanted: &Wanted) -> Result<(), MapError> {
 }
 
 /// Loads side by side, since verifying takes most of the time, then attaches in the order of the catalog.
-fn fill(ebpf: &mut Ebpf, targets: &Btf, plan: &Plan<'_>) -> Result<Vec<Filled>, Failure> {
+fn fill(ebpf: &mut Ebpf, targets: &Btf, plan: &Plan<'_>) -> Vec<Filled> {
     let mut programs: collections::HashMap<_, _> = ebpf.programs_mut().collect();
     let mut climbs: Vec<_> = plan
         .entries()
@@ -356,9 +386,7 @@ struct Climb<'a> {
     left: std::vec::IntoIter<(&'static Rung, Option<&'a mut Program>)>,
     /// What the kernel has loaded.
     loaded: Option<(&'static Rung, &'a mut Program)>,
-    refused: Vec<(Rung, String)>,
-    /// The last refusal was for want of a privilege.
-    denied: bool,
+    refused: Vec<Refusal>,
 }
 
 impl<'a> Climb<'a> {
@@ -375,7 +403,6 @@ impl<'a> Climb<'a> {
             left: left.into_iter(),
             loaded: None,
             refused: Vec::new(),
-            denied: false,
         }
     }
 
@@ -383,7 +410,11 @@ impl<'a> Climb<'a> {
     fn load(&mut self, targets: &Btf, plan: &Plan<'_>) {
         if let Some(why) = plan.unfit(self.entry.role) {
             self.refused
-                .extend(self.left.by_ref().map(|(rung, _)| (*rung, why.to_owned())));
+                .extend(self.left.by_ref().map(|(rung, _)| Refusal {
+                    rung: *rung,
+                    why: why.to_owned(),
+                    denied: false,
+                }));
         }
         self.next(targets);
     }
@@ -399,12 +430,12 @@ impl<'a> Climb<'a> {
                     self.loaded = Some((rung, program));
                     return;
                 }
-                Err(error) => self.refused.push(refusal(rung, &error, &mut self.denied)),
+                Err(error) => self.refused.push(Refusal::new(rung, &error)),
             }
         }
     }
 
-    fn attach(mut self, targets: &Btf) -> Result<Filled, Failure> {
+    fn attach(mut self, targets: &Btf) -> Filled {
         let mut by = None;
         while let Some((rung, program)) = self.loaded.take() {
             match attach(program, rung) {
@@ -413,34 +444,53 @@ impl<'a> Climb<'a> {
                     break;
                 }
                 Err(error) => {
-                    self.refused.push(refusal(rung, &error, &mut self.denied));
+                    self.refused.push(Refusal::new(rung, &error));
                     self.next(targets);
                 }
             }
         }
-        if by.is_none()
-            && self.entry.loss.is_none()
-            && let Some((rung, why)) = self.refused.last()
-        {
-            let code = if self.denied {
-                Code::Privilege
-            } else {
-                Code::Hook
-            };
-            let message = format!("the kernel refused {}: {why}", rung.name());
-            return Err(Failure::new(code, message));
-        }
-        Ok(Filled {
+        Filled {
             entry: self.entry,
             by,
             refused: self.refused,
-        })
+        }
     }
 }
 
-fn refusal(rung: &Rung, error: &ProgramError, denied: &mut bool) -> (Rung, String) {
-    *denied = matches!(os_error(error), Some(libc::EPERM | libc::EACCES));
-    (*rung, chain(error))
+impl Filled {
+    /// Why nothing can be traced, where this is what the tracer cannot do without.
+    fn failure(&self) -> Option<Failure> {
+        if self.by.is_some() || self.entry.loss.is_some() {
+            return None;
+        }
+        let Refusal { rung, why, denied } = self.refused.last()?;
+        let code = if *denied { Code::Privilege } else { Code::Hook };
+        let message = format!("the kernel refused {}: {why}", rung.name());
+        Some(Failure::new(code, message))
+    }
+}
+
+impl Refusal {
+    fn new(rung: &Rung, error: &ProgramError) -> Self {
+        Self {
+            rung: *rung,
+            why: why(error),
+            denied: matches!(os_error(error), Some(libc::EPERM | libc::EACCES)),
+        }
+    }
+}
+
+/// The kernel's own words, without how it was asked.
+fn why(error: &ProgramError) -> String {
+    let text = match error {
+        ProgramError::LoadError { io_error, .. } => io_error.to_string(),
+        ProgramError::Btf(BtfError::UnknownBtfTypeName { .. }) => "this kernel has none".to_owned(),
+        error => chain(error),
+    };
+    match text.split_once(" (os error ") {
+        Some((words, _)) => words.to_owned(),
+        None => text,
+    }
 }
 
 fn load_program(program: &mut Program, targets: &Btf, rung: &Rung) -> Result<(), ProgramError> {
@@ -493,16 +543,11 @@ fn attach(program: &mut Program, rung: &Rung) -> Result<(), ProgramError> {
 }
 
 impl Loaded {
-    /// Whether every reset that a stack on this node sends is seen, also those of no full socket.
-    pub fn sees_all_resets(&self) -> bool {
-        let sent = [
-            Role::ResetsSent,
-            Role::UntracedResetsV4,
-            Role::UntracedResetsV6,
-        ];
-        let mut filled = self.filled.iter();
-        self.reads_untyped
-            && filled.all(|filled| filled.by.is_some() || !sent.contains(&filled.entry.role))
+    /// Whether all that a run reads can be read as things are.
+    pub fn is_readable(&mut self) -> bool {
+        self.stories.each(|_| {}).is_ok()
+            && self.counters().is_ok()
+            && (!self.scans || self.holders().is_some())
     }
 
     /// Takes every program out of the kernel; what is in the ring and the counters stays.
@@ -524,10 +569,8 @@ impl Loaded {
 
     /// How often the kernel skipped a hook because it was interrupted by its own event: a program does
     /// not nest on one CPU (`__bpf_trace_run`). `/proc/self/fdinfo` has the number since 5.12.
-    pub fn missed(&self) -> u64 {
-        let Some(ebpf) = &self.ebpf else {
-            return 0;
-        };
+    /// `None` where it cannot be read.
+    pub fn missed(&self) -> Option<u64> {
         let misses = |program: &Program| {
             let fd = program.fd().ok()?.as_fd().as_raw_fd();
             let text = std::fs::read_to_string(format!("/proc/self/fdinfo/{fd}")).ok()?;
@@ -536,9 +579,10 @@ impl Loaded {
                 .find_map(|line| line.strip_prefix("recursion_misses:"))?;
             line.trim().parse::<u64>().ok()
         };
-        ebpf.programs()
+        let programs = self.ebpf.as_ref()?.programs();
+        programs
             .filter_map(|(_, program)| misses(program))
-            .sum()
+            .reduce(|sum, more| sum + more)
     }
 
     /// The kernel side's account of itself, by [`counter`] index, all CPUs together.
@@ -594,6 +638,8 @@ fn os_error(error: &(dyn std::error::Error + 'static)) -> Option<i32> {
 
 #[cfg(test)]
 mod tests {
+    use aya_obj::VerifierLog;
+
     use super::*;
 
     /// The little that is asked of a 64-bit ELF file: name, flags and content of each section.
@@ -643,6 +689,57 @@ mod tests {
         }
         let rungs = CATALOG.iter().flat_map(|entry| entry.rungs);
         assert_eq!(programs, rungs.count());
+    }
+
+    /// As a role ends where the kernel took no hook.
+    fn unfilled(role: Role, denied: bool) -> Filled {
+        let entry = CATALOG.iter().find(|entry| entry.role == role).unwrap();
+        let refused = entry.rungs.iter().map(|rung| Refusal {
+            rung: *rung,
+            why: "no".to_owned(),
+            denied,
+        });
+        Filled {
+            entry,
+            by: None,
+            refused: refused.collect(),
+        }
+    }
+
+    #[test]
+    fn only_what_nothing_can_replace_ends_a_run() {
+        let states = |denied| unfilled(Role::States, denied).failure().unwrap();
+        assert_eq!(
+            states(false).to_string(),
+            "the kernel refused tp_btf inet_sock_set_state: no"
+        );
+        assert_eq!(states(false).code, Code::Hook);
+        assert_eq!(states(true).code, Code::Privilege);
+        assert!(unfilled(Role::Connects, true).failure().is_none());
+        let by = Some(CATALOG[0].rungs[0]);
+        let filled = Filled {
+            by,
+            ..unfilled(Role::States, false)
+        };
+        assert!(filled.failure().is_none());
+    }
+
+    #[test]
+    fn refusals_are_the_kernels_own_words() {
+        let refused = ProgramError::LoadError {
+            io_error: io::Error::from_raw_os_error(libc::EPERM),
+            verifier_log: VerifierLog::new(String::new()),
+        };
+        let rung = &CATALOG[0].rungs[0];
+        let refusal = Refusal::new(rung, &refused);
+        assert_eq!(refusal.why, "Operation not permitted");
+        assert!(refusal.denied);
+        let unknown = BtfError::UnknownBtfTypeName {
+            type_name: "btf_trace_x".to_owned(),
+        };
+        let refusal = Refusal::new(rung, &unknown.into());
+        assert_eq!(refusal.why, "this kernel has none");
+        assert!(!refusal.denied);
     }
 
     #[test]

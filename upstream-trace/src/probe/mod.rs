@@ -1,11 +1,13 @@
 //! The hooks: [`catalog`] lists them, [`load`] puts them into the kernel ([`loader`] and [`targets`] spare
-//! it time), [`ring`] reads what they write.
+//! it time), [`ring`] and [`stories`] read what they write. [`own_types`] asks the kernel for its types.
 //!
 //! Only here is aya used.
 
 pub mod catalog;
 pub mod load;
 pub mod loader;
+pub mod own_types;
 pub mod ring;
 pub mod stories;
+mod syscall;
 pub mod targets;

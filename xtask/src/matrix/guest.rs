@@ -21,7 +21,10 @@ use super::{
     report::{Line, Outcome},
 };
 use crate::{
-    cgroups, older,
+    cgroups,
+    confine::{CAP_BPF, CAP_PERFMON, Host},
+    doctor::{self, Start},
+    older,
     scenario::{
         self, Ctx, Played, Scenario,
         check::{check, describe, within},
@@ -141,7 +144,8 @@ fn types() -> Result<()> {
 type Check = fn() -> Result<()>;
 
 /// What is tested beside the scenarios, each with a tracer of its own, and what it needs.
-pub(super) const CHECKS: [(&str, Option<Feature>, Check); 3] = [
+pub(super) const CHECKS: [(&str, Option<Feature>, Check); 4] = [
+    ("doctor_foretells_the_run", None, doctor_foretells),
     (
         "filters_by_cgroup_and_container",
         Some(Feature::CgroupFilter),
@@ -154,6 +158,19 @@ pub(super) const CHECKS: [(&str, Option<Feature>, Check); 3] = [
     ),
     ("every_filter_is_taken", None, every_filter),
 ];
+
+/// For root and for who has the two capabilities alone.
+fn doctor_foretells() -> Result<()> {
+    let binary = tracer::binary()?;
+    for host in [
+        Host::default(),
+        Host::default().nobody(&[CAP_BPF, CAP_PERFMON]),
+    ] {
+        let (binary, args) = (binary.as_path(), &[][..]);
+        doctor::report(&Start { host, binary, args })?;
+    }
+    Ok(())
+}
 
 /// What is off is never looked at by the verifier: with every filter on, and with single events instead
 /// of stories, the same hooks have to be taken.

@@ -83,6 +83,11 @@ const HOOKS_WITHOUT_SCAN: &[&str] = &[
 
 /// What lockdown=confidentiality hides on every kernel.
 const NO_HEADERS: &str = "not seen on this host: resets sent from closed ports and by listeners, because lockdown keeps packet headers from being read";
+/// Before 6.10.
+const NO_REASONS: &str =
+    "not seen on this host: the kernel's own reasons of resets; they are derived or null";
+/// Before 5.12.
+const NO_COUNT: &str = "not seen on this host: the kernel's own count of hooks that it skipped; only what follows from others tells";
 const NO_ERRORS: &str = "not seen on this host: a second look at connections that failed, for where the first was missed";
 
 const V5_10: Kernel = Kernel {
@@ -96,7 +101,7 @@ const V5_10: Kernel = Kernel {
         Feature::CgroupFilter,
     ],
     hooks: HOOKS_BEFORE_5_14,
-    limits: &[NO_ERRORS],
+    limits: &[NO_ERRORS, NO_REASONS, NO_COUNT],
 };
 const V6_1: Kernel = Kernel {
     name: "6.1",
@@ -110,7 +115,7 @@ const V6_1: Kernel = Kernel {
         Feature::CgroupFilter,
     ],
     hooks: HOOKS_BEFORE_6_10,
-    limits: &[],
+    limits: &[NO_REASONS],
 };
 const V6_12: Kernel = Kernel {
     name: "6.12",
@@ -155,7 +160,9 @@ pub(super) const KERNELS: &[Kernel] = &[
         limits: &[
             NO_ERRORS,
             "not seen on this host: owners of sockets that are older than the tracer",
+            NO_REASONS,
             NO_HEADERS,
+            NO_COUNT,
         ],
         ..V5_10
     },
@@ -165,7 +172,7 @@ pub(super) const KERNELS: &[Kernel] = &[
         name: "6.1-confidentiality",
         lockdown: Some("confidentiality"),
         features: &[Feature::Mptcp, Feature::SocketScan, Feature::CgroupFilter],
-        limits: &[NO_HEADERS],
+        limits: &[NO_REASONS, NO_HEADERS],
         ..V6_1
     },
     V6_12,

@@ -124,8 +124,8 @@ impl Judged {
     /// Keeps what the tracer says about the kernel.
     fn said(&mut self, text: &str) {
         let text = text.strip_prefix("upstream-trace: ").unwrap_or(text);
-        if let Some(hook) = text.strip_prefix("attached ") {
-            self.hooks.push(hook.to_owned());
+        if let Some(hooks) = text.strip_prefix("attached ") {
+            self.hooks.extend(hooks.split(", ").map(str::to_owned));
         } else if text.starts_with("not seen on this host: ")
             || text.starts_with("this kernel has no ")
         {
@@ -168,7 +168,7 @@ mod tests {
         packages: &[],
         lockdown: None,
         features: &[Feature::Mptcp],
-        hooks: &["fentry f"],
+        hooks: &["fentry f", "iter i"],
         limits: &["this kernel has no x"],
     };
 
@@ -182,8 +182,8 @@ mod tests {
                 release: "0.0.7".into(),
                 features: vec!["mptcp".into()],
             },
-            said("kprobe g refused: why"),
-            said("attached fentry f"),
+            said("refused kprobe g (why)"),
+            said("attached fentry f, iter i"),
             said("this kernel has no x"),
             Line::Test {
                 name: "plain".into(),

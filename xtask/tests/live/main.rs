@@ -3,13 +3,17 @@
 //! A machine where the tracer cannot trace fails them all, and says so: nothing is skipped.
 //! `UPSTREAM_TRACE_REPS` sets how often each scenario is played in random order,
 //! `UPSTREAM_TRACE_SEED` replays an order, `UPSTREAM_TRACE_ONLY` plays only those named (commas
-//! between), `UPSTREAM_TRACE_BINARY` names another tracer.
+//! between), `UPSTREAM_TRACE_STARTS` sets how often it is started and stopped for what may be left behind,
+//! `UPSTREAM_TRACE_BINARY` names another tracer.
 
 mod accounting;
 mod command_line;
+mod degraded;
+mod leftovers;
 mod lifetime;
 mod output;
 mod playbook;
+mod privileges;
 mod scenarios;
 mod selection;
 
@@ -41,6 +45,39 @@ fn main() -> ExitCode {
         trial(
             "no_privilege_names_the_capability",
             command_line::no_privilege,
+        ),
+        trial(
+            "doctor_foretells_the_run",
+            degraded::doctor_foretells_the_run,
+        ),
+        trial("degraded_by_privileges", degraded::privileges),
+        trial("degraded_by_refused_hooks", degraded::refused_hooks),
+        trial(
+            "degraded_by_hidden_file_systems",
+            degraded::hidden_file_systems,
+        ),
+        trial(
+            "degraded_by_paranoid_perf_events",
+            degraded::paranoid_perf_events,
+        ),
+        trial("degraded_by_hidden_types", degraded::hidden_types),
+        trial(
+            "root_gives_up_what_it_does_not_need",
+            privileges::root_gives_up_what_it_does_not_need,
+        ),
+        trial(
+            "nobody_traces_with_two_capabilities",
+            privileges::nobody_traces_with_two_capabilities,
+        ),
+        trial(
+            "skipped_hooks_are_counted",
+            privileges::skipped_hooks_are_counted,
+        ),
+        trial("two_at_once_are_both_right", leftovers::two_at_once),
+        trial("killed_it_leaves_nothing", leftovers::killed),
+        trial(
+            "many_starts_and_stops_leave_nothing",
+            leftovers::started_and_stopped_many_times,
         ),
         trial("sigint_and_sigterm_end_it_in_order", command_line::signals),
         trial("a_closed_pipe_ends_it_quietly", command_line::closed_pipe),

@@ -1,0 +1,266 @@
+//! What this host lets the tracer see: found out by loading and attaching, as every run does.
+//!
+//! A run goes on with what was attached and says in short what a survey found; `doctor` drops it and tells
+//! all. Must not know: how it is told, what becomes of the events.
+
+use std::{fs, path::Path};
+
+use crate::{
+    exit::{Code, Failure},
+    kernel::{
+        btf::{Btf, Bytes},
+        host::{self, Host, Lockdown},
+        offsets::Offsets,
+        reasons::ResetReasons,
+    },
+    privilege::{self, Capabilities, Capability},
+    probe::{
+        catalog::Role,
+        load::{self, Filled, Loaded, Plan},
+        loader, own_types,
+    },
+    settings::Settings,
+};
+
+/// What was found out.
+#[derive(Debug)]
+pub struct Survey {
+    pub host: Host,
+    /// At the start.
+    pub capabilities: Capabilities,
+    /// Once the hooks are attached; `None`: they are not.
+    pub kept: Option<Capabilities>,
+    /// The file that the kernel's types were read from; `None`: they could not be.
+    pub types: Option<String>,
+    /// Where its fields are; `None` without types.
+    pub offsets: Option<Offsets>,
+    /// What came of each role; empty where none was tried.
+    pub roles: Vec<Filled>,
+    /// Every reset that this node sends passes the hook.
+    pub sees_all_resets: bool,
+    /// The kernel's own names of reset reasons.
+    pub reasons: ResetReasons,
+    /// The kernel tells how often it skipped a hook.
+    pub counts_skipped: bool,
+    /// Why nothing can be traced, first what a run stops at.
+    pub obstacles: Vec<Failure>,
+    /// Taken once hooks are attached.
+    btf: Option<Btf>,
+}
+
+impl Survey {
+    /// What can be told without touching the kernel.
+    pub fn look(settings: &Settings) -> Result<Self, Failure> {
+        let failed = |error: String| Failure::new(Code::Failure, error);
+        let host = Host::read().map_err(|error| failed(error.to_string()))?;
+        let capabilities = Capabilities::effective()
+            .map_err(|error| failed(format!("cannot read my capabilities: {error}")))?;
+        let mut obstacles: Vec<_> = lack(capabilities).into_iter().collect();
+        let file = settings.btf.as_deref();
+        let btf = match types(file, capabilities) {
+            Ok(btf) => Some(btf),
+            Err(failure) => {
+                obstacles.push(failure);
+                None
+            }
+        };
+        let offsets = btf.as_ref().map(Offsets::resolve);
+        obstacles.extend(offsets.as_ref().and_then(lacks_fields));
+        Ok(Self {
+            host,
+            capabilities,
+            kept: None,
+            types: btf.as_ref().map(|_| {
+                let file = file.unwrap_or(Path::new(host::BTF));
+                file.display().to_string()
+            }),
+            offsets,
+            roles: Vec::new(),
+            sees_all_resets: false,
+            reasons: btf.as_ref().map(ResetReasons::from_btf).unwrap_or_default(),
+            counts_skipped: false,
+            obstacles,
+            btf,
+        })
+    }
+
+    /// Whether there is no obstacle, as far as is known by now.
+    pub fn check(&self) -> Result<(), Failure> {
+        self.obstacles.first().cloned().map_or(Ok(()), Err)
+    }
+
+    /// Loads, attaches, and gives up every privilege that is no longer needed; so no other thread may have
+    /// been started.
+    pub fn attach(&mut self, settings: &Settings) -> Result<Loaded, Failure> {
+        self.check()?;
+        let loaded = self.load(settings);
+        self.obstacles.extend(loaded.as_ref().err().cloned());
+        loaded
+    }
+
+    fn load(&mut self, settings: &Settings) -> Result<Loaded, Failure> {
+        let (Some(btf), Some(offsets)) = (self.btf.take(), &self.offsets) else {
+            let message = "the kernel's types are not at hand";
+            return Err(Failure::new(Code::Kernel, message));
+        };
+        let ephemeral = settings.wanted.ports.as_ref().is_some_and(|ports| {
+            let range = self.host.local_ports.clone().unwrap_or(1..=u16::MAX);
+            range.into_iter().any(|port| ports.contains(port))
+        });
+        let plan = Plan {
+            btf: &btf,
+            offsets,
+            release: &self.host.release,
+            lockdown: self.host.lockdown,
+            wanted: &settings.wanted,
+            ephemeral,
+            ring_size: settings.ring_size,
+            events: settings.events,
+            max_connections: settings.max_connections,
+        };
+        let loader = loader::without_types()?;
+        let mut loaded = load::load(&plan, loader, &mut self.roles)?;
+        self.sees_all_resets = plan.sees_all_resets(&self.roles);
+        self.kept = Some(give_up(self.capabilities, &mut loaded)?);
+        self.counts_skipped = loaded.missed().is_some();
+        Ok(loaded)
+    }
+
+    /// Whether a role is filled.
+    pub fn has(&self, role: Role) -> bool {
+        let is_filled = |one: &Filled| one.entry.role == role && one.by.is_some();
+        self.roles.iter().any(is_filled)
+    }
+
+    /// What will be invisible or less precise, a line each.
+    pub fn limits(&self) -> Vec<String> {
+        let unfilled = self.roles.iter().filter(|role| role.by.is_none());
+        let unseen = unfilled.filter_map(|role| role.entry.loss);
+        let unseen = unseen.chain(self.unseen_otherwise());
+        let mut limits: Vec<_> = unseen
+            .map(|what| format!("not seen on this host: {what}"))
+            .collect();
+        let missing = self.offsets.iter().flat_map(Offsets::missing);
+        limits.extend(missing.filter_map(|field| {
+            let loss = field.loss?;
+            let (of, path) = (field.of, field.path);
+            Some(format!(
+                "this kernel has no {of}.{path}: {loss} may be missing"
+            ))
+        }));
+        limits
+    }
+
+    /// What is not for want of a hook or a field.
+    fn unseen_otherwise(&self) -> impl Iterator<Item = &'static str> {
+        let attached = self.kept.is_some();
+        let limits = [
+            (
+                self.types.is_some() && self.reasons.is_empty(),
+                "the kernel's own reasons of resets; they are derived or null",
+            ),
+            (
+                self.host.lockdown == Lockdown::Confidentiality,
+                "resets sent from closed ports and by listeners, because lockdown keeps packet headers \
+                 from being read",
+            ),
+            (
+                attached && !self.counts_skipped,
+                "the kernel's own count of hooks that it skipped; only what follows from others tells",
+            ),
+            (
+                !self.capabilities.has(Capability::SysPtrace),
+                "the executables of other users' processes (that takes CAP_SYS_PTRACE)",
+            ),
+        ];
+        limits
+            .into_iter()
+            .filter_map(|(holds, what)| holds.then_some(what))
+    }
+}
+
+/// The capabilities that are missing.
+fn lack(capabilities: Capabilities) -> Option<Failure> {
+    let missing: Vec<_> = capabilities.missing().map(Capability::name).collect();
+    if missing.is_empty() {
+        return None;
+    }
+    let message = format!("{} missing: run as root or grant it", missing.join(" and "));
+    Some(Failure::new(Code::Privilege, message))
+}
+
+/// The fields that the tracer cannot do without and this kernel lacks.
+fn lacks_fields(offsets: &Offsets) -> Option<Failure> {
+    let needed: Vec<_> = offsets
+        .missing_required()
+        .map(|field| format!("{}.{}", field.of, field.path))
+        .collect();
+    if needed.is_empty() {
+        return None;
+    }
+    let message = format!("this kernel lacks {}", needed.join(", "));
+    Some(Failure::new(Code::Kernel, message))
+}
+
+/// The kernel's types: its own file, or one that is the same byte for byte.
+fn types(file: Option<&Path>, capabilities: Capabilities) -> Result<Btf, Failure> {
+    let unusable = |message: String| Failure::new(Code::Kernel, message);
+    let Some(file) = file else {
+        return host::btf().map_err(|error| {
+            unusable(format!(
+                "{error}: a kernel with CONFIG_DEBUG_INFO_BTF is needed; where its types are only hidden, \
+                 --btf takes a copy"
+            ))
+        });
+    };
+    let name = file.display();
+    let bytes = fs::read(file).map_err(|error| unusable(format!("cannot read {name}: {error}")))?;
+    let btf = Btf::parse(bytes).map_err(|error| unusable(format!("cannot use {name}: {error}")))?;
+    // Hooks are attached by the ids that the kernel's own types have, and BTF does not say whose it is.
+    match own_types(capabilities) {
+        Ok(Some(own)) if *own == *btf.bytes() => Ok(btf),
+        Ok(Some(_)) => Err(unusable(format!(
+            "{name} is of another kernel than the running one"
+        ))),
+        Ok(None) => Err(unusable(format!(
+            "the running kernel tells no types of its own, and hooks are attached by those: {name} does \
+             not help (CONFIG_DEBUG_INFO_BTF is needed, and 5.11 where /sys/kernel/btf is hidden)"
+        ))),
+        Err(failure) => Err(Failure::new(
+            failure.code,
+            format!("cannot tell whether {name} is of the running kernel: {failure}"),
+        )),
+    }
+}
+
+/// The types that the running kernel goes by; `None` where it does not tell.
+fn own_types(capabilities: Capabilities) -> Result<Option<Bytes>, Failure> {
+    if let Ok(shown) = host::btf_bytes() {
+        return Ok(Some(shown));
+    }
+    if !capabilities.has(Capability::SysAdmin) {
+        let needed = Capability::SysAdmin;
+        return Err(Failure::new(
+            Code::Privilege,
+            format!("that takes {needed}"),
+        ));
+    }
+    match own_types::read() {
+        Ok(told) => Ok(told.map(Bytes::from)),
+        Err(error) => Err(Failure::new(Code::Kernel, error.to_string())),
+    }
+}
+
+/// `CAP_SYS_PTRACE` lets a run read whose executable a process is. Reading maps takes `CAP_BPF`, or what
+/// stands for it, before 5.19 where unprivileged BPF is off.
+fn give_up(held: Capabilities, loaded: &mut Loaded) -> Result<Capabilities, Failure> {
+    let bpf = if held.has(Capability::Bpf) {
+        Capability::Bpf
+    } else {
+        Capability::SysAdmin
+    };
+    privilege::give_up(&[Capability::SysPtrace], &[bpf], || loaded.is_readable()).map_err(|error| {
+        let message = format!("cannot give up capabilities: {error}");
+        Failure::new(Code::Failure, message)
+    })
+}
