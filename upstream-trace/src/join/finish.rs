@@ -151,6 +151,7 @@ fn print(engine: &mut Engine, ended: &Connection, clock: &impl WallClock, sink: 
             .is_some_and(|reset| reset.origin == Origin::InPath),
         tick_us: context.tick_ns / 1000,
         has_local_port: ended.tuple.local_port != 0,
+        icmp: ended.saw(seen::ICMP),
         peer_received_payload: ended.saw(seen::PEER_GOT_PAYLOAD),
         counters,
     };
@@ -276,7 +277,13 @@ fn reset_found<'a>(
     }
     let peer_is_here = peer.is_some() || ended.tuple.is_loopback();
     if !peer_is_here {
-        return received(Origin::OffNode, unknown, None);
+        // Looked for in vain, at an address of this node.
+        let origin = if ended.saw(seen::ASKED) {
+            Origin::Unknown
+        } else {
+            Origin::OffNode
+        };
+        return received(origin, unknown, None);
     }
     if !context.sees_all_resets {
         // Such a kernel does not report the resets of closed ports and of TIME_WAIT.
@@ -414,6 +421,7 @@ pub(super) fn event(
         kind::ACCEPT => ("inet_csk_accept", true),
         kind::RESET_RECEIVED => ("tcp_receive_reset", false),
         kind::SYN_RETRANSMIT => ("tcp_retransmit_skb", false),
+        kind::SYN_ICMP => ("inet_sk_error_report", false),
         kind::DESTROY => ("tcp_destroy_sock", false),
         kind::HELD => ("task_file", true),
         _ => ("tcp_send_reset", false),
