@@ -36,6 +36,9 @@ pub mod kind {
     /// A process connects for the first time; the actor is it. Its connection's story comes at the end
     /// only, when the process may be gone.
     pub const PROCESS: u8 = 13;
+    /// `inet_sk_error_report` in `SYN_SENT` without an error of the socket: an ICMP error answered the SYN. Where the owner is still inside
+    /// `connect()`, as it is on one host, the kernel keeps the error for the owner alone.
+    pub const SYN_ICMP: u8 = 14;
 }
 
 /// `Base::new` of a `RESET_SENT_*` record where the kernel gives no reason.

@@ -239,12 +239,11 @@ impl Tracer {
             return Ok(());
         }
         let began = Instant::now();
-        let now = clock::monotonic();
         self.each_open(|engine, story| engine.offer(story, &mut Proc))?;
         // A story that was told since the ring was last drained is open no longer, but in the ring.
         let anchor = Anchor::now();
         while self.take(&anchor, printer)? == BATCH {}
-        self.engine.answered(now, &anchor, printer);
+        self.engine.answered(&anchor, printer);
         printer.push(&mut self.account);
         self.asked = Pause::after(began);
         Ok(())
@@ -367,7 +366,8 @@ impl Tracer {
         // What is open stays untold, but was seen.
         self.each_open(|engine, story| engine.story(story, &mut Proc))?;
         self.engine.finish_due(u64::MAX, &anchor, printer);
-        self.engine.answered(u64::MAX, &anchor, printer);
+        self.engine.answered(&anchor, printer);
+        self.engine.finish_due(u64::MAX, &anchor, printer);
         self.account.unseen = self.engine.unseen();
         printer.push(&mut self.account);
         printer.drain(&mut self.account);

@@ -277,6 +277,7 @@ fn names(capabilities: Capabilities) -> Vec<&'static str> {
     capabilities.known().map(Capability::name).collect()
 }
 
+/// Those that this kernel needs filled or, where none was tried, all there are.
 fn roles(survey: &Survey) -> Vec<RoleReport> {
     let report = |entry: &Entry| {
         let filled = survey.roles.iter().find(|one| one.entry.role == entry.role);
@@ -295,7 +296,11 @@ fn roles(survey: &Survey) -> Vec<RoleReport> {
             without: entry.loss,
         }
     };
-    CATALOG.iter().map(report).collect()
+    let needed = |entry: &&Entry| {
+        let mut tried = survey.roles.iter();
+        survey.roles.is_empty() || tried.any(|one| one.entry.role == entry.role)
+    };
+    CATALOG.iter().filter(needed).map(report).collect()
 }
 
 fn fields(survey: &Survey) -> Vec<FieldReport> {

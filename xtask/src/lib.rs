@@ -20,6 +20,7 @@ pub mod older;
 mod process;
 pub mod provision;
 pub mod proxy;
+pub mod random;
 pub mod run;
 pub mod scenario;
 pub mod storm;

@@ -1,6 +1,10 @@
 //! Everything a developer or CI does with upstream-trace: `cargo xtask VERB`.
 
-use std::{ffi::OsString, net::Ipv4Addr, process::ExitCode};
+use std::{
+    ffi::OsString,
+    net::{Ipv4Addr, SocketAddr},
+    process::ExitCode,
+};
 
 use anyhow::Result;
 use clap::{Parser, Subcommand};
@@ -57,6 +61,9 @@ enum Verb {
     Proxies,
     /// Measure what tracing costs, beside other tracers, against the project's bars
     Bench(bench::Options),
+    /// An upstream that is killed
+    #[command(hide = true)]
+    UpstreamWorker { role: String, address: SocketAddr },
     /// The first process of a guest
     #[command(hide = true)]
     Guest {
@@ -89,6 +96,9 @@ fn verb(verb: Verb) -> Result<()> {
     if let Verb::Guest { task, plays } = verb {
         return matrix::guest::run(task, plays);
     }
+    if let Verb::UpstreamWorker { role, address } = verb {
+        return proxy::worker::run(&role, address);
+    }
     let workspace = Workspace::locate()?;
     match verb {
         Verb::Provision => provision::all(&workspace).map(drop),
@@ -119,7 +129,7 @@ fn verb(verb: Verb) -> Result<()> {
         }
         Verb::Proxies => test::proxies(&workspace),
         Verb::Bench(options) => bench::run(&workspace, &options),
-        Verb::Guest { .. } => unreachable!("it has no workspace"),
+        Verb::Guest { .. } | Verb::UpstreamWorker { .. } => unreachable!("they have no workspace"),
         Verb::StormServer { threads } => storm::serve(threads),
         Verb::StormClient {
             connections,

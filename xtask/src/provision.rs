@@ -88,27 +88,39 @@ fn linker(workspace: &Workspace) -> Result<()> {
     )
 }
 
-/// The proxies whose logs are explained.
+/// The proxies whose logs are explained, and what makes the network around them.
 #[derive(Clone, Debug)]
 pub struct Proxies {
     pub envoy: PathBuf,
     pub nginx: PathBuf,
     pub haproxy: PathBuf,
+    pub network: Network,
 }
 
-/// Envoy from Python's packages, NGINX and HAProxy from Debian's.
+/// What makes networks and firewalls.
+#[derive(Clone, Debug)]
+pub struct Network {
+    pub ip: PathBuf,
+    pub nft: PathBuf,
+}
+
+/// Envoy from Python's packages, the others from Debian's.
 pub fn for_proxies(workspace: &Workspace) -> Result<Proxies> {
-    let debian = |name: &str| -> Result<PathBuf> {
+    let debian = |name: &str, package: &str| -> Result<PathBuf> {
         if find_program(name).is_none() {
-            apt_install(&[name])
+            apt_install(&[package])
                 .with_context(|| format!("{name} is missing, and cannot be installed"))?;
         }
         find_program(name).with_context(|| format!("installed, but still not found: {name}"))
     };
     Ok(Proxies {
         envoy: envoy(workspace).context("Envoy is missing, and cannot be installed")?,
-        nginx: debian("nginx")?,
-        haproxy: debian("haproxy")?,
+        nginx: debian("nginx", "nginx")?,
+        haproxy: debian("haproxy", "haproxy")?,
+        network: Network {
+            ip: debian("ip", "iproute2")?,
+            nft: debian("nft", "nftables")?,
+        },
     })
 }
 

@@ -1,7 +1,8 @@
 //! Which connection failed the request of a log line, and how sure that is.
 //!
-//! By both addresses where the log has them. Else by owner, destination and time: first whoever alone fits, then whoever alone fits
-//! closely, and last, where as many connections as lines fit each other, by their order. What is left is ambiguous and says so.
+//! By both addresses where the log has them. Else by owner, destination and time: first whoever alone fits; then, where as many
+//! connections as lines fit each other, by their order; and last whoever alone fits closely. What is left is ambiguous and says so.
+//! A moment on a busy machine is long: by nearness alone a line would take the connection of the line behind it.
 //! Must not know: where lines and records come from, how an answer is spelled.
 
 use std::{collections::VecDeque, net::SocketAddr};
@@ -17,7 +18,7 @@ use super::{
 use crate::record::{Role, Verdict, words};
 
 const MILLISECOND: u64 = 1_000_000;
-/// How far a log line and the end of its connection may be apart.
+/// How far a log line and the moment when the proxy left its connection may be apart.
 pub const SLACK: u64 = 1_000 * MILLISECOND;
 /// How far they are where neither waits for a processor.
 const CLOSE: u64 = 30 * MILLISECOND;
@@ -247,16 +248,13 @@ impl Join {
         if records < Self::needs(failed) {
             return Waiting::Open(asked);
         }
-        let Some((by, close, wide)) = self.fitting(&asked, expected) else {
-            if expected.is_timeout() {
-                return self.join_crowd(number, asked);
-            }
-            return done(asked, Sureness::None, None, Vec::new(), 0);
-        };
-        match (close.as_slice(), wide.as_slice()) {
-            (_, [one]) => self.sure(asked, Sureness::Unique, by, vec![*one]),
-            ([one], _) => self.sure(asked, Sureness::Nearest, by, vec![*one]),
-            _ => self.join_crowd(number, asked),
+        match self.fitting(&asked, expected) {
+            Some((by, fitting)) => match fitting.as_slice() {
+                [one] => self.sure(asked, Sureness::Unique, by, vec![*one]),
+                _ => self.join_crowd(number, asked),
+            },
+            None if expected.is_timeout() => self.join_crowd(number, asked),
+            None => done(asked, Sureness::None, None, Vec::new(), 0),
         }
     }
 
@@ -294,25 +292,47 @@ impl Join {
     fn nearest(&self, numbers: &[Number], moment: u64) -> Option<Vec<Number>> {
         let mut close = numbers.iter().filter(|number| {
             let held = self.window.get(**number);
-            held.is_some_and(|held| held.brief.ended.abs_diff(moment) <= CLOSE)
+            held.is_some_and(|held| held.brief.left.abs_diff(moment) <= CLOSE)
         });
         let only = close.next()?;
         close.next().is_none().then(|| vec![*only])
     }
 
-    /// Connections that fit closely and widely, by the surest knowledge of the owner that finds any. Two are enough to know of several.
-    fn fitting(&self, asked: &Asked, expected: Expected) -> Option<(By, Vec<Number>, Vec<Number>)> {
-        let (close, wide) = (asked.moment(CLOSE), asked.moment(SLACK));
+    /// Connections that fit, by the surest knowledge of the owner that finds any. Two are enough to know of several.
+    fn fitting(&self, asked: &Asked, expected: Expected) -> Option<(By, Vec<Number>)> {
         for by in [By::Pid, By::Name, By::Nobody] {
-            let wide = self.look(asked, by, expected.likely, wide, 2);
-            if !wide.is_empty() {
-                return Some((by, self.look(asked, by, expected.likely, close, 2), wide));
+            // What is merely possible never because nothing else is there: a healthy connection is always near.
+            for (verdicts, slack) in [(expected.likely, SLACK), (expected.possible, CLOSE)] {
+                let found = self.look(asked, by, verdicts, asked.moment(slack), 2);
+                if !found.is_empty() {
+                    return Some((by, found));
+                }
             }
-            // Never merely because nothing else is there: a healthy connection is always near.
-            let close = self.look(asked, by, expected.possible, close, 2);
-            if !close.is_empty() {
-                return Some((by, close.clone(), close));
+        }
+        None
+    }
+
+    /// The connection that alone is close to this line, and to none of the others.
+    fn nearest_of(
+        &self,
+        asked: &Asked,
+        expected: Expected,
+        others: &[(u64, u64)],
+    ) -> Option<(By, Number)> {
+        let moment = asked.moment(CLOSE);
+        for by in [By::Pid, By::Name, By::Nobody] {
+            let found = self.look(asked, by, expected.likely, moment, 2);
+            if found.is_empty() {
+                continue;
             }
+            let &[one] = found.as_slice() else {
+                return None;
+            };
+            let held = self.window.get(one)?;
+            let near = |(from, to): &&(u64, u64)| (*from..=*to).contains(&held.brief.left);
+            // This line is one of those.
+            let alone = others.iter().filter(near).count() <= 1;
+            return (alone && held.taken & asked.bit() == 0).then_some((by, one));
         }
         None
     }
@@ -333,10 +353,10 @@ impl Join {
                 && self.owned(failed, brief, by);
             fits.then_some(number)
         };
-        let failing = self.window.ended(Kind::Failed, failed.upstream, moment);
+        let failing = self.window.left(Kind::Failed, failed.upstream, moment);
         let mut found: Vec<_> = failing.filter_map(fits).take(most).collect();
         if found.len() < most && verdicts.has(Verdict::Ok) {
-            let fine = self.window.ended(Kind::Fine, failed.upstream, moment);
+            let fine = self.window.left(Kind::Fine, failed.upstream, moment);
             found.extend(fine.filter_map(fits).take(most - found.len()));
         }
         found
@@ -398,7 +418,7 @@ impl Join {
                 asked.push((number, line));
             }
         }
-        asked.sort_by_key(|(_, line)| line.failed.ended.from);
+        in_order(&mut asked);
         let Err(asked) = self.settle_by_order(asked, complete) else {
             return;
         };
@@ -416,8 +436,12 @@ impl Join {
             let Err(lines) = self.settle_by_order(lines, complete) else {
                 continue;
             };
+            let moments: Vec<_> = lines.iter().map(|(_, line)| line.moment(CLOSE)).collect();
             for (number, line) in lines {
-                let answer = self.ambiguous(line, expected);
+                let answer = match self.nearest_of(&line, expected, &moments) {
+                    Some((by, one)) => self.sure(line, Sureness::Nearest, by, vec![one]),
+                    None => self.ambiguous(line, expected),
+                };
                 self.put(number, answer);
             }
         }
@@ -452,10 +476,7 @@ impl Join {
                 Nature::Connection(expected) => Some(expected),
                 Nature::Elsewhere(_) => None,
             });
-        let all = expected.reduce(|one, other| Expected {
-            likely: one.likely.and(other.likely),
-            possible: one.possible.and(other.possible),
-        })?;
+        let all = expected.reduce(Expected::and)?;
         let possible = all.likely.and(all.possible);
         [By::Pid, By::Name, By::Nobody].into_iter().find_map(|by| {
             let pair = |verdicts| self.pair_with(lines, by, verdicts, complete);
@@ -479,9 +500,9 @@ impl Join {
             .into_iter()
             .filter_map(|number| Some((self.window.get(number)?, number)))
             .filter(|(held, _)| held.taken & first.bit() == 0)
-            .map(|(held, number)| (held.brief.ended, number, held.brief.verdict))
+            .map(|(held, number)| (held.brief.left, number, held.brief.verdict))
             .collect();
-        free.sort_unstable_by_key(|(ended, number, _)| (*ended, *number));
+        free.sort_unstable_by_key(|(left, number, _)| (*left, *number));
         let enough = if complete {
             free.len() == lines.len()
         } else {
@@ -490,39 +511,54 @@ impl Join {
         let fit = lines
             .iter()
             .zip(&free)
-            .all(|((_, line), (ended, _, verdict))| {
+            .all(|((_, line), (left, _, verdict))| {
                 let (from, to) = line.moment(SLACK);
-                (from..=to).contains(ended) && line.allows(*verdict)
+                (from..=to).contains(left) && line.allows(*verdict)
             });
         let numbers = free.into_iter().take(lines.len());
         (enough && fit).then(|| numbers.map(|(_, number, _)| number).collect())
     }
 
     /// All that fit, the nearest named.
-    fn ambiguous(&self, asked: Asked, expected: Expected) -> Waiting {
+    fn ambiguous(&mut self, asked: Asked, expected: Expected) -> Waiting {
         let moment = asked.failed.ended.from;
         for by in [By::Pid, By::Name, By::Nobody] {
             for (verdicts, slack) in [(expected.likely, SLACK), (expected.possible, CLOSE)] {
                 let mut found = self.look(&asked, by, verdicts, asked.moment(slack), CROWD);
+                // Those of other lines are none of this one's.
+                found.retain(|number| {
+                    let held = self.window.get(*number);
+                    held.is_some_and(|held| held.taken & asked.bit() == 0)
+                });
                 if found.is_empty() {
                     continue;
+                }
+                if let &[one] = found.as_slice() {
+                    return self.sure(asked, Sureness::Unique, by, vec![one]);
                 }
                 let candidates = found.len();
                 found.sort_by_key(|number| {
                     let held = self.window.get(*number);
-                    held.map(|held| held.brief.ended.abs_diff(moment))
+                    held.map(|held| held.brief.left.abs_diff(moment))
                 });
                 found.truncate(NAMED);
-                let sureness = if candidates == 1 {
-                    Sureness::Unique
-                } else {
-                    Sureness::Ambiguous
-                };
-                return done(asked, sureness, Some(by), found, candidates);
+                return done(asked, Sureness::Ambiguous, Some(by), found, candidates);
             }
         }
         done(asked, Sureness::None, None, Vec::new(), 0)
     }
+}
+
+/// By time; those that the log's clock does not tell apart stay as they were written, which is when their requests ended.
+fn in_order(lines: &mut [(Number, Asked)]) {
+    let mut before = 0;
+    lines.sort_by_cached_key(|(_, line)| {
+        let ended = line.failed.ended;
+        if !(ended.from..=ended.to).contains(&before) {
+            before = ended.from;
+        }
+        before
+    });
 }
 
 fn done(

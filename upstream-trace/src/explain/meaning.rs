@@ -53,9 +53,21 @@ pub struct Expected {
     pub likely: Verdicts,
     /// What they can mean besides; looked at only where nothing likely is found.
     pub possible: Verdicts,
+    /// What they say of the bytes on the connection, which the kernel does not look at.
+    pub talk: Option<&'static str>,
 }
 
 impl Expected {
+    /// Whatever either means.
+    #[must_use]
+    pub const fn and(self, other: Self) -> Self {
+        Self {
+            likely: self.likely.and(other.likely),
+            possible: self.possible.and(other.possible),
+            talk: None,
+        }
+    }
+
     /// The proxy waited no longer: its connection ends when it pleases, and as a healthy one does.
     pub const fn is_timeout(self) -> bool {
         self.likely.has(Timeout)
@@ -94,13 +106,30 @@ const GAVE_UP: Verdicts = Verdicts::of(&[
 const FINE: Verdicts = Verdicts::of(&[Ok, LocalAbort]);
 
 const fn connection(likely: Verdicts, possible: Verdicts) -> Nature {
-    Nature::Connection(Expected { likely, possible })
+    Nature::Connection(Expected {
+        likely,
+        possible,
+        talk: None,
+    })
+}
+
+const fn talk(likely: Verdicts, possible: Verdicts, talk: &'static str) -> Nature {
+    Nature::Connection(Expected {
+        likely,
+        possible,
+        talk: Some(talk),
+    })
 }
 
 /// A reset answered the SYN.
 pub const REFUSED: Nature = connection(Verdicts::of(&[Refused]), Verdicts::of(&[Unreachable]));
 /// The connection was not made in time.
-pub const CONNECT_TIMEOUT: Nature = connection(SYN_UNANSWERED, NONE);
+pub const CONNECT_TIMEOUT: Nature = connection(SYN_UNANSWERED, Verdicts::of(&[Unreachable]));
+/// HAProxy's, which includes the TLS handshake, and lasts although the kernel has an ICMP error for it.
+pub const HANDSHAKE_TIMEOUT: Nature = connection(
+    SYN_UNANSWERED.and(Verdicts::of(&[Unreachable])),
+    GAVE_UP.and(RESETS).and(CLOSED).and(FINE),
+);
 /// ICMP or routing.
 pub const UNREACHABLE: Nature = connection(Verdicts::of(&[Unreachable]), NONE);
 /// No SYN left.
@@ -108,7 +137,11 @@ pub const NO_LOCAL_PORT: Nature = connection(Verdicts::of(&[NoLocalPort]), NONE)
 /// The connection was not made; the words do not say why. With TLS it was made, but not the handshake on it.
 pub const CONNECT_FAILED: Nature = connection(CONNECTING.and(RESETS).and(CLOSED), FINE);
 /// The TLS handshake failed.
-pub const HANDSHAKE_FAILED: Nature = connection(RESETS.and(CLOSED), FINE);
+pub const HANDSHAKE_FAILED: Nature = talk(
+    RESETS.and(CLOSED),
+    FINE,
+    "TCP worked and bytes went both ways, so the failure lies in TLS: look for a plaintext port, the server name (SNI), the protocols offered (ALPN), certificates and versions, here and in the upstream's log.",
+);
 /// A reset, wherever in the exchange.
 pub const RESET: Nature = connection(RESETS, CLOSED);
 /// Closed in order without an answer.
@@ -137,7 +170,11 @@ pub const NOT_TCP: Nature = Nature::Elsewhere(
     "The upstream is not reached over TCP (a Unix socket or an internal listener): look in the log of the program behind it.",
 );
 /// The proxy could not understand the upstream.
-pub const BAD_RESPONSE: Nature = Nature::Elsewhere(playbook::NOT_UNDERSTOOD);
+pub const BAD_RESPONSE: Nature = talk(RESETS.and(CLOSED), FINE, playbook::NOT_UNDERSTOOD);
+/// `connect()` failed by itself.
+pub const NO_ROUTE: Nature = Nature::Elsewhere(
+    "connect() failed at once, before any SYN and so without a connection: this host has no route to that address, or its routing table forbids it (ip route get).",
+);
 /// No server was tried.
 pub const NO_SERVER: Nature = Nature::Elsewhere(
     "No server was tried, because none was available: look at health checks, outlier detection or max_fails, and at the failures before this one that took the servers out.",
@@ -164,7 +201,7 @@ pub fn envoy(flag: &str, details: &str) -> Option<Nature> {
     Some(match flag {
         "UF" => upstream_failure(details),
         "UC" => TERMINATED,
-        "UPE" => BROKEN_RESPONSE,
+        "UPE" => BAD_RESPONSE,
         "UT" | "UMSDR" | "SI" | "LR" => NO_ANSWER,
         "UR" => Nature::Elsewhere(
             "The upstream reset one HTTP/2 or HTTP/3 stream; the connection went on, so the kernel saw nothing: look in the upstream's log for that request (GOAWAY, a canceled or refused stream).",
@@ -228,6 +265,8 @@ fn upstream_failure(details: &str) -> Nature {
         "immediate_connect_error:_99",
     ]) {
         NO_LOCAL_PORT
+    } else if says(&["immediate_connect_error", "immediate connect error"]) {
+        NO_ROUTE
     } else if says(&[
         "unreachable",
         "No_route",
@@ -245,10 +284,15 @@ fn upstream_failure(details: &str) -> Nature {
 pub fn nginx(message: &str) -> Option<Nature> {
     let says = |words: &str| message.contains(words);
     Some(match () {
+        // A connection of a client that asked for nothing.
+        () if says("while waiting for request") || says("while keepalive") => return None,
         () if says("no live upstreams") => NO_SERVER,
         () if says("limiting requests") || says("limiting connections") => DENIED,
         () if says("access forbidden") => DENIED,
         () if message.starts_with("client ") && says("closed connection") => CLIENT_GONE,
+        () if says("client prematurely closed connection") => CLIENT_GONE,
+        // Only what connect() itself returned names the address here.
+        () if message.starts_with("connect() to ") && !says("(111: ") && !says("(99: ") => NO_ROUTE,
         () if says("(111: ") => REFUSED,
         () if says("(99: ") => NO_LOCAL_PORT,
         () if says("(113: ") || says("(101: ") => UNREACHABLE,
@@ -268,7 +312,7 @@ pub fn haproxy(state: &str) -> Option<Nature> {
     Some(match state.as_bytes() {
         [b'C' | b'c', ..] => CLIENT_GONE,
         [b'S', b'C', ..] => CONNECT_FAILED,
-        [b's', b'C', ..] => CONNECT_TIMEOUT,
+        [b's', b'C', ..] => HANDSHAKE_TIMEOUT,
         [b'S', b'H', ..] => TERMINATED,
         [b's', b'H' | b'D' | b'L', ..] => NO_ANSWER,
         [b'S', b'D' | b'L', ..] => BROKEN_RESPONSE,

@@ -12,7 +12,12 @@ use super::{
     log::Format,
     meaning::Nature,
 };
-use crate::record::{Connection, Endpoint, Origin, Process, Schema, Timestamp, Verdict, constant};
+use crate::{
+    record::{
+        Connection, Direction, Endpoint, Origin, Process, Schema, Timestamp, Verdict, constant,
+    },
+    tcp::State,
+};
 
 constant!(
     /// `type` of an [`Explanation`] line.
@@ -211,10 +216,26 @@ fn judgement<'a>(answer: &'a Answer, about: &About<'a>) -> (Option<Verdict>, Cow
         Some(other) if record.verdict == Verdict::Ok && other.verdict != Verdict::Ok => other,
         _ => *record,
     };
-    let hint = end.hint.unwrap_or(
+    let talk = match failed.nature {
+        Nature::Connection(expected) => expected.talk,
+        Nature::Elsewhere(_) => None,
+    };
+    let talk = talk.filter(|_| was_talk(&end));
+    let hint = talk.or(end.hint).unwrap_or(
         "To the kernel this connection ended in order, closed by the proxy or after its last answer: look at the proxy's own timeouts, and in the upstream's log for what it sent.",
     );
     (Some(end.verdict), hint.into())
+}
+
+/// Bytes went both ways, and the connection was not cut off by a reset before either end had closed it.
+fn was_talk(end: &Connection<'_>) -> bool {
+    let both_ways = end.bytes.sent > Some(0) && end.bytes.received > Some(0);
+    let cut = end
+        .reset
+        .is_some_and(|reset| reset.direction == Direction::Received);
+    let mut states = end.timeline.iter().filter_map(|step| step.to);
+    let closed = states.any(|state| matches!(state, State::CloseWait | State::FinWait1));
+    both_ways && (closed || !cut)
 }
 
 fn ambiguous<'a>(answer: &Answer, records: &[Connection<'a>]) -> (Option<Verdict>, Cow<'a, str>) {
@@ -240,6 +261,6 @@ const fn nothing(forgotten: bool) -> &'static str {
     if forgotten {
         "Records of that time are forgotten already, because the lines of the logs are not in order of time: raise --window."
     } else {
-        "No record fits: the tracer did not run then, its filters left the connection out, the proxy's clock or process name differs (--process), or the connection is still open."
+        "No record fits: the tracer did not run then, its filters left the connection out, the proxy's clock or process name differs (--process), the connection is still open, or connect() failed without one for want of a route (ip route get)."
     }
 }

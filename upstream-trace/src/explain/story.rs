@@ -21,6 +21,8 @@ use crate::{
 pub struct Brief {
     /// When the connection ended.
     pub ended: u64,
+    /// When its owner was done with it: closed it in order, which may be long before its end, or saw it end.
+    pub left: u64,
     pub started: Option<u64>,
     pub local: SocketAddr,
     pub remote: SocketAddr,
@@ -112,10 +114,18 @@ fn glance(line: &[u8]) -> Option<Brief> {
         rest = rest.strip_prefix('"')?;
         Some(time::rfc3339(until(&mut rest, "\"")?)?)
     };
+    skip(&mut rest, r#","timeline":["#)?;
+    let timeline = until(&mut rest, "]")?;
+    let goodbyes = GOODBYES.iter().filter_map(|state| timeline.find(state));
+    let closed = goodbyes.min().and_then(|at| {
+        let (_, step) = timeline.get(..at)?.rsplit_once(r#"{"at_us":"#)?;
+        step.split_once(',')?.0.parse().ok()
+    });
     skip(&mut rest, r#","verdict":""#)?;
     let verdict = until(&mut rest, "\"")?;
     Some(Brief {
         ended,
+        left: left(ended, started, closed),
         started,
         local,
         remote,
@@ -125,6 +135,16 @@ fn glance(line: &[u8]) -> Option<Brief> {
             .iter()
             .find(|known| known.as_str() == verdict)?,
     })
+}
+
+/// The states into which an orderly close leads, first or second.
+const GOODBYES: [&str; 2] = [r#""to":"FIN_WAIT1""#, r#""to":"LAST_ACK""#];
+
+/// `closed_us`: from the start to the close.
+fn left(ended: u64, started: Option<u64>, closed_us: Option<u64>) -> u64 {
+    let closed = started.zip(closed_us);
+    let closed = closed.map(|(at, after)| at.saturating_add(after.saturating_mul(1_000)));
+    closed.map_or(ended, |closed| closed.min(ended))
 }
 
 /// `10.0.0.1","port":80}`
@@ -165,6 +185,8 @@ struct Line<'a> {
     role: Option<Role>,
     #[serde(borrow, default)]
     process: Option<Named<'a>>,
+    #[serde(borrow, default)]
+    timeline: Vec<Rung<'a>>,
     #[serde(default)]
     verdict: Option<Verdict>,
 }
@@ -179,9 +201,13 @@ struct Named<'a> {
 impl Line<'_> {
     fn brief(&self) -> Option<Brief> {
         let owner = self.process.as_ref();
+        let started = self.started.map(|time| time.0);
+        let goodbye = |step: &&Rung<'_>| matches!(step.to, Some("FIN_WAIT1" | "LAST_ACK"));
+        let closed = self.timeline.iter().find(goodbye).map(|step| step.at_us);
         Some(Brief {
             ended: self.time.0,
-            started: self.started.map(|time| time.0),
+            left: left(self.time.0, started, closed),
+            started,
             local: self.local.as_ref()?.address()?,
             remote: self.remote.as_ref()?.address()?,
             role: self.role?,

@@ -26,16 +26,16 @@ pub struct Held {
     pub taken: u64,
 }
 
-/// Numbers of records by the time of their end.
+/// Numbers of records by the time at which this end left.
 #[derive(Debug, Default)]
 struct Times(VecDeque<(u64, Number)>);
 
 impl Times {
     /// The tracer prints nearly in order, so the place is near the end.
-    fn insert(&mut self, ended: u64, number: Number) {
-        let later = self.0.iter().rev().take_while(|(time, _)| *time > ended);
+    fn insert(&mut self, left: u64, number: Number) {
+        let later = self.0.iter().rev().take_while(|(time, _)| *time > left);
         let at = self.0.len() - later.count();
-        self.0.insert(at, (ended, number));
+        self.0.insert(at, (left, number));
     }
 
     fn between(&self, from: u64, to: u64) -> impl Iterator<Item = Number> {
@@ -91,11 +91,11 @@ impl Window {
             let kind = if brief.verdict == Verdict::Ok {
                 &mut self.fine
             } else {
-                self.anywhere.insert(brief.ended, number);
+                self.anywhere.insert(brief.left, number);
                 &mut self.failed
             };
             let times = kind.entry(brief.remote).or_default();
-            times.insert(brief.ended, number);
+            times.insert(brief.left, number);
         }
         self.bytes += line.len();
         self.records.push_back(Held {
@@ -178,8 +178,8 @@ impl Window {
         self.pairs.get(&(local, remote)).map_or(&[], Vec::as_slice)
     }
 
-    /// Connections to `remote`, or to anywhere, that ended from `from` to `to`. Fine ones only by destination.
-    pub fn ended(
+    /// Connections to `remote`, or to anywhere, that this end left from `from` to `to`. Fine ones only by destination.
+    pub fn left(
         &self,
         kind: Kind,
         remote: Option<SocketAddr>,
@@ -206,6 +206,7 @@ pub(super) mod tests {
         let [local, remote] = ports.map(at);
         Brief {
             ended,
+            left: ended,
             started: Some(ended - 10),
             local,
             remote,
@@ -217,7 +218,7 @@ pub(super) mod tests {
 
     fn numbers(window: &Window, kind: Kind, port: u16, range: (u64, u64)) -> Vec<Number> {
         let remote = SocketAddr::new([127, 0, 0, 1].into(), port);
-        let found = window.ended(kind, Some(remote), range);
+        let found = window.left(kind, Some(remote), range);
         found.map(|(number, _)| number).collect()
     }
 
@@ -236,7 +237,7 @@ pub(super) mod tests {
         assert_eq!(numbers(&window, Kind::Failed, 80, (100, 300)), [0, 2, 1]);
         assert_eq!(numbers(&window, Kind::Failed, 80, (101, 299)), [2]);
         assert_eq!(numbers(&window, Kind::Fine, 80, (0, 999)), [3]);
-        let anywhere = window.ended(Kind::Failed, None, (200, 299));
+        let anywhere = window.left(Kind::Failed, None, (200, 299));
         assert_eq!(
             anywhere.map(|(number, _)| number).collect::<Vec<_>>(),
             [2, 4]

@@ -3,7 +3,7 @@
 //!
 //! Must not know: where the open ones are read.
 
-use upstream_trace_common::story::Story;
+use upstream_trace_common::{event::Base, story::Story};
 
 use super::{
     connection::{NONE, Slot, seen},
@@ -11,6 +11,9 @@ use super::{
     tuple::Tuple,
 };
 use crate::process::Describe;
+
+/// Addresses of this node that are remembered.
+const LOCALS: usize = 65_536;
 
 impl Engine {
     /// Whether the other end of a connection that is due may be among those that are still open, so that
@@ -29,16 +32,22 @@ impl Engine {
         }
     }
 
-    /// All that are open were offered: prints what waited for that, at `now` as for
-    /// [`Self::finish_due`].
-    pub fn answered(&mut self, now: u64, clock: &impl WallClock, sink: &mut impl Sink) {
+    /// All that are open were offered: prints what waited for that. Resets of no connection wait for [`Self::finish_due`]: some that are due
+    /// by now belong to connections that are as well.
+    pub fn answered(&mut self, clock: &impl WallClock, sink: &mut impl Sink) {
         self.asked.clear();
         let mut waiting = std::mem::take(&mut self.asking);
         for (_, slot, serial) in waiting.drain(..) {
             self.finish(slot, serial, clock, sink);
         }
         self.asking = waiting;
-        self.strays_due(now, clock, sink);
+    }
+
+    /// Notes that the address at this end is one of this node's.
+    pub(super) fn is_local(&mut self, base: &Base) {
+        if self.locals.len() < LOCALS {
+            self.locals.insert((base.family, base.local));
+        }
     }
 
     /// Whether the other end of this connection may be open on this node, unknown because its story is

@@ -177,7 +177,7 @@ impl Engine {
         let base = event.base;
         let slot = match base.kind {
             kind::STATE => self.state(event, describe),
-            kind::CONNECT | kind::SYN_RETRANSMIT => Some(self.progress(base)),
+            kind::CONNECT | kind::SYN_RETRANSMIT | kind::SYN_ICMP => Some(self.progress(base)),
             kind::ACCEPT => Some(self.accept(event, describe)),
             kind::RESET_RECEIVED => self.reset_received(event),
             kind::RESET_SENT_ACTIVE | kind::RESET_SENT_REPLY => self.reset_sent(event, describe),
@@ -240,7 +240,7 @@ impl Engine {
         if let Some(&(at, ..)) = self.asking.first()
             && at.saturating_add(PATIENCE_NS) <= now
         {
-            self.answered(now, clock, sink);
+            self.answered(clock, sink);
         }
         while let Some(&(at, slot, serial)) = self.ended.front()
             && at.saturating_add(HOLD_NS) <= now

@@ -135,17 +135,7 @@ fn print(engine: &mut Engine, ended: &Connection, clock: &impl WallClock, sink: 
     timeline.clear();
     timeline.extend(ended.steps.iter().map(PackedStep::unpack));
     let context = &engine.context;
-    let listener = stray
-        .filter(|stray| stray.kind == kind::RESET_SENT_LISTEN)
-        .and_then(|stray| {
-            engine
-                .listeners
-                .owner(stray.netns, &Tuple::of(&stray), stray.ktime)
-        });
-    let peer = ended.peer_owner.as_ref();
-    let peer = peer
-        .map(|owner| (&*owner.process, owner.attribution))
-        .or(listener.map(|process| (&**process, Attribution::Listener)));
+    let peer = other_end(engine, ended, stray.as_ref());
     let reset = reset_found(engine, ended, end, stray.as_ref(), peer, saw_all_resets);
 
     let closed = end.closed.as_ref();
@@ -165,6 +155,7 @@ fn print(engine: &mut Engine, ended: &Connection, clock: &impl WallClock, sink: 
             .is_some_and(|reset| reset.origin == Origin::InPath),
         tick_us: context.tick_ns / 1000,
         has_local_port: ended.tuple.local_port != 0,
+        icmp: ended.saw(seen::ICMP),
         peer_received_payload: ended.saw(seen::PEER_GOT_PAYLOAD),
         counters,
     };
@@ -222,6 +213,21 @@ fn print(engine: &mut Engine, ended: &Connection, clock: &impl WallClock, sink: 
     };
     sink.connection(&mut record, ended.events);
     engine.scratch = timeline;
+}
+
+/// Whose the other end is: who had it or, where a listener answered for it, who listens.
+fn other_end<'a>(
+    engine: &'a Engine,
+    ended: &'a Connection,
+    stray: Option<&Base>,
+) -> Option<(&'a Process, Attribution)> {
+    if let Some(owner) = &ended.peer_owner {
+        return Some((&owner.process, owner.attribution));
+    }
+    let stray = stray.filter(|stray| stray.kind == kind::RESET_SENT_LISTEN)?;
+    let listeners = &engine.listeners;
+    let process = listeners.owner(stray.netns, &Tuple::of(stray), stray.ktime)?;
+    Some((process, Attribution::Listener))
 }
 
 /// Time from the first FIN, either way, to the end.
@@ -290,7 +296,13 @@ fn reset_found<'a>(
     }
     let peer_is_here = peer.is_some() || ended.tuple.is_loopback();
     if !peer_is_here {
-        return received(Origin::OffNode, unknown, None);
+        // Looked for in vain, at an address of this node.
+        let origin = if ended.saw(seen::ASKED) {
+            Origin::Unknown
+        } else {
+            Origin::OffNode
+        };
+        return received(origin, unknown, None);
     }
     if !context.sees_all_resets {
         // Such a host shows not all that its own stack sends. Only a port that nothing listens on is
@@ -442,6 +454,7 @@ pub(super) fn event(
         kind::ACCEPT => ("inet_csk_accept", true),
         kind::RESET_RECEIVED => ("tcp_receive_reset", false),
         kind::SYN_RETRANSMIT => ("tcp_retransmit_skb", false),
+        kind::SYN_ICMP => ("inet_sk_error_report", false),
         kind::DESTROY => ("tcp_destroy_sock", false),
         kind::HELD => ("task_file", true),
         _ => ("tcp_send_reset", false),

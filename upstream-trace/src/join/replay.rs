@@ -15,9 +15,6 @@ use super::{
 };
 use crate::{decode::Event, process::Describe, record::Role, tcp::State};
 
-/// Addresses of this node that are remembered.
-const LOCALS: usize = 65_536;
-
 impl Engine {
     /// Takes a socket's life so far; returns how many of its events are new.
     pub fn story(&mut self, story: &Story, describe: &mut impl Describe) -> u64 {
@@ -104,10 +101,7 @@ impl Engine {
     /// Begins the connection of a story.
     fn born(&mut self, story: &Story, describe: &mut impl Describe) -> Slot {
         let base = &story.base;
-        let here = (base.family, base.local);
-        if self.locals.len() < LOCALS {
-            self.locals.insert(here);
-        }
+        self.is_local(base);
         let event = Event {
             base,
             actor: story::connector(story),

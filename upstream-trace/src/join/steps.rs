@@ -29,6 +29,7 @@ impl Engine {
                 Some(slot)
             }
             (State::Close, State::Listen) => {
+                self.is_local(base);
                 let process = self.actor(event, describe)?;
                 self.listeners
                     .insert(base.sk, base.netns, &Tuple::of(base), &process, base.ktime);
@@ -188,10 +189,13 @@ impl Engine {
     }
 
     pub(super) fn progressed(&mut self, slot: Slot, base: &Base) {
-        if base.kind == kind::SYN_RETRANSMIT
-            && let Some(connection) = self.table.get_mut(slot)
-        {
-            connection.step(base.ktime, StepKind::SynRetransmit, 0);
+        let Some(connection) = self.table.get_mut(slot) else {
+            return;
+        };
+        match base.kind {
+            kind::SYN_RETRANSMIT => connection.step(base.ktime, StepKind::SynRetransmit, 0),
+            kind::SYN_ICMP => connection.seen |= seen::ICMP,
+            _ => {}
         }
     }
 
@@ -310,6 +314,7 @@ impl Engine {
         });
         match (known, State::from_kernel(base.old)?) {
             (_, State::Listen) => {
+                self.is_local(base);
                 self.listeners
                     .insert(base.sk, base.netns, &tuple, &process, 0);
                 None

@@ -214,12 +214,14 @@ impl Play {
 
     fn due(&mut self, now: u64) {
         self.engine.finish_due(now, &Epoch, &mut self.records);
-        self.engine.answered(now, &Epoch, &mut self.records);
+        self.engine.answered(&Epoch, &mut self.records);
+        self.engine.finish_due(now, &Epoch, &mut self.records);
         self.by_stories.finish_due(now, &Epoch, &mut self.told);
         for story in self.keeper.open() {
             self.taken += self.by_stories.offer(story, &mut Nobody);
         }
-        self.by_stories.answered(now, &Epoch, &mut self.told);
+        self.by_stories.answered(&Epoch, &mut self.told);
+        self.by_stories.finish_due(now, &Epoch, &mut self.told);
     }
 
     fn plain(&mut self, base: Base) {
@@ -573,6 +575,28 @@ fn a_reset_that_arrives_long_after_it_was_told_is_still_this_nodes() {
     assert_eq!(
         play.finish()[0].reset,
         Some((Direction::Received, Origin::PeerOnNode, None))
+    );
+}
+
+#[test]
+fn an_icmp_error_that_the_kernel_kept_for_the_owner_is_seen() {
+    let mut play = Play::new();
+    play.connect();
+    let syn_sent = State::SynSent as u8;
+    let base = play.base(CLIENT, kind::SYN_ICMP, syn_sent, syn_sent);
+    play.plain(base);
+    // The owner reads the soft error, which clears it, and closes.
+    let stats = Stats {
+        present: u32::MAX,
+        has_socket: 1,
+        segs_out: 1,
+        ..Stats::default()
+    };
+    play.close(CLIENT, State::SynSent, CLIENT_PID, stats);
+    let seen = play.finish();
+    assert_eq!(
+        (seen[0].verdict, seen[0].flag),
+        (Verdict::Unreachable, None)
     );
 }
 

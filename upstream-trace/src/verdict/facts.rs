@@ -167,6 +167,8 @@ pub struct Facts {
     pub reset: Option<Direction>,
     /// The reset came from neither end.
     pub reset_in_path: bool,
+    /// An ICMP error answered the SYN.
+    pub icmp: bool,
     /// The local port was chosen.
     pub has_local_port: bool,
     /// The peer, on this node as well, received payload of this end.

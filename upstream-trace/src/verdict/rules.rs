@@ -48,6 +48,8 @@ fn judge_connecting(facts: &Facts) -> Judgement {
             flag: Some(Flag::ResetBeforePayload),
         },
         (_, ETIMEDOUT) => plain(Verdict::ConnectTimeout),
+        // The owner may have been told by a soft error, which leaves no other trace.
+        (_, 0) if facts.icmp => plain(Verdict::Unreachable),
         (_, 0) if never_left => plain(Verdict::NoLocalPort),
         (_, 0) => plain(Verdict::ConnectCanceled),
         _ => plain(Verdict::Unreachable),
@@ -237,6 +239,13 @@ mod tests {
         // An ICMP port unreachable: the same errno as a reset, but there was none.
         assert_eq!(verdict(&Facts { err: 111, ..facts }), Verdict::Unreachable);
         assert_eq!(verdict(&facts), Verdict::ConnectCanceled);
+        assert_eq!(
+            verdict(&Facts {
+                icmp: true,
+                ..facts
+            }),
+            Verdict::Unreachable
+        );
         assert_eq!(
             verdict(&Facts {
                 has_local_port: false,

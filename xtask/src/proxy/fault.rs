@@ -1,91 +1,394 @@
-//! The faults: what the upstream does, and which verdicts are right about it.
+//! The faults: what goes wrong between a proxy and its upstream, and what is right to be said of it.
 //!
-//! Must not know: proxies, how a server does it.
+//! Must not know: proxies, how a server or a network does it.
 
-/// A way for an upstream to fail.
+/// A way for a request to fail.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub enum Fault {
     /// None at all.
     Healthy,
     Refused,
     QueueFull,
+    SynDropped,
+    RejectedByReset,
+    RejectedByIcmp,
+    NoRoute,
+    NoLocalPort,
     ResetAfterAccept,
     ResetAfterRequest,
     CloseUnread,
     ClosedUnanswered,
+    ResetInHeaders,
+    ClosedInHeaders,
     ResetInBody,
+    ClosedInBody,
+    ResetIdle,
+    RacedByClose,
+    RacedByReset,
+    WorkerKilled,
+    Restarted,
     NoAnswer,
+    ClientGone,
+    PlainToTls,
+    TlsToPlain,
+    TlsName,
+    TlsProtocol,
+    Http2ToHttp1,
+    ResetInPath,
+    LostInPath,
+    ForgottenInPath,
 }
 
 use Fault::{
-    CloseUnread, ClosedUnanswered, Healthy, NoAnswer, QueueFull, Refused, ResetAfterAccept,
-    ResetAfterRequest, ResetInBody,
+    ClientGone, CloseUnread, ClosedInBody, ClosedInHeaders, ClosedUnanswered, ForgottenInPath,
+    Healthy, Http2ToHttp1, LostInPath, NoAnswer, NoLocalPort, NoRoute, PlainToTls, QueueFull,
+    RacedByClose, RacedByReset, Refused, RejectedByIcmp, RejectedByReset, ResetAfterAccept,
+    ResetAfterRequest, ResetIdle, ResetInBody, ResetInHeaders, ResetInPath, Restarted, SynDropped,
+    TlsName, TlsProtocol, TlsToPlain, WorkerKilled,
 };
 
+/// Where the upstream is.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Place {
+    /// On the proxy's own loopback.
+    Here,
+    /// Behind the middle host.
+    Behind,
+    /// Where no route leads.
+    Nowhere,
+}
+
+/// Who sent the reset that ended the connection.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum By {
+    /// Nobody, or the proxy itself, which ends as it pleases what it has given up.
+    Nobody,
+    /// The upstream's host, whose processes had nothing to do with it.
+    Host,
+    /// A process of the upstream.
+    Upstream,
+    /// Neither end.
+    Path,
+    /// Nobody, or somebody at the upstream's end: it depends on the moment.
+    Perhaps,
+}
+
+/// What the proxy speaks to the upstream.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Speech {
+    Plain,
+    Tls,
+    /// HTTP/2 in plaintext, without asking first.
+    Http2,
+}
+
+/// A fault in words and what has to be said of it.
+#[derive(Clone, Copy, Debug)]
+pub struct Row {
+    /// A word for paths and names.
+    pub name: &'static str,
+    /// What happens, for a person.
+    pub story: &'static str,
+    pub place: Place,
+    /// The right verdicts; several where it depends on which end is faster. None where no connection of the kernel's failed.
+    pub verdicts: &'static [&'static str],
+    pub by: By,
+}
+
+/// One end does not understand the other and closes, in order or by a reset; what the other still says may meet a closed connection.
+const TALK: &[&str] = &[
+    "ok",
+    "reset_mid_stream",
+    "reset_before_response",
+    "local_abort",
+];
+
 impl Fault {
-    /// All that fail.
-    pub const BAD: [Self; 8] = [
+    /// All but none.
+    pub const BAD: [Self; 30] = [
         Refused,
         QueueFull,
+        SynDropped,
+        RejectedByReset,
+        RejectedByIcmp,
+        NoRoute,
+        NoLocalPort,
         ResetAfterAccept,
         ResetAfterRequest,
         CloseUnread,
         ClosedUnanswered,
+        ResetInHeaders,
+        ClosedInHeaders,
         ResetInBody,
+        ClosedInBody,
+        ResetIdle,
+        RacedByClose,
+        RacedByReset,
+        WorkerKilled,
+        Restarted,
         NoAnswer,
+        ClientGone,
+        PlainToTls,
+        TlsToPlain,
+        TlsName,
+        TlsProtocol,
+        Http2ToHttp1,
+        ResetInPath,
+        LostInPath,
+        ForgottenInPath,
     ];
 
-    /// A word for paths and names.
-    pub const fn name(self) -> &'static str {
-        match self {
-            Healthy => "healthy",
-            Refused => "refused",
-            QueueFull => "queue_full",
-            ResetAfterAccept => "reset_after_accept",
-            ResetAfterRequest => "reset_after_request",
-            CloseUnread => "close_unread",
-            ClosedUnanswered => "closed_unanswered",
-            ResetInBody => "reset_in_body",
-            NoAnswer => "no_answer",
+    /// Its row of the table.
+    #[expect(clippy::too_many_lines, reason = "a table")]
+    pub const fn row(self) -> Row {
+        use By::{Host, Nobody, Path, Perhaps, Upstream};
+        use Place::{Behind, Here, Nowhere};
+        let (name, story, place, verdicts, by): (_, _, _, &[_], _) = match self {
+            Healthy => ("healthy", "answers", Here, &["ok"], Nobody),
+            Refused => ("refused", "nothing listens", Here, &["refused"], Host),
+            QueueFull => (
+                "queue_full",
+                "accept queue full",
+                Here,
+                &["connect_canceled"],
+                Nobody,
+            ),
+            SynDropped => (
+                "syn_dropped",
+                "a firewall drops the SYN",
+                Behind,
+                &["connect_canceled"],
+                Nobody,
+            ),
+            RejectedByReset => (
+                "rejected_by_reset",
+                "a firewall answers the SYN with a reset",
+                Here,
+                &["refused"],
+                Path,
+            ),
+            RejectedByIcmp => (
+                "rejected_by_icmp",
+                "a firewall answers the SYN with ICMP",
+                Behind,
+                &["unreachable"],
+                Nobody,
+            ),
+            NoRoute => ("no_route", "no route leads there", Nowhere, &[], Nobody),
+            NoLocalPort => (
+                "no_local_port",
+                "no local port is left",
+                Here,
+                &["no_local_port"],
+                Nobody,
+            ),
+            ResetAfterAccept => (
+                "reset_after_accept",
+                "resets right after accept()",
+                Here,
+                // The request is on its way before the reset arrives, or it is not.
+                &["reset_before_payload", "reset_before_response"],
+                Upstream,
+            ),
+            ResetAfterRequest => (
+                "reset_after_request",
+                "reads the request, resets",
+                Here,
+                &["reset_before_response"],
+                Upstream,
+            ),
+            CloseUnread => (
+                "close_unread",
+                "closes with the request unread",
+                Here,
+                &["reset_before_response"],
+                Upstream,
+            ),
+            ClosedUnanswered => (
+                "closed_unanswered",
+                "reads the request, closes in order",
+                Here,
+                &["closed_before_response"],
+                Nobody,
+            ),
+            ResetInHeaders => (
+                "reset_in_headers",
+                "resets inside the headers",
+                Here,
+                &["reset_mid_stream"],
+                Upstream,
+            ),
+            ClosedInHeaders => (
+                "closed_in_headers",
+                "closes inside the headers",
+                Here,
+                &["ok"],
+                Nobody,
+            ),
+            ResetInBody => (
+                "reset_in_body",
+                "resets inside the body",
+                Here,
+                &["reset_mid_stream"],
+                Upstream,
+            ),
+            ClosedInBody => (
+                "closed_in_body",
+                "closes inside the body",
+                Here,
+                &["ok"],
+                Nobody,
+            ),
+            ResetIdle => (
+                "reset_idle",
+                "resets an idle connection of the pool",
+                Here,
+                &["reset_idle"],
+                Upstream,
+            ),
+            RacedByClose => (
+                "raced_by_close",
+                "closes a pooled connection as the next request is sent",
+                Behind,
+                &["reset_before_response"],
+                Upstream,
+            ),
+            RacedByReset => (
+                "raced_by_reset",
+                "resets a pooled connection as the next request is sent",
+                Behind,
+                &["reset_before_response"],
+                Upstream,
+            ),
+            WorkerKilled => (
+                "worker_killed",
+                "worker killed, the request unread",
+                Here,
+                &["reset_before_response"],
+                Upstream,
+            ),
+            Restarted => (
+                "restarted",
+                "restarted while busy",
+                Here,
+                &[
+                    "refused",
+                    "reset_before_payload",
+                    "reset_before_response",
+                    "closed_before_response",
+                ],
+                Perhaps,
+            ),
+            NoAnswer => (
+                "no_answer",
+                "never answers",
+                Here,
+                // The proxy closes in order, or by a reset of its own.
+                &["ok", "reset_before_response"],
+                Nobody,
+            ),
+            ClientGone => (
+                "client_gone",
+                "answers too late for the client",
+                Here,
+                &[],
+                Nobody,
+            ),
+            PlainToTls => (
+                "plain_to_tls",
+                "expects TLS, the proxy speaks plaintext",
+                Here,
+                TALK,
+                Perhaps,
+            ),
+            TlsToPlain => (
+                "tls_to_plain",
+                "expects plaintext, the proxy speaks TLS",
+                Here,
+                TALK,
+                Perhaps,
+            ),
+            TlsName => (
+                "tls_name",
+                "TLS alert unrecognized_name (SNI)",
+                Here,
+                TALK,
+                Perhaps,
+            ),
+            TlsProtocol => (
+                "tls_protocol",
+                "TLS alert no_application_protocol (ALPN)",
+                Here,
+                TALK,
+                Perhaps,
+            ),
+            Http2ToHttp1 => (
+                "http2_to_http1",
+                "speaks HTTP/1, the proxy HTTP/2",
+                Here,
+                TALK,
+                Perhaps,
+            ),
+            ResetInPath => (
+                "reset_in_path",
+                "a middlebox resets the connection",
+                Behind,
+                // The request never arrives.
+                &["reset_before_payload", "reset_before_response"],
+                Path,
+            ),
+            LostInPath => (
+                "lost_in_path",
+                "a middlebox drops everything after a while",
+                Behind,
+                // The proxy closes in order, which is not answered either, or by a reset of its own.
+                &["timeout", "reset_before_response"],
+                Nobody,
+            ),
+            ForgottenInPath => (
+                "forgotten_in_path",
+                "a middlebox forgets an idle connection, then resets it",
+                Behind,
+                &["reset_before_response"],
+                Path,
+            ),
+        };
+        Row {
+            name,
+            story,
+            place,
+            verdicts,
+            by,
         }
     }
 
-    /// What the upstream does, for a person.
-    pub const fn story(self) -> &'static str {
+    /// What the proxy speaks to this upstream.
+    pub const fn speech(self) -> Speech {
         match self {
-            Healthy => "answers",
-            Refused => "nothing listens",
-            QueueFull => "accept queue full",
-            ResetAfterAccept => "resets right after accept()",
-            ResetAfterRequest => "reads the request, resets",
-            CloseUnread => "closes with the request unread",
-            ClosedUnanswered => "reads the request, closes in order",
-            ResetInBody => "resets inside the body",
-            NoAnswer => "never answers",
+            TlsToPlain | TlsName | TlsProtocol => Speech::Tls,
+            Http2ToHttp1 => Speech::Http2,
+            _ => Speech::Plain,
         }
     }
 
-    /// The right verdicts; several where it depends on which end is faster.
-    pub const fn verdicts(self) -> &'static [&'static str] {
+    /// Milliseconds between a request that is answered and the one that fails on the same connection, where that is how it goes.
+    pub const fn pause_ms(self) -> Option<u64> {
         match self {
-            Healthy => &["ok"],
-            Refused => &["refused"],
-            QueueFull => &["connect_canceled"],
-            // The request is on its way before the reset arrives, or it is not.
-            ResetAfterAccept => &["reset_before_payload", "reset_before_response"],
-            ResetAfterRequest | CloseUnread => &["reset_before_response"],
-            ClosedUnanswered => &["closed_before_response"],
-            ResetInBody => &["reset_mid_stream"],
-            // The proxy closes in order, or by a reset of its own.
-            NoAnswer => &["ok", "reset_before_response"],
+            RacedByClose | RacedByReset | LostInPath => Some(500),
+            ResetIdle => Some(1_000),
+            // The middlebox remembers for one second.
+            ForgottenInPath => Some(2_300),
+            _ => None,
         }
     }
 
-    /// Whether the upstream's process has to be named as the sender of a reset.
-    pub const fn upstream_resets(self) -> bool {
-        matches!(
-            self,
-            ResetAfterAccept | ResetAfterRequest | CloseUnread | ResetInBody
-        )
+    /// Whether every request fails; `None` where it depends on the moment.
+    pub const fn fails(self) -> Option<bool> {
+        match self {
+            // The proxy has noticed, and makes a new connection.
+            Healthy | ResetIdle => Some(false),
+            Restarted => None,
+            _ => Some(true),
+        }
     }
 }

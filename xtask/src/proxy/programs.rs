@@ -1,28 +1,36 @@
 //! Starts the real Envoy, NGINX and HAProxy on loopback, one path for each upstream.
 //!
-//! Each waits 300 ms for a connection and 800 ms for an answer, and tries once. Must not know: what goes wrong, what is said of it.
+//! Each waits 300 ms for a connection and 2 s for an answer, and tries once. Must not know: what goes wrong, what is said of it.
 
 use std::fs::{self, File};
-use std::net::{Ipv4Addr, SocketAddr, TcpListener, TcpStream};
+use std::net::{Ipv4Addr, SocketAddr, TcpStream};
 use std::path::{Path, PathBuf};
-use std::process::{Child, Stdio};
+use std::process::{self, Child, Stdio};
 use std::thread;
 use std::time::{Duration, Instant};
 
 use anyhow::{Context as _, Result, bail, ensure};
 use serde_json::{Value, json};
 
-use super::upstream::Upstream;
+use super::fault::Speech;
 use crate::provision::Proxies;
 use crate::tracer;
 
 const PATIENCE: Duration = Duration::from_secs(20);
+/// In a network namespace where nobody else listens.
+const PORT: u16 = 18_500;
 /// Istio's default.
 const ISTIO: &str = "[%START_TIME%] \"%REQ(:METHOD)% %REQ(X-ENVOY-ORIGINAL-PATH?:PATH)% %PROTOCOL%\" %RESPONSE_CODE% \
     %RESPONSE_FLAGS% %RESPONSE_CODE_DETAILS% %CONNECTION_TERMINATION_DETAILS% \"%UPSTREAM_TRANSPORT_FAILURE_REASON%\" \
     %BYTES_RECEIVED% %BYTES_SENT% %DURATION% %RESP(X-ENVOY-UPSTREAM-SERVICE-TIME)% \"%REQ(X-FORWARDED-FOR)%\" \
     \"%REQ(USER-AGENT)%\" \"%REQ(X-REQUEST-ID)%\" \"%REQ(:AUTHORITY)%\" \"%UPSTREAM_HOST%\" %UPSTREAM_CLUSTER_RAW% \
     %UPSTREAM_LOCAL_ADDRESS% %DOWNSTREAM_LOCAL_ADDRESS% %DOWNSTREAM_REMOTE_ADDRESS% %REQUESTED_SERVER_NAME% %ROUTE_NAME%\n";
+
+/// The files with its standard output and error.
+const OUTPUT: &str = "output.log";
+const SAID: &str = "said";
+/// The host's name in TLS.
+const NAME: &str = "upstream.test";
 
 /// A proxy.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -32,10 +40,29 @@ pub enum Program {
     Haproxy,
 }
 
+/// A path and the servers behind it.
+#[derive(Clone, Debug)]
+pub struct Route {
+    /// The path's first part.
+    pub name: &'static str,
+    pub servers: Vec<SocketAddr>,
+    /// What they are spoken to.
+    pub speech: Speech,
+    /// Connections are kept for further requests.
+    pub keeps: bool,
+    /// A request that is answered with 503 is sent to another server.
+    pub retries: bool,
+}
+
 /// A running one. Ended when dropped.
 #[derive(Debug)]
 pub struct Running {
-    child: Child,
+    program: Program,
+    /// The newest last; older ones end by themselves.
+    children: Vec<Child>,
+    /// How a newer Envoy is started.
+    envoy: PathBuf,
+    dir: PathBuf,
     /// Where it listens.
     pub address: SocketAddr,
     /// Its logs, each of which has a line for every failed request.
@@ -55,33 +82,96 @@ impl Program {
         }
     }
 
-    /// Starts it with its files in `dir`, and waits until it listens.
-    pub fn start(self, programs: &Proxies, dir: &Path, upstreams: &[Upstream]) -> Result<Running> {
-        let address = free_port()?;
+    /// Whether it logs the failure of a second request on a kept connection of the client. HAProxy does not where the first of the two was
+    /// answered over the same connection to the server: it closes, so that the client asks again.
+    pub const fn logs_second_requests(self) -> bool {
+        !matches!(self, Self::Haproxy)
+    }
+
+    /// Starts it with its files in `dir`, and waits until it listens. At most one in a network namespace.
+    pub fn start(self, programs: &Proxies, dir: &Path, routes: &[Route]) -> Result<Running> {
+        let address = SocketAddr::from((Ipv4Addr::LOCALHOST, PORT));
         let place = Place {
             dir,
             address,
-            upstreams,
+            routes,
         };
-        let mut running = match self {
+        let (child, logs) = match self {
             Self::Envoy => place.envoy(&programs.envoy),
             Self::Nginx => place.nginx(&programs.nginx),
             Self::Haproxy => place.haproxy(&programs.haproxy),
         }?;
-        running.wait_until_ready(&dir.join("said"))?;
+        let options = routes.iter().flat_map(Route::options);
+        let mut running = Running {
+            program: self,
+            children: vec![child],
+            envoy: programs.envoy.clone(),
+            dir: dir.to_owned(),
+            address,
+            logs: logs.iter().map(|name| dir.join(name)).collect(),
+            options: options.filter(|_| self == Self::Haproxy).collect(),
+        };
+        running.wait_until_ready()?;
         Ok(running)
     }
 }
 
-/// Taken back at once; nobody else is given it so soon.
-fn free_port() -> Result<SocketAddr> {
-    Ok(TcpListener::bind((Ipv4Addr::LOCALHOST, 0))?.local_addr()?)
+impl Route {
+    /// The servers' names in HAProxy's log.
+    fn options(&self) -> impl Iterator<Item = String> {
+        let servers = self.servers.iter().enumerate();
+        servers.flat_map(|(number, address)| {
+            let name = format!("{}/s{number}={address}", self.name);
+            ["--server".to_owned(), name]
+        })
+    }
+}
+
+fn run(program: &Path, dir: &Path, args: &[String]) -> Result<Child> {
+    let file = |name: &str| {
+        File::options()
+            .create(true)
+            .append(true)
+            .open(dir.join(name))
+    };
+    tracer::command(program, args)
+        .stdout(Stdio::from(file(OUTPUT)?))
+        .stderr(Stdio::from(file(SAID)?))
+        .spawn()
+        .with_context(|| format!("cannot start {}", program.display()))
+}
+
+/// Each run over takes the place of the one before, which it asks for its sockets and drains.
+fn envoy_epoch(program: &Path, dir: &Path, epoch: usize) -> Result<Child> {
+    let config = dir.join("envoy.json").display().to_string();
+    let epoch = epoch.to_string();
+    // Others may run on this machine, and ask by the same number.
+    let id = (process::id() % 1_000_000).to_string();
+    let args = [
+        ["-c", &config],
+        ["--concurrency", "2"],
+        ["-l", "warn"],
+        ["--file-flush-interval-msec", "50"],
+        ["--base-id", &id],
+        ["--restart-epoch", &epoch],
+        ["--drain-time-s", "1"],
+        ["--parent-shutdown-time-s", "2"],
+    ];
+    run(
+        program,
+        dir,
+        &args
+            .as_flattened()
+            .iter()
+            .map(|&arg| arg.to_owned())
+            .collect::<Vec<_>>(),
+    )
 }
 
 struct Place<'a> {
     dir: &'a Path,
     address: SocketAddr,
-    upstreams: &'a [Upstream],
+    routes: &'a [Route],
 }
 
 impl Place<'_> {
@@ -89,17 +179,7 @@ impl Place<'_> {
         self.dir.join(name).display().to_string()
     }
 
-    /// Both of its outputs go to `said`.
-    fn run(&self, program: &Path, args: &[&str]) -> Result<Child> {
-        let said = File::create(self.dir.join("said"))?;
-        tracer::command(program, args)
-            .stdout(Stdio::from(said.try_clone()?))
-            .stderr(Stdio::from(said))
-            .spawn()
-            .with_context(|| format!("cannot start {}", program.display()))
-    }
-
-    fn envoy(&self, program: &Path) -> Result<Running> {
+    fn envoy(&self, program: &Path) -> Result<(Child, Vec<&'static str>)> {
         let (plain, istio) = (self.path("default.log"), self.path("istio.log"));
         let file = |path: &str, format: Option<&str>| {
             let mut log = json!({
@@ -111,18 +191,43 @@ impl Place<'_> {
             }
             json!({"name": "envoy.access_loggers.file", "typed_config": log})
         };
-        let routes: Vec<Value> = self.upstreams.iter().map(|upstream| {
-            let name = upstream.fault.name();
-            json!({"match": {"prefix": format!("/{name}/")}, "route": {"cluster": name, "timeout": "0.8s"}})
-        }).collect();
-        let clusters: Vec<Value> = self.upstreams.iter().map(|upstream| {
-            let (name, address) = (upstream.fault.name(), upstream.address);
-            let socket = json!({"address": address.ip().to_string(), "port_value": address.port()});
-            let endpoint = json!({"endpoint": {"address": {"socket_address": socket}}});
-            json!({
-                "name": name, "type": "STATIC", "connect_timeout": "0.3s",
-                "load_assignment": {"cluster_name": name, "endpoints": [{"lb_endpoints": [endpoint]}]},
+        let routes: Vec<Value> = self
+            .routes
+            .iter()
+            .map(|route| {
+                let mut action = json!({"cluster": route.name, "timeout": "2s"});
+                if route.retries {
+                    action["retry_policy"] = json!({"retry_on": "5xx", "num_retries": 2});
+                }
+                json!({"match": {"prefix": format!("/{}/", route.name)}, "route": action})
             })
+            .collect();
+        let clusters: Vec<Value> = self.routes.iter().map(|route| {
+            let endpoints: Vec<Value> = route.servers.iter().map(|address| {
+                let socket = json!({"address": address.ip().to_string(), "port_value": address.port()});
+                json!({"endpoint": {"address": {"socket_address": socket}}})
+            }).collect();
+            let mut cluster = json!({
+                "name": route.name, "type": "STATIC", "connect_timeout": "0.3s",
+                "load_assignment": {"cluster_name": route.name, "endpoints": [{"lb_endpoints": endpoints}]},
+            });
+            match route.speech {
+                Speech::Plain => {}
+                Speech::Tls => cluster["transport_socket"] = json!({
+                    "name": "envoy.transport_sockets.tls",
+                    "typed_config": {
+                        "@type": "type.googleapis.com/envoy.extensions.transport_sockets.tls.v3.UpstreamTlsContext",
+                        "sni": NAME, "common_tls_context": {"alpn_protocols": ["h2"]},
+                    },
+                }),
+                Speech::Http2 => cluster["typed_extension_protocol_options"] = json!({
+                    "envoy.extensions.upstreams.http.v3.HttpProtocolOptions": {
+                        "@type": "type.googleapis.com/envoy.extensions.upstreams.http.v3.HttpProtocolOptions",
+                        "explicit_http_config": {"http2_protocol_options": {}},
+                    },
+                }),
+            }
+            cluster
         }).collect();
         let socket =
             json!({"address": self.address.ip().to_string(), "port_value": self.address.port()});
@@ -139,102 +244,102 @@ impl Place<'_> {
                 {"filters": [{"name": "envoy.filters.network.http_connection_manager", "typed_config": manager}]}]}],
             "clusters": clusters,
         }});
-        let path = self.path("envoy.json");
-        fs::write(&path, config.to_string())?;
-        let args = [
-            "-c",
-            &path,
-            "--concurrency",
-            "2",
-            "-l",
-            "warn",
-            "--file-flush-interval-msec",
-            "50",
-            "--use-dynamic-base-id",
-        ];
-        Ok(Running {
-            child: self.run(program, &args)?,
-            address: self.address,
-            logs: vec![istio.into(), plain.into()],
-            options: Vec::new(),
-        })
+        fs::write(self.dir.join("envoy.json"), config.to_string())?;
+        let child = envoy_epoch(program, self.dir, 0)?;
+        Ok((child, vec!["istio.log", "default.log"]))
     }
 
-    fn nginx(&self, program: &Path) -> Result<Running> {
+    fn nginx(&self, program: &Path) -> Result<(Child, Vec<&'static str>)> {
         let (error, access) = (self.path("error.log"), self.path("access.log"));
-        let locations = self.upstreams.iter().map(|upstream| {
-            let (name, address) = (upstream.fault.name(), upstream.address);
-            format!("location /{name}/ {{ proxy_pass http://{address}; }}")
+        let pools = self.routes.iter().map(|route| {
+            let servers = route.servers.iter();
+            let servers = servers.map(|server| format!("server {server} max_fails=0; "));
+            let servers = servers.collect::<String>();
+            format!("upstream {} {{ {servers}keepalive 8; }}\n", route.name)
         });
-        let servers = locations.collect::<Vec<_>>().join(
-            "
-",
-        );
-        let kinds = ["client_body", "proxy", "fastcgi", "uwsgi", "scgi"];
-        let places = kinds.map(|kind| {
+        let locations = self.routes.iter().map(|route| {
+            let name = route.name;
+            // NGINX speaks HTTP/2 to upstreams only for gRPC.
+            let pass = match route.speech {
+                Speech::Plain => "proxy_pass http",
+                Speech::Tls => "proxy_pass https",
+                Speech::Http2 => "grpc_pass grpc",
+            };
+            let connection = if route.keeps { "" } else { "close" };
+            let next = if route.retries { "http_503" } else { "off" };
             format!(
-                "{kind}_temp_path {};
-",
-                self.path(kind)
+                "location /{name}/ {{ {pass}://{name}; proxy_set_header Connection \"{connection}\"; \
+                 proxy_next_upstream {next}; }}\n"
             )
         });
+        let kinds = ["client_body", "proxy", "fastcgi", "uwsgi", "scgi"];
+        let places = kinds.map(|kind| format!("{kind}_temp_path {};\n", self.path(kind)));
         let temporary = places.concat();
         let config = format!(
             "user root;\nworker_processes 2;\npid {pid};\nevents {{}}\nhttp {{\n{temporary}\
              log_format upstreams '$remote_addr - $remote_user [$time_local] \"$request\" $status $body_bytes_sent \
              \"$http_referer\" \"$http_user_agent\" upstream_addr=\"$upstream_addr\" upstream_status=\"$upstream_status\" \
              request_time=$request_time pid=$pid';\n\
-             access_log {access} upstreams;\nserver {{\nlisten {address};\nproxy_http_version 1.1;\n\
-             proxy_connect_timeout 300ms;\nproxy_read_timeout 800ms;\nproxy_next_upstream off;\n{servers}\n}}\n}}\n",
+             access_log {access} upstreams;\n{pools}server {{\nlisten {address};\nproxy_http_version 1.1;\n\
+             proxy_connect_timeout 300ms;\nproxy_read_timeout 2s;\n\
+             grpc_connect_timeout 300ms;\ngrpc_read_timeout 2s;\ngrpc_next_upstream off;\n\
+             proxy_ssl_server_name on;\nproxy_ssl_name {NAME};\n{locations}}}\n}}\n",
+            pools = pools.collect::<String>(),
+            locations = locations.collect::<String>(),
             pid = self.path("pid"),
             address = self.address,
         );
         let path = self.path("nginx.conf");
         fs::write(&path, config)?;
-        let global = format!("daemon off; error_log {error} error;");
-        Ok(Running {
-            child: self.run(program, &["-p", &self.path(""), "-c", &path, "-g", &global])?,
-            address: self.address,
-            // Its access log has no line of its own for a body that was cut off: the status was sent before.
-            logs: vec![error.into()],
-            options: Vec::new(),
-        })
+        let global = format!("daemon off; error_log {error} info;");
+        let args = ["-p", &self.path(""), "-c", &path, "-g", &global].map(str::to_owned);
+        // Its access log has no line of its own for a body that was cut off: the status was sent before.
+        Ok((run(program, self.dir, &args)?, vec!["error.log"]))
     }
 
-    fn haproxy(&self, program: &Path) -> Result<Running> {
+    fn haproxy(&self, program: &Path) -> Result<(Child, Vec<&'static str>)> {
         let (mut rules, mut backends) = (Vec::new(), Vec::new());
-        let mut options = Vec::new();
-        for upstream in self.upstreams {
-            let (name, address) = (upstream.fault.name(), upstream.address);
+        for route in self.routes {
+            let name = route.name;
             rules.push(format!("  use_backend {name} if {{ path_beg /{name}/ }}\n"));
-            backends.push(format!("backend {name}\n  server s {address}\n"));
-            options.extend(["--server".to_owned(), format!("{name}/s={address}")]);
+            let speech = match route.speech {
+                Speech::Plain => String::new(),
+                Speech::Tls => format!(" ssl verify none sni str({NAME}) alpn h2"),
+                Speech::Http2 => " proto h2".to_owned(),
+            };
+            let reuse = if route.keeps { "always" } else { "never" };
+            let retries = if route.retries {
+                "  retries 2\n  retry-on 503\n  option redispatch 1\n"
+            } else {
+                "  retries 0\n"
+            };
+            backends.push(format!("backend {name}\n  http-reuse {reuse}\n{retries}"));
+            let servers = route.servers.iter().enumerate();
+            backends.extend(
+                servers.map(|(number, address)| format!("  server s{number} {address}{speech}\n")),
+            );
         }
         let config = format!(
-            "global\n  log stdout format raw local0\ndefaults\n  mode http\n  log global\n  option httplog\n  retries 0\n  \
-             timeout connect 300ms\n  timeout server 800ms\n  timeout client 10s\nfrontend in\n  bind {}\n{}{}",
+            "global\n  log stdout format raw local0\ndefaults\n  mode http\n  log global\n  option httplog\n  option abortonclose\n  \
+             timeout connect 300ms\n  timeout server 2s\n  timeout client 10s\nfrontend in\n  bind {}\n{}{}",
             self.address,
             rules.concat(),
             backends.concat(),
         );
         let path = self.path("haproxy.cfg");
         fs::write(&path, config)?;
-        Ok(Running {
-            child: self.run(program, &["-db", "-f", &path])?,
-            address: self.address,
-            logs: vec![self.dir.join("said")],
-            options,
-        })
+        let args = ["-W", "-f", &path].map(str::to_owned);
+        Ok((run(program, self.dir, &args)?, vec![OUTPUT]))
     }
 }
 
 impl Running {
-    fn wait_until_ready(&mut self, said: &Path) -> Result<()> {
+    fn wait_until_ready(&mut self) -> Result<()> {
         let began = Instant::now();
         while TcpStream::connect(self.address).is_err() {
-            let ended = self.child.try_wait()?;
+            let ended = self.newest()?.try_wait()?;
             if ended.is_some() || began.elapsed() > PATIENCE {
-                let said = fs::read_to_string(said).unwrap_or_default();
+                let said = fs::read_to_string(self.dir.join(SAID)).unwrap_or_default();
                 bail!("the proxy does not listen ({ended:?}): {said}");
             }
             thread::sleep(Duration::from_millis(10));
@@ -242,15 +347,39 @@ impl Running {
         Ok(())
     }
 
+    fn newest(&mut self) -> Result<&mut Child> {
+        self.children.last_mut().context("no process")
+    }
+
+    fn signal(&mut self, signal: libc::c_int) -> Result<()> {
+        let pid = libc::pid_t::try_from(self.newest()?.id())?;
+        // SAFETY: plain system call; the child has not been waited for.
+        unsafe { libc::kill(pid, signal) };
+        Ok(())
+    }
+
+    /// Lets new processes take over from those that run, which finish what they have begun.
+    pub fn reload(&mut self) -> Result<()> {
+        match self.program {
+            Program::Nginx => self.signal(libc::SIGHUP),
+            Program::Haproxy => self.signal(libc::SIGUSR2),
+            Program::Envoy => {
+                let next = envoy_epoch(&self.envoy, &self.dir, self.children.len())?;
+                self.children.push(next);
+                Ok(())
+            }
+        }
+    }
+
     /// Ends it in order, so that its logs are whole.
     pub fn stop(mut self) -> Result<()> {
-        let pid = libc::pid_t::try_from(self.child.id())?;
-        // SAFETY: plain system call; the child has not been waited for.
-        unsafe { libc::kill(pid, libc::SIGTERM) };
+        self.signal(libc::SIGTERM)?;
         let began = Instant::now();
-        while self.child.try_wait()?.is_none() {
-            ensure!(began.elapsed() < PATIENCE, "the proxy does not end");
-            thread::sleep(Duration::from_millis(5));
+        for child in &mut self.children {
+            while child.try_wait()?.is_none() {
+                ensure!(began.elapsed() < PATIENCE, "the proxy does not end");
+                thread::sleep(Duration::from_millis(5));
+            }
         }
         Ok(())
     }
@@ -258,9 +387,11 @@ impl Running {
 
 impl Drop for Running {
     fn drop(&mut self) {
-        if matches!(self.child.try_wait(), Ok(None)) {
-            let _killed = self.child.kill();
-            let _status = self.child.wait();
+        for child in &mut self.children {
+            if matches!(child.try_wait(), Ok(None)) {
+                let _killed = child.kill();
+                let _status = child.wait();
+            }
         }
     }
 }

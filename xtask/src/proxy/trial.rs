@@ -3,9 +3,9 @@
 //! Must not know: what has to be said (that is `fault` and the tests).
 
 use std::collections::HashMap;
-use std::io::{Read as _, Write as _};
+use std::io::{self, Read as _, Write as _};
 use std::net::{SocketAddr, TcpStream};
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::process::Command;
 use std::thread;
 use std::time::Duration;
@@ -14,19 +14,28 @@ use anyhow::{Context as _, Result, bail, ensure};
 use serde_json::Value;
 
 use super::fault::Fault;
+use super::network::Network;
 use super::programs::Program;
-use super::upstream::Upstream;
+use super::upstream::{self, Upstream};
 use crate::provision::Proxies;
+use crate::random::Random;
 use crate::tracer::{self, Tracer};
 
 /// Records and log lines of the last request are on their way for less than this.
-const SETTLE: Duration = Duration::from_millis(700);
-const PATIENCE: Duration = Duration::from_secs(10);
+pub(super) const SETTLE: Duration = Duration::from_millis(2_500);
+pub(super) const PATIENCE: Duration = Duration::from_secs(10);
+/// A client that goes away does it after this.
+const CLIENT_PATIENCE: Duration = Duration::from_millis(100);
+/// The longest pause between two requests of a kind.
+const PAUSE_MS: u64 = 40;
+/// Healthy requests for each that fails in a certain way.
+const HEALTHY: u32 = 10;
 
 /// What was played and what was said.
 #[derive(Debug)]
 pub struct Trial {
     pub upstreams: Vec<Upstream>,
+    pub played: Vec<Played>,
     /// The `explanation` lines.
     pub explanations: Vec<Value>,
     /// The `explained` line.
@@ -37,49 +46,120 @@ pub struct Trial {
     pub logs: usize,
 }
 
-/// A request by its path: `/FAULT/NUMBER`.
-pub fn path(fault: Fault, number: u32) -> String {
-    format!("/{}/{number}", fault.name())
+/// One request.
+#[derive(Clone, Debug)]
+pub struct Played {
+    pub fault: Fault,
+    pub path: String,
+    /// The client got the whole answer.
+    pub answered: bool,
 }
 
-/// Plays `requests` for each fault, all faults at once, and ten times as many healthy ones beside them.
-pub fn play(program: Program, programs: &Proxies, dir: &Path, requests: u32) -> Result<Trial> {
-    let faults = Fault::BAD.into_iter().chain([Fault::Healthy]);
-    let upstreams = faults.map(Upstream::start).collect::<Result<Vec<_>>>()?;
-    let ports: Vec<_> = upstreams
-        .iter()
-        .map(|upstream| upstream.address.port().to_string())
+/// A request by its path: `/FAULT/NUMBER`.
+pub fn path(fault: Fault, number: u32) -> String {
+    format!("/{}/{number}", fault.row().name)
+}
+
+/// The path of the request that was answered before, on the connection on which this one fails.
+pub fn path_before(path: &str) -> String {
+    format!("{path}/before")
+}
+
+/// Plays `requests` for each fault, all faults at once and with pauses by `seed`, and ten times as many healthy ones beside them.
+pub fn play(
+    program: Program,
+    programs: &Proxies,
+    dir: &Path,
+    requests: u32,
+    seed: u64,
+) -> Result<Trial> {
+    let network = Network::make(&programs.network, Upstream::port)?;
+    network.with_the_proxy(|| play_there(program, programs, dir, &network, requests, seed))
+}
+
+fn play_there(
+    program: Program,
+    programs: &Proxies,
+    dir: &Path,
+    network: &Network,
+    requests: u32,
+    seed: u64,
+) -> Result<Trial> {
+    let faults = || Fault::BAD.into_iter().chain([Fault::Healthy]);
+    let ports: Vec<_> = faults()
+        .map(|fault| Upstream::port(fault).to_string())
         .collect();
     let output = dir.join("records.json");
     let output = output.to_str().context("a path in UTF-8")?;
-    let tracer = Tracer::start(&["--port", &ports.join(","), "--output", output])?;
-    let proxy = program.start(programs, dir, &upstreams)?;
-    let players: Vec<_> = upstreams
-        .iter()
-        .map(|upstream| {
-            let (fault, address) = (upstream.fault, proxy.address);
+    let upstreams = faults()
+        .map(|fault| Upstream::start(fault, network))
+        .collect::<Result<Vec<_>>>()?;
+    // On a busy machine a thread may sleep for longer than it wants to, and a connection then seems idle.
+    let ports = ports.join(",");
+    let options = ["--port", &ports, "--idle-after", "2s", "--output", output];
+    let tracer = Tracer::start(&options)?;
+    let routes: Vec<_> = upstreams.iter().map(Upstream::route).collect();
+    let proxy = program.start(programs, dir, &routes)?;
+    let players: Vec<_> = faults()
+        .map(|fault| {
+            let (address, mut random) = (proxy.address, Random::new(seed ^ u64::from(fault as u8)));
             let count = if fault == Fault::Healthy {
-                10 * requests
+                HEALTHY * requests
             } else {
                 requests
             };
-            thread::spawn(move || (0..count).try_for_each(|number| ask(address, fault, number)))
+            thread::spawn(move || {
+                let most = if fault == Fault::Healthy {
+                    PAUSE_MS / u64::from(HEALTHY)
+                } else {
+                    PAUSE_MS
+                };
+                let one = |number| {
+                    thread::sleep(Duration::from_millis(random.below(most)));
+                    let path = path(fault, number);
+                    let answered = ask(program, address, fault, &path).context(path.clone())?;
+                    Ok(Played {
+                        fault,
+                        path,
+                        answered,
+                    })
+                };
+                (0..count).map(one).collect::<Result<Vec<_>>>()
+            })
         })
         .collect();
+    let mut played = Vec::new();
     for player in players {
-        let Ok(played) = player.join() else {
+        let Ok(done) = player.join() else {
             bail!("a player panicked");
         };
-        played?;
+        played.extend(done?);
     }
     thread::sleep(SETTLE);
     let (logs, options) = (proxy.logs.clone(), proxy.options.clone());
     proxy.stop()?;
     tracer.stop()?;
+    let (explanations, account) = explain(output, &logs, &options)?;
+    Ok(Trial {
+        upstreams,
+        played,
+        explanations,
+        account,
+        records: lines(&std::fs::read_to_string(output)?)?,
+        logs: logs.len(),
+    })
+}
+
+/// What `explain` says of the logs, and its account.
+pub(super) fn explain(
+    records: &str,
+    logs: &[PathBuf],
+    options: &[String],
+) -> Result<(Vec<Value>, Value)> {
     let said = Command::new(tracer::binary()?)
-        .args(["explain", "--format", "json", "--records", output])
-        .args(&options)
-        .args(&logs)
+        .args(["explain", "--format", "json", "--records", records])
+        .args(options)
+        .args(logs)
         .output()?;
     ensure!(
         said.status.success(),
@@ -92,39 +172,78 @@ pub fn play(program: Program, programs: &Proxies, dir: &Path, requests: u32) -> 
         account["type"] == "explained",
         "the last line is no account: {account}"
     );
-    Ok(Trial {
-        upstreams,
-        explanations,
-        account,
-        records: lines(&std::fs::read_to_string(output)?)?,
-        logs: logs.len(),
-    })
+    Ok((explanations, account))
 }
 
-fn lines(text: &str) -> Result<Vec<Value>> {
+pub(super) fn lines(text: &str) -> Result<Vec<Value>> {
     let parsed = text
         .lines()
         .map(|line| serde_json::from_str(line).context(line.to_owned()));
     parsed.collect()
 }
 
-/// One request; healthy ones have to be answered, the others in whatever way.
-fn ask(proxy: SocketAddr, fault: Fault, number: u32) -> Result<()> {
-    let mut stream = TcpStream::connect(proxy)?;
-    stream.set_read_timeout(Some(PATIENCE))?;
-    let path = path(fault, number);
-    write!(
-        stream,
-        "GET {path} HTTP/1.1\r\nHost: upstream\r\nConnection: close\r\n\r\n"
-    )?;
-    let mut answer = Vec::new();
-    let read = stream.read_to_end(&mut answer);
-    if fault == Fault::Healthy {
-        read.with_context(|| path.clone())?;
-        let answer = String::from_utf8_lossy(&answer);
-        ensure!(answer.starts_with("HTTP/1.1 200"), "{path}: {answer}");
+/// One request, and where the fault wants it another one before; whether it was answered.
+fn ask(program: Program, proxy: SocketAddr, fault: Fault, path: &str) -> Result<bool> {
+    let connect = || -> Result<TcpStream> {
+        let stream = TcpStream::connect(proxy)?;
+        stream.set_read_timeout(Some(PATIENCE))?;
+        Ok(stream)
+    };
+    let mut stream = connect()?;
+    if let Some(pause) = fault.pause_ms() {
+        let before = path_before(path);
+        ensure!(exchange(&mut stream, &before, true)?, "{before} failed");
+        thread::sleep(Duration::from_millis(pause));
+        if !program.logs_second_requests() {
+            stream = connect()?;
+        }
     }
-    Ok(())
+    if fault == Fault::ClientGone {
+        request(&mut stream, path, false)?;
+        thread::sleep(CLIENT_PATIENCE);
+        upstream::reset(stream);
+        return Ok(false);
+    }
+    // What goes wrong here is that it is not answered.
+    let answered = exchange(&mut stream, path, false).unwrap_or(false);
+    if let (true, Some(pause)) = (answered, fault.pause_ms()) {
+        // The connection that was made for it fails as well, when nobody needs it.
+        thread::sleep(Duration::from_millis(pause));
+    }
+    Ok(answered)
+}
+
+fn request(stream: &mut TcpStream, path: &str, keep: bool) -> io::Result<()> {
+    let connection = if keep { "keep-alive" } else { "close" };
+    let request =
+        format!("GET {path} HTTP/1.1\r\nHost: upstream\r\nConnection: {connection}\r\n\r\n");
+    // In one piece: small ones wait for each other's acknowledgement.
+    stream.write_all(request.as_bytes())
+}
+
+/// Whether the whole answer of a healthy upstream came.
+pub(super) fn exchange(stream: &mut TcpStream, path: &str, keep: bool) -> io::Result<bool> {
+    request(stream, path, keep)?;
+    let mut answer = Vec::new();
+    let mut some = [0; 4096];
+    while !is_whole(&answer) {
+        match stream.read(&mut some)? {
+            0 => break,
+            len => answer.extend_from_slice(&some[..len]),
+        }
+    }
+    Ok(is_whole(&answer) && answer.starts_with(b"HTTP/1.1 200 "))
+}
+
+/// An answer with all of the body that its headers announce.
+fn is_whole(answer: &[u8]) -> bool {
+    let text = String::from_utf8_lossy(answer).to_lowercase();
+    let Some((headers, body)) = text.split_once("\r\n\r\n") else {
+        return false;
+    };
+    let mut lines = headers.lines();
+    let len = lines.find_map(|line| line.strip_prefix("content-length: ")?.parse().ok());
+    len == Some(body.len())
 }
 
 impl Trial {

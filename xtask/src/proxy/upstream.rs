@@ -7,25 +7,58 @@ use std::collections::HashMap;
 use std::ffi::c_int;
 use std::io::{self, Read as _, Write as _};
 use std::mem::size_of;
-use std::net::{Ipv4Addr, SocketAddr, SocketAddrV4, TcpListener, TcpStream};
+use std::net::{SocketAddr, SocketAddrV4, TcpListener, TcpStream};
 use std::os::fd::{AsRawFd as _, FromRawFd as _, OwnedFd};
+use std::process;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::thread::{self, JoinHandle};
 use std::time::Duration;
 
 use anyhow::{Context as _, Result};
 
-use super::fault::Fault;
+use super::fault::{Fault, Place};
+use super::network::{self, LOCAL_PORTS, Network};
+use super::programs::Route;
+use super::worker::{self, Master};
 
 /// The first of the ports; below the range that the kernel chooses from, as servers' ports are.
 const PORT: u16 = 18_540;
 /// A proxy that gives up closes its end; it is waited for no longer than this.
 const PATIENCE: Duration = Duration::from_secs(5);
-const ANSWER: &[u8] = b"HTTP/1.1 200 OK\r\nContent-Length: 6\r\n\r\nhello\n";
-const HALF: &[u8] = b"HTTP/1.1 200 OK\r\nContent-Length: 1000\r\n\r\nhello\n";
+/// So that the other end has read what was sent before it is taken away by a reset.
+const READ: Duration = Duration::from_millis(40);
+/// How long a pooled connection lies idle before it is reset.
+const IDLE: Duration = Duration::from_millis(300);
+pub(super) const ANSWER: &[u8] = b"HTTP/1.1 200 OK\r\nContent-Length: 6\r\n\r\nhello\n";
+const HALF_HEADERS: &[u8] = b"HTTP/1.1 200 OK\r\nContent-Len";
+const HALF_BODY: &[u8] = b"HTTP/1.1 200 OK\r\nContent-Length: 1000\r\n\r\nhello\n";
+const BAD_REQUEST: &[u8] =
+    b"HTTP/1.1 400 Bad Request\r\nConnection: close\r\nContent-Length: 0\r\n\r\n";
 
-/// The proxy's port of each request that was seen, by path.
-type Seen = Arc<Mutex<HashMap<String, u16>>>;
+/// A fatal alert in the record that carries it, as a TLS 1.2 or 1.3 server answers a hello.
+const fn alert(description: u8) -> [u8; 7] {
+    [21, 3, 3, 0, 2, 2, description]
+}
+const UNEXPECTED_MESSAGE: [u8; 7] = alert(10);
+const UNRECOGNIZED_NAME: [u8; 7] = alert(112);
+const NO_APPLICATION_PROTOCOL: [u8; 7] = alert(120);
+
+/// Who saw a request.
+#[derive(Clone, Copy, Debug)]
+pub struct Note {
+    /// The proxy's port.
+    pub port: u16,
+    /// The process that had the connection.
+    pub pid: u32,
+}
+
+/// Each request that was seen, by path.
+pub(super) type Seen = Arc<Mutex<HashMap<String, Note>>>;
+
+pub(super) fn note(seen: &Seen, path: &str, note: Note) {
+    let mut noted = seen.lock().unwrap_or_else(PoisonError::into_inner);
+    noted.insert(path.to_owned(), note);
+}
 
 /// A running upstream.
 #[derive(Debug)]
@@ -36,6 +69,7 @@ pub struct Upstream {
     /// What keeps a port taken, or a queue full.
     _held: Vec<OwnedFd>,
     _server: Option<Server>,
+    _master: Option<Master>,
 }
 
 /// A thread that accepts.
@@ -55,32 +89,59 @@ impl Drop for Server {
 }
 
 impl Upstream {
-    /// Starts it on the port of this fault.
-    pub fn start(fault: Fault) -> Result<Self> {
+    /// The port of the upstream that fails so.
+    pub fn port(fault: Fault) -> u16 {
+        PORT + fault as u16
+    }
+
+    /// Starts it where it belongs.
+    pub fn start(fault: Fault, network: &Network) -> Result<Self> {
+        let place = fault.row().place;
+        let address = SocketAddrV4::new(network::address(place), Self::port(fault));
         let seen = Seen::default();
-        let port = PORT + fault as u16;
-        let address = SocketAddrV4::new(Ipv4Addr::LOCALHOST, port);
-        let (held, server) = match fault {
-            Fault::Refused => (vec![deaf(address)?], None),
-            Fault::QueueFull => (full(address)?, None),
-            _ => {
-                let server = serve(fault, address, Arc::clone(&seen))?;
-                (Vec::new(), Some(server))
-            }
-        };
+        let noted = Arc::clone(&seen);
+        let (mut held, mut server, mut master) = (Vec::new(), None, None);
+        match fault {
+            Fault::WorkerKilled => master = Some(worker::killed(address.into(), noted)?),
+            Fault::Restarted => master = Some(worker::restarted(address.into(), noted)?),
+            Fault::Refused => held = vec![deaf(address)?],
+            Fault::QueueFull => held = full(address)?,
+            Fault::NoLocalPort => held = every_port(address)?,
+            _ if place == Place::Nowhere => {}
+            _ => server = Some(network.at(place, || serve(fault, address, noted))?),
+        }
         Ok(Self {
             fault,
             address: address.into(),
             seen,
             _held: held,
             _server: server,
+            _master: master,
         })
     }
 
-    /// The proxy's port of the connection on which the request for `path` came.
-    pub fn port_of(&self, path: &str) -> Option<u16> {
+    /// How a proxy gets there.
+    pub fn route(&self) -> Route {
+        Route {
+            name: self.fault.row().name,
+            servers: vec![self.address],
+            speech: self.fault.speech(),
+            keeps: self.fault == Fault::Healthy || self.fault.pause_ms().is_some(),
+            retries: false,
+        }
+    }
+
+    /// The proxy's port of the connection on which the request for `path` came, and whose that was here.
+    pub fn note(&self, path: &str) -> Option<Note> {
         let seen = self.seen.lock().unwrap_or_else(PoisonError::into_inner);
         seen.get(path).copied()
+    }
+
+    /// Its processes.
+    pub fn pids(&self) -> Vec<u32> {
+        let seen = self.seen.lock().unwrap_or_else(PoisonError::into_inner);
+        let noted = seen.values().map(|note| note.pid);
+        noted.chain([process::id()]).collect()
     }
 }
 
@@ -124,6 +185,24 @@ fn full(address: SocketAddrV4) -> Result<Vec<OwnedFd>> {
     Ok(held)
 }
 
+/// A listener to which every local port has a connection already.
+fn every_port(address: SocketAddrV4) -> Result<Vec<OwnedFd>> {
+    let listener = listen(address)?;
+    let mut held = Vec::new();
+    for _ in LOCAL_PORTS {
+        let stream = match TcpStream::connect(address) {
+            Ok(stream) => stream,
+            // Somebody listens on one of them.
+            Err(error) if error.kind() == io::ErrorKind::AddrNotAvailable => break,
+            Err(error) => return Err(error).context("a local port"),
+        };
+        let (accepted, _) = listener.accept()?;
+        held.extend([OwnedFd::from(stream), accepted.into()]);
+    }
+    held.push(listener.into());
+    Ok(held)
+}
+
 fn listen(address: SocketAddrV4) -> Result<TcpListener> {
     TcpListener::bind(address).with_context(|| format!("bind {address}"))
 }
@@ -151,42 +230,56 @@ fn serve(fault: Fault, address: SocketAddrV4, seen: Seen) -> Result<Server> {
 /// One connection.
 fn play(fault: Fault, mut stream: TcpStream, seen: &Seen) -> io::Result<()> {
     stream.set_read_timeout(Some(PATIENCE))?;
-    let mut request = [0; 4096];
+    let mut request = [0; 16_384];
     loop {
         let len = if fault == Fault::CloseUnread {
             stream.peek(&mut request)?
         } else {
             stream.read(&mut request)?
         };
-        let text = String::from_utf8_lossy(&request[..len]);
-        let Some(path) = text.split(' ').nth(1) else {
+        if len == 0 {
             return Ok(());
-        };
-        let port = stream.peer_addr()?.port();
-        let mut noted = seen.lock().unwrap_or_else(PoisonError::into_inner);
-        noted.insert(path.to_owned(), port);
-        drop(noted);
+        }
+        let text = String::from_utf8_lossy(&request[..len]);
+        if let Some(path) = text.split(' ').nth(1).filter(|path| path.starts_with('/')) {
+            let (port, pid) = (stream.peer_addr()?.port(), process::id());
+            note(seen, path, Note { port, pid });
+        }
         match fault {
-            Fault::Healthy => stream.write_all(ANSWER)?,
+            Fault::Healthy | Fault::ResetInPath | Fault::LostInPath | Fault::ForgottenInPath => {
+                stream.write_all(ANSWER)?;
+            }
             Fault::ResetAfterRequest => {
                 reset(stream);
                 return Ok(());
             }
-            Fault::ResetInBody => {
-                stream.write_all(HALF)?;
-                // So that the proxy has read it before the reset takes it away.
-                thread::sleep(Duration::from_millis(40));
-                reset(stream);
-                return Ok(());
-            }
+            Fault::ResetInHeaders => return reset_after(stream, HALF_HEADERS, READ),
+            Fault::ResetInBody => return reset_after(stream, HALF_BODY, READ),
+            Fault::RacedByReset => return reset_after(stream, ANSWER, READ),
+            Fault::ResetIdle => return reset_after(stream, ANSWER, IDLE),
+            Fault::ClosedInHeaders => return stream.write_all(HALF_HEADERS),
+            Fault::ClosedInBody => return stream.write_all(HALF_BODY),
+            Fault::RacedByClose => return stream.write_all(ANSWER),
+            Fault::PlainToTls => return stream.write_all(&UNEXPECTED_MESSAGE),
+            Fault::TlsName => return stream.write_all(&UNRECOGNIZED_NAME),
+            Fault::TlsProtocol => return stream.write_all(&NO_APPLICATION_PROTOCOL),
+            Fault::TlsToPlain | Fault::Http2ToHttp1 => return stream.write_all(BAD_REQUEST),
             // Until the proxy gives up.
-            Fault::NoAnswer => {}
+            Fault::NoAnswer | Fault::ClientGone => {}
             _ => return Ok(()),
         }
     }
 }
 
-fn reset(stream: TcpStream) {
+fn reset_after(mut stream: TcpStream, answer: &[u8], pause: Duration) -> io::Result<()> {
+    stream.write_all(answer)?;
+    thread::sleep(pause);
+    reset(stream);
+    Ok(())
+}
+
+/// Closes by a reset.
+pub(super) fn reset(stream: TcpStream) {
     let linger = libc::linger {
         l_onoff: 1,
         l_linger: 0,

@@ -312,3 +312,16 @@ fn lines_of_several_meanings_share_an_order() {
     let found: Vec<_> = answers.into_iter().map(|(_, _, found)| found).collect();
     assert_eq!(found, [[0], [1], [2]]);
 }
+
+#[test]
+fn lines_that_their_clock_does_not_tell_apart_stay_as_written() {
+    use Verdict::ResetBeforeResponse;
+    let play = Play::new(&[(100, 5, ResetBeforeResponse), (101, 6, ResetBeforeResponse)]);
+    // Two threads of a proxy: the second line has the earlier time, to a millisecond.
+    let lines = vec![
+        line(1, 101, meaning::TERMINATED),
+        line(2, 100, meaning::TERMINATED),
+    ];
+    let order = |line, record| (line, Sureness::Order, vec![record]);
+    assert_eq!(play.answers(lines), [order(1, 0), order(2, 1)]);
+}

@@ -134,18 +134,16 @@ fn nature(line: &Line<'_>) -> Option<Nature> {
             Nature::Elsewhere(_) => elsewhere = elsewhere.or(Some(nature)),
         }
     }
-    elsewhere.or(match (known(line.flags), known(line.host)) {
+    if elsewhere.is_some() {
+        return elsewhere;
+    }
+    match (known(line.flags), known(line.host)) {
         // Flags that nobody knows, or only `URX`: the last attempt is what counts.
-        (Some(_), Some(_)) => Some(if line.status < 500 {
-            return None;
-        } else {
-            meaning::BAD_GATEWAY
-        }),
-        (None, Some(_)) if line.status >= 500 => Some(meaning::ANSWERED),
+        (Some(_), Some(_)) => (line.status >= 500).then_some(meaning::BAD_GATEWAY),
+        (None, Some(_)) => (line.status >= 500).then_some(meaning::ANSWERED),
         (Some(_), None) => Some(meaning::OWN_ANSWER),
-        (None, None) if line.status >= 500 => Some(meaning::OWN_ANSWER),
-        _ => None,
-    })
+        (None, None) => (line.status >= 500).then_some(meaning::OWN_ANSWER),
+    }
 }
 
 fn no_tcp(host: &str) -> bool {
@@ -342,6 +340,7 @@ mod tests {
     fn what_has_no_connection_says_so() {
         for (flags, host) in [
             ("UH", "-"),
+            ("RL", "-"),
             ("UO", "-"),
             ("NR", "-"),
             ("UR", "10.0.0.1:80"),
@@ -353,6 +352,14 @@ mod tests {
                 matches!(failed(&line).nature, Nature::Elsewhere(_)),
                 "{flags}"
             );
+            // Nothing was sent to a client that has gone, and a refusal is no 5xx.
+            for status in ["0", "403"] {
+                let line = line.replace(" 503 ", &format!(" {status} "));
+                assert!(
+                    matches!(failed(&line).nature, Nature::Elsewhere(_)),
+                    "{flags} {status}"
+                );
+            }
         }
         let answered = failed(&ENVOY.replace("UF", "-"));
         assert_eq!(answered.nature, meaning::ANSWERED);

@@ -7,9 +7,21 @@ use super::{Failed, Format, Reading, Span, cut, number, time};
 use crate::explain::meaning;
 
 const MILLISECOND: u64 = 1_000_000;
+/// How lines begin that HAProxy writes about itself.
+const OWN: [&str; 6] = [
+    "Connect() failed for backend ",
+    "Server ",
+    "Backup Server ",
+    "Health check for ",
+    "Proxy ",
+    "backend ",
+];
 
 pub(super) fn line(line: &str, zone: &mut time::Zone) -> Option<Reading> {
     let (mut rest, pid) = without_header(line);
+    if OWN.iter().any(|words| rest.starts_with(words)) {
+        return Some(Reading::Other);
+    }
     let client = cut(&mut rest, " [")?;
     if client.contains(' ') || !client.contains(':') {
         return None;
@@ -116,7 +128,7 @@ mod tests {
         let line = failed(&TCP.replace(" -- ", " sC "));
         assert_eq!(
             (line.format, line.nature),
-            (Format::HaproxyTcp, meaning::CONNECT_TIMEOUT)
+            (Format::HaproxyTcp, meaning::HANDSHAKE_TIMEOUT)
         );
     }
 
@@ -140,6 +152,16 @@ mod tests {
             .unwrap()
             .replace("----", "SH--");
         assert_eq!(failed(&bare).pid, None);
+    }
+
+    #[test]
+    fn words_about_itself() {
+        for line in [
+            "Connect() failed for backend b: no free ports.",
+            "<134>Nov 21 15:20:14 haproxy[7]: Server b/s is DOWN, reason: Layer4 connection problem.",
+        ] {
+            assert_eq!(read(line), Reading::Other, "{line}");
+        }
     }
 
     #[test]

@@ -137,6 +137,14 @@ mod tests {
                 meaning::NO_LOCAL_PORT,
             ),
             (
+                "connect() to 10.99.0.1:81 failed (101: Network is unreachable) while connecting to upstream",
+                meaning::NO_ROUTE,
+            ),
+            (
+                "epoll_wait() reported that client prematurely closed connection, so upstream connection is closed too (104: Connection reset by peer) while sending request to upstream",
+                meaning::CLIENT_GONE,
+            ),
+            (
                 "no live upstreams while connecting to upstream",
                 meaning::NO_SERVER,
             ),
@@ -154,6 +162,8 @@ mod tests {
         for text in [
             "2026/11/21 15:20:14 [notice] 4242#4242: signal process started".to_owned(),
             line("an upstream response is buffered to a temporary file"),
+            line("client closed connection while waiting for request"),
+            line("recv() failed (104: Connection reset by peer) while waiting for request"),
         ] {
             assert_eq!(read(&text), Reading::Other, "{text}");
         }
