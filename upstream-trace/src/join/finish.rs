@@ -98,10 +98,15 @@ fn leave_to_peer(engine: &mut Engine, ended: &mut Connection) {
 }
 
 fn counters(ended: &Connection, tick_ns: u64) -> Counters {
-    let stats = ended.end.as_ref().and_then(|end| end.stats());
-    stats.map_or_else(Counters::default, |stats| {
-        Counters::new(stats, ended.role, ended.saw(seen::FIN_SENT), tick_ns)
-    })
+    let end = ended.end.as_ref();
+    let Some((end, stats)) = end.and_then(|end| Some((end, end.stats()?))) else {
+        return Counters::default();
+    };
+    let lived = end.at.saturating_sub(ended.first) / 1000;
+    Counters {
+        lived_us: ended.saw(seen::BIRTH).then_some(lived),
+        ..Counters::new(stats, ended.role, ended.saw(seen::FIN_SENT), tick_ns)
+    }
 }
 
 /// `sk_err` at the end; 0: none.

@@ -34,6 +34,8 @@ pub struct Counters {
     pub retransmits: Option<u32>,
     /// Any segment left, a SYN for one.
     pub any_segment_out: Option<bool>,
+    /// How long the connection lived; `None`: its beginning was not seen.
+    pub lived_us: Option<u64>,
 }
 
 impl Counters {
@@ -94,15 +96,18 @@ impl Counters {
             rtt_us: when(stats, present::SRTT, u64::from(stats.srtt >> 3)).filter(|&rtt| rtt > 0),
             retransmits: when(stats, present::RETRANS, stats.total_retrans),
             any_segment_out: when(stats, present::SEGS_OUT, stats.segs_out > 0),
+            lived_us: None,
         }
     }
 
-    /// Time since the last payload either way.
+    /// Time since the last payload either way. Jiffies of a machine that was stopped jump (a guest whose
+    /// CPU was taken away), the clock of the events does not: no connection is idle for longer than it lived.
     pub fn idle_us(&self) -> Option<u64> {
-        match (self.since_sent_us, self.since_received_us) {
+        let idle = match (self.since_sent_us, self.since_received_us) {
             (Some(sent), Some(received)) => Some(sent.min(received)),
             (sent, received) => sent.or(received),
-        }
+        };
+        idle.map(|idle| idle.min(self.lived_us.unwrap_or(u64::MAX)))
     }
 
     /// Which way the last payload went; `None` where there was none or it cannot be told.
@@ -292,6 +297,11 @@ mod tests {
         let counters = client(stats);
         assert_eq!(counters.since_sent_us, Some(40_000));
         assert_eq!(counters.idle_us(), Some(12_000));
+        let short = Counters {
+            lived_us: Some(5_000),
+            ..counters
+        };
+        assert_eq!(short.idle_us(), Some(5_000));
         assert_eq!(counters.last_payload(), Some(Direction::Received));
     }
 
