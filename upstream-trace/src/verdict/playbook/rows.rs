@@ -64,7 +64,7 @@ const NO_NETWORK: Option<ProxyWords<'_>> = Some(words(
 ));
 const NO_PORT: Option<ProxyWords<'_>> = Some(words(
     "UF",
-    "local connection failure, immediate connect error: Cannot assign requested address",
+    "remote connection failure, immediate connect error: Cannot assign requested address",
     "connection failure, immediate connect error: 99",
     "connect() failed (99: Cannot assign requested address) while connecting to upstream",
 ));
@@ -156,7 +156,7 @@ pub(super) const ROWS: &[Row] = &[
         InPath,
         FIREWALL,
         REFUSED,
-        FromData,
+        Played(&["firewall_resets"]),
         "A firewall rule answered the SYN with a reset, not the server: look for REJECT rules on the way (nft list ruleset).",
     ),
     row(
@@ -196,7 +196,7 @@ pub(super) const ROWS: &[Row] = &[
         Errno("ECONNREFUSED"),
         FIREWALL,
         REFUSED,
-        FromData,
+        Played(&["firewall_unreachable"]),
         "An ICMP port unreachable answered the SYN: a firewall rejects the connection, because a server without a listener would have sent a reset.",
     ),
     row(
@@ -313,7 +313,7 @@ pub(super) const ROWS: &[Row] = &[
         InPath,
         NETWORK,
         TERMINATED,
-        FromData,
+        Played(&["injected_reset"]),
         "Neither end's stack sent this reset: a firewall or middlebox between them killed the connection while a request was unanswered.",
     ),
     row(
