@@ -34,6 +34,15 @@ impl Spelling {
         str::from_utf8(&self.bytes[..self.len]).unwrap_or_default()
     }
 
+    /// As text or, to a writer that takes no other bytes than ASCII without anything to escape, as that.
+    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        if serializer.is_human_readable() {
+            serializer.serialize_str(self.as_str())
+        } else {
+            serializer.serialize_bytes(&self.bytes[..self.len])
+        }
+    }
+
     fn append(&mut self, text: &str) {
         self.bytes[self.len..self.len + text.len()].copy_from_slice(text.as_bytes());
         self.len += text.len();
@@ -213,7 +222,7 @@ pub(super) fn serialize_address<S: Serializer>(
     address: &IpAddr,
     serializer: S,
 ) -> Result<S::Ok, S::Error> {
-    serializer.serialize_str(spell_address(*address).as_str())
+    spell_address(*address).serialize(serializer)
 }
 
 pub(super) fn address_schema(_: &mut SchemaGenerator) -> Schema {
@@ -222,13 +231,13 @@ pub(super) fn address_schema(_: &mut SchemaGenerator) -> Schema {
 
 impl Serialize for Timestamp {
     fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
-        serializer.serialize_str(self.spell().as_str())
+        self.spell().serialize(serializer)
     }
 }
 
 impl Serialize for Id {
     fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
-        serializer.serialize_str(self.spell().as_str())
+        self.spell().serialize(serializer)
     }
 }
 
