@@ -11,6 +11,7 @@ use xtask::scenario::feature::Features;
 use xtask::scenario::{self, Ctx, Played, Scenario};
 use xtask::tracer::{Run, Tracer};
 
+use crate::scenarios::{LOAD_PORT, use_memory_again};
 use crate::{PORT, setting};
 
 /// Starts and stops, where nothing else is asked for.
@@ -95,18 +96,20 @@ fn kernel_memory() -> Result<u64> {
 
 /// Each of two has every line, whoever came first and whoever goes first.
 pub(crate) fn two_at_once() -> Result<()> {
-    let port = PORT.to_string();
+    let ports = format!("{PORT}-{LOAD_PORT}");
     let kernel = Features::here();
-    let first = Tracer::start(&["--port", &port])?;
-    let second = Tracer::start(&["--port", &port])?;
+    let first = Tracer::start(&["--port", &ports])?;
+    let second = Tracer::start(&["--port", &ports])?;
     let ctx = Ctx::new(PORT)?;
     let quick = scenario::all().filter(|one| one.is_playable(kernel) && !one.slow);
     let plays: Result<Vec<_>> = quick.map(|one| Ok((one, one.play(&ctx)?))).collect();
     let mut plays = plays?;
+    use_memory_again()?;
     thread::sleep(Duration::from_millis(100));
     all_right("the first", &plays, &first.stop()?)?;
     let refused = scenario::find("refused").context("no such scenario")?;
     plays.push((refused, refused.play(&ctx)?));
+    use_memory_again()?;
     thread::sleep(Duration::from_millis(100));
     all_right("the second", &plays, &second.stop()?)
 }

@@ -17,7 +17,9 @@ use crate::{PORT, setting};
 
 /// What plays at a time; each player has a port of its own.
 const PLAYERS: u16 = 4;
-const LOAD_PORT: u16 = PORT + PLAYERS;
+pub(crate) const LOAD_PORT: u16 = PORT + PLAYERS;
+/// Plays of one scenario at most, where hooks are skipped.
+const ATTEMPTS: usize = 3;
 /// Repetitions of each scenario, where nothing else is asked for.
 const REPETITIONS: u64 = 200;
 /// A scenario that waits for the kernel's timers is played this much less often.
@@ -36,19 +38,46 @@ pub(crate) fn each() -> Vec<Trial> {
     scenario::all().map(one).collect()
 }
 
+/// The kernel keeps some events from their hooks: those inside a hook that they interrupt and, on some
+/// hardened hosts, those on top of init's tasks. Then the play is repeated, but only if the tracer has
+/// counted it.
 fn once(scenario: &Scenario) -> Result<()> {
-    let tracer = Tracer::start(&["--port", &PORT.to_string()])?;
-    let played = scenario.play(&Ctx::new(PORT)?)?;
-    // Longer than a record may take.
-    thread::sleep(Duration::from_millis(100));
-    let lines = tracer.stop()?.by_time()?;
-    let complaints = check(scenario, &played, &lines, Features::here());
-    ensure!(
-        complaints.is_empty(),
-        "{}",
-        describe(scenario, &played, &lines, &complaints)
-    );
-    Ok(())
+    for _ in 0..ATTEMPTS {
+        let tracer = Tracer::start(&["--port", &format!("{PORT}-{LOAD_PORT}")])?;
+        let played = scenario.play(&Ctx::new(PORT)?)?;
+        // Longer than a record may take.
+        thread::sleep(Duration::from_millis(100));
+        let kernel = Features::here();
+        if !check(scenario, &played, &tracer.so_far()?, kernel).is_empty() {
+            use_memory_again()?;
+        }
+        let run = tracer.stop()?;
+        let missed = run.stats()?["lost"]["missed"].as_u64().unwrap_or(0);
+        let lines = run.by_time()?;
+        let near = within(&lines, &played);
+        let complaints = check(scenario, &played, near, kernel);
+        if complaints.is_empty() {
+            return Ok(());
+        }
+        ensure!(
+            missed > 0,
+            "{}",
+            describe(scenario, &played, near, &complaints)
+        );
+        println!("{missed} events were kept from their hooks");
+    }
+    anyhow::bail!("events were kept from their hooks {ATTEMPTS} times in a row");
+}
+
+/// An end that was kept from its hook is noticed when the socket's memory is used again.
+pub(crate) fn use_memory_again() -> Result<()> {
+    let done = AtomicBool::new(false);
+    thread::scope(|scope| {
+        let load = scope.spawn(|| load(&done));
+        thread::sleep(Duration::from_millis(500));
+        done.store(true, Ordering::Relaxed);
+        load.join().expect("the load does not panic").map(drop)
+    })
 }
 
 /// All scenarios, many times, in random order, several at a time, beside healthy traffic.
@@ -111,9 +140,7 @@ pub(crate) fn random_order() -> Result<()> {
         "{} plays beside {healthy} healthy connections; {stats}",
         plays.len()
     );
-    // The kernel keeps some events from their hooks: those inside a hook that they interrupt and, on some
-    // hardened hosts, those on top of init's tasks. The tracer counts what it finds missing, and only what
-    // it has counted may be missing.
+    // Some events are kept from their hooks, as in `once`: only what the tracer has counted may be missing.
     let missed = stats["lost"]["missed"].as_u64().unwrap_or(0);
     ensure!(
         wrong.values().sum::<usize>() as u64 <= missed,
