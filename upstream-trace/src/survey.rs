@@ -15,7 +15,6 @@ use crate::{
     },
     privilege::{self, Capabilities, Capability},
     probe::{
-        catalog::Role,
         load::{self, Filled, Loaded, Plan},
         loader, own_types,
     },
@@ -124,12 +123,6 @@ impl Survey {
         self.kept = Some(give_up(self.capabilities, &mut loaded)?);
         self.counts_skipped = loaded.missed().is_some();
         Ok(loaded)
-    }
-
-    /// Whether a role is filled.
-    pub fn has(&self, role: Role) -> bool {
-        let is_filled = |one: &Filled| one.entry.role == role && one.by.is_some();
-        self.roles.iter().any(is_filled)
     }
 
     /// What will be invisible or less precise, a line each.

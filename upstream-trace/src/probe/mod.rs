@@ -9,5 +9,4 @@ pub mod loader;
 pub mod own_types;
 pub mod ring;
 pub mod stories;
-mod syscall;
 pub mod targets;

@@ -8,8 +8,6 @@ use std::{
     os::fd::{AsRawFd as _, FromRawFd as _, OwnedFd},
 };
 
-use super::syscall::bpf;
-
 /// Of `enum bpf_cmd`, `include/uapi/linux/bpf.h`.
 const BPF_OBJ_GET_INFO_BY_FD: libc::c_long = 15;
 const BPF_BTF_GET_FD_BY_ID: libc::c_long = 19;
@@ -108,6 +106,22 @@ fn ask(btf: &OwnedFd, info: &mut Info) -> io::Result<()> {
     // SAFETY: the attribute of this command; its pointer leads to an `Info` of the given length, whose own
     // pointers are as this function demands.
     unsafe { bpf(BPF_OBJ_GET_INFO_BY_FD, &mut ask) }.map(drop)
+}
+
+/// bpf(2), for what aya does not ask. What it returns is a descriptor for some commands, else 0.
+///
+/// # Safety
+///
+/// `attribute` has to be what `command` takes (`union bpf_attr`, `include/uapi/linux/bpf.h`), and its
+/// pointers have to lead to as much memory as the kernel reads and writes there.
+unsafe fn bpf<T>(command: libc::c_long, attribute: &mut T) -> io::Result<libc::c_int> {
+    // SAFETY: as the caller promises; the size is that of the attribute.
+    let done =
+        unsafe { libc::syscall(libc::SYS_bpf, command, &raw mut *attribute, size_of::<T>()) };
+    if done < 0 {
+        return Err(io::Error::last_os_error());
+    }
+    libc::c_int::try_from(done).map_err(io::Error::other)
 }
 
 #[cfg(test)]

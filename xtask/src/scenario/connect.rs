@@ -9,6 +9,7 @@ use super::net::Sock;
 use super::process::Actor;
 use super::{
     BEFORE_PAYLOAD, Ctx, Expect, Family, Link, Pair, Played, RQ, RS, Scenario, SocketAddr, alone,
+    with_strays,
 };
 
 const REFUSED: Expect = client("refused")
@@ -25,54 +26,36 @@ const CANCELED: &[Expect] = &[client("connect_canceled")
     .bytes(0, 0)
     .steps(&["connect", "CLOSE"])];
 
-const fn failing(
-    name: &'static str,
-    story: &'static str,
-    play: fn(&Ctx) -> Result<Played>,
-    records: &'static [Expect],
-    strays: &'static [Stray],
-) -> Scenario {
-    Scenario {
-        name,
-        story,
-        slow: false,
-        needs: None,
-        play,
-        records,
-        strays,
-    }
-}
-
 pub(super) const LIST: &[Scenario] = &[
-    failing(
+    with_strays(
         "refused",
         "nothing listens on the port",
         |ctx| refused(ctx, Family::V4),
         &[REFUSED],
         CLOSED_PORT,
     ),
-    failing(
+    with_strays(
         "refused_v6",
         "nothing listens on the port, IPv6",
         |ctx| refused(ctx, Family::V6),
         &[REFUSED],
         CLOSED_PORT,
     ),
-    failing(
+    with_strays(
         "refused_mapped",
         "nothing listens on the port, IPv4 by an IPv6 socket",
         |ctx| refused(ctx, Family::Mapped),
         &[REFUSED],
         CLOSED_PORT,
     ),
-    failing(
+    with_strays(
         "refused_nonblocking",
         "nothing listens on the port, and the client does not wait in connect()",
         refused_nonblocking,
         &[REFUSED],
         CLOSED_PORT,
     ),
-    failing(
+    with_strays(
         "retry_same_fd",
         "refused, then tried again with the same socket once a server is up",
         retry_same_fd,
@@ -83,7 +66,7 @@ pub(super) const LIST: &[Scenario] = &[
         ],
         CLOSED_PORT,
     ),
-    failing(
+    with_strays(
         "disconnect_reuse",
         "the client dissolves an answered connection by connect(AF_UNSPEC) and uses the socket again",
         disconnect_reuse,
@@ -102,7 +85,7 @@ pub(super) const LIST: &[Scenario] = &[
         ],
         &[],
     ),
-    failing(
+    with_strays(
         "no_local_port",
         "every local port is in use for that destination",
         no_local_port,
@@ -116,21 +99,21 @@ pub(super) const LIST: &[Scenario] = &[
         ],
         &[],
     ),
-    failing(
+    with_strays(
         "connect_canceled",
         "the SYN is not answered, because the accept queue is full, and the client gives up",
         canceled,
         CANCELED,
         &[],
     ),
-    failing(
+    with_strays(
         "connect_canceled_lost",
         "the SYN is lost on its way and the client gives up",
         canceled_lost,
         CANCELED,
         &[],
     ),
-    failing(
+    with_strays(
         "connect_killed",
         "the client is killed while it waits in connect()",
         killed,
@@ -176,7 +159,7 @@ pub(super) const LIST: &[Scenario] = &[
             .steps(&["connect", "CLOSE"])],
         strays: &[],
     },
-    failing(
+    with_strays(
         "unreachable_host",
         "no machine with that address answers on the local network",
         unreachable_host,

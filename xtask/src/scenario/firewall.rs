@@ -7,7 +7,7 @@ use anyhow::Result;
 use super::expect::{Owner, Reset, client};
 use super::netns::{NLM_F_ACK, NLM_F_CREATE, NLM_F_REQUEST, attribute, zero_ended};
 use super::process::Actor;
-use super::{BEFORE_PAYLOAD, Ctx, Expect, Family, Link, Played, Scenario, alone};
+use super::{BEFORE_PAYLOAD, Ctx, Expect, Family, Link, Played, Scenario, alone, plain};
 
 /// `include/uapi/linux/netfilter/nfnetlink.h`.
 const NFNL_SUBSYS_NFTABLES: u16 = 10;
@@ -42,25 +42,8 @@ const DROPPED: &[Expect] = &[client("connect_canceled")
     .bytes(0, 0)
     .steps(&["connect", "CLOSE"])];
 
-const fn scenario(
-    name: &'static str,
-    story: &'static str,
-    play: fn(&Ctx) -> Result<Played>,
-    records: &'static [Expect],
-) -> Scenario {
-    Scenario {
-        name,
-        story,
-        slow: false,
-        needs: None,
-        play,
-        records,
-        strays: &[],
-    }
-}
-
 pub(super) const LIST: &[Scenario] = &[
-    scenario(
+    plain(
         "firewall_resets",
         "a firewall on the server's machine answers the SYN with a reset, although a server listens",
         |ctx| refused(ctx, Answer::Reset),
@@ -76,7 +59,7 @@ pub(super) const LIST: &[Scenario] = &[
     Scenario {
         // The first answer comes while connect() still holds the socket, and is lost on it.
         slow: true,
-        ..scenario(
+        ..plain(
             "firewall_unreachable",
             "a firewall answers the SYN with ICMP port unreachable",
             |ctx| refused(ctx, Answer::Unreachable),
@@ -87,13 +70,13 @@ pub(super) const LIST: &[Scenario] = &[
                 .steps(&["connect", "syn_retransmit", "CLOSE"])],
         )
     },
-    scenario(
+    plain(
         "firewall_drops_in",
         "a firewall drops the SYN where it arrives, and the client gives up",
         |ctx| dropped(ctx, INPUT),
         DROPPED,
     ),
-    scenario(
+    plain(
         "firewall_drops_out",
         "a firewall drops the SYN where it leaves, and the client gives up",
         |ctx| dropped(ctx, OUTPUT),

@@ -7,10 +7,10 @@ use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 
 use anyhow::{Result, bail};
 
-use super::expect::{Reset, Stray, client, server, stray};
+use super::expect::{Reset, client, server, stray};
 use super::net::{Sock, State, poll, sockaddr};
 use super::process::{Actor, Call};
-use super::{BEFORE_RESPONSE, Ctx, Family, Link, Pair, Played, RQ, RS, Scenario};
+use super::{BEFORE_RESPONSE, Ctx, Family, Link, Pair, Played, RQ, RS, Scenario, with_strays};
 
 /// `include/uapi/linux/tcp.h`.
 const TCP_REPAIR: i32 = 19;
@@ -24,26 +24,8 @@ const TCP_REPAIR_OFF_NO_WP: i32 = -1;
 const SYN: u8 = 1 << 1;
 const RST: u8 = 1 << 2;
 
-const fn scenario(
-    name: &'static str,
-    story: &'static str,
-    play: fn(&Ctx) -> Result<Played>,
-    records: &'static [super::Expect],
-    strays: &'static [Stray],
-) -> Scenario {
-    Scenario {
-        name,
-        story,
-        slow: false,
-        needs: None,
-        play,
-        records,
-        strays,
-    }
-}
-
 pub(super) const LIST: &[Scenario] = &[
-    scenario(
+    with_strays(
         "injected_reset",
         "something on the way resets both ends while the request is not answered",
         injected,
@@ -65,28 +47,28 @@ pub(super) const LIST: &[Scenario] = &[
         ],
         &[],
     ),
-    scenario(
+    with_strays(
         "challenged_reset",
         "a reset inside the window but not at its edge is refused by a challenge ACK, and the connection goes on",
         challenged,
         &[client("ok").bytes(RQ, RS), server("ok").bytes(RS, RQ)],
         &[],
     ),
-    scenario(
+    with_strays(
         "reset_in_time_wait",
         "a reset ends the client's TIME_WAIT after an orderly close",
         in_time_wait,
         &[client("ok").bytes(RQ, RS), server("ok").bytes(RS, RQ)],
         &[],
     ),
-    scenario(
+    with_strays(
         "half_open_reset",
         "a SYN comes from an address that never sent one, whose stack resets the half-open request",
         half_open_request,
         &[],
         &[stray("NO_SOCKET")],
     ),
-    scenario(
+    with_strays(
         "reset_to_listener",
         "a reset comes for a listening socket",
         to_listener,

@@ -5,7 +5,9 @@ use anyhow::{Result, ensure};
 use super::expect::{Owner, client, server};
 use super::feature::Feature;
 use super::net::{State, next_tick};
-use super::{Ctx, Expect, Family, Link, Pair, Played, REQUEST, RESPONSE, RQ, RS, Scenario, alone};
+use super::{
+    Ctx, Expect, Family, Link, Pair, Played, REQUEST, RESPONSE, RQ, RS, Scenario, alone, plain,
+};
 
 const OK: &[Expect] = &[
     client("ok")
@@ -33,23 +35,6 @@ const OK_5_TIMES: &[Expect] = &[
 ];
 const OK_EMPTY: &[Expect] = &[client("ok").bytes(0, 0), server("ok").bytes(0, 0)];
 
-const fn healthy(
-    name: &'static str,
-    story: &'static str,
-    play: fn(&Ctx) -> Result<Played>,
-    records: &'static [Expect],
-) -> Scenario {
-    Scenario {
-        name,
-        story,
-        slow: false,
-        needs: None,
-        play,
-        records,
-        strays: &[],
-    }
-}
-
 pub(super) const LIST: &[Scenario] = &[
     Scenario {
         name: "healthy_mptcp",
@@ -64,55 +49,55 @@ pub(super) const LIST: &[Scenario] = &[
         ],
         strays: &[],
     },
-    healthy(
+    plain(
         "healthy",
         "a request, its answer, the client closes",
         |ctx| one(ctx, Family::V4),
         OK,
     ),
-    healthy(
+    plain(
         "healthy_v6",
         "the same over IPv6",
         |ctx| one(ctx, Family::V6),
         OK,
     ),
-    healthy(
+    plain(
         "healthy_mapped",
         "the same, IPv4 by IPv6 sockets",
         |ctx| one(ctx, Family::Mapped),
         OK,
     ),
-    healthy(
+    plain(
         "healthy_server_closes",
         "a request, its answer, the server closes",
         server_closes,
         OK_SERVER_FIRST,
     ),
-    healthy(
+    plain(
         "healthy_keep_alive",
         "five exchanges on one connection",
         keep_alive,
         OK_5_TIMES,
     ),
-    healthy(
+    plain(
         "healthy_half_close",
         "the client shuts its side down after the request and gets the answer",
         half_close,
         OK,
     ),
-    healthy(
+    plain(
         "healthy_no_payload",
         "connected, idle, closed: not a byte either way",
         no_payload,
         OK_EMPTY,
     ),
-    healthy(
+    plain(
         "healthy_fast_open",
         "the request travels in the SYN (TCP Fast Open)",
         fast_open,
         OK,
     ),
-    healthy(
+    plain(
         "healthy_simultaneous_close",
         "both ends close at once, so that their FINs cross",
         simultaneous_close,
@@ -129,7 +114,7 @@ pub(super) const LIST: &[Scenario] = &[
                 .steps(&["ESTABLISHED", "FIN_WAIT1", "CLOSING", "CLOSE"]),
         ],
     ),
-    healthy(
+    plain(
         "healthy_banner",
         "the server speaks first and the client leaves",
         banner,

@@ -34,6 +34,8 @@ use feature::{Feature, Features};
 use net::Sock;
 use process::Actor;
 
+use crate::random::Random;
+
 /// The tracer's `--idle-after`, its default: from here on a connection counts as idle.
 pub const IDLE_AFTER: Duration = Duration::from_millis(250);
 
@@ -332,15 +334,40 @@ pub fn find(name: &str) -> Option<&'static Scenario> {
     all().find(|scenario| scenario.name == name)
 }
 
+/// One that every kernel can play, without waiting for the kernel's timers.
+const fn plain(
+    name: &'static str,
+    story: &'static str,
+    play: fn(&Ctx) -> Result<Played>,
+    records: &'static [Expect],
+) -> Scenario {
+    with_strays(name, story, play, records, &[])
+}
+
+/// The same, with resets that no connection's socket sends.
+const fn with_strays(
+    name: &'static str,
+    story: &'static str,
+    play: fn(&Ctx) -> Result<Played>,
+    records: &'static [Expect],
+    strays: &'static [Stray],
+) -> Scenario {
+    Scenario {
+        name,
+        story,
+        slow: false,
+        needs: None,
+        play,
+        records,
+        strays,
+    }
+}
+
 /// A random order, always the same for a `seed`: a Fisher-Yates shuffle.
 pub fn shuffle<T>(deck: &mut [T], seed: u64) {
-    // An odd multiplier keeps an xorshift generator's state from being 0.
-    let mut state = seed.wrapping_mul(2).wrapping_add(1);
+    let mut random = Random::new(seed);
     for last in (1..deck.len()).rev() {
-        state ^= state << 13;
-        state ^= state >> 7;
-        state ^= state << 17;
-        let at = state % (last as u64 + 1);
+        let at = random.below(last as u64 + 1);
         deck.swap(last, usize::try_from(at).unwrap_or(last));
     }
 }

@@ -8,7 +8,7 @@ use super::expect::{Owner, client, received, sent, server};
 use super::net::Sock;
 use super::{
     BEFORE_PAYLOAD, BEFORE_RESPONSE, Ctx, Expect, Family, Pair, Played, REQUEST, RESPONSE, RQ, RS,
-    Scenario, Who,
+    Scenario, Who, plain,
 };
 
 const BY_SERVER: Owner = Owner::Is(Who::Server);
@@ -37,23 +37,6 @@ const BY_WORKER: Owner = Owner::By(&[
 /// By the process that asked the kernel for it.
 const BY_ADMINISTRATOR: Owner = Owner::By(&[("closer", &[Who::Worker])]);
 
-const fn owned(
-    name: &'static str,
-    story: &'static str,
-    play: fn(&Ctx) -> Result<Played>,
-    records: &'static [Expect],
-) -> Scenario {
-    Scenario {
-        name,
-        story,
-        slow: false,
-        needs: None,
-        play,
-        records,
-        strays: &[],
-    }
-}
-
 const KILLED_UNREAD: &[Expect] = &[
     client("reset_before_response")
         .flag(BEFORE_RESPONSE)
@@ -67,7 +50,7 @@ const KILLED_UNREAD: &[Expect] = &[
 ];
 
 pub(super) const LIST: &[Scenario] = &[
-    owned(
+    plain(
         "worker_closes",
         "the server accepts, a forked worker answers and closes",
         |ctx| worker(ctx, false),
@@ -76,7 +59,7 @@ pub(super) const LIST: &[Scenario] = &[
             server("ok").owner(HANDED_ON).bytes(RS, RQ),
         ],
     ),
-    owned(
+    plain(
         "worker_resets",
         "the server accepts, a forked worker reads the request and resets",
         |ctx| worker(ctx, true),
@@ -94,7 +77,7 @@ pub(super) const LIST: &[Scenario] = &[
                 .bytes(0, RQ),
         ],
     ),
-    owned(
+    plain(
         "prefork_worker",
         "a worker forked before accepts on the inherited socket and answers",
         prefork,
@@ -103,7 +86,7 @@ pub(super) const LIST: &[Scenario] = &[
             server("ok").owner(PREFORKED).bytes(RS, RQ),
         ],
     ),
-    owned(
+    plain(
         "descriptor_passed",
         "the server accepts and passes the connection to a helper, which answers and closes",
         descriptor_passed,
@@ -112,13 +95,13 @@ pub(super) const LIST: &[Scenario] = &[
             server("ok").owner(HANDED_ON).bytes(RS, RQ),
         ],
     ),
-    owned(
+    plain(
         "killed_unread",
         "the server is killed with the request unread",
         killed_unread,
         KILLED_UNREAD,
     ),
-    owned(
+    plain(
         "killed_unanswered",
         "the server is killed after it read the request",
         killed_unanswered,
@@ -127,13 +110,13 @@ pub(super) const LIST: &[Scenario] = &[
             server("closed_before_response").bytes(0, RQ),
         ],
     ),
-    owned(
+    plain(
         "killed_answered",
         "the server is killed after it answered",
         killed_answered,
         &[client("ok").bytes(RQ, RS), server("ok").bytes(RS, RQ)],
     ),
-    owned(
+    plain(
         "destroyed",
         "an administrator destroys the server's socket (ss -K) before it has answered",
         destroyed,
@@ -151,13 +134,13 @@ pub(super) const LIST: &[Scenario] = &[
                 .steps(&["ESTABLISHED", "reset_sent", "CLOSE"]),
         ],
     ),
-    owned(
+    plain(
         "netns_healthy",
         "client and server in two network namespaces, a wire between them",
         |ctx| netns(ctx, false),
         &[client("ok").bytes(RQ, RS), server("ok").bytes(RS, RQ)],
     ),
-    owned(
+    plain(
         "netns_reset",
         "the same, and the server resets right after accept()",
         |ctx| netns(ctx, true),

@@ -8,7 +8,7 @@ use super::expect::{Owner, Reset, Stray, client, received, sent, server, stray};
 use super::net::{State, next_tick};
 use super::{
     BEFORE_PAYLOAD, BEFORE_RESPONSE, Ctx, Expect, Family, IDLE_AFTER, Pair, Played, REQUEST,
-    RESPONSE, RQ, RS, Scenario, Who, alone,
+    RESPONSE, RQ, RS, Scenario, Who, alone, plain,
 };
 
 const BY_CLIENT: Owner = Owner::Is(Who::Client);
@@ -51,43 +51,26 @@ const AFTER_ACCEPT: &[Expect] = &[
         .bytes(0, 0),
 ];
 
-const fn resetting(
-    name: &'static str,
-    story: &'static str,
-    play: fn(&Ctx) -> Result<Played>,
-    records: &'static [Expect],
-) -> Scenario {
-    Scenario {
-        name,
-        story,
-        slow: false,
-        needs: None,
-        play,
-        records,
-        strays: &[],
-    }
-}
-
 pub(super) const LIST: &[Scenario] = &[
-    resetting(
+    plain(
         "reset_after_accept",
         "the server resets right after accept()",
         |ctx| after_accept(ctx, Family::V4),
         AFTER_ACCEPT,
     ),
-    resetting(
+    plain(
         "reset_after_accept_v6",
         "the server resets right after accept(), IPv6",
         |ctx| after_accept(ctx, Family::V6),
         AFTER_ACCEPT,
     ),
-    resetting(
+    plain(
         "reset_after_accept_mapped",
         "the server resets right after accept(), IPv4 by IPv6 sockets",
         |ctx| after_accept(ctx, Family::Mapped),
         AFTER_ACCEPT,
     ),
-    resetting(
+    plain(
         "reset_after_request",
         "the server reads the request and resets",
         after_request,
@@ -100,7 +83,7 @@ pub(super) const LIST: &[Scenario] = &[
                 .bytes(0, RQ),
         ],
     ),
-    resetting(
+    plain(
         "close_unread",
         "the server closes with the request unread",
         close_unread,
@@ -113,7 +96,7 @@ pub(super) const LIST: &[Scenario] = &[
                 .bytes(0, RQ),
         ],
     ),
-    resetting(
+    plain(
         "closed_without_answer",
         "the server reads the request and closes in good order without an answer",
         closed_without_answer,
@@ -132,7 +115,7 @@ pub(super) const LIST: &[Scenario] = &[
             ]),
         ],
     ),
-    resetting(
+    plain(
         "pooled_closed_without_answer",
         "the second request on a kept connection is read and not answered, the server closes",
         pooled_closed_without_answer,
@@ -141,7 +124,7 @@ pub(super) const LIST: &[Scenario] = &[
             server("closed_before_response").bytes(RS, 2 * RQ),
         ],
     ),
-    resetting(
+    plain(
         "reset_mid_response",
         "the server resets in the middle of its answer",
         mid_response,
@@ -150,7 +133,7 @@ pub(super) const LIST: &[Scenario] = &[
             server_resets("local_abort", "TCP_STATE").bytes(RS / 2, RQ),
         ],
     ),
-    resetting(
+    plain(
         "alert_then_reset",
         "the server answers what it does not accept by a TLS alert and resets",
         alert_then_reset,
@@ -159,7 +142,7 @@ pub(super) const LIST: &[Scenario] = &[
             server_resets("local_abort", "TCP_STATE").bytes(ALERT.len(), 2 * RQ),
         ],
     ),
-    resetting(
+    plain(
         "reset_after_response",
         "the server resets right after its answer",
         after_response,
@@ -168,7 +151,7 @@ pub(super) const LIST: &[Scenario] = &[
             server_resets("local_abort", "TCP_STATE").bytes(RS, RQ),
         ],
     ),
-    resetting(
+    plain(
         "pooled_reset_idle",
         "the server resets a kept connection that has been idle",
         pooled_idle,
@@ -177,7 +160,7 @@ pub(super) const LIST: &[Scenario] = &[
             server_resets("local_abort", "TCP_STATE").bytes(RS, RQ),
         ],
     ),
-    resetting(
+    plain(
         "pooled_reset_new_request",
         "the server reads a second request on a kept connection and resets",
         |ctx| pooled_new_request(ctx, false),
@@ -190,7 +173,7 @@ pub(super) const LIST: &[Scenario] = &[
                 .bytes(RS, 2 * RQ),
         ],
     ),
-    resetting(
+    plain(
         "pooled_reset_after_idle",
         "the same after the connection has been idle",
         |ctx| pooled_new_request(ctx, true),
@@ -203,7 +186,7 @@ pub(super) const LIST: &[Scenario] = &[
                 .bytes(RS, 2 * RQ),
         ],
     ),
-    resetting(
+    plain(
         "pooled_close_unread",
         "the server closes a kept connection with the second request unread",
         pooled_close_unread,
@@ -253,7 +236,7 @@ pub(super) const LIST: &[Scenario] = &[
         ],
         strays: &[stray("TCP_FLAGS")],
     },
-    resetting(
+    plain(
         "data_after_shutdown",
         "the server shuts a kept connection down both ways, one more request comes after that",
         |ctx| data_after_shutdown(ctx, true),
@@ -278,7 +261,7 @@ pub(super) const LIST: &[Scenario] = &[
                 .steps(&["ESTABLISHED", "FIN_WAIT1", "CLOSE", "reset_sent"]),
         ],
     ),
-    resetting(
+    plain(
         "data_after_shutdown_first",
         "the server shuts down both ways before the first request, which comes after that",
         |ctx| data_after_shutdown(ctx, false),
@@ -304,7 +287,7 @@ pub(super) const LIST: &[Scenario] = &[
                 .steps(&["ESTABLISHED", "FIN_WAIT1", "CLOSE", "reset_sent"]),
         ],
     ),
-    resetting(
+    plain(
         "health_check",
         "a health check: the client connects and resets, the server had accepted",
         health_check,
@@ -317,7 +300,7 @@ pub(super) const LIST: &[Scenario] = &[
                 .bytes(0, 0),
         ],
     ),
-    resetting(
+    plain(
         "client_aborts_unanswered",
         "the client resets before its request is answered",
         client_aborts_unanswered,
@@ -330,7 +313,7 @@ pub(super) const LIST: &[Scenario] = &[
                 .bytes(0, RQ),
         ],
     ),
-    resetting(
+    plain(
         "client_aborts_answered",
         "the client resets right after the answer",
         |ctx| client_aborts(ctx, false),
@@ -339,7 +322,7 @@ pub(super) const LIST: &[Scenario] = &[
             server_is_reset("reset_mid_stream", "TCP_STATE").bytes(RS, RQ),
         ],
     ),
-    resetting(
+    plain(
         "client_aborts_idle",
         "the client resets a kept connection that has been idle",
         |ctx| client_aborts(ctx, true),
@@ -348,7 +331,7 @@ pub(super) const LIST: &[Scenario] = &[
             server_is_reset("reset_idle", "TCP_STATE").bytes(RS, RQ),
         ],
     ),
-    resetting(
+    plain(
         "client_closes_unread",
         "the client closes with the answer unread",
         client_closes_unread,
