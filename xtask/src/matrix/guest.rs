@@ -26,10 +26,9 @@ use crate::{
     doctor::{self, Start},
     older,
     scenario::{
-        self, Ctx, Played, Scenario,
-        check::{check, describe, within},
+        self, Ctx, Played, Scenario, check,
         feature::{Feature, Features},
-        load::{Load, Shape},
+        load,
     },
     tracer::{self, Tracer},
 };
@@ -221,13 +220,7 @@ fn play(report: &mut File, how: Plays) -> Result<()> {
         scenario::shuffle(&mut deck, how.seed.unwrap_or(0) + u64::from(run));
         plays.extend(deck.into_iter().map(|one| (one, one.play(&ctx))));
     }
-    // An end that was kept from its hook is noticed when the socket's memory is used again.
-    let other = Ctx::new(PORT + 1)?;
-    let mut load = Load::new(&other, false)?;
-    for _ in 0..100 {
-        load.one(Shape::KeepAlive)?;
-    }
-    drop(load);
+    load::use_memory_again(PORT + 1)?;
     thread::sleep(PATIENCE);
     let run = tracer.stop()?;
     let lines = run.by_time()?;
@@ -237,12 +230,7 @@ fn play(report: &mut File, how: Plays) -> Result<()> {
     }
     let wrong = |scenario: &Scenario, played: &Result<Played>| match played {
         Err(error) => Some(format!("{error:#}")),
-        Ok(played) => {
-            let near = within(&lines, played);
-            let complaints = check(scenario, played, near, kernel);
-            let is_wrong = !complaints.is_empty();
-            is_wrong.then(|| describe(scenario, played, near, &complaints))
-        }
+        Ok(played) => check::wrong(scenario, played, &lines, kernel),
     };
     for scenario in playable {
         let mut played = plays
@@ -280,9 +268,7 @@ fn again(scenario: &Scenario, ctx: &Ctx, kernel: Features) -> Result<Option<Stri
     let played = scenario.play(ctx)?;
     thread::sleep(PATIENCE);
     let lines = tracer.stop()?.by_time()?;
-    let complaints = check(scenario, &played, &lines, kernel);
-    let is_wrong = !complaints.is_empty();
-    Ok(is_wrong.then(|| describe(scenario, &played, &lines, &complaints)))
+    Ok(check::wrong(scenario, &played, &lines, kernel))
 }
 
 /// In the order of their names, which is the one that they need.

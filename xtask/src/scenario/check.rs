@@ -77,6 +77,18 @@ pub fn within<'a>(sorted: &'a [Line], played: &Played) -> &'a [Line] {
     &sorted[first..last]
 }
 
+/// What is wrong with one play, told at length, of all that was printed in order of time.
+pub fn wrong(
+    scenario: &Scenario,
+    played: &Played,
+    sorted: &[Line],
+    kernel: Features,
+) -> Option<String> {
+    let near = within(sorted, played);
+    let complaints = check(scenario, played, near, kernel);
+    (!complaints.is_empty()).then(|| describe(scenario, played, near, &complaints))
+}
+
 /// Everything that is wrong with what was printed about one play; nothing is the aim.
 pub fn check(
     scenario: &Scenario,

@@ -1,5 +1,7 @@
 //! Healthy traffic in quantity: one client, one server, one connection after another.
 
+use std::time::{Duration, Instant};
+
 use anyhow::Result;
 
 use super::net::Sock;
@@ -112,4 +114,17 @@ impl Open<'_> {
         server.receive_end(s)?;
         server.close(s)
     }
+}
+
+/// Healthy connections to `port` for half a second, at least a hundred. An end that was kept from its hook
+/// is noticed when the socket's memory is used again.
+pub fn use_memory_again(port: u16) -> Result<()> {
+    let mut load = Load::new(&Ctx::new(port)?, false)?;
+    let began = Instant::now();
+    let mut count = 0;
+    while count < 100 || began.elapsed() < Duration::from_millis(500) {
+        load.one(Shape::KeepAlive)?;
+        count += 1;
+    }
+    Ok(())
 }

@@ -6,12 +6,11 @@ use std::time::{Duration, Instant};
 
 use anyhow::{Context as _, Result, ensure};
 use xtask::bpf::{self, Object};
-use xtask::scenario::check::{check, describe, within};
 use xtask::scenario::feature::Features;
-use xtask::scenario::{self, Ctx, Played, Scenario};
+use xtask::scenario::{self, Ctx, Played, Scenario, check, load};
 use xtask::tracer::{Run, Tracer};
 
-use crate::scenarios::{LOAD_PORT, use_memory_again};
+use crate::scenarios::LOAD_PORT;
 use crate::{PORT, setting};
 
 /// Starts and stops, where nothing else is asked for.
@@ -104,12 +103,12 @@ pub(crate) fn two_at_once() -> Result<()> {
     let quick = scenario::all().filter(|one| one.is_playable(kernel) && !one.slow);
     let plays: Result<Vec<_>> = quick.map(|one| Ok((one, one.play(&ctx)?))).collect();
     let mut plays = plays?;
-    use_memory_again()?;
+    load::use_memory_again(LOAD_PORT)?;
     thread::sleep(Duration::from_millis(100));
     all_right("the first", &plays, &first.stop()?)?;
     let refused = scenario::find("refused").context("no such scenario")?;
     plays.push((refused, refused.play(&ctx)?));
-    use_memory_again()?;
+    load::use_memory_again(LOAD_PORT)?;
     thread::sleep(Duration::from_millis(100));
     all_right("the second", &plays, &second.stop()?)
 }
@@ -120,11 +119,7 @@ fn all_right(who: &str, plays: &[(&Scenario, Played)], run: &Run) -> Result<()> 
     let lines = run.by_time()?;
     let mut wrong = Vec::new();
     for (scenario, played) in plays {
-        let near = within(&lines, played);
-        let complaints = check(scenario, played, near, Features::here());
-        if !complaints.is_empty() {
-            wrong.push(describe(scenario, played, near, &complaints));
-        }
+        wrong.extend(check::wrong(scenario, played, &lines, Features::here()));
     }
     println!(
         "{who}: {} plays, {} wrong, {missed} events missed",

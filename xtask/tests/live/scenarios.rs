@@ -7,9 +7,9 @@ use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use anyhow::{Context as _, Result, ensure};
 use libtest_mimic::{Failed, Trial};
-use xtask::scenario::check::{Line, check, describe, within};
+use xtask::scenario::check::{Line, check, describe, within, wrong};
 use xtask::scenario::feature::Features;
-use xtask::scenario::load::{Load, Shape};
+use xtask::scenario::load::{self, Load, Shape};
 use xtask::scenario::{self, Ctx, Played, Scenario};
 use xtask::tracer::Tracer;
 
@@ -49,35 +49,18 @@ fn once(scenario: &Scenario) -> Result<()> {
         thread::sleep(Duration::from_millis(100));
         let kernel = Features::here();
         if !check(scenario, &played, &tracer.so_far()?, kernel).is_empty() {
-            use_memory_again()?;
+            load::use_memory_again(LOAD_PORT)?;
         }
         let run = tracer.stop()?;
         let missed = run.stats()?["lost"]["missed"].as_u64().unwrap_or(0);
         let lines = run.by_time()?;
-        let near = within(&lines, &played);
-        let complaints = check(scenario, &played, near, kernel);
-        if complaints.is_empty() {
+        let Some(text) = wrong(scenario, &played, &lines, kernel) else {
             return Ok(());
-        }
-        ensure!(
-            missed > 0,
-            "{}",
-            describe(scenario, &played, near, &complaints)
-        );
+        };
+        ensure!(missed > 0, "{text}");
         println!("{missed} events were kept from their hooks");
     }
     anyhow::bail!("events were kept from their hooks {ATTEMPTS} times in a row");
-}
-
-/// An end that was kept from its hook is noticed when the socket's memory is used again.
-pub(crate) fn use_memory_again() -> Result<()> {
-    let done = AtomicBool::new(false);
-    thread::scope(|scope| {
-        let load = scope.spawn(|| load(&done));
-        thread::sleep(Duration::from_millis(500));
-        done.store(true, Ordering::Relaxed);
-        load.join().expect("the load does not panic").map(drop)
-    })
 }
 
 /// All scenarios, many times, in random order, several at a time, beside healthy traffic.
@@ -93,7 +76,7 @@ pub(crate) fn random_order() -> Result<()> {
     let (deck, next) = (&deck[..], &AtomicUsize::new(0));
     let done = AtomicBool::new(false);
     let (plays, healthy) = thread::scope(|scope| {
-        let load = scope.spawn(|| load(&done));
+        let load = scope.spawn(|| healthy_load(&done));
         let players: Vec<_> = (0..PLAYERS)
             .map(|player| scope.spawn(move || play(PORT + player, deck, next)))
             .collect();
@@ -177,7 +160,7 @@ fn play<'a>(
     Ok(plays)
 }
 
-fn load(done: &AtomicBool) -> Result<usize> {
+fn healthy_load(done: &AtomicBool) -> Result<usize> {
     let ctx = Ctx::new(LOAD_PORT)?;
     let mut load = Load::new(&ctx, false)?;
     let mut count = 0;
