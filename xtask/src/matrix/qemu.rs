@@ -42,7 +42,9 @@ impl Accelerator {
     const fn name(self) -> &'static str {
         match self {
             Self::Kvm => "kvm",
-            Self::Tcg => "tcg",
+            // One thread for all CPUs: with one each, a kernel that patches its own code while another
+            // CPU runs it has met its own breakpoint and was lost.
+            Self::Tcg => "tcg,thread=single",
         }
     }
 
