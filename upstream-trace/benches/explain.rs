@@ -88,6 +88,7 @@ fn record(number: u64) -> Connection<'static> {
         container_id: Some("3f4e5d6c7b8a99887766554433221100ffeeddccbbaa00998877665544332211"),
         pod_uid: Some("2fc932ce-fdcc-454b-97bd-aadfdeb4c340"),
         attribution: Attribution::Exact,
+        spelled: None,
     };
     let (verdict, flag, _) = verdict(number);
     let ended = START + number * APART + 1_000_000;

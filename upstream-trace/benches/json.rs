@@ -54,6 +54,7 @@ const fn process(pid: u32, comm: &'static str, exe: &'static str) -> Process<'st
         container_id: None,
         pod_uid: None,
         attribution: Attribution::Exact,
+        spelled: None,
     }
 }
 

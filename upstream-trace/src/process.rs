@@ -9,7 +9,7 @@ use std::rc::Rc;
 use hashbrown::HashMap;
 use upstream_trace_common::event::{self, Actor, NO_UID};
 
-use crate::record::{self, Attribution};
+use crate::record::{self, Attribution, Spelled};
 
 /// What can be said of a process beyond its pid.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -46,6 +46,8 @@ pub struct Process {
     pub wanted: bool,
     /// The rest.
     pub details: Details,
+    /// For each attribution, how the output spelled it.
+    pub spelled: [Spelled; Attribution::ALL.len()],
 }
 
 impl Process {
@@ -68,6 +70,7 @@ impl Process {
             container_id: container_id.as_deref(),
             pod_uid: pod_uid.as_deref(),
             attribution,
+            spelled: self.spelled.get(attribution as usize),
         }
     }
 }
@@ -125,6 +128,7 @@ impl Processes {
             start: actor.start,
             wanted: key.wanted,
             details,
+            spelled: Default::default(),
         });
         self.known.insert(key, Rc::clone(&process));
         Some(process)

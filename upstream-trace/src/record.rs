@@ -5,7 +5,7 @@
 
 mod spelling;
 
-use std::net::IpAddr;
+use std::{cell::OnceCell, net::IpAddr};
 
 use schemars::JsonSchema;
 use serde::Serialize;
@@ -232,8 +232,12 @@ pub struct Endpoint {
     pub port: u16,
 }
 
+/// How a process is spelled as JSON, kept beside it: many connections have few processes between them.
+pub type Spelled = OnceCell<Box<[u8]>>;
+
 /// A process, and how it was found.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, JsonSchema)]
+#[derive(Clone, Copy, Debug, Serialize, JsonSchema)]
+#[serde(remote = "Self")]
 pub struct Process<'a> {
     /// Process id (thread group) in the initial pid namespace.
     pub pid: u32,
@@ -251,6 +255,18 @@ pub struct Process<'a> {
     pub pod_uid: Option<&'a str>,
     /// How the process was found.
     pub attribution: Attribution,
+    /// All of these as a writer of JSON spelled them, where there is a place to keep that.
+    #[serde(skip)]
+    pub spelled: Option<&'a Spelled>,
+}
+
+impl Serialize for Process<'_> {
+    fn serialize<S: serde::Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        match self.spelled.and_then(OnceCell::get) {
+            Some(json) if !serializer.is_human_readable() => serializer.serialize_bytes(json),
+            _ => Self::serialize(self, serializer),
+        }
+    }
 }
 
 /// One step of the timeline.
@@ -286,7 +302,7 @@ pub struct Bytes {
 }
 
 /// The reset that ended a connection.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, JsonSchema)]
+#[derive(Clone, Copy, Debug, Serialize, JsonSchema)]
 pub struct Reset<'a> {
     /// Seen from this socket.
     pub direction: Direction,

@@ -318,6 +318,7 @@ impl Person<'_> {
             container_id: self.container_id.as_deref(),
             pod_uid: self.pod_uid.as_deref(),
             attribution: self.attribution,
+            spelled: None,
         }
     }
 }

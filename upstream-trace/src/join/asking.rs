@@ -45,7 +45,8 @@ impl Engine {
 
     /// Notes that the address at this end is one of this node's.
     pub(super) fn is_local(&mut self, base: &Base) {
-        if self.locals.len() < LOCALS {
+        // A loopback address is known to be without that.
+        if !Tuple::of(base).is_loopback() && self.locals.len() < LOCALS {
             self.locals.insert((base.family, base.local));
         }
     }

@@ -142,6 +142,7 @@ mod tests {
             start,
             wanted: true,
             details: Details::default(),
+            spelled: Default::default(),
         })
     }
 

@@ -18,11 +18,36 @@ use std::fmt::{self, Display};
 use serde::{Serialize, ser};
 
 use self::encoder::Encoder;
-use crate::record::{Connection, Event, Stats, StrayReset, pair};
+use crate::record::{Connection, Event, Process, Spelled, Stats, StrayReset, pair};
 
 /// Appends the line of a finished connection.
 pub fn connection(record: &Connection<'_>, room: &mut [u8]) -> Option<usize> {
+    [record.process, record.peer].into_iter().flatten().for_each(keep);
     line(record, room)
+}
+
+/// Spells a process that has a place for it, unless that was done.
+#[inline]
+fn keep(process: Process<'_>) {
+    if let Some(spelled) = process.spelled
+        && spelled.get().is_none()
+    {
+        spell(&process, spelled);
+    }
+}
+
+#[cold]
+fn spell(process: &Process<'_>, spelled: &Spelled) {
+    // Six bytes are the most that one of text comes to.
+    let text = [process.comm, process.exe, process.container_id, process.pod_uid];
+    let text: usize = text.into_iter().flatten().map(str::len).sum();
+    let mut room = vec![0; 512 + 6 * text];
+    if let Ok(rest) = process.serialize(Encoder(&mut room)) {
+        let free = rest.len();
+        room.truncate(room.len() - free);
+        // Set already only if it is the same.
+        let _same = spelled.set(room.into());
+    }
 }
 
 /// Appends the line of a reset without a socket.

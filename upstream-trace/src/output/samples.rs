@@ -50,6 +50,7 @@ pub(crate) const fn process(pid: u32, comm: &str, attribution: Attribution) -> P
         container_id: None,
         pod_uid: None,
         attribution,
+        spelled: None,
     }
 }
 
@@ -178,6 +179,7 @@ fn processes() -> impl Strategy<Value = Process<'static>> {
                 container_id,
                 pod_uid,
                 attribution,
+                spelled: None,
             },
         )
         // On the heap: what proptest keeps of a whole record is too much for a test's stack.

@@ -12,34 +12,36 @@ use serde::{Serialize, Serializer};
 
 use super::{Id, Timestamp};
 
-/// Room for the longest spelling, an IPv6 address of 39 bytes, and for what [`Spelling::add`] copies too much.
+/// Room for the longest spelling, an IPv6 address of 39 bytes, its quotes, and for what [`Spelling::add`] copies too much.
 const ROOM: usize = 48;
 
 /// A short ASCII text.
 #[derive(Clone, Copy, Debug)]
 pub struct Spelling {
+    /// Begins with a quote.
     bytes: [u8; ROOM],
     len: usize,
 }
 
 impl Spelling {
     const EMPTY: Self = Self {
-        bytes: [0; ROOM],
-        len: 0,
+        bytes: [b'"'; ROOM],
+        len: 1,
     };
 
     /// The text.
     pub fn as_str(&self) -> &str {
         // Only ASCII is ever added, so the fallback is never taken.
-        str::from_utf8(&self.bytes[..self.len]).unwrap_or_default()
+        str::from_utf8(&self.bytes[1..self.len]).unwrap_or_default()
     }
 
-    /// As text or, to a writer that takes no other bytes than ASCII without anything to escape, as that.
-    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+    /// As text or, to a writer that takes JSON as it is, with its quotes.
+    fn serialize<S: Serializer>(mut self, serializer: S) -> Result<S::Ok, S::Error> {
         if serializer.is_human_readable() {
             serializer.serialize_str(self.as_str())
         } else {
-            serializer.serialize_bytes(&self.bytes[..self.len])
+            self.bytes[self.len] = b'"';
+            serializer.serialize_bytes(&self.bytes[..=self.len])
         }
     }
 
@@ -160,14 +162,25 @@ const fn civil(days: u32) -> (u32, u32, u32) {
 impl Timestamp {
     /// RFC 3339, UTC, always nine fractional digits: `2026-11-21T11:34:03.123456789Z`.
     pub fn spell(self) -> Spelling {
+        let text = self.quoted();
+        let mut spelling = Spelling::EMPTY;
+        spelling.bytes[..text.len()].copy_from_slice(&text);
+        spelling.len = text.len() - 1;
+        spelling
+    }
+
+    /// The same as JSON, of a length that the compiler knows.
+    #[inline]
+    fn quoted(self) -> [u8; 32] {
         let seconds = self.0 / 1_000_000_000;
         let nanos = (self.0 % 1_000_000_000) as u32;
         let second = (seconds % 86_400) as u32;
         let (year, month, day) = civil((seconds / 86_400) as u32);
 
-        let mut text = *b"0000-00-00T00:00:00.000000000Z";
-        let mut put =
-            |at: usize, number: u32| text[at..at + 2].copy_from_slice(&pair(number.into()));
+        let mut text = *b"\"0000-00-00T00:00:00.000000000Z\"";
+        let mut put = |at: usize, number: u32| {
+            text[at + 1..at + 3].copy_from_slice(&pair(number.into()));
+        };
         put(0, year / 100);
         put(2, year);
         put(5, month);
@@ -179,12 +192,8 @@ impl Timestamp {
         put(22, nanos / 100_000);
         put(24, nanos / 1_000);
         put(26, nanos / 10);
-        [_, text[28]] = pair(nanos.into());
-
-        let mut spelling = Spelling::EMPTY;
-        spelling.bytes[..text.len()].copy_from_slice(&text);
-        spelling.len = text.len();
-        spelling
+        [_, text[29]] = pair(nanos.into());
+        text
     }
 }
 
@@ -231,7 +240,11 @@ pub(super) fn address_schema(_: &mut SchemaGenerator) -> Schema {
 
 impl Serialize for Timestamp {
     fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
-        self.spell().serialize(serializer)
+        if serializer.is_human_readable() {
+            serializer.serialize_str(self.spell().as_str())
+        } else {
+            serializer.serialize_bytes(&self.quoted())
+        }
     }
 }
 

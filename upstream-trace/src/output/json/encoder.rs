@@ -81,16 +81,16 @@ impl<'a> Serializer for Encoder<'a> {
         string(self.0, value)
     }
 
-    /// What spells itself in plain ASCII comes as bytes ([`Self::serialize_bytes`]).
+    /// What spells itself as JSON comes as bytes ([`Self::serialize_bytes`]).
     #[inline]
     fn is_human_readable(&self) -> bool {
         false
     }
 
-    /// A time, an id or an address: without a look for escapes.
-    #[inline]
+    /// JSON as it is: a time, an id, an address, or a process that was spelled before.
+    #[inline(always)]
     fn serialize_bytes(self, value: &[u8]) -> Room<'a> {
-        put(put(put(self.0, b"\"")?, value)?, b"\"")
+        put(self.0, value)
     }
 
     #[inline]
