@@ -21,7 +21,7 @@ use crate::{
 const PATIENCE: Duration = Duration::from_secs(1);
 /// Bytes after which a batch is handed over before its time. Large, because each hand-over wakes the
 /// writer and each write has a price of its own; but its memory should stay in the caches, and be used again.
-const BATCH: usize = 1 << 18;
+const BATCH: usize = 1 << 19;
 
 /// Opens what the settings name as output.
 pub fn open(settings: &Settings) -> Result<Destination, Failure> {

@@ -70,17 +70,35 @@ impl PackedStep {
     /// As it is printed.
     pub fn unpack(self) -> Step {
         let kind = self.kind();
-        let [low, high] = [self.0 & 0xf, self.0 >> 4 & 0xf]
-            .map(|state| u8::try_from(state).ok().and_then(State::from_kernel));
-        let errno = u32::try_from(self.0 & 0xfff).ok().and_then(tcp::errno_name);
-        let is_state = kind == StepKind::State;
-        Step {
-            at_us: self.0 >> 16,
-            event: kind,
-            from: high.filter(|_| is_state),
-            to: low.filter(|_| is_state),
-            errno: errno.filter(|_| kind == StepKind::Error),
+        let (mut from, mut to, mut errno) = (None, None, None);
+        match kind {
+            StepKind::State => [from, to] = self.ends(),
+            StepKind::Error => errno = tcp::errno_name((self.0 & 0xfff) as u32),
+            _ => {}
         }
+        Step {
+            at_us: self.at_us(),
+            event: kind,
+            from,
+            to,
+            errno,
+        }
+    }
+
+    /// State before and after; of a `State` step.
+    fn ends(self) -> [Option<State>; 2] {
+        [self.0 >> 4, self.0].map(|state| State::from_kernel((state & 0xf) as u8))
+    }
+
+    /// Whether this is the first FIN, sent or received.
+    pub fn is_fin(self) -> bool {
+        let [_, to] = self.ends();
+        self.kind() == StepKind::State && matches!(to, Some(State::FinWait1 | State::CloseWait))
+    }
+
+    /// Microseconds after the start.
+    pub const fn at_us(self) -> u64 {
+        self.0 >> 16
     }
 }
 
@@ -119,10 +137,10 @@ impl Steps {
 
     /// All steps, first to last.
     pub fn iter(&self) -> impl Iterator<Item = PackedStep> + '_ {
-        let inline = self.inline.iter().take(usize::from(self.len));
-        inline
-            .chain(self.more.iter().flat_map(|more| more.iter()))
-            .copied()
+        let inline = self.inline.get(..usize::from(self.len));
+        let more = self.more.as_deref().map(Vec::as_slice);
+        let [inline, more] = [inline, more].map(Option::unwrap_or_default);
+        inline.iter().chain(more).copied()
     }
 
     /// Takes back the last step of this kind.

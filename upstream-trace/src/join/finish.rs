@@ -237,12 +237,8 @@ fn other_end<'a>(
 
 /// Time from the first FIN, either way, to the end.
 fn since_fin_us(ended: &Connection, at: u64) -> Option<u64> {
-    let fin = ended
-        .steps
-        .iter()
-        .map(PackedStep::unpack)
-        .find(|step| matches!(step.to, Some(State::FinWait1 | State::CloseWait)))?;
-    Some((at.saturating_sub(ended.first) / 1000).saturating_sub(fin.at_us))
+    let fin = ended.steps.iter().find(|step| step.is_fin())?;
+    Some((at.saturating_sub(ended.first) / 1000).saturating_sub(fin.at_us()))
 }
 
 /// Whether a process had the connection; `None` where that would have been seen only by luck.

@@ -22,7 +22,10 @@ use crate::record::{Connection, Event, Process, Spelled, Stats, StrayReset, pair
 
 /// Appends the line of a finished connection.
 pub fn connection(record: &Connection<'_>, room: &mut [u8]) -> Option<usize> {
-    [record.process, record.peer].into_iter().flatten().for_each(keep);
+    [record.process, record.peer]
+        .into_iter()
+        .flatten()
+        .for_each(keep);
     line(record, room)
 }
 
@@ -39,7 +42,12 @@ fn keep(process: Process<'_>) {
 #[cold]
 fn spell(process: &Process<'_>, spelled: &Spelled) {
     // Six bytes are the most that one of text comes to.
-    let text = [process.comm, process.exe, process.container_id, process.pod_uid];
+    let text = [
+        process.comm,
+        process.exe,
+        process.container_id,
+        process.pod_uid,
+    ];
     let text: usize = text.into_iter().flatten().map(str::len).sum();
     let mut room = vec![0; 512 + 6 * text];
     if let Ok(rest) = process.serialize(Encoder(&mut room)) {
