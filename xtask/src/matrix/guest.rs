@@ -148,7 +148,7 @@ pub(super) const CHECKS: [(&str, Option<Feature>, Check); 4] = [
     ("doctor_foretells_the_run", None, doctor_foretells),
     (
         "filters_by_cgroup_and_container",
-        Some(Feature::CgroupFilter),
+        Some(Feature::CurrentTask),
         || cgroups::are_filters(PORT),
     ),
     (
@@ -185,7 +185,7 @@ fn every_filter() -> Result<()> {
     };
     let plain = said(&[])?;
     let filters = ["--cidr", "127.0.0.0/8", "--cidr", "::1/128", "--pid", "1"];
-    let cgroup: &[_] = if Features::here().has(Feature::CgroupFilter) {
+    let cgroup: &[_] = if Features::here().has(Feature::CurrentTask) {
         &["--cgroup", "/sys/fs/cgroup"]
     } else {
         &[]

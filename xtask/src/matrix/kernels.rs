@@ -98,7 +98,8 @@ const V5_10: Kernel = Kernel {
     features: &[
         Feature::UntypedReads,
         Feature::SocketScan,
-        Feature::CgroupFilter,
+        Feature::CurrentTask,
+        Feature::IoUring,
     ],
     hooks: HOOKS_BEFORE_5_14,
     limits: &[NO_ERRORS, NO_REASONS, NO_COUNT],
@@ -112,7 +113,8 @@ const V6_1: Kernel = Kernel {
         Feature::Mptcp,
         Feature::UntypedReads,
         Feature::SocketScan,
-        Feature::CgroupFilter,
+        Feature::CurrentTask,
+        Feature::IoUring,
     ],
     hooks: HOOKS_BEFORE_6_10,
     limits: &[NO_REASONS],
@@ -127,7 +129,8 @@ const V6_12: Kernel = Kernel {
         Feature::Mptcp,
         Feature::UntypedReads,
         Feature::SocketScan,
-        Feature::CgroupFilter,
+        Feature::CurrentTask,
+        Feature::IoUring,
     ],
     hooks: ALL_HOOKS,
     limits: &[],
@@ -155,7 +158,7 @@ pub(super) const KERNELS: &[Kernel] = &[
     Kernel {
         name: "5.10-confidentiality",
         lockdown: Some("confidentiality"),
-        features: &[],
+        features: &[Feature::IoUring],
         hooks: HOOKS_WITHOUT_SCAN,
         limits: &[
             NO_ERRORS,
@@ -171,7 +174,12 @@ pub(super) const KERNELS: &[Kernel] = &[
     Kernel {
         name: "6.1-confidentiality",
         lockdown: Some("confidentiality"),
-        features: &[Feature::Mptcp, Feature::SocketScan, Feature::CgroupFilter],
+        features: &[
+            Feature::Mptcp,
+            Feature::SocketScan,
+            Feature::CurrentTask,
+            Feature::IoUring,
+        ],
         limits: &[NO_REASONS, NO_HEADERS],
         ..V6_1
     },
@@ -184,7 +192,8 @@ pub(super) const KERNELS: &[Kernel] = &[
             Feature::ResetReasons,
             Feature::Mptcp,
             Feature::SocketScan,
-            Feature::CgroupFilter,
+            Feature::CurrentTask,
+            Feature::IoUring,
         ],
         limits: &[NO_HEADERS],
         ..V6_12
@@ -198,7 +207,8 @@ pub(super) const KERNELS: &[Kernel] = &[
             Feature::ResetReasons,
             Feature::Mptcp,
             Feature::SocketScan,
-            Feature::CgroupFilter,
+            Feature::CurrentTask,
+            Feature::IoUring,
         ],
         limits: &[NO_HEADERS],
         ..V7_2

@@ -169,7 +169,7 @@ pub fn describe(
     for complaint in complaints {
         writeln!(text, "  {complaint}").expect("a String takes all");
     }
-    writeln!(text, "  processes {:?}", played.pids).expect("a String takes all");
+    writeln!(text, "  processes {:?}", played.processes).expect("a String takes all");
     for line in lines_of(scenario, played, lines) {
         writeln!(text, "  {line}").expect("a String takes all");
     }
@@ -187,8 +187,9 @@ fn find<'a>(scenario: &Scenario, played: &Played, printed: &'a [Line]) -> Found<
                 let ours = line.is("connection")
                     && line.value["netns"] == links[at].client_netns
                     && endpoint(&line.value["remote"]) == Some(links[at].server)
-                    && line.value["process"]["pid"].as_u64()
-                        == played.pid(Who::Client).map(u64::from);
+                    && played
+                        .process(Who::Client)
+                        .is_some_and(|client| line.value["process"]["pid"] == client.pid);
                 (ours && !claimed(local)).then_some(local)
             });
         }
@@ -366,14 +367,17 @@ impl Checker<'_> {
                 .find(|(how, _)| *how == attribution)
                 .map_or(&[], |(_, who)| *who),
         };
-        let pid = process["pid"].as_u64();
+        let nameless = process["comm"].is_null() && !self.kernel.has(Feature::CurrentTask);
         let right = allowed
             .iter()
-            .any(|who| self.played.pid(*who).map(u64::from) == pid);
-        let pids = &self.played.pids;
-        let got = format!("{} by {attribution}", process["pid"]);
+            .filter_map(|who| self.played.process(*who))
+            .any(|right| {
+                process["pid"] == right.pid && (nameless || process["comm"] == *right.name)
+            });
         if !right {
-            self.complain(name, format!("{owner:?} of {pids:?}"), got);
+            let processes = &self.played.processes;
+            let got = format!("{} {} by {attribution}", process["pid"], process["comm"]);
+            self.complain(name, format!("{owner:?} of {processes:?}"), got);
         }
     }
 

@@ -12,7 +12,7 @@ use super::{
     with_strays,
 };
 
-const REFUSED: Expect = client("refused")
+pub(super) const REFUSED: Expect = client("refused")
     .flag(BEFORE_PAYLOAD)
     .peer(Owner::Nobody)
     .reset(received("NO_SOCKET", Owner::Nobody))
@@ -20,8 +20,8 @@ const REFUSED: Expect = client("refused")
     .errno("ECONNREFUSED")
     .bytes(0, 0)
     .steps(&["connect", "reset_received", "CLOSE"]);
-const CLOSED_PORT: &[Stray] = &[stray("NO_SOCKET")];
-const CANCELED: &[Expect] = &[client("connect_canceled")
+pub(super) const CLOSED_PORT: &[Stray] = &[stray("NO_SOCKET")];
+pub(super) const CANCELED: &[Expect] = &[client("connect_canceled")
     .peer(Owner::Any)
     .bytes(0, 0)
     .steps(&["connect", "CLOSE"])];
@@ -278,7 +278,7 @@ fn canceled(ctx: &Ctx) -> Result<Played> {
     Ok(played)
 }
 
-fn deaf_server(ctx: &Ctx, server: &mut Actor) -> Result<SocketAddr> {
+pub(super) fn deaf_server(ctx: &Ctx, server: &mut Actor) -> Result<SocketAddr> {
     let to = ctx.address(Family::V4);
     let listener = server.listen(to, 16)?;
     server.deafen(listener)?;

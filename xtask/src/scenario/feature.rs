@@ -5,6 +5,8 @@
 
 use std::path::Path;
 
+use super::ring;
+
 /// Something that older kernels lack.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Feature {
@@ -18,18 +20,21 @@ pub enum Feature {
     /// The scan of open files finds sockets: it takes the helper `bpf_sock_from_file`, since 5.11, or untyped
     /// reads.
     SocketScan,
-    /// The cgroup of the current task is told: it takes the helper `bpf_get_current_task_btf`, since 5.11, or
-    /// untyped reads.
-    CgroupFilter,
+    /// The current task's cgroups and the name of its process are told: it takes the helper
+    /// `bpf_get_current_task_btf`, since 5.11, or untyped reads.
+    CurrentTask,
+    /// Operations by `io_uring`: not in every configuration, and it can be forbidden.
+    IoUring,
 }
 
 impl Feature {
-    pub const ALL: [Self; 5] = [
+    pub const ALL: [Self; 6] = [
         Self::ResetReasons,
         Self::Mptcp,
         Self::UntypedReads,
         Self::SocketScan,
-        Self::CgroupFilter,
+        Self::CurrentTask,
+        Self::IoUring,
     ];
 
     /// As reports name it.
@@ -39,7 +44,8 @@ impl Feature {
             Self::Mptcp => "mptcp",
             Self::UntypedReads => "untyped_reads",
             Self::SocketScan => "socket_scan",
-            Self::CgroupFilter => "cgroup_filter",
+            Self::CurrentTask => "current_task",
+            Self::IoUring => "io_uring",
         }
     }
 
@@ -54,11 +60,12 @@ impl Feature {
                 Self::UntypedReads.is_here()
                     || kernel_type_exists(c"BPF_FUNC_sock_from_file".to_bytes_with_nul())
             }
-            Self::CgroupFilter => {
+            Self::CurrentTask => {
                 Self::UntypedReads.is_here()
                     || kernel_type_exists(c"BPF_FUNC_get_current_task_btf".to_bytes_with_nul())
             }
             Self::Mptcp => Path::new("/proc/sys/net/mptcp/enabled").is_file(),
+            Self::IoUring => ring::is_allowed(),
         }
     }
 }

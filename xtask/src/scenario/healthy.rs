@@ -9,7 +9,7 @@ use super::{
     Ctx, Expect, Family, Link, Pair, Played, REQUEST, RESPONSE, RQ, RS, Scenario, alone, plain,
 };
 
-const OK: &[Expect] = &[
+pub(super) const OK: &[Expect] = &[
     client("ok")
         .bytes(RQ, RS)
         .steps(&["connect", "ESTABLISHED", "FIN_WAIT1", "CLOSE"]),

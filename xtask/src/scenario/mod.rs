@@ -13,6 +13,7 @@ pub mod feature;
 mod firewall;
 mod forged;
 mod healthy;
+mod io_uring;
 pub mod load;
 mod net;
 mod netns;
@@ -20,6 +21,7 @@ mod owner;
 pub mod process;
 mod queue;
 mod reset;
+mod ring;
 mod timeout;
 
 use std::cell::RefCell;
@@ -131,29 +133,45 @@ pub struct Played {
     pub began: SystemTime,
     pub ended: SystemTime,
     pub links: Vec<Link>,
-    pub pids: Vec<(Who, u32)>,
+    pub processes: Vec<Process>,
 }
 
 impl Played {
     fn new(client: &Actor, server: Option<&Actor>) -> Self {
-        let mut pids = vec![(Who::Client, client.pid())];
-        pids.extend(server.map(|server| (Who::Server, server.pid())));
         let now = SystemTime::now();
-        Self {
+        let mut played = Self {
             began: now,
             ended: now,
             links: Vec::new(),
-            pids,
+            processes: Vec::new(),
+        };
+        played.has(Who::Client, client);
+        if let Some(server) = server {
+            played.has(Who::Server, server);
         }
+        played
+    }
+
+    fn has(&mut self, who: Who, actor: &Actor) {
+        self.processes.push(Process {
+            who,
+            pid: actor.pid(),
+            name: actor.name().to_owned(),
+        });
     }
 
     /// The process in this part.
-    pub fn pid(&self, who: Who) -> Option<u32> {
-        self.pids
-            .iter()
-            .find(|(part, _)| *part == who)
-            .map(|(_, pid)| *pid)
+    pub fn process(&self, who: Who) -> Option<&Process> {
+        self.processes.iter().find(|process| process.who == who)
     }
+}
+
+/// Who has a part in a scenario.
+#[derive(Clone, Debug)]
+pub struct Process {
+    pub who: Who,
+    pub pid: u32,
+    pub name: String,
 }
 
 /// One connection of a scenario.
@@ -321,6 +339,7 @@ pub fn all() -> impl Iterator<Item = &'static Scenario> + Clone {
         queue::LIST,
         reset::LIST,
         owner::LIST,
+        io_uring::LIST,
         timeout::LIST,
         forged::LIST,
         firewall::LIST,

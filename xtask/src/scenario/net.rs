@@ -69,7 +69,7 @@ fn parse_sockaddr(bytes: &[u8]) -> Result<SocketAddr> {
     Ok(SocketAddr::new(ip, port))
 }
 
-fn word(bytes: &[u8], at: usize) -> u32 {
+pub(super) fn word(bytes: &[u8], at: usize) -> u32 {
     u32::from_ne_bytes(bytes[at..at + 4].try_into().expect("four bytes"))
 }
 

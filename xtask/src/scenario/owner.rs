@@ -161,7 +161,7 @@ pub(super) const LIST: &[Scenario] = &[
 fn worker(ctx: &Ctx, resets: bool) -> Result<Played> {
     let mut pair = Pair::open(ctx, Family::V4)?;
     let mut worker = pair.server.fork("ut-worker")?;
-    pair.played.pids.push((Who::Worker, worker.pid()));
+    pair.played.has(Who::Worker, &worker);
     pair.server.close(pair.s)?;
     pair.client.send(pair.c, REQUEST)?;
     worker.receive(pair.s, REQUEST)?;
@@ -181,7 +181,7 @@ fn worker(ctx: &Ctx, resets: bool) -> Result<Played> {
 fn prefork(ctx: &Ctx) -> Result<Played> {
     let mut pair = Pair::queued(ctx, Family::V4)?;
     let mut worker = pair.server.fork("ut-worker")?;
-    pair.played.pids.push((Who::Worker, worker.pid()));
+    pair.played.has(Who::Worker, &worker);
     let s = worker.accept(pair.listener, pair.from)?;
     pair.client.send(pair.c, REQUEST)?;
     worker.receive(s, REQUEST)?;
@@ -196,7 +196,7 @@ fn prefork(ctx: &Ctx) -> Result<Played> {
 fn descriptor_passed(ctx: &Ctx) -> Result<Played> {
     let mut pair = Pair::open(ctx, Family::V4)?;
     let mut helper = ctx.actor("ut-helper")?;
-    pair.played.pids.push((Who::Worker, helper.pid()));
+    pair.played.has(Who::Worker, &helper);
     let s = Sock(pair.server.hand_over(pair.s.0, &mut helper)?);
     pair.server.close(pair.s)?;
     pair.client.send(pair.c, REQUEST)?;
@@ -240,7 +240,7 @@ fn destroyed(ctx: &Ctx) -> Result<Played> {
     let mut pair = Pair::open(ctx, Family::V4)?;
     pair.request()?;
     let mut administrator = ctx.actor("ut-admin")?;
-    pair.played.pids.push((Who::Worker, administrator.pid()));
+    pair.played.has(Who::Worker, &administrator);
     administrator.destroy(pair.to, pair.from)?;
     pair.client.receive_fails(pair.c, libc::ECONNRESET)?;
     pair.server.receive_fails(pair.s, libc::ECONNABORTED)?;

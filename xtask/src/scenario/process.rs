@@ -187,6 +187,11 @@ impl Actor {
         Ok(actor)
     }
 
+    /// The name that the kernel knows it by.
+    pub(super) fn name(&self) -> &str {
+        &self.name
+    }
+
     /// Its process id.
     pub fn pid(&self) -> u32 {
         self.pid.cast_unsigned()
