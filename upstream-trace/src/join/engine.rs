@@ -32,9 +32,6 @@ use crate::{
 /// record has to appear.
 pub const HOLD_NS: u64 = 20_000_000;
 
-/// How long after its end a connection waits at most for its other end to be looked for.
-const PATIENCE_NS: u64 = 60_000_000;
-
 /// What the engine has to know of the host and the run.
 #[derive(Clone, Debug)]
 pub struct Context {
@@ -236,12 +233,7 @@ impl Engine {
 
     /// Prints whatever is due at `now`, `CLOCK_MONOTONIC` nanoseconds read before the ring was drained.
     pub fn finish_due(&mut self, now: u64, clock: &impl WallClock, sink: &mut impl Sink) {
-        // Asked in vain since the last time.
-        if let Some(&(at, ..)) = self.asking.first()
-            && at.saturating_add(PATIENCE_NS) <= now
-        {
-            self.answered(clock, sink);
-        }
+        self.asked_in_vain(now, clock, sink);
         while let Some(&(at, slot, serial)) = self.ended.front()
             && at.saturating_add(HOLD_NS) <= now
         {

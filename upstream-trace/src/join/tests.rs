@@ -481,6 +481,50 @@ fn the_current_task_of_a_received_reset_is_never_blamed() {
     assert_eq!(seen[0].verdict, Verdict::ResetBeforePayload);
 }
 
+/// Its other end's story is still in the kernel, and is read only now and then.
+#[test]
+fn a_reset_that_nobody_sent_waits_for_the_other_end() {
+    let mut play = Play::new();
+    play.handshake();
+    play.reset_received(CLIENT, State::Established, mirrored(&counted(0, 0)));
+    let stats = failed(104, mirrored(&counted(0, 0)));
+    play.close(CLIENT, State::Established, HELPER_PID, stats);
+    let Play {
+        by_stories: join,
+        told,
+        keeper,
+        now,
+        ..
+    } = &mut play;
+    for later in [HOLD_NS, 100_000_000, 900_000_000] {
+        join.finish_due(*now + later, &Epoch, told);
+        assert!(told.connections.is_empty() && join.is_asking());
+    }
+    for story in keeper.open() {
+        let _new = join.offer(story, &mut Nobody);
+    }
+    join.answered(&Epoch, told);
+    assert_eq!(
+        told.connections[0].reset,
+        Some((Direction::Received, Origin::InPath, None))
+    );
+}
+
+#[test]
+fn a_reset_that_nobody_sent_does_not_wait_for_ever() {
+    let mut play = Play::new();
+    play.handshake();
+    play.reset_received(CLIENT, State::Established, mirrored(&counted(0, 0)));
+    let stats = failed(104, mirrored(&counted(0, 0)));
+    play.close(CLIENT, State::Established, HELPER_PID, stats);
+    for later in [HOLD_NS, 2_000_000_000] {
+        play.by_stories
+            .finish_due(play.now + later, &Epoch, &mut play.told);
+    }
+    assert_eq!(play.told.connections.len(), 1);
+    assert!(!play.by_stories.is_asking());
+}
+
 #[test]
 fn data_after_a_shutdown_is_a_sent_reset() {
     let mut play = Play::new();
