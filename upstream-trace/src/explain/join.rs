@@ -53,7 +53,7 @@ words!(
         Addresses = "addresses",
         Pid = "pid",
         Name = "name",
-        /// The tracer names no owner.
+        /// The tracer names no owner, or the log does not.
         Nobody = "nobody",
     }
 );
@@ -364,10 +364,11 @@ impl Join {
 
     /// Whether the connection belongs to the proxy that wrote the line.
     fn owned(&self, failed: &Failed, brief: &Brief, by: By) -> bool {
-        let name = self.process.as_deref().unwrap_or(failed.format.program());
+        let name = self.process.as_deref().or(failed.format.program());
         match (by, brief.owner) {
             (By::Pid, Some(owner)) => failed.pid == Some(owner.pid),
-            (By::Name, Some(owner)) => owner.is_called(name),
+            (By::Name, Some(owner)) => name.is_some_and(|name| owner.is_called(name)),
+            (By::Nobody, Some(_)) => failed.pid.is_none() && name.is_none(),
             (By::Nobody, None) | (By::Addresses, _) => true,
             _ => false,
         }
@@ -588,7 +589,8 @@ impl Format {
             | Self::NginxError
             | Self::NginxAccess
             | Self::HaproxyHttp
-            | Self::HaproxyTcp => None,
+            | Self::HaproxyTcp
+            | Self::Grpc => None,
         }
     }
 }

@@ -1,7 +1,8 @@
 //! What a proxy's words mean for the kernel: which verdicts a connection can have behind them, or that there is none.
 //!
 //! Sources: Envoy's response flags (`docs/root/configuration/observability/access_log`), the messages of
-//! `ngx_http_upstream.c`, HAProxy's `configuration.txt`, "Session state at disconnection".
+//! `ngx_http_upstream.c`, HAProxy's `configuration.txt`, "Session state at disconnection", gRPC's `statuscodes.md` and what its
+//! clients in C++, Python and Go said to upstreams that failed.
 //! Must not know: how a log line is spelled, records.
 
 use crate::{
@@ -83,6 +84,20 @@ pub enum Nature {
     Elsewhere(&'static str),
 }
 
+impl Nature {
+    /// The same where a connection that seems to be fine has ended as well as one that does not: whoever speaks HTTP/2 has few, and keeps them.
+    const fn as_likely(self) -> Self {
+        match self {
+            Self::Connection(expected) => Self::Connection(Expected {
+                likely: expected.likely.and(expected.possible),
+                possible: NONE,
+                talk: expected.talk,
+            }),
+            Self::Elsewhere(_) => self,
+        }
+    }
+}
+
 const NONE: Verdicts = Verdicts::of(&[]);
 const SYN_UNANSWERED: Verdicts = Verdicts::of(&[ConnectTimeout, ConnectCanceled]);
 const CONNECTING: Verdicts = Verdicts::of(&[Refused, Unreachable, NoLocalPort]).and(SYN_UNANSWERED);
@@ -156,6 +171,13 @@ pub const NO_ANSWER: Nature = connection(GAVE_UP, Verdicts::of(&[Ok, ClosedBefor
 pub const BAD_GATEWAY: Nature = connection(CONNECTING.and(RESETS).and(CLOSED), FINE);
 /// Anything that makes a proxy answer 504.
 pub const GATEWAY_TIMEOUT: Nature = connection(GAVE_UP.and(SYN_UNANSWERED), Verdicts::of(&[Ok]));
+/// Closed in order below a call. What HTTP/2 says of itself may be the last on the connection, and looks like an answer as well as like a request.
+pub const CLOSED_BELOW: Nature = CLOSED_UNANSWERED.as_likely();
+/// A call that waited no longer, for a connection or for an answer on it. Then the connection goes on, or ends as the client pleases.
+pub const DEADLINE: Nature = connection(
+    GAVE_UP.and(SYN_UNANSWERED),
+    Verdicts::of(&[Ok, ClosedBeforeResponse]),
+);
 
 /// The upstream itself answered with an error.
 pub const ANSWERED: Nature = Nature::Elsewhere(
@@ -171,6 +193,10 @@ pub const NOT_TCP: Nature = Nature::Elsewhere(
 );
 /// The proxy could not understand the upstream.
 pub const BAD_RESPONSE: Nature = talk(RESETS.and(CLOSED), FINE, playbook::NOT_UNDERSTOOD);
+/// A proxy on the way answered in the upstream's place.
+pub const BEHIND_PROXY: Nature = Nature::Elsewhere(
+    "A proxy between this client and the server said this, about its own connection to the server: explain the proxy's log instead.",
+);
 /// `connect()` failed by itself.
 pub const NO_ROUTE: Nature = Nature::Elsewhere(
     "connect() failed at once, before any SYN and so without a connection: this host has no route to that address, or its routing table forbids it (ip route get).",
@@ -328,6 +354,44 @@ pub fn haproxy(state: &str) -> Option<Nature> {
     })
 }
 
+/// What a call's status says, with the words behind it.
+pub fn grpc(status: &str, words: &str) -> Nature {
+    let words = words.to_lowercase();
+    let says = |parts: &[&str]| parts.iter().any(|part| words.contains(part));
+    match status {
+        _ if says(&[
+            "upstream connect error",
+            "upstream request timeout",
+            "no healthy upstream",
+        ]) =>
+        {
+            BEHIND_PROXY
+        }
+        "CANCELLED" => CLIENT_GONE,
+        "DEADLINE_EXCEEDED" => DEADLINE,
+        _ if says(&[
+            "tls handshake failed",
+            "ssl handshake",
+            "authentication handshake failed",
+        ]) =>
+        {
+            HANDSHAKE_FAILED.as_likely()
+        }
+        _ if says(&["http/2", "http1.x", "http2 frame"]) => BAD_RESPONSE.as_likely(),
+        _ if says(&["connection refused"]) => REFUSED,
+        _ if says(&["cannot assign requested address"]) => NO_LOCAL_PORT,
+        // Only what connect() itself returned is said so.
+        _ if says(&["connect failed: addr: "]) => NO_ROUTE,
+        _ if says(&["no route to host", "unreachable"]) => UNREACHABLE,
+        _ if says(&["before receiving settings"]) => HANDSHAKE_TIMEOUT,
+        _ if says(&["timed out", "timeout", "handshaker shutdown"]) => CONNECT_TIMEOUT,
+        _ if says(&["connection reset", "broken pipe"]) => RESET,
+        _ if says(&["socket closed", "eof", "transport is closing"]) => CLOSED_BELOW,
+        "UNAVAILABLE" => BAD_GATEWAY,
+        _ => ANSWERED,
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -374,6 +438,86 @@ mod tests {
         ] {
             let set = likely(envoy("UF", details).unwrap());
             assert!(set.has(verdict) && !set.has(Ok), "{details}");
+        }
+    }
+
+    /// Words of gRPC 1.85 in Python and of grpc-go.
+    #[test]
+    fn words_of_a_call() {
+        for (status, words, verdict) in [
+            (
+                "UNAVAILABLE",
+                "failed to connect to all addresses; last error: UNKNOWN: ipv4:127.0.0.1:1: Failed to connect to remote host: Connection refused",
+                Refused,
+            ),
+            (
+                "UNAVAILABLE",
+                "failed to connect to all addresses; last error: UNAVAILABLE: ipv4:127.0.0.1:1: recvmsg:Connection reset by peer (104)",
+                ResetBeforePayload,
+            ),
+            (
+                "UNAVAILABLE",
+                "Stream removed (recvmsg:Connection reset by peer (104))",
+                ResetBeforeResponse,
+            ),
+            (
+                "UNAVAILABLE",
+                "Stream removed (Socket closed)",
+                ClosedBeforeResponse,
+            ),
+            ("UNAVAILABLE", "Stream removed (Socket closed)", Ok),
+            (
+                "UNAVAILABLE",
+                "failed to connect to all addresses; last error: UNKNOWN: ipv4:127.0.0.1:1: tcp handshaker shutdown",
+                ConnectCanceled,
+            ),
+            (
+                "UNAVAILABLE",
+                "failed to connect to all addresses; last error: INTERNAL: ipv4:127.0.0.1:1: Failed parsing HTTP/2",
+                ResetBeforeResponse,
+            ),
+            ("DEADLINE_EXCEEDED", "Deadline Exceeded", ConnectCanceled),
+            (
+                "DEADLINE_EXCEEDED",
+                "Stream removed (Deadline Exceeded)",
+                Timeout,
+            ),
+            (
+                "UNAVAILABLE",
+                "connection error: desc = \"transport: Error while dialing: dial tcp 127.0.0.1:1: connect: connection refused\"",
+                Refused,
+            ),
+            (
+                "UNAVAILABLE",
+                "error reading from server: EOF",
+                ClosedBeforeResponse,
+            ),
+            ("UNAVAILABLE", "io exception", Refused),
+        ] {
+            assert!(
+                likely(grpc(status, words)).has(verdict),
+                "{status}: {words}"
+            );
+        }
+        for (status, words, nature) in [
+            (
+                "UNAVAILABLE",
+                "upstream connect error or disconnect/reset before headers. reset reason: connection termination",
+                BEHIND_PROXY,
+            ),
+            (
+                "UNAVAILABLE",
+                "failed to connect to all addresses; last error: FAILED_PRECONDITION: ipv4:127.0.0.1:1: connect failed: addr: ipv4:127.0.0.1:1 error: Network is unreachable",
+                NO_ROUTE,
+            ),
+            ("NOT_FOUND", "no such order", ANSWERED),
+            (
+                "CANCELLED",
+                "Locally cancelled by application!",
+                CLIENT_GONE,
+            ),
+        ] {
+            assert_eq!(grpc(status, words), nature, "{status}: {words}");
         }
     }
 

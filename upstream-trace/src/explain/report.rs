@@ -47,7 +47,7 @@ pub struct Explanation<'a> {
     pub request: Option<&'a str>,
     /// What the proxy answered.
     pub status: Option<u16>,
-    /// Envoy's response flags, HAProxy's termination state.
+    /// Envoy's response flags, HAProxy's termination state, gRPC's status.
     pub flags: Option<&'a str>,
     /// The proxy's own words.
     pub said: Option<&'a str>,

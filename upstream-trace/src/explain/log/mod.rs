@@ -1,10 +1,11 @@
 //! What a line of a proxy's log says: [`Reader::read`] finds the format by the line itself.
 //!
 //! [`envoy`] are Envoy's and Istio's access logs, text and JSON; [`nginx`] its error log and access log;
-//! [`haproxy`] its httplog and tcplog; [`time`] the times in all of them. A line of no known format is
+//! [`haproxy`] its httplog and tcplog; [`grpc`] the log of a program that calls a server itself; [`time`] the times in all of them. A line of no known format is
 //! [`Reading::Unknown`], never an error. Must not know: the tracer's records, where a line came from.
 
 mod envoy;
+mod grpc;
 mod haproxy;
 mod nginx;
 mod nginx_access;
@@ -30,16 +31,18 @@ words!(
         NginxAccess = "nginx_access",
         HaproxyHttp = "haproxy_http",
         HaproxyTcp = "haproxy_tcp",
+        Grpc = "grpc",
     }
 );
 
 impl Format {
-    /// The name of the process that writes it.
-    pub const fn program(self) -> &'static str {
+    /// The name of the process that writes it, where it is always the same.
+    pub const fn program(self) -> Option<&'static str> {
         match self {
-            Self::Envoy | Self::Istio | Self::EnvoyJson => "envoy",
-            Self::NginxError | Self::NginxAccess => "nginx",
-            Self::HaproxyHttp | Self::HaproxyTcp => "haproxy",
+            Self::Envoy | Self::Istio | Self::EnvoyJson => Some("envoy"),
+            Self::NginxError | Self::NginxAccess => Some("nginx"),
+            Self::HaproxyHttp | Self::HaproxyTcp => Some("haproxy"),
+            Self::Grpc => None,
         }
     }
 }
@@ -71,7 +74,7 @@ pub struct Failed {
     /// `GET /path HTTP/1.1`; empty where there is none.
     pub request: String,
     pub status: Option<u16>,
-    /// Envoy's response flags, HAProxy's termination state.
+    /// Envoy's response flags, HAProxy's termination state, gRPC's status.
     pub flags: Option<String>,
     /// The proxy's own words.
     pub said: Option<String>,
@@ -127,6 +130,7 @@ impl Reader {
             [_, _, _, _, b'/', ..] => nginx::error(text, &mut self.zone),
             _ => haproxy::line(text, &mut self.zone).or_else(|| nginx_access::line(text)),
         };
+        let read = read.or_else(|| grpc::line(text, &mut self.zone));
         read.unwrap_or(Reading::Unknown)
     }
 }
@@ -223,6 +227,8 @@ mod tests {
         r#"127.0.0.1 - - [21/Nov/2026:15:08:06 +0000] "GET / HTTP/1.1" 502 157 "-" "curl/8" 70 0.001 [a-80] [] 127.0.0.1:81 0 0.001 502 id"#,
         r#"Nov 21 15:08:06 host haproxy[14389]: 10.0.1.2:33317 [21/Nov/2026:15:08:06.655] http-in static/srv1 10/0/-1/-1/109 503 275 - - SC-- 1/1/1/1/3 0/0 "GET /i HTTP/1.1""#,
         "haproxy[1]: 10.0.1.2:33313 [21/Nov/2026:15:08:06.443] fnt bck/srv1 0/-1/5007 212 SC 0/0/0/0/3 0/0",
+        "2026-11-21 11:34:03,123 ERROR /a/b: UNAVAILABLE: failed to connect to all addresses; last error: UNKNOWN: ipv4:127.0.0.1:81: Connection refused",
+        r#"2026/11/21 11:34:03 rpc error: code = Unavailable desc = connection error: desc = "error reading server preface: read tcp 127.0.0.1:50->127.0.0.1:81: read: connection reset by peer""#,
         r#"{"start_time":"2026-11-21T11:34:03.123Z","response_code":503,"response_flags":"UF","duration":3,"upstream_host":"127.0.0.1:81"}"#,
     ];
 

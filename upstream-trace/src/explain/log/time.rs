@@ -135,9 +135,9 @@ fn clock(bytes: &[u8]) -> Option<[i64; 3]> {
     Some([digits(&[h, i])?, digits(&[m, n])?, digits(&[s, t])?])
 }
 
-/// `.123` to nanoseconds; nothing is 0. Returns what follows as well.
+/// `.123` or `,123` to nanoseconds; nothing is 0. Returns what follows as well.
 fn fraction(bytes: &[u8]) -> Option<(u64, &[u8])> {
-    let Some(rest) = bytes.strip_prefix(b".") else {
+    let [b'.' | b',', rest @ ..] = bytes else {
         return Some((0, bytes));
     };
     let len = rest.iter().take_while(|byte| byte.is_ascii_digit()).count();
@@ -185,6 +185,32 @@ pub fn slashed(text: &str) -> Option<Civil> {
     Civil::checked(year, month, day, clock(time)?, 0)
 }
 
+/// The time that a line of a program's own log begins with, how exact it is, and the rest of the line: `2026-11-21T15:08:06.123Z`,
+/// `2026-11-21 15:08:06,123`, `2026/11/21 15:08:06.123456`.
+pub fn leading<'a>(line: &'a str, zone: &mut Zone) -> Option<(u64, u64, &'a str)> {
+    let (head, rest) = line.split_at_checked(19)?;
+    let (&[a, b, c, d, first, m, n, second, e, f, b'T' | b' '], time) =
+        head.as_bytes().split_first_chunk()?
+    else {
+        return None;
+    };
+    if first != second || !matches!(first, b'-' | b'/') {
+        return None;
+    }
+    let (word, rest) = rest.split_once(' ')?;
+    let (nanos, named) = fraction(word.as_bytes())?;
+    let digits_there = word.len().checked_sub(named.len())?.saturating_sub(1);
+    let precision = SECOND / 10_u64.pow(u32::try_from(digits_there).ok()?);
+    let year = digits(&[a, b, c, d])?;
+    let (month, day) = (digits(&[m, n])?, digits(&[e, f])?);
+    let civil = Civil::checked(year, month, day, clock(time)?, nanos)?;
+    let at = match named {
+        [] => civil.in_zone(zone),
+        _ => civil.at(offset(named)?),
+    };
+    Some((at?, precision, rest))
+}
+
 /// `21/Nov/2026:15:08:06`, with `.123` behind it in HAProxy's log, ` +0000` in web servers' logs.
 fn named_month(text: &str) -> Option<(Civil, &[u8])> {
     let (head, rest) = text.as_bytes().split_at_checked(20)?;
@@ -229,11 +255,20 @@ mod tests {
             prop_assert_eq!(haproxy(&named).unwrap().in_zone(&mut utc), Some(milliseconds));
             let common = time.strftime("%d/%b/%Y:%H:%M:%S +0000").to_string();
             prop_assert_eq!(common_log(&common), Some(seconds));
+            for (format, unit) in [
+                ("%Y-%m-%d %H:%M:%S,%3f x", 1_000_000),
+                ("%Y-%m-%dT%H:%M:%S.%6fZ x", 1_000),
+                ("%Y/%m/%d %H:%M:%S x", SECOND),
+            ] {
+                let line = time.strftime(format).to_string();
+                prop_assert_eq!(leading(&line, &mut utc), Some((nanos / unit * unit, unit, "x")));
+            }
         }
 
         #[test]
         fn nonsense_is_no_time(text in ".{0,40}") {
             let _ = (rfc3339(&text), slashed(&text), haproxy(&text), common_log(&text));
+            let _ = leading(&text, &mut Zone::new(TimeZone::UTC));
         }
     }
 
