@@ -57,13 +57,17 @@ enum Verb {
     Demo,
     /// Break a real Envoy's upstreams on purpose: its words beside what `explain` says, as a table
     Faults,
-    /// Explain the logs of a real Envoy, nginx and HAProxy in front of upstreams that fail, and check every answer
+    /// Explain the logs of a real Envoy, nginx, HAProxy and gRPC client in front of upstreams that fail, and check every answer
     Proxies,
     /// Measure what tracing costs, beside other tracers, against the project's bars
     Bench(bench::Options),
     /// An upstream that is killed
     #[command(hide = true)]
-    UpstreamWorker { role: String, address: SocketAddr },
+    UpstreamWorker {
+        role: String,
+        talk: String,
+        address: SocketAddr,
+    },
     /// The first process of a guest
     #[command(hide = true)]
     Guest {
@@ -96,8 +100,13 @@ fn verb(verb: Verb) -> Result<()> {
     if let Verb::Guest { task, plays } = verb {
         return matrix::guest::run(task, plays);
     }
-    if let Verb::UpstreamWorker { role, address } = verb {
-        return proxy::worker::run(&role, address);
+    if let Verb::UpstreamWorker {
+        role,
+        talk,
+        address,
+    } = verb
+    {
+        return proxy::worker::run(&role, &talk, address);
     }
     let workspace = Workspace::locate()?;
     match verb {

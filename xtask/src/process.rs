@@ -6,7 +6,7 @@ use std::{
     env, fs, io,
     mem::MaybeUninit,
     os::unix::process::CommandExt as _,
-    process::{Child, Command},
+    process::{self, Child, Command},
     thread,
     time::{Duration, Instant},
 };
@@ -23,16 +23,22 @@ pub(crate) fn own_verb(args: &[String]) -> Result<Command> {
 
 /// The child is killed when the thread that started it is gone, so that nothing is left behind.
 pub(crate) fn end_with_parent(command: &mut Command) {
-    let arm = || {
+    let parent = process::id();
+    let arm = move || {
         // SAFETY: two plain numbers; asks only for a signal to this process itself.
-        let result = unsafe { libc::prctl(libc::PR_SET_PDEATHSIG, libc::SIGKILL) };
-        if result == 0 {
+        if unsafe { libc::prctl(libc::PR_SET_PDEATHSIG, libc::SIGKILL) } != 0 {
+            return Err(io::Error::last_os_error());
+        }
+        // SAFETY: takes nothing, changes nothing and cannot fail.
+        let now = unsafe { libc::getppid() };
+        // One that was gone before sends no signal.
+        if u32::try_from(now) == Ok(parent) {
             Ok(())
         } else {
-            Err(io::Error::last_os_error())
+            Err(io::Error::from_raw_os_error(libc::ESRCH))
         }
     };
-    // SAFETY: between fork and exec the closure makes one system call and allocates nothing.
+    // SAFETY: between fork and exec the closure makes two system calls and allocates nothing.
     unsafe { command.pre_exec(arm) };
 }
 

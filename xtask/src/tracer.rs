@@ -5,7 +5,6 @@
 use std::env;
 use std::ffi::OsStr;
 use std::io::{self, BufRead as _, BufReader, Read};
-use std::os::unix::process::CommandExt as _;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, ExitStatus, Stdio};
 use std::sync::atomic::{AtomicU8, Ordering};
@@ -16,6 +15,7 @@ use std::time::{Duration, Instant, SystemTime};
 use anyhow::{Context as _, Result, bail, ensure};
 use serde_json::Value;
 
+use crate::process::end_with_parent;
 use crate::scenario::check::Line;
 
 /// Names the binary, where it is not beside this one.
@@ -110,19 +110,8 @@ fn parse(lines: &[Arrival]) -> Result<Vec<Line>> {
 pub fn command(binary: &Path, args: impl IntoIterator<Item = impl AsRef<OsStr>>) -> Command {
     let mut command = Command::new(binary);
     command.args(args).stdin(Stdio::null());
-    // SAFETY: prctl is async-signal-safe.
-    unsafe { command.pre_exec(die_with_parent) };
+    end_with_parent(&mut command);
     command
-}
-
-fn die_with_parent() -> io::Result<()> {
-    // SAFETY: takes numbers only.
-    let set = unsafe { libc::prctl(libc::PR_SET_PDEATHSIG, libc::SIGKILL) };
-    if set == 0 {
-        Ok(())
-    } else {
-        Err(io::Error::last_os_error())
-    }
 }
 
 impl Tracer {

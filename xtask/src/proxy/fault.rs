@@ -2,49 +2,9 @@
 //!
 //! Must not know: proxies, how a server or a network does it.
 
-/// A way for a request to fail.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
-pub enum Fault {
-    /// None at all.
-    Healthy,
-    Refused,
-    QueueFull,
-    SynDropped,
-    RejectedByReset,
-    RejectedByIcmp,
-    NoRoute,
-    NoLocalPort,
-    ResetAfterAccept,
-    ResetAfterRequest,
-    CloseUnread,
-    ClosedUnanswered,
-    ResetInHeaders,
-    ClosedInHeaders,
-    ResetInBody,
-    ClosedInBody,
-    ResetIdle,
-    RacedByClose,
-    RacedByReset,
-    WorkerKilled,
-    Restarted,
-    NoAnswer,
-    ClientGone,
-    PlainToTls,
-    TlsToPlain,
-    TlsName,
-    TlsProtocol,
-    Http2ToHttp1,
-    ResetInPath,
-    LostInPath,
-    ForgottenInPath,
-}
-
 use Fault::{
-    ClientGone, CloseUnread, ClosedInBody, ClosedInHeaders, ClosedUnanswered, ForgottenInPath,
-    Healthy, Http2ToHttp1, LostInPath, NoAnswer, NoLocalPort, NoRoute, PlainToTls, QueueFull,
-    RacedByClose, RacedByReset, Refused, RejectedByIcmp, RejectedByReset, ResetAfterAccept,
-    ResetAfterRequest, ResetIdle, ResetInBody, ResetInHeaders, ResetInPath, Restarted, SynDropped,
-    TlsName, TlsProtocol, TlsToPlain, WorkerKilled,
+    ClosedInBody, ClosedInHeaders, ForgottenInPath, Healthy, Http2ToHttp1, LostInPath, NoAnswer,
+    RacedByClose, RacedByReset, ResetIdle, Restarted, TlsName, TlsProtocol, TlsToPlain,
 };
 
 /// Where the upstream is.
@@ -103,262 +63,86 @@ const TALK: &[&str] = &[
     "local_abort",
 ];
 
+macro_rules! faults {
+    ($($(#[$doc:meta])* $fault:ident = $name:literal, $story:literal, $place:ident, $verdicts:expr, $by:ident;)*) => {
+        /// A way for a request to fail.
+        #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+        pub enum Fault {
+            $($(#[$doc])* $fault,)*
+        }
+
+        impl Fault {
+            const ALL: &[Self] = &[$(Self::$fault),*];
+
+            /// Its row of the table.
+            pub const fn row(self) -> Row {
+                match self {
+                    $(Self::$fault => Row {
+                        name: $name,
+                        story: $story,
+                        place: Place::$place,
+                        verdicts: $verdicts,
+                        by: By::$by,
+                    },)*
+                }
+            }
+        }
+    };
+}
+
+faults! {
+    /// None at all.
+    Healthy = "healthy", "answers", Here, &["ok"], Nobody;
+    Refused = "refused", "nothing listens", Here, &["refused"], Host;
+    QueueFull = "queue_full", "accept queue full", Here, &["connect_canceled"], Nobody;
+    SynDropped = "syn_dropped", "a firewall drops the SYN", Behind, &["connect_canceled"], Nobody;
+    RejectedByReset = "rejected_by_reset", "a firewall answers the SYN with a reset", Here, &["refused"], Path;
+    RejectedByIcmp = "rejected_by_icmp", "a firewall answers the SYN with ICMP", Behind, &["unreachable"], Nobody;
+    NoRoute = "no_route", "no route leads there", Nowhere, &[], Nobody;
+    NoLocalPort = "no_local_port", "no local port is left", Here, &["no_local_port"], Nobody;
+    // The request is on its way before the reset arrives, or it is not.
+    ResetAfterAccept = "reset_after_accept", "resets right after accept()", Here, &["reset_before_payload", "reset_before_response"], Upstream;
+    ResetAfterRequest = "reset_after_request", "reads the request, resets", Here, &["reset_before_response"], Upstream;
+    CloseUnread = "close_unread", "closes with the request unread", Here, &["reset_before_response"], Upstream;
+    ClosedUnanswered = "closed_unanswered", "reads the request, closes in order", Here, &["closed_before_response"], Nobody;
+    ResetInHeaders = "reset_in_headers", "resets inside the headers", Here, &["reset_mid_stream"], Upstream;
+    ClosedInHeaders = "closed_in_headers", "closes inside the headers", Here, &["ok"], Nobody;
+    ResetInBody = "reset_in_body", "resets inside the body", Here, &["reset_mid_stream"], Upstream;
+    ClosedInBody = "closed_in_body", "closes inside the body", Here, &["ok"], Nobody;
+    ResetIdle = "reset_idle", "resets an idle connection of the pool", Here, &["reset_idle"], Upstream;
+    RacedByClose = "raced_by_close", "closes a pooled connection as the next request is sent", Behind, &["reset_before_response"], Upstream;
+    RacedByReset = "raced_by_reset", "resets a pooled connection as the next request is sent", Behind, &["reset_before_response"], Upstream;
+    WorkerKilled = "worker_killed", "worker killed, the request unread", Here, &["reset_before_response"], Upstream;
+    Restarted = "restarted", "restarted while busy", Here, &["refused", "reset_before_payload", "reset_before_response", "closed_before_response"], Perhaps;
+    // The proxy closes in order, or by a reset of its own.
+    NoAnswer = "no_answer", "never answers", Here, &["ok", "reset_before_response"], Nobody;
+    ClientGone = "client_gone", "answers too late for the client", Here, &[], Nobody;
+    PlainToTls = "plain_to_tls", "expects TLS, the proxy speaks plaintext", Here, TALK, Perhaps;
+    TlsToPlain = "tls_to_plain", "expects plaintext, the proxy speaks TLS", Here, TALK, Perhaps;
+    TlsName = "tls_name", "TLS alert unrecognized_name (SNI)", Here, TALK, Perhaps;
+    TlsProtocol = "tls_protocol", "TLS alert no_application_protocol (ALPN)", Here, TALK, Perhaps;
+    Http2ToHttp1 = "http2_to_http1", "speaks HTTP/1, the proxy HTTP/2", Here, TALK, Perhaps;
+    // The request never arrives.
+    ResetInPath = "reset_in_path", "a middlebox resets the connection", Behind, &["reset_before_payload", "reset_before_response"], Path;
+    // The proxy closes in order, which is not answered either, or by a reset of its own.
+    LostInPath = "lost_in_path", "a middlebox drops everything after a while", Behind, &["timeout", "reset_before_response"], Nobody;
+    ForgottenInPath = "forgotten_in_path", "a middlebox forgets an idle connection, then resets it", Behind, &["reset_before_response"], Path;
+}
+
 impl Fault {
     /// All but none.
-    pub const BAD: [Self; 30] = [
-        Refused,
-        QueueFull,
-        SynDropped,
-        RejectedByReset,
-        RejectedByIcmp,
-        NoRoute,
-        NoLocalPort,
-        ResetAfterAccept,
-        ResetAfterRequest,
-        CloseUnread,
-        ClosedUnanswered,
-        ResetInHeaders,
-        ClosedInHeaders,
-        ResetInBody,
-        ClosedInBody,
-        ResetIdle,
-        RacedByClose,
-        RacedByReset,
-        WorkerKilled,
-        Restarted,
-        NoAnswer,
-        ClientGone,
-        PlainToTls,
-        TlsToPlain,
-        TlsName,
-        TlsProtocol,
-        Http2ToHttp1,
-        ResetInPath,
-        LostInPath,
-        ForgottenInPath,
-    ];
+    pub fn bad() -> impl Iterator<Item = Self> {
+        let all = Self::ALL.iter().copied();
+        all.filter(|fault| *fault != Healthy)
+    }
 
-    /// Its row of the table.
-    #[expect(clippy::too_many_lines, reason = "a table")]
-    pub const fn row(self) -> Row {
-        use By::{Host, Nobody, Path, Perhaps, Upstream};
-        use Place::{Behind, Here, Nowhere};
-        let (name, story, place, verdicts, by): (_, _, _, &[_], _) = match self {
-            Healthy => ("healthy", "answers", Here, &["ok"], Nobody),
-            Refused => ("refused", "nothing listens", Here, &["refused"], Host),
-            QueueFull => (
-                "queue_full",
-                "accept queue full",
-                Here,
-                &["connect_canceled"],
-                Nobody,
-            ),
-            SynDropped => (
-                "syn_dropped",
-                "a firewall drops the SYN",
-                Behind,
-                &["connect_canceled"],
-                Nobody,
-            ),
-            RejectedByReset => (
-                "rejected_by_reset",
-                "a firewall answers the SYN with a reset",
-                Here,
-                &["refused"],
-                Path,
-            ),
-            RejectedByIcmp => (
-                "rejected_by_icmp",
-                "a firewall answers the SYN with ICMP",
-                Behind,
-                &["unreachable"],
-                Nobody,
-            ),
-            NoRoute => ("no_route", "no route leads there", Nowhere, &[], Nobody),
-            NoLocalPort => (
-                "no_local_port",
-                "no local port is left",
-                Here,
-                &["no_local_port"],
-                Nobody,
-            ),
-            ResetAfterAccept => (
-                "reset_after_accept",
-                "resets right after accept()",
-                Here,
-                // The request is on its way before the reset arrives, or it is not.
-                &["reset_before_payload", "reset_before_response"],
-                Upstream,
-            ),
-            ResetAfterRequest => (
-                "reset_after_request",
-                "reads the request, resets",
-                Here,
-                &["reset_before_response"],
-                Upstream,
-            ),
-            CloseUnread => (
-                "close_unread",
-                "closes with the request unread",
-                Here,
-                &["reset_before_response"],
-                Upstream,
-            ),
-            ClosedUnanswered => (
-                "closed_unanswered",
-                "reads the request, closes in order",
-                Here,
-                &["closed_before_response"],
-                Nobody,
-            ),
-            ResetInHeaders => (
-                "reset_in_headers",
-                "resets inside the headers",
-                Here,
-                &["reset_mid_stream"],
-                Upstream,
-            ),
-            ClosedInHeaders => (
-                "closed_in_headers",
-                "closes inside the headers",
-                Here,
-                &["ok"],
-                Nobody,
-            ),
-            ResetInBody => (
-                "reset_in_body",
-                "resets inside the body",
-                Here,
-                &["reset_mid_stream"],
-                Upstream,
-            ),
-            ClosedInBody => (
-                "closed_in_body",
-                "closes inside the body",
-                Here,
-                &["ok"],
-                Nobody,
-            ),
-            ResetIdle => (
-                "reset_idle",
-                "resets an idle connection of the pool",
-                Here,
-                &["reset_idle"],
-                Upstream,
-            ),
-            RacedByClose => (
-                "raced_by_close",
-                "closes a pooled connection as the next request is sent",
-                Behind,
-                &["reset_before_response"],
-                Upstream,
-            ),
-            RacedByReset => (
-                "raced_by_reset",
-                "resets a pooled connection as the next request is sent",
-                Behind,
-                &["reset_before_response"],
-                Upstream,
-            ),
-            WorkerKilled => (
-                "worker_killed",
-                "worker killed, the request unread",
-                Here,
-                &["reset_before_response"],
-                Upstream,
-            ),
-            Restarted => (
-                "restarted",
-                "restarted while busy",
-                Here,
-                &[
-                    "refused",
-                    "reset_before_payload",
-                    "reset_before_response",
-                    "closed_before_response",
-                ],
-                Perhaps,
-            ),
-            NoAnswer => (
-                "no_answer",
-                "never answers",
-                Here,
-                // The proxy closes in order, or by a reset of its own.
-                &["ok", "reset_before_response"],
-                Nobody,
-            ),
-            ClientGone => (
-                "client_gone",
-                "answers too late for the client",
-                Here,
-                &[],
-                Nobody,
-            ),
-            PlainToTls => (
-                "plain_to_tls",
-                "expects TLS, the proxy speaks plaintext",
-                Here,
-                TALK,
-                Perhaps,
-            ),
-            TlsToPlain => (
-                "tls_to_plain",
-                "expects plaintext, the proxy speaks TLS",
-                Here,
-                TALK,
-                Perhaps,
-            ),
-            TlsName => (
-                "tls_name",
-                "TLS alert unrecognized_name (SNI)",
-                Here,
-                TALK,
-                Perhaps,
-            ),
-            TlsProtocol => (
-                "tls_protocol",
-                "TLS alert no_application_protocol (ALPN)",
-                Here,
-                TALK,
-                Perhaps,
-            ),
-            Http2ToHttp1 => (
-                "http2_to_http1",
-                "speaks HTTP/1, the proxy HTTP/2",
-                Here,
-                TALK,
-                Perhaps,
-            ),
-            ResetInPath => (
-                "reset_in_path",
-                "a middlebox resets the connection",
-                Behind,
-                // The request never arrives.
-                &["reset_before_payload", "reset_before_response"],
-                Path,
-            ),
-            LostInPath => (
-                "lost_in_path",
-                "a middlebox drops everything after a while",
-                Behind,
-                // The proxy closes in order, which is not answered either, or by a reset of its own.
-                &["timeout", "reset_before_response"],
-                Nobody,
-            ),
-            ForgottenInPath => (
-                "forgotten_in_path",
-                "a middlebox forgets an idle connection, then resets it",
-                Behind,
-                &["reset_before_response"],
-                Path,
-            ),
-        };
-        Row {
-            name,
-            story,
-            place,
-            verdicts,
-            by,
+    /// What is as right where both ends speak HTTP/2: it has words for giving up a request, which may be the last on the connection. gRPC shuts
+    /// a connection down before it closes it, and then the other end is the first to have closed it.
+    pub const fn right_in_http2(self) -> &'static [&'static str] {
+        match self {
+            ClosedInHeaders | ClosedInBody | NoAnswer => &["closed_before_response"],
+            Restarted => &["ok"],
+            _ => &[],
         }
     }
 

@@ -14,10 +14,12 @@ use anyhow::{Context as _, Result, anyhow};
 use serde_json::Value;
 
 use super::fault::Speech;
+use super::grpc;
 use super::network::Network;
 use super::programs::{Program, Route, Running};
+use super::talk::{ANSWER, Talk};
 use super::trial::{PATIENCE, SETTLE, exchange, explain, lines};
-use super::upstream::{ANSWER, Upstream};
+use super::upstream::Upstream;
 use crate::provision::Proxies;
 use crate::tracer::Tracer;
 
@@ -62,7 +64,13 @@ fn play_there(
     dir: &Path,
     requests: usize,
 ) -> Result<Healthy> {
-    let servers = serve()?;
+    let (servers, _running) = match program.talk() {
+        Talk::Http1 => (serve()?, None),
+        Talk::Grpc => {
+            let (addresses, servers) = grpc::serve(&programs.grpc, dir, &PORTS)?;
+            (addresses, Some(servers))
+        }
+    };
     let output = dir.join("records.json");
     let output = output.to_str().context("a path in UTF-8")?;
     let ports = PORTS.map(|port| port.to_string()).join(",");
@@ -70,7 +78,10 @@ fn play_there(
     let route = Route {
         name: NAME,
         servers,
-        speech: Speech::Plain,
+        speech: match program.talk() {
+            Talk::Http1 => Speech::Plain,
+            Talk::Grpc => Speech::Http2,
+        },
         keeps: true,
         retries: true,
     };

@@ -152,18 +152,19 @@ fn in_the_middle(port: fn(Fault) -> u16) -> [String; 8] {
             "sport",
             "tcp flags & (rst | ack) == rst | ack drop",
         ),
+        // As long as only requests are.
         (
             Fault::ResetInPath,
             "dport",
-            "tcp flags & psh == psh reject with tcp reset",
+            "meta length > 200 reject with tcp reset",
         ),
-        // Behind the first request, which still passes.
-        (Fault::LostInPath, "dport", "tcp sport @lost drop"),
         (
             Fault::LostInPath,
             "dport",
-            "tcp flags & psh == psh add @lost { tcp sport }",
+            "tcp flags & syn == syn update @young { tcp sport }",
         ),
+        // Behind the first request, which still passes.
+        (Fault::LostInPath, "dport", "tcp sport != @young drop"),
         (
             Fault::ForgottenInPath,
             "dport",
@@ -183,9 +184,9 @@ fn local_reject(port: fn(Fault) -> u16) -> String {
 
 fn table(hook: &str, rules: &[String]) -> String {
     let rules = rules.join("; ");
-    let lost = "set lost { type inet_service; flags dynamic,timeout; timeout 10s; };";
+    let young = "set young { type inet_service; flags dynamic,timeout; timeout 400ms; };";
     format!(
-        "table inet faults {{ {lost} chain broken {{ type filter hook {hook} priority 0; {rules}; }}; }}"
+        "table inet faults {{ {young} chain broken {{ type filter hook {hook} priority 0; {rules}; }}; }}"
     )
 }
 

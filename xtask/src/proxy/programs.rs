@@ -1,11 +1,11 @@
-//! Starts the real Envoy, NGINX and HAProxy on loopback, one path for each upstream.
+//! Starts the real Envoy, NGINX and HAProxy on loopback, one path for each upstream; and gRPC's own client, in their place or before Envoy.
 //!
 //! Each waits 300 ms for a connection and 2 s for an answer, and tries once. Must not know: what goes wrong, what is said of it.
 
 use std::fs::{self, File};
 use std::net::{Ipv4Addr, SocketAddr, TcpStream};
 use std::path::{Path, PathBuf};
-use std::process::{self, Child, Stdio};
+use std::process::{self, Child, Command, Stdio};
 use std::thread;
 use std::time::{Duration, Instant};
 
@@ -13,10 +13,12 @@ use anyhow::{Context as _, Result, bail, ensure};
 use serde_json::{Value, json};
 
 use super::fault::Speech;
+use super::grpc;
+use super::talk::Talk;
 use crate::provision::Proxies;
 use crate::tracer;
 
-const PATIENCE: Duration = Duration::from_secs(20);
+pub(super) const PATIENCE: Duration = Duration::from_secs(20);
 /// In a network namespace where nobody else listens.
 const PORT: u16 = 18_500;
 /// Istio's default.
@@ -27,7 +29,7 @@ const ISTIO: &str = "[%START_TIME%] \"%REQ(:METHOD)% %REQ(X-ENVOY-ORIGINAL-PATH?
     %UPSTREAM_LOCAL_ADDRESS% %DOWNSTREAM_LOCAL_ADDRESS% %DOWNSTREAM_REMOTE_ADDRESS% %REQUESTED_SERVER_NAME% %ROUTE_NAME%\n";
 
 /// The files with its standard output and error.
-const OUTPUT: &str = "output.log";
+pub(super) const OUTPUT: &str = "output.log";
 const SAID: &str = "said";
 /// The host's name in TLS.
 const NAME: &str = "upstream.test";
@@ -38,6 +40,10 @@ pub enum Program {
     Envoy,
     Nginx,
     Haproxy,
+    /// No proxy: calls go to the upstream.
+    Grpc,
+    /// Calls go through Envoy.
+    GrpcByEnvoy,
 }
 
 /// A path and the servers behind it.
@@ -72,13 +78,29 @@ pub struct Running {
 }
 
 impl Program {
-    pub const ALL: [Self; 3] = [Self::Envoy, Self::Nginx, Self::Haproxy];
+    pub const ALL: [Self; 5] = [
+        Self::Envoy,
+        Self::Nginx,
+        Self::Haproxy,
+        Self::Grpc,
+        Self::GrpcByEnvoy,
+    ];
 
     pub const fn name(self) -> &'static str {
         match self {
             Self::Envoy => "envoy",
             Self::Nginx => "nginx",
             Self::Haproxy => "haproxy",
+            Self::Grpc => "grpc",
+            Self::GrpcByEnvoy => "grpc_by_envoy",
+        }
+    }
+
+    /// What its upstreams have to speak.
+    pub const fn talk(self) -> Talk {
+        match self {
+            Self::Envoy | Self::Nginx | Self::Haproxy => Talk::Http1,
+            Self::Grpc | Self::GrpcByEnvoy => Talk::Grpc,
         }
     }
 
@@ -90,16 +112,17 @@ impl Program {
 
     /// Starts it with its files in `dir`, and waits until it listens. At most one in a network namespace.
     pub fn start(self, programs: &Proxies, dir: &Path, routes: &[Route]) -> Result<Running> {
-        let address = SocketAddr::from((Ipv4Addr::LOCALHOST, PORT));
-        let place = Place {
+        let place = |port| Place {
             dir,
-            address,
+            address: SocketAddr::from((Ipv4Addr::LOCALHOST, port)),
             routes,
         };
+        let first = place(PORT);
         let (child, logs) = match self {
-            Self::Envoy => place.envoy(&programs.envoy),
-            Self::Nginx => place.nginx(&programs.nginx),
-            Self::Haproxy => place.haproxy(&programs.haproxy),
+            Self::Envoy | Self::GrpcByEnvoy => first.envoy(&programs.envoy),
+            Self::Nginx => first.nginx(&programs.nginx),
+            Self::Haproxy => first.haproxy(&programs.haproxy),
+            Self::Grpc => grpc::client(&programs.grpc, dir, first.address, routes, None),
         }?;
         let options = routes.iter().flat_map(Route::options);
         let mut running = Running {
@@ -107,11 +130,21 @@ impl Program {
             children: vec![child],
             envoy: programs.envoy.clone(),
             dir: dir.to_owned(),
-            address,
+            address: first.address,
             logs: logs.iter().map(|name| dir.join(name)).collect(),
             options: options.filter(|_| self == Self::Haproxy).collect(),
         };
         running.wait_until_ready()?;
+        if self == Self::GrpcByEnvoy {
+            // Without addresses its lines are told apart by verdicts, and these are blurred by what HTTP/2 says of itself.
+            running.logs.truncate(1);
+            let client = place(PORT + 1);
+            let before = Some(first.address);
+            let (child, _) = grpc::client(&programs.grpc, dir, client.address, routes, before)?;
+            running.children.push(child);
+            running.address = client.address;
+            running.wait_until_ready()?;
+        }
         Ok(running)
     }
 }
@@ -128,17 +161,21 @@ impl Route {
 }
 
 fn run(program: &Path, dir: &Path, args: &[String]) -> Result<Child> {
+    spawn(&mut tracer::command(program, args), dir)
+}
+
+pub(super) fn spawn(command: &mut Command, dir: &Path) -> Result<Child> {
     let file = |name: &str| {
         File::options()
             .create(true)
             .append(true)
             .open(dir.join(name))
     };
-    tracer::command(program, args)
+    command
         .stdout(Stdio::from(file(OUTPUT)?))
         .stderr(Stdio::from(file(SAID)?))
         .spawn()
-        .with_context(|| format!("cannot start {}", program.display()))
+        .with_context(|| format!("cannot start {}", command.get_program().display()))
 }
 
 /// Each run over takes the place of the one before, which it asks for its sockets and drains.
@@ -224,6 +261,10 @@ impl Place<'_> {
                     "envoy.extensions.upstreams.http.v3.HttpProtocolOptions": {
                         "@type": "type.googleapis.com/envoy.extensions.upstreams.http.v3.HttpProtocolOptions",
                         "explicit_http_config": {"http2_protocol_options": {}},
+                        // One of HTTP/2 outlives a request that was given up.
+                        "common_http_protocol_options": {
+                            "max_requests_per_connection": if route.keeps { 2 } else { 1 },
+                        },
                     },
                 }),
             }
@@ -351,18 +392,13 @@ impl Running {
         self.children.last_mut().context("no process")
     }
 
-    fn signal(&mut self, signal: libc::c_int) -> Result<()> {
-        let pid = libc::pid_t::try_from(self.newest()?.id())?;
-        // SAFETY: plain system call; the child has not been waited for.
-        unsafe { libc::kill(pid, signal) };
-        Ok(())
-    }
-
     /// Lets new processes take over from those that run, which finish what they have begun.
     pub fn reload(&mut self) -> Result<()> {
         match self.program {
-            Program::Nginx => self.signal(libc::SIGHUP),
-            Program::Haproxy => self.signal(libc::SIGUSR2),
+            Program::Nginx => signal(self.newest()?, libc::SIGHUP),
+            Program::Haproxy => signal(self.newest()?, libc::SIGUSR2),
+            // Nobody lets a client take over from another.
+            Program::Grpc | Program::GrpcByEnvoy => Ok(()),
             Program::Envoy => {
                 let next = envoy_epoch(&self.envoy, &self.dir, self.children.len())?;
                 self.children.push(next);
@@ -373,7 +409,11 @@ impl Running {
 
     /// Ends it in order, so that its logs are whole.
     pub fn stop(mut self) -> Result<()> {
-        self.signal(libc::SIGTERM)?;
+        for child in &mut self.children {
+            if child.try_wait()?.is_none() {
+                signal(child, libc::SIGTERM)?;
+            }
+        }
         let began = Instant::now();
         for child in &mut self.children {
             while child.try_wait()?.is_none() {
@@ -383,6 +423,13 @@ impl Running {
         }
         Ok(())
     }
+}
+
+fn signal(child: &Child, signal: libc::c_int) -> Result<()> {
+    let pid = libc::pid_t::try_from(child.id())?;
+    // SAFETY: plain system call; the child has not been waited for.
+    unsafe { libc::kill(pid, signal) };
+    Ok(())
 }
 
 impl Drop for Running {

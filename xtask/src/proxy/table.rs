@@ -17,11 +17,9 @@ pub fn run(programs: &Proxies) -> Result<()> {
     let found = trial.by_path();
     println!("| what happens | Envoy's log | `upstream-trace explain` | reset by | why (kernel) |");
     println!("|---|---|---|---|---|");
-    let failing = Fault::BAD
-        .iter()
-        .filter(|fault| fault.fails() == Some(true));
+    let failing = Fault::bad().filter(|fault| fault.fails() == Some(true));
     for fault in failing {
-        let path = trial::path(*fault, 0);
+        let path = trial::path(fault, 0);
         let all = found.get(path.as_str()).map_or(&[][..], Vec::as_slice);
         let explanation = all
             .iter()
@@ -30,7 +28,7 @@ pub fn run(programs: &Proxies) -> Result<()> {
         let records = explanation["records"].as_array().map_or(0, Vec::len);
         let expected = usize::from(!fault.row().verdicts.is_empty());
         ensure!(records == expected, "{explanation}");
-        println!("{}", row(*fault, explanation));
+        println!("{}", row(fault, explanation));
     }
     Ok(())
 }

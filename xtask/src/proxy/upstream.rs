@@ -16,9 +16,10 @@ use std::time::Duration;
 
 use anyhow::{Context as _, Result};
 
-use super::fault::{Fault, Place};
+use super::fault::{Fault, Place, Speech};
 use super::network::{self, LOCAL_PORTS, Network};
 use super::programs::Route;
+use super::talk::{Talk, Talker};
 use super::worker::{self, Master};
 
 /// The first of the ports; below the range that the kernel chooses from, as servers' ports are.
@@ -27,11 +28,10 @@ const PORT: u16 = 18_540;
 const PATIENCE: Duration = Duration::from_secs(5);
 /// So that the other end has read what was sent before it is taken away by a reset.
 const READ: Duration = Duration::from_millis(40);
+/// The same where nothing else comes from the other end any more, an acknowledgement that was delayed least of all.
+const ACKNOWLEDGED: Duration = Duration::from_millis(250);
 /// How long a pooled connection lies idle before it is reset.
 const IDLE: Duration = Duration::from_millis(300);
-pub(super) const ANSWER: &[u8] = b"HTTP/1.1 200 OK\r\nContent-Length: 6\r\n\r\nhello\n";
-const HALF_HEADERS: &[u8] = b"HTTP/1.1 200 OK\r\nContent-Len";
-const HALF_BODY: &[u8] = b"HTTP/1.1 200 OK\r\nContent-Length: 1000\r\n\r\nhello\n";
 const BAD_REQUEST: &[u8] =
     b"HTTP/1.1 400 Bad Request\r\nConnection: close\r\nContent-Length: 0\r\n\r\n";
 
@@ -64,6 +64,7 @@ pub(super) fn note(seen: &Seen, path: &str, note: Note) {
 #[derive(Debug)]
 pub struct Upstream {
     pub fault: Fault,
+    pub talk: Talk,
     pub address: SocketAddr,
     seen: Seen,
     /// What keeps a port taken, or a queue full.
@@ -95,23 +96,24 @@ impl Upstream {
     }
 
     /// Starts it where it belongs.
-    pub fn start(fault: Fault, network: &Network) -> Result<Self> {
+    pub fn start(fault: Fault, talk: Talk, network: &Network) -> Result<Self> {
         let place = fault.row().place;
         let address = SocketAddrV4::new(network::address(place), Self::port(fault));
         let seen = Seen::default();
         let noted = Arc::clone(&seen);
         let (mut held, mut server, mut master) = (Vec::new(), None, None);
         match fault {
-            Fault::WorkerKilled => master = Some(worker::killed(address.into(), noted)?),
-            Fault::Restarted => master = Some(worker::restarted(address.into(), noted)?),
+            Fault::WorkerKilled => master = Some(worker::killed(talk, address.into(), noted)?),
+            Fault::Restarted => master = Some(worker::restarted(talk, address.into(), noted)?),
             Fault::Refused => held = vec![deaf(address)?],
             Fault::QueueFull => held = full(address)?,
             Fault::NoLocalPort => held = every_port(address)?,
             _ if place == Place::Nowhere => {}
-            _ => server = Some(network.at(place, || serve(fault, address, noted))?),
+            _ => server = Some(network.at(place, || serve(fault, talk, address, noted))?),
         }
         Ok(Self {
             fault,
+            talk,
             address: address.into(),
             seen,
             _held: held,
@@ -125,7 +127,10 @@ impl Upstream {
         Route {
             name: self.fault.row().name,
             servers: vec![self.address],
-            speech: self.fault.speech(),
+            speech: match (self.fault.speech(), self.talk) {
+                (Speech::Plain, Talk::Grpc) => Speech::Http2,
+                (speech, _) => speech,
+            },
             keeps: self.fault == Fault::Healthy || self.fault.pause_ms().is_some(),
             retries: false,
         }
@@ -135,6 +140,12 @@ impl Upstream {
     pub fn note(&self, path: &str) -> Option<Note> {
         let seen = self.seen.lock().unwrap_or_else(PoisonError::into_inner);
         seen.get(path).copied()
+    }
+
+    /// Whether connections on which a call succeeds may look like those on which one fails: to gRPC one of HTTP/2 is closed by this upstream, whose
+    /// own words may be its last, and by the client, which has its answer.
+    pub fn may_be_ambiguous(&self) -> bool {
+        self.talk == Talk::Grpc && self.fault == Fault::Restarted
     }
 
     /// Its processes.
@@ -207,7 +218,7 @@ fn listen(address: SocketAddrV4) -> Result<TcpListener> {
     TcpListener::bind(address).with_context(|| format!("bind {address}"))
 }
 
-fn serve(fault: Fault, address: SocketAddrV4, seen: Seen) -> Result<Server> {
+fn serve(fault: Fault, talk: Talk, address: SocketAddrV4, seen: Seen) -> Result<Server> {
     let listener = listen(address)?;
     let accepting = listener.try_clone()?;
     let thread = thread::spawn(move || {
@@ -218,7 +229,7 @@ fn serve(fault: Fault, address: SocketAddrV4, seen: Seen) -> Result<Server> {
             }
             let seen = Arc::clone(&seen);
             // What goes wrong here goes wrong in the proxy's log as well, and is seen there.
-            thread::spawn(move || drop(play(fault, stream, &seen)));
+            thread::spawn(move || drop(play(fault, talk, stream, &seen)));
         }
     });
     Ok(Server {
@@ -227,43 +238,52 @@ fn serve(fault: Fault, address: SocketAddrV4, seen: Seen) -> Result<Server> {
     })
 }
 
+/// What an upstream says that does not understand the proxy, nor the proxy it.
+const fn foreign(fault: Fault) -> Option<&'static [u8]> {
+    match fault {
+        Fault::PlainToTls => Some(&UNEXPECTED_MESSAGE),
+        Fault::TlsName => Some(&UNRECOGNIZED_NAME),
+        Fault::TlsProtocol => Some(&NO_APPLICATION_PROTOCOL),
+        Fault::TlsToPlain | Fault::Http2ToHttp1 => Some(BAD_REQUEST),
+        _ => None,
+    }
+}
+
 /// One connection.
-fn play(fault: Fault, mut stream: TcpStream, seen: &Seen) -> io::Result<()> {
+fn play(fault: Fault, talk: Talk, mut stream: TcpStream, seen: &Seen) -> io::Result<()> {
     stream.set_read_timeout(Some(PATIENCE))?;
-    let mut request = [0; 16_384];
+    let (port, pid) = (stream.peer_addr()?.port(), process::id());
+    if let Some(words) = foreign(fault) {
+        let _hello = stream.read(&mut [0; 16_384])?;
+        return stream.write_all(words);
+    }
+    let mut talker = Talker::new(talk, stream)?;
     loop {
-        let len = if fault == Fault::CloseUnread {
-            stream.peek(&mut request)?
+        let request = if fault == Fault::CloseUnread {
+            talker.peek()?
         } else {
-            stream.read(&mut request)?
+            talker.read()?
         };
-        if len == 0 {
+        let Some(request) = request else {
             return Ok(());
-        }
-        let text = String::from_utf8_lossy(&request[..len]);
-        if let Some(path) = text.split(' ').nth(1).filter(|path| path.starts_with('/')) {
-            let (port, pid) = (stream.peer_addr()?.port(), process::id());
-            note(seen, path, Note { port, pid });
-        }
+        };
+        note(seen, &request.path, Note { port, pid });
         match fault {
             Fault::Healthy | Fault::ResetInPath | Fault::LostInPath | Fault::ForgottenInPath => {
-                stream.write_all(ANSWER)?;
+                talker.stream.write_all(&request.answer())?;
             }
             Fault::ResetAfterRequest => {
-                reset(stream);
+                reset(talker.stream);
                 return Ok(());
             }
-            Fault::ResetInHeaders => return reset_after(stream, HALF_HEADERS, READ),
-            Fault::ResetInBody => return reset_after(stream, HALF_BODY, READ),
-            Fault::RacedByReset => return reset_after(stream, ANSWER, READ),
-            Fault::ResetIdle => return reset_after(stream, ANSWER, IDLE),
-            Fault::ClosedInHeaders => return stream.write_all(HALF_HEADERS),
-            Fault::ClosedInBody => return stream.write_all(HALF_BODY),
-            Fault::RacedByClose => return stream.write_all(ANSWER),
-            Fault::PlainToTls => return stream.write_all(&UNEXPECTED_MESSAGE),
-            Fault::TlsName => return stream.write_all(&UNRECOGNIZED_NAME),
-            Fault::TlsProtocol => return stream.write_all(&NO_APPLICATION_PROTOCOL),
-            Fault::TlsToPlain | Fault::Http2ToHttp1 => return stream.write_all(BAD_REQUEST),
+            Fault::ResetInHeaders => return reset_after(talker, &request.half_headers(), READ),
+            Fault::ResetInBody => return reset_after(talker, &request.half_body(), READ),
+            Fault::RacedByReset => return reset_after(talker, &request.answer(), ACKNOWLEDGED),
+            Fault::ResetIdle => return reset_after(talker, &request.answer(), IDLE),
+            Fault::ClosedUnanswered => return talker.close(&[]),
+            Fault::ClosedInHeaders => return talker.close(&request.half_headers()),
+            Fault::ClosedInBody => return talker.close(&request.half_body()),
+            Fault::RacedByClose => return talker.stream.write_all(&request.answer()),
             // Until the proxy gives up.
             Fault::NoAnswer | Fault::ClientGone => {}
             _ => return Ok(()),
@@ -271,10 +291,10 @@ fn play(fault: Fault, mut stream: TcpStream, seen: &Seen) -> io::Result<()> {
     }
 }
 
-fn reset_after(mut stream: TcpStream, answer: &[u8], pause: Duration) -> io::Result<()> {
-    stream.write_all(answer)?;
+fn reset_after(mut talker: Talker, answer: &[u8], pause: Duration) -> io::Result<()> {
+    talker.stream.write_all(answer)?;
     thread::sleep(pause);
-    reset(stream);
+    reset(talker.stream);
     Ok(())
 }
 

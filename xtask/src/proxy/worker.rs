@@ -3,7 +3,7 @@
 //! Each is this program again, with the verb [`VERB`]. Workers say `PID PORT PATH` of each request on standard output. Must not know:
 //! proxies, what is said of a fault.
 
-use std::io::{self, BufRead as _, BufReader, Read as _, Write as _};
+use std::io::{self, BufRead as _, BufReader, Write as _};
 use std::net::{SocketAddr, TcpListener, TcpStream};
 use std::os::fd::AsFd as _;
 use std::process::{self, Child, Command, Stdio};
@@ -12,7 +12,8 @@ use std::time::Duration;
 
 use anyhow::{Context as _, Result, bail};
 
-use super::upstream::{ANSWER, Note, Seen, note};
+use super::talk::{Talk, Talker};
+use super::upstream::{Note, Seen, note};
 use crate::process::own_verb;
 
 /// The verb that a program which starts such upstreams has to hand to [`run`].
@@ -44,17 +45,19 @@ impl Drop for Master {
 }
 
 /// Workers that are killed with a request unread.
-pub(super) fn killed(address: SocketAddr, seen: Seen) -> Result<Master> {
-    master(KILLED, address, seen)
+pub(super) fn killed(talk: Talk, address: SocketAddr, seen: Seen) -> Result<Master> {
+    master(KILLED, talk, address, seen)
 }
 
 /// A server that is killed while it works and started again a little later.
-pub(super) fn restarted(address: SocketAddr, seen: Seen) -> Result<Master> {
-    master(RESTARTED, address, seen)
+pub(super) fn restarted(talk: Talk, address: SocketAddr, seen: Seen) -> Result<Master> {
+    master(RESTARTED, talk, address, seen)
 }
 
-fn master(role: &str, address: SocketAddr, seen: Seen) -> Result<Master> {
-    let mut child = command(role, address)?.stdout(Stdio::piped()).spawn()?;
+fn master(role: &str, talk: Talk, address: SocketAddr, seen: Seen) -> Result<Master> {
+    let mut child = command(role, talk, address)?
+        .stdout(Stdio::piped())
+        .spawn()?;
     let said = child.stdout.take().context("its standard output")?;
     let mut lines = BufReader::new(said).lines();
     // It listens before it says so; the lines behind are requests.
@@ -75,26 +78,28 @@ fn master(role: &str, address: SocketAddr, seen: Seen) -> Result<Master> {
     })
 }
 
-fn command(role: &str, address: SocketAddr) -> Result<Command> {
-    own_verb(&[VERB.to_owned(), role.to_owned(), address.to_string()])
+fn command(role: &str, talk: Talk, address: SocketAddr) -> Result<Command> {
+    let talk = talk.name();
+    own_verb(&[VERB, role, talk, &address.to_string()].map(str::to_owned))
 }
 
 /// What follows [`VERB`] on the command line.
-pub fn run(role: &str, address: SocketAddr) -> Result<()> {
+pub fn run(role: &str, talk: &str, address: SocketAddr) -> Result<()> {
+    let talk = Talk::named(talk).context("no such language")?;
     match role {
         KILLED => {
             let listener = TcpListener::bind(address)?;
             println!("ready");
             loop {
                 let listener = listener.as_fd().try_clone_to_owned()?;
-                let mut worker = command(WORKER, address)?;
+                let mut worker = command(WORKER, talk, address)?;
                 worker.stdin(Stdio::from(listener)).status()?;
             }
         }
         RESTARTED => {
             println!("ready");
             loop {
-                let mut server = command(SERVER, address)?.spawn()?;
+                let mut server = command(SERVER, talk, address)?.spawn()?;
                 thread::sleep(LIFE);
                 server.kill()?;
                 server.wait()?;
@@ -104,9 +109,10 @@ pub fn run(role: &str, address: SocketAddr) -> Result<()> {
         WORKER => {
             let listener = TcpListener::from(io::stdin().as_fd().try_clone_to_owned()?);
             let (stream, from) = listener.accept()?;
-            let mut request = [0; 4096];
-            let len = stream.peek(&mut request)?;
-            report(from, &request[..len]);
+            let talker = Talker::new(talk, stream)?;
+            if let Some(request) = talker.peek()? {
+                say(from.port(), &request.path);
+            }
             let own = libc::pid_t::try_from(process::id())?;
             // SAFETY: takes numbers only; it is this process itself.
             unsafe { libc::kill(own, libc::SIGKILL) };
@@ -120,24 +126,21 @@ pub fn run(role: &str, address: SocketAddr) -> Result<()> {
             loop {
                 let (stream, from) = listener.accept()?;
                 // The proxy may have gone.
-                let _served = serve(stream, from);
+                let _served = serve(talk, stream, from);
             }
         }
         _ => bail!("no such role: {role}"),
     }
 }
 
-fn serve(mut stream: TcpStream, from: SocketAddr) -> io::Result<()> {
-    let mut request = [0; 4096];
-    let len = stream.read(&mut request)?;
-    report(from, &request[..len]);
+fn serve(talk: Talk, stream: TcpStream, from: SocketAddr) -> io::Result<()> {
+    let mut talker = Talker::new(talk, stream)?;
+    let Some(request) = talker.read()? else {
+        return Ok(());
+    };
+    say(from.port(), &request.path);
     thread::sleep(WORK);
-    stream.write_all(ANSWER)
-}
-
-fn report(from: SocketAddr, request: &[u8]) {
-    let request = String::from_utf8_lossy(request);
-    say(from.port(), request.split(' ').nth(1).unwrap_or("-"));
+    talker.stream.write_all(&request.answer())
 }
 
 fn say(port: u16, path: &str) {

@@ -6,10 +6,11 @@ use std::time::Duration;
 use anyhow::{Context as _, Result, ensure};
 use xtask::scenario::check::Line;
 use xtask::scenario::feature::Features;
-use xtask::scenario::{self, Ctx};
+use xtask::scenario::{self, Ctx, Scenario, load};
 use xtask::tracer::{self, Tracer};
 
 use crate::PORT;
+use crate::scenarios::{ATTEMPTS, LOAD_PORT};
 
 /// Rows of the table, by cells.
 fn rows() -> Result<Vec<Vec<String>>> {
@@ -41,19 +42,37 @@ pub(crate) fn every_row_is_played() -> Result<()> {
             if !scenario.is_playable(kernel) {
                 continue;
             }
-            let tracer = Tracer::start(&["--port", &PORT.to_string()])?;
-            scenario.play(&ctx)?;
-            // Longer than a record may take.
-            thread::sleep(Duration::from_millis(100));
-            let lines = tracer.stop()?.by_time()?;
-            let said = lines.iter().any(|line| says(line, &row));
-            ensure!(said, "{name} does not end in the row of {what}: {row:?}");
+            ends_in(scenario, &ctx, &row)
+                .with_context(|| format!("{name} does not end in the row of {what}: {row:?}"))?;
             played += 1;
         }
     }
     println!("{played} plays");
     ensure!(played > 0, "the playbook names no scenario");
     Ok(())
+}
+
+/// Plays it until a line says what the row says, but again only where the tracer itself has counted what the kernel kept from it.
+fn ends_in(scenario: &Scenario, ctx: &Ctx, row: &[String]) -> Result<()> {
+    for _ in 0..ATTEMPTS {
+        let tracer = Tracer::start(&["--port", &format!("{PORT}-{LOAD_PORT}")])?;
+        scenario.play(ctx)?;
+        // Longer than a record may take.
+        thread::sleep(Duration::from_millis(100));
+        let said = |lines: &[Line]| lines.iter().any(|line| says(line, row));
+        if !said(&tracer.so_far()?) {
+            load::use_memory_again(LOAD_PORT)?;
+        }
+        let run = tracer.stop()?;
+        let missed = run.stats()?["lost"]["missed"].as_u64().unwrap_or(0);
+        let lines = run.by_time()?;
+        if said(&lines) {
+            return Ok(());
+        }
+        ensure!(missed > 0, "{lines:#?}");
+        println!("{missed} events were kept from their hooks");
+    }
+    anyhow::bail!("events were kept from their hooks {ATTEMPTS} times in a row");
 }
 
 /// Whether this line says what the row says.

@@ -19,7 +19,7 @@ use crate::{PORT, setting};
 const PLAYERS: u16 = 4;
 pub(crate) const LOAD_PORT: u16 = PORT + PLAYERS;
 /// Plays of one scenario at most, where hooks are skipped.
-const ATTEMPTS: usize = 3;
+pub(crate) const ATTEMPTS: usize = 3;
 /// Repetitions of each scenario, where nothing else is asked for.
 const REPETITIONS: u64 = 200;
 /// A scenario that waits for the kernel's timers is played this much less often.

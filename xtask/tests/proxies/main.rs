@@ -1,4 +1,4 @@
-//! The real Envoy, NGINX and HAProxy, the real tracer, and upstreams that fail on purpose: `explain` has to join every failed line of
+//! The real Envoy, NGINX, HAProxy and gRPC client, the real tracer, and upstreams that fail on purpose: `explain` has to join every failed line of
 //! each proxy's log to the one right connection, and to accuse no healthy request.
 //!
 //! Needs root. Nothing is skipped: a proxy that is missing and cannot be installed fails its test by name.
@@ -7,6 +7,7 @@
 
 use std::collections::HashSet;
 use std::env;
+use std::path::PathBuf;
 use std::process::ExitCode;
 use std::str::FromStr;
 use std::time::{SystemTime, UNIX_EPOCH};
@@ -14,13 +15,15 @@ use std::time::{SystemTime, UNIX_EPOCH};
 use anyhow::{Context as _, Result, bail, ensure};
 use libtest_mimic::{Arguments, Failed, Trial as Test};
 use serde_json::Value;
+use tempfile::TempDir;
 use xtask::provision;
 use xtask::proxy::{
     fault::{By, Place},
     healthy,
     programs::Program,
+    talk::Talk,
     trial::{self, Played, Trial},
-    upstream::Upstream,
+    upstream::{Note, Upstream},
     worker,
 };
 use xtask::workspace::Workspace;
@@ -29,14 +32,25 @@ use xtask::workspace::Workspace;
 const REQUESTS: u32 = 4;
 /// Healthy requests for each proxy.
 const HEALTHY: usize = 3_000;
+/// Plays of one test at most, where the kernel keeps events from their hooks.
+const ATTEMPTS: usize = 3;
+/// What is wrong that is shown.
+const SHOWN: usize = 50;
 const SURE: [&str; 4] = ["exact", "unique", "nearest", "order"];
+
+/// What the kernel cannot tell apart where a connection of HTTP/2 is made for a request: within a jiffy of it both ends say something of themselves,
+/// and that is payload as well.
+const BLURRED: [[&str; 2]; 2] = [
+    ["reset_before_response", "reset_mid_stream"],
+    ["closed_before_response", "ok"],
+];
 
 fn main() -> ExitCode {
     let words: Vec<_> = env::args().skip(1).collect();
-    if let [verb, role, address] = words.as_slice()
+    if let [verb, role, talk, address] = words.as_slice()
         && verb == worker::VERB
     {
-        return upstream(role, address);
+        return upstream(role, talk, address);
     }
     let mut arguments = Arguments::from_args();
     // What a test sees in the kernel is everybody's.
@@ -58,9 +72,9 @@ fn test(program: Program, what: &str, run: fn(Program) -> Result<()>) -> Test {
 }
 
 /// This program as one of the upstreams.
-fn upstream(role: &str, address: &str) -> ExitCode {
+fn upstream(role: &str, talk: &str, address: &str) -> ExitCode {
     let address = address.parse().context("address");
-    match address.and_then(|address| worker::run(role, address)) {
+    match address.and_then(|address| worker::run(role, talk, address)) {
         Ok(()) => ExitCode::SUCCESS,
         Err(error) => {
             eprintln!("{}: {error:#}", worker::VERB);
@@ -76,76 +90,95 @@ fn setting<T: FromStr<Err: std::error::Error + Send + Sync + 'static>>(
     text.map(|text| text.parse().context(name)).transpose()
 }
 
+/// What is wrong with a run.
+struct Wrong {
+    what: Vec<String>,
+    /// Where its files are.
+    files: PathBuf,
+    /// Events that the kernel kept from their hooks, as far as the tracer has noticed.
+    missed: u64,
+}
+
+impl Wrong {
+    /// Keeps the files where anything is.
+    fn new(what: Vec<String>, files: TempDir, records: &[Value]) -> Option<Self> {
+        let stats = records.iter().rfind(|record| record["type"] == "stats");
+        let missed = stats.and_then(|stats| stats["lost"]["missed"].as_u64());
+        (!what.is_empty()).then(|| Self {
+            what,
+            files: files.keep(),
+            missed: missed.unwrap_or(0),
+        })
+    }
+}
+
+/// Plays until nothing is wrong, but again only where the tracer itself has counted what was kept from it.
+fn repeated(mut play: impl FnMut() -> Result<Option<Wrong>>) -> Result<()> {
+    for _ in 0..ATTEMPTS {
+        let Some(wrong) = play()? else {
+            return Ok(());
+        };
+        let shown: Vec<_> = wrong.what.iter().take(SHOWN).map(String::as_str).collect();
+        let said = format!(
+            "{} wrong, files in {}:\n{}",
+            wrong.what.len(),
+            wrong.files.display(),
+            shown.join("\n")
+        );
+        ensure!(wrong.missed > 0, "{said}");
+        println!("{} events were kept from their hooks; {said}", wrong.missed);
+    }
+    bail!("events were kept from their hooks {ATTEMPTS} times in a row");
+}
+
 fn explained(program: Program) -> Result<()> {
     let programs = provision::for_proxies(&Workspace::locate()?)?;
     let requests = setting("UPSTREAM_TRACE_REQUESTS")?.unwrap_or(REQUESTS);
     let now = SystemTime::now().duration_since(UNIX_EPOCH)?.subsec_nanos();
     let seed = setting("UPSTREAM_TRACE_SEED")?.unwrap_or_else(|| u64::from(now));
-    let dir = tempfile::tempdir()?;
-    let trial = trial::play(program, &programs, dir.path(), requests, seed)?;
-    let wrong = complaints(&trial);
-    if !wrong.is_empty() {
-        let kept = dir.keep();
-        let shown: Vec<_> = wrong.iter().take(200).map(String::as_str).collect();
-        bail!(
-            "{} wrong, UPSTREAM_TRACE_SEED={seed}, files in {}:\n{}\naccount: {}",
-            wrong.len(),
-            kept.display(),
-            shown.join("\n"),
+    repeated(|| {
+        let dir = tempfile::tempdir()?;
+        let trial = trial::play(program, &programs, dir.path(), requests, seed)?;
+        let failed = trial.played.iter().filter(|request| !request.answered);
+        println!(
+            "{}: {} of {} requests failed, UPSTREAM_TRACE_SEED={seed}: {}",
+            program.name(),
+            failed.count(),
+            trial.played.len(),
             trial.account
         );
-    }
-    let failed = trial.played.iter().filter(|request| !request.answered);
-    println!(
-        "{}: {} of {} requests failed, UPSTREAM_TRACE_SEED={seed}: {}",
-        program.name(),
-        failed.count(),
-        trial.played.len(),
-        trial.account
-    );
-    Ok(())
+        Ok(Wrong::new(complaints(&trial), dir, &trial.records))
+    })
 }
 
 /// Many requests, none of which fails: no record is flagged, no line of a log explained.
 fn not_accused(program: Program) -> Result<()> {
     let programs = provision::for_proxies(&Workspace::locate()?)?;
     let requests = setting("UPSTREAM_TRACE_HEALTHY")?.unwrap_or(HEALTHY);
-    let dir = tempfile::tempdir()?;
-    let played = healthy::play(program, &programs, dir.path(), requests)?;
-    let flagged = played
-        .records
-        .iter()
-        .filter(|record| !record["flag"].is_null())
-        .map(|record| format!("flagged: {record}"));
-    let explained = played
-        .explanations
-        .iter()
-        // The wait for the proxy makes a connection without a request.
-        .filter(|explanation| explanation["request"] != "<BADREQ>")
-        .map(|explanation| format!("explained: {explanation}"));
-    let mut wrong: Vec<_> = flagged.chain(explained).collect();
-    if played.failed != 0 || played.account["unknown"] != 0 {
-        wrong.push(format!("{} failed; {}", played.failed, played.account));
-    }
-    if !wrong.is_empty() {
-        let kept = dir.keep();
-        let shown: Vec<_> = wrong.iter().take(20).map(String::as_str).collect();
-        bail!(
-            "{} wrong, files in {}:\n{}",
+    repeated(|| {
+        let dir = tempfile::tempdir()?;
+        let played = healthy::play(program, &programs, dir.path(), requests)?;
+        let flagged = played.records.iter();
+        let flagged = flagged.filter(|record| !record["flag"].is_null());
+        let mut wrong: Vec<_> = flagged.map(|record| format!("flagged: {record}")).collect();
+        println!(
+            "{}: {} requests in {:.1} s, {} reloads, {} records, {} flagged",
+            program.name(),
+            played.requests,
+            played.took.as_secs_f64(),
+            played.reloads,
+            played.records.len(),
             wrong.len(),
-            kept.display(),
-            shown.join("\n")
         );
-    }
-    println!(
-        "{}: {} requests in {:.1} s, {} reloads, {} records, none flagged",
-        program.name(),
-        played.requests,
-        played.took.as_secs_f64(),
-        played.reloads,
-        played.records.len()
-    );
-    Ok(())
+        let explained = played.explanations.iter();
+        // The wait for the proxy makes a connection without a request.
+        let explained = explained.filter(|explanation| explanation["request"] != "<BADREQ>");
+        wrong.extend(explained.map(|explanation| format!("explained: {explanation}")));
+        if played.failed != 0 || played.account["unknown"] != 0 {
+            wrong.push(format!("{} failed; {}", played.failed, played.account));
+        }
+        Ok(Wrong::new(wrong, dir, &played.records))
+    })
 }
 
 /// Everything that is not as it has to be.
@@ -177,7 +210,7 @@ fn complaints(trial: &Trial) -> Vec<String> {
         for explanation in explanations {
             let right = upstream
                 .context("no upstream")
-                .and_then(|upstream| right(upstream, path, explanation));
+                .and_then(|upstream| right(trial.program, upstream, path, explanation));
             if let Err(error) = right {
                 wrong.push(format!("{path}: {error:#}: {explanation}"));
             }
@@ -228,13 +261,8 @@ fn accused(upstream: &Upstream, records: &[Value]) -> Vec<String> {
     wrong
 }
 
-/// While the tracer has no time to look for the other end it does not know, and says so.
-fn in_path(reset: &Value) -> bool {
-    reset["origin"] == "in_path" || reset["origin"] == "unknown"
-}
-
 /// One explanation.
-fn right(upstream: &Upstream, path: &str, explanation: &Value) -> Result<()> {
+fn right(program: Program, upstream: &Upstream, path: &str, explanation: &Value) -> Result<()> {
     let row = upstream.fault.row();
     ensure!(
         !explanation["hint"].as_str().unwrap_or_default().is_empty(),
@@ -250,23 +278,41 @@ fn right(upstream: &Upstream, path: &str, explanation: &Value) -> Result<()> {
         );
         return Ok(());
     }
-    ensure!(SURE.contains(&sureness), "not sure");
     let records = explanation["records"].as_array().context("records")?;
+    let before = || upstream.note(&trial::path_before(path));
+    let note = upstream.note(path).or_else(before);
+    if sureness == "ambiguous" && upstream.may_be_ambiguous() {
+        let seen = |note: Note| {
+            records
+                .iter()
+                .any(|record| record["local"]["port"] == note.port)
+        };
+        ensure!(note.is_none_or(seen), "not among those that are shown");
+        return Ok(());
+    }
+    ensure!(SURE.contains(&sureness), "not sure");
     let [record] = records.as_slice() else {
         bail!("{} records", records.len());
     };
     let verdict = explanation["verdict"].as_str().unwrap_or_default();
+    let mut right = row.verdicts.to_vec();
+    if upstream.talk == Talk::Grpc {
+        right.extend(upstream.fault.right_in_http2());
+    }
+    if program == Program::GrpcByEnvoy {
+        let all = BLURRED
+            .iter()
+            .filter(|all| right.iter().any(|one| all.contains(one)));
+        right = [right.clone(), all.flatten().copied().collect()].concat();
+    }
     ensure!(
-        row.verdicts.contains(&verdict),
-        "verdict {verdict} instead of {:?}",
-        row.verdicts
+        right.contains(&verdict),
+        "verdict {verdict} instead of {right:?}"
     );
     ensure!(
         record["remote"]["port"] == upstream.address.port(),
         "another upstream"
     );
-    let before = || upstream.note(&trial::path_before(path));
-    let note = upstream.note(path).or_else(before);
     if let Some(note) = note {
         ensure!(
             record["local"]["port"] == note.port,
@@ -280,7 +326,10 @@ fn right(upstream: &Upstream, path: &str, explanation: &Value) -> Result<()> {
     match row.by {
         By::Nobody => ensure!(!received, "a reset"),
         By::Host => ensure!(received && by_them && sender.is_null(), "sender"),
-        By::Path => ensure!(received && in_path(reset) && sender.is_null(), "sender"),
+        By::Path => ensure!(
+            received && reset["origin"] == "in_path" && sender.is_null(),
+            "sender"
+        ),
         By::Upstream => {
             let pid = note.map_or_else(std::process::id, |note| note.pid);
             ensure!(received && by_them && sender["pid"] == pid, "sender");
