@@ -171,8 +171,9 @@ pub const NO_ANSWER: Nature = connection(GAVE_UP, Verdicts::of(&[Ok, ClosedBefor
 pub const BAD_GATEWAY: Nature = connection(CONNECTING.and(RESETS).and(CLOSED), FINE);
 /// Anything that makes a proxy answer 504.
 pub const GATEWAY_TIMEOUT: Nature = connection(GAVE_UP.and(SYN_UNANSWERED), Verdicts::of(&[Ok]));
-/// Closed in order below a call. What HTTP/2 says of itself may be the last on the connection, and looks like an answer as well as like a request.
-pub const CLOSED_BELOW: Nature = CLOSED_UNANSWERED.as_likely();
+/// Closed in order below a call. What HTTP/2 then says of itself may be the last on the connection: it looks like an answer as well as like a
+/// request, and may still be answered by a reset.
+pub const CLOSED_BELOW: Nature = TERMINATED.as_likely();
 /// A call that waited no longer, for a connection or for an answer on it. Then the connection goes on, or ends as the client pleases.
 pub const DEADLINE: Nature = connection(
     GAVE_UP.and(SYN_UNANSWERED),
@@ -466,6 +467,11 @@ mod tests {
                 ClosedBeforeResponse,
             ),
             ("UNAVAILABLE", "Stream removed (Socket closed)", Ok),
+            (
+                "UNAVAILABLE",
+                "Stream removed (Socket closed)",
+                ResetBeforeResponse,
+            ),
             (
                 "UNAVAILABLE",
                 "failed to connect to all addresses; last error: UNKNOWN: ipv4:127.0.0.1:1: tcp handshaker shutdown",
