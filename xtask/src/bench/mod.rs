@@ -3,8 +3,8 @@
 //! Needs root. Changes nothing that outlives it: BPF statistics are on only while a descriptor
 //! is open, tracefs is mounted in a mount namespace of its own, every child ends with it.
 
-mod bpf;
 mod isolate;
+pub mod kernels;
 mod output;
 mod report;
 mod rounds;
@@ -21,7 +21,9 @@ use anyhow::{Context as _, Result};
 
 use self::{report::Report, tracer::Tracer};
 use crate::{
-    build, process, storm,
+    build,
+    matrix::Kernels,
+    process, storm,
     workspace::{self, Profile, Workspace},
 };
 
@@ -33,7 +35,13 @@ pub struct Options {
     /// Interleaved rounds of the storm; figures are their medians
     #[arg(long, default_value_t = 7, value_parser = clap::value_parser!(u32).range(1..))]
     rounds: u32,
+    /// Only the time in BPF, by tcplife's, on these kernels: `5.10,6.12`, or `all`
+    #[arg(long, value_parser = Kernels::parse, conflicts_with_all = ["smoke", "rounds"])]
+    kernels: Option<Kernels>,
 }
+
+/// Both ends of a loopback connection are connections of their own.
+const RECORDS_A_CONNECTION: u64 = 2;
 
 /// How much of everything.
 #[derive(Clone, Copy, Debug)]
@@ -74,6 +82,9 @@ impl Plan {
 }
 
 pub fn run(workspace: &Workspace, options: &Options) -> Result<()> {
+    if let Some(kernels) = &options.kernels {
+        return kernels::run(workspace, kernels);
+    }
     let plan = Plan::new(options);
     let binary = build::tracer(workspace, Profile::Release)?;
     workspace::become_root()?;
@@ -93,7 +104,7 @@ pub fn run(workspace: &Workspace, options: &Options) -> Result<()> {
     }
 
     let server = storm::Server::start()?;
-    let costs = rounds::kernel(&plan, &tracers, directory)?;
+    let costs = rounds::kernel(plan.kernel_rounds, plan.connections, &tracers, directory)?;
     let storms = rounds::throughput(&plan, &tracers, directory)?;
     drop(server);
     let starts = start::measure(&plan, &tracers)?;

@@ -3,8 +3,8 @@
 use anyhow::{Result, bail};
 
 use super::{
-    Memory, Plan,
-    rounds::{Storms, Throughput},
+    Memory, Plan, RECORDS_A_CONNECTION,
+    rounds::{Kernel, Storms, Throughput},
     tracer::{Kind, Tracer},
 };
 
@@ -16,15 +16,12 @@ const MAX_CPU_OF_TCPLIFE: f64 = 1.0 / 5.0;
 const MAX_RESIDENT_MIB: f64 = 64.0;
 const MAX_START_OF_TCPLIFE: f64 = 2.0;
 
-/// Both ends of a loopback connection are connections of their own.
-const RECORDS_A_CONNECTION: u64 = 2;
-
 #[derive(Debug)]
 pub(super) struct Report<'a> {
     pub(super) plan: &'a Plan,
     pub(super) tracers: &'a [Tracer],
     pub(super) skipped: &'a [(&'static str, String)],
-    pub(super) costs: &'a [Option<f64>],
+    pub(super) costs: &'a [Kernel],
     pub(super) storms: &'a Throughput,
     pub(super) starts: &'a [Option<f64>],
     pub(super) memory: Memory,
@@ -106,7 +103,7 @@ impl Report<'_> {
     fn row(&self, index: usize) -> Row {
         let storms = self.storms.tracers.get(index);
         Row {
-            kernel_ns: self.costs.get(index).copied().flatten(),
+            kernel_ns: self.costs.get(index).and_then(Kernel::ns),
             cpu_us: storms.and_then(Storms::cpu),
             ratio: storms.and_then(Storms::ratio),
             start_ms: self.starts.get(index).copied().flatten(),

@@ -2,50 +2,62 @@
 
 use std::{path::Path, thread, time::Duration};
 
-use anyhow::Result;
+use anyhow::{Error, Result};
 
-use super::{
-    Plan,
-    bpf::{Programs, Statistics},
-    median,
-    output::Records,
-    say,
-    tracer::Tracer,
+use super::{Plan, median, output::Records, say, tracer::Tracer};
+use crate::{
+    bpf::{self, Statistics},
+    process, storm,
 };
-use crate::{process, storm};
 
 /// After this long a tracer has written all that a storm gave it to write.
 pub(super) const DRAIN: Duration = Duration::from_millis(300);
 
-/// Nanoseconds in BPF programs per connection, by tracer; none for those without any.
+/// What the kernel says about one tracer.
+#[derive(Clone, Debug, Default)]
+pub(super) struct Kernel {
+    /// Nanoseconds in BPF programs per connection; none for tracers without any.
+    ns: Vec<f64>,
+    /// Ours only.
+    pub(super) records: Records,
+}
+
+impl Kernel {
+    pub(super) fn ns(&self) -> Option<f64> {
+        median(self.ns.clone())
+    }
+}
+
+/// Storms while the kernel times BPF programs.
 pub(super) fn kernel(
-    plan: &Plan,
+    rounds: u32,
+    connections: u32,
     tracers: &[Tracer],
     directory: &Path,
-) -> Result<Vec<Option<f64>>> {
-    let mut samples = vec![Vec::new(); tracers.len()];
-    for round in 1..=plan.kernel_rounds {
-        say(&format!(
-            "time in the kernel, round {round} of {}",
-            plan.kernel_rounds
-        ));
-        for (tracer, samples) in tracers.iter().zip(&mut samples) {
+) -> Result<Vec<Kernel>> {
+    let mut results = vec![Kernel::default(); tracers.len()];
+    for round in 1..=rounds {
+        say(&format!("time in the kernel, round {round} of {rounds}"));
+        for (tracer, result) in tracers.iter().zip(&mut results) {
             if !tracer.is_bpf() {
                 continue;
             }
             let running = tracer.start(directory)?;
             let statistics = Statistics::enable()?;
-            let before = Programs::of(running.child())?.run_time;
-            storm::run(plan.connections)?;
+            let run_time = || Ok::<_, Error>(bpf::held_by(running.child().id())?.run_time);
+            let before = run_time()?;
+            storm::run(connections)?;
             thread::sleep(DRAIN);
-            let after = Programs::of(running.child())?.run_time;
+            let spent = run_time()?.saturating_sub(before);
             drop(statistics);
-            running.stop()?;
-            let spent = after.saturating_sub(before).as_secs_f64() * 1e9;
-            samples.push(spent / f64::from(plan.connections));
+            if let Some(records) = running.stop()? {
+                result.records.add(records);
+            }
+            let spent = spent.as_secs_f64() * 1e9;
+            result.ns.push(spent / f64::from(connections));
         }
     }
-    Ok(samples.into_iter().map(median).collect())
+    Ok(results)
 }
 
 /// What the storms say about one tracer.

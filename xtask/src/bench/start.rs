@@ -12,12 +12,10 @@ use std::{
 use anyhow::{Context as _, Result, bail};
 
 use super::{
-    Plan,
-    bpf::Programs,
-    median, say,
+    Plan, median, say,
     tracer::{Kind, Tracer},
 };
-use crate::{process, storm};
+use crate::{bpf, process, storm};
 
 /// Milliseconds by tracer, the median; none for those that do not say when they are ready.
 pub(super) fn measure(plan: &Plan, tracers: &[Tracer]) -> Result<Vec<Option<f64>>> {
@@ -69,10 +67,10 @@ fn until_header(tracer: &Tracer) -> Result<Duration> {
     let mut first = [0];
     let header = terminal.read_exact(&mut first);
     let time = start.elapsed();
-    let programs = Programs::of(&child).unwrap_or_default();
+    let held = bpf::held_by(child.id()).unwrap_or_default();
     process::interrupt(&mut child, Duration::from_secs(10)).context("cannot stop tcplife")?;
     header.context("tcplife printed no header")?;
-    if programs.links == 0 {
+    if held.attachments == 0 {
         bail!("tcplife printed its header with nothing attached");
     }
     Ok(time)

@@ -10,8 +10,8 @@ use std::{
 
 use anyhow::{Context as _, Result, bail};
 
-use super::{bpf::Programs, output::Records};
-use crate::{process, storm, workspace::find_program};
+use super::output::Records;
+use crate::{bpf, process, storm, workspace::find_program};
 
 const START_PATIENCE: Duration = Duration::from_secs(20);
 const STOP_PATIENCE: Duration = Duration::from_secs(30);
@@ -159,11 +159,17 @@ impl Running {
 
     /// Something that grows while it attaches, and is not 0 when it has.
     fn attached(&self) -> usize {
-        if self.kind == Kind::Capture {
+        let said = |words| {
             let messages = fs::read_to_string(&self.messages).unwrap_or_default();
-            return usize::from(messages.contains("listening on"));
+            usize::from(messages.contains(words))
+        };
+        match self.kind {
+            Kind::Ours => said(": attached "),
+            Kind::Tcplife | Kind::Peer => {
+                bpf::held_by(self.child.id()).map_or(0, |held| held.attachments)
+            }
+            Kind::Capture => said("listening on"),
         }
-        Programs::of(&self.child).map_or(0, |programs| programs.count.min(programs.links))
     }
 
     /// The first thing it said on standard error, as a rule the cause.

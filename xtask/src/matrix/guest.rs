@@ -21,6 +21,7 @@ use super::{
     report::{Line, Outcome},
 };
 use crate::{
+    bench::kernels,
     cgroups,
     confine::{CAP_BPF, CAP_PERFMON, Host},
     doctor::{self, Start},
@@ -58,6 +59,8 @@ const MOUNTS: [(&CStr, &CStr); 8] = [
 pub enum Task {
     /// Play the scenarios.
     Play,
+    /// Measure what tracing costs.
+    Bench,
     /// Write the kernel's type information to the disk, after its length.
     Types,
 }
@@ -72,6 +75,7 @@ pub fn run(task: Task, plays: Plays) -> Result<()> {
     let mut report = serial(REPORT)?;
     let done = match task {
         Task::Play => play(&mut report, plays),
+        Task::Bench => bench(&mut report, plays.runs),
         Task::Types => types(),
     };
     let error = done.err().map(|error| format!("{error:#}"));
@@ -128,6 +132,11 @@ fn tell(report: &mut File, line: &Line) -> Result<()> {
     report.write_all(text.as_bytes())?;
     drain(report);
     Ok(())
+}
+
+fn bench(report: &mut File, rounds: u32) -> Result<()> {
+    let costs = kernels::measure(tracer::binary()?, "/tmp/bench".into(), rounds)?;
+    tell(report, &Line::Costs(costs))
 }
 
 fn types() -> Result<()> {

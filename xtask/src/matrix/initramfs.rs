@@ -1,4 +1,4 @@
-//! What a guest boots with: the kernel, and an initramfs of two programs and the modules they need.
+//! What a guest boots with: the kernel, and an initramfs of programs and the modules they need.
 //!
 //! Must not know: what the programs do.
 
@@ -22,10 +22,54 @@ pub(super) fn kernel_image(packages: &[PathBuf]) -> Result<PathBuf> {
     .context("the package holds no vmlinuz")
 }
 
-/// Writes an initramfs of `programs`, which go to `/`, and the modules of these names from `packages`.
+/// A program in a guest.
+#[derive(Clone, Debug)]
+pub(super) struct Program {
+    path: String,
+    from: PathBuf,
+}
+
+impl Program {
+    /// One that is linked statically, which goes to `/`.
+    pub(super) fn alone(from: &Path) -> Result<Self> {
+        let name = from.file_name().context("a program has a name")?;
+        Ok(Self {
+            path: format!("/{}", name.display()),
+            from: from.to_owned(),
+        })
+    }
+
+    /// One that is linked dynamically, which goes to `/usr/sbin`, with what it is linked with.
+    pub(super) fn with_libraries(from: &Path) -> Result<Vec<Self>> {
+        let output = Command::new("ldd").arg(from).output();
+        let output = output.context("cannot start ldd")?;
+        ensure!(
+            output.status.success(),
+            "ldd cannot read {}",
+            from.display()
+        );
+        let libraries = String::from_utf8_lossy(&output.stdout);
+        let libraries = libraries.split_whitespace();
+        let libraries = libraries.filter(|word| word.starts_with('/'));
+        let mut all: Vec<_> = libraries
+            .map(|path| Self {
+                path: path.to_owned(),
+                from: path.into(),
+            })
+            .collect();
+        let program = Self::alone(from)?;
+        all.push(Self {
+            path: format!("/usr/sbin{}", program.path),
+            ..program
+        });
+        Ok(all)
+    }
+}
+
+/// Writes an initramfs of `programs` and the modules of these names from `packages`.
 pub(super) fn write(
     to: &Path,
-    programs: &[&Path],
+    programs: &[Program],
     packages: &[PathBuf],
     modules: &[&str],
 ) -> Result<()> {
@@ -37,14 +81,14 @@ pub(super) fn write(
     let mut archive = Archive {
         to: io::BufWriter::new(file),
         inode: 0,
+        directories: Vec::new(),
     };
-    archive.entry(MODULE_DIR, DIRECTORY, &[])?;
-    archive.entry("/dev", DIRECTORY, &[])?;
-    for program in programs {
-        let name = program.file_name().context("a program has a name")?;
-        let bytes =
-            fs::read(program).with_context(|| format!("cannot read {}", program.display()))?;
-        archive.entry(&format!("/{}", name.display()), PROGRAM, &bytes)?;
+    archive.directory(Path::new(MODULE_DIR))?;
+    archive.directory(Path::new("/dev"))?;
+    for Program { path, from } in programs {
+        let bytes = fs::read(from).with_context(|| format!("cannot read {}", from.display()))?;
+        archive.directory(Path::new(path).parent().context("a program is a file")?)?;
+        archive.entry(path, PROGRAM, &bytes)?;
     }
     for (index, (name, bytes)) in loaded.iter().enumerate() {
         archive.entry(
@@ -63,9 +107,25 @@ const PROGRAM: u32 = 0o100_755;
 struct Archive {
     to: io::BufWriter<fs::File>,
     inode: u32,
+    /// Those that it has.
+    directories: Vec<PathBuf>,
 }
 
 impl Archive {
+    /// Makes a directory after those that it is in; not the root, which is there.
+    fn directory(&mut self, path: &Path) -> Result<()> {
+        let Some(parent) = path.parent() else {
+            return Ok(());
+        };
+        if self.directories.iter().any(|made| made == path) {
+            return Ok(());
+        }
+        self.directory(parent)?;
+        self.entry(path.to_str().context("a plain path")?, DIRECTORY, &[])?;
+        self.directories.push(path.to_owned());
+        Ok(())
+    }
+
     fn entry(&mut self, path: &str, mode: u32, bytes: &[u8]) -> Result<()> {
         self.inode += 1;
         let size = u32::try_from(bytes.len()).with_context(|| format!("{path} is too large"))?;

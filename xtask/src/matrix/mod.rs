@@ -24,10 +24,12 @@ use std::{
 use anyhow::{Context as _, Result, anyhow, bail};
 
 use crate::{
+    bench::kernels::Costs,
     build, provision, scenario,
     workspace::{self, Workspace},
 };
 use archive::Suite;
+use initramfs::Program;
 use kernels::Kernel;
 use qemu::{Accelerator, Guest};
 use report::Test;
@@ -68,8 +70,7 @@ pub struct Plays {
 
 /// Plays every scenario on each of these kernels.
 pub fn run(workspace: &Workspace, wanted: &Kernels, plays: Plays) -> Result<()> {
-    let programs = build::for_guests(workspace)?;
-    let boots = prepare(workspace, wanted, &programs)?;
+    let boots = prepare(workspace, wanted, &[])?;
     let accelerator = Accelerator::find()?;
     let scenarios = scenario::all().map(|scenario| Test {
         name: scenario.name,
@@ -104,9 +105,8 @@ pub fn run(workspace: &Workspace, wanted: &Kernels, plays: Plays) -> Result<()> 
 ///
 /// The guests only hand it over; what is kept of it is decided where it is tested.
 pub fn save_types(workspace: &Workspace, wanted: &Kernels) -> Result<()> {
-    let programs = build::for_guests(workspace)?;
     let plain = wanted.0.iter().filter(|kernel| kernel.lockdown.is_none());
-    let boots = prepare(workspace, &Kernels(plain.copied().collect()), &programs)?;
+    let boots = prepare(workspace, &Kernels(plain.copied().collect()), &[])?;
     let accelerator = Accelerator::find()?;
     let directory = tempfile::tempdir_in(&workspace.target)?;
     let saved = each(&boots, |boot| {
@@ -121,6 +121,32 @@ pub fn save_types(workspace: &Workspace, wanted: &Kernels) -> Result<()> {
         .args(["kernel::saved"])
         .env("UPDATE_BTF", directory.path());
     workspace::run(&mut cut)
+}
+
+/// What tracing costs on each of these kernels, beside this `tracer`: one after the other.
+///
+/// In `rounds`, where time is measured; a count of instructions is the same in each, so one does.
+pub(crate) fn measure(
+    workspace: &Workspace,
+    wanted: &Kernels,
+    tracer: &Path,
+    rounds: u32,
+) -> Result<Vec<(&'static str, Costs)>> {
+    let boots = prepare(workspace, wanted, &Program::with_libraries(tracer)?)?;
+    let accelerator = Accelerator::find()?.measuring();
+    let rounds = if accelerator == Accelerator::Counted {
+        1
+    } else {
+        rounds
+    };
+    let mut all = Vec::new();
+    for boot in &boots {
+        let name = boot.kernel.name;
+        eprintln!("xtask: bench: Linux {name}, by {accelerator:?}");
+        let costs = boot.measure(accelerator, rounds);
+        all.push((name, costs.with_context(|| format!("Linux {name}"))?));
+    }
+    Ok(all)
 }
 
 /// Does `work` for all of them, some at a time; results in their order.
@@ -155,8 +181,12 @@ struct Boot {
     directory: PathBuf,
 }
 
-/// Fetches the kernels and packs what they boot with.
-fn prepare(workspace: &Workspace, wanted: &Kernels, programs: &[PathBuf; 2]) -> Result<Vec<Boot>> {
+/// Fetches the kernels and packs what they boot with: the tracer, this program, and `others`.
+fn prepare(workspace: &Workspace, wanted: &Kernels, others: &[Program]) -> Result<Vec<Boot>> {
+    let mut programs = others.to_vec();
+    for program in build::for_guests(workspace)? {
+        programs.push(Program::alone(&program)?);
+    }
     provision::for_guests()?;
     let home = workspace.target.join("kernels");
     let cache = home.join("cache");
@@ -172,7 +202,6 @@ fn prepare(workspace: &Workspace, wanted: &Kernels, programs: &[PathBuf; 2]) -> 
         fs::create_dir_all(&directory)
             .with_context(|| format!("cannot create {}", directory.display()))?;
         let initramfs = directory.join("initramfs");
-        let programs: Vec<_> = programs.iter().map(PathBuf::as_path).collect();
         initramfs::write(&initramfs, &programs, &packages, kernels::MODULES)?;
         boots.push(Boot {
             kernel,
@@ -224,6 +253,13 @@ impl Boot {
         Ok(types
             .context("the guest wrote no types to its disk")?
             .to_vec())
+    }
+
+    /// What tracing costs there.
+    fn measure(&self, accelerator: Accelerator, rounds: u32) -> Result<Costs> {
+        let arguments = format!("guest bench --runs {rounds}");
+        self.boot(accelerator, &arguments, None, PATIENCE)?;
+        report::costs(&fs::read_to_string(self.report()).context("its report")?)
     }
 
     fn report(&self) -> PathBuf {

@@ -2,10 +2,11 @@
 //!
 //! Must not know: how a guest is started, how a scenario is played.
 
+use anyhow::{Context as _, Result, bail, ensure};
 use serde::{Deserialize, Serialize};
 
 use super::kernels::Kernel;
-use crate::scenario::feature::Feature;
+use crate::{bench::kernels::Costs, scenario::feature::Feature};
 
 /// One line of a report.
 #[derive(Debug, Serialize, Deserialize)]
@@ -20,6 +21,8 @@ pub(super) enum Line {
     Said { text: String },
     /// Once for each scenario, and for each of what is tested beside them.
     Test { name: String, outcome: Outcome },
+    /// Once, and nothing else but the last: what tracing costs.
+    Costs(Costs),
     /// Once, last: whether the guest came to its end, and why not. What is right or wrong in the
     /// lines before is not for the guest to say.
     End { error: Option<String> },
@@ -79,6 +82,7 @@ pub(super) fn judge(kernel: &Kernel, tests: &[Test], report: &str) -> Judged {
                 features = found;
             }
             Line::Said { text } => judged.said(&text),
+            Line::Costs(costs) => judged.complain(format!("not asked for: {costs:?}")),
             Line::Test { name, outcome } => {
                 match outcome {
                     Outcome::Right => judged.right += 1,
@@ -114,6 +118,21 @@ pub(super) fn judge(kernel: &Kernel, tests: &[Test], report: &str) -> Judged {
         &heard,
     );
     judged
+}
+
+/// The report of a guest that measured what tracing costs.
+pub(super) fn costs(report: &str) -> Result<Costs> {
+    let mut costs = None;
+    let mut is_whole = false;
+    for text in report.lines().filter(|line| !line.trim().is_empty()) {
+        match serde_json::from_str(text.trim()).with_context(|| format!("its report: {text}"))? {
+            Line::Costs(line) => costs = Some(line),
+            Line::End { error: None } => is_whole = true,
+            line => bail!("in its report: {line:?}"),
+        }
+    }
+    ensure!(is_whole, "its report has no last line");
+    costs.context("its report has no costs")
 }
 
 impl Judged {
@@ -249,6 +268,25 @@ mod tests {
             outcome: Outcome::Skipped,
         };
         assert_eq!(complaints(&lines).len(), 1);
+    }
+
+    #[test]
+    fn costs_are_of_a_guest_that_came_to_its_end() {
+        let [measured, end, stopped] = [
+            r#"{"line":"costs","release":"0.0.7","ours":1.0,"tcplife":2.0}"#,
+            r#"{"line":"end","error":null}"#,
+            r#"{"line":"end","error":"3 lost"}"#,
+        ];
+        assert!(costs(&[measured, end].join("\r\n")).is_ok());
+        for wrong in [
+            &[measured][..],
+            &[end],
+            &[measured, stopped],
+            &[stopped],
+            &[],
+        ] {
+            assert!(costs(&wrong.join("\r\n")).is_err(), "{wrong:?}");
+        }
     }
 
     #[test]

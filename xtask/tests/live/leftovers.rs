@@ -20,7 +20,7 @@ const PATIENCE: Duration = Duration::from_secs(10);
 
 /// What a running tracer has in the kernel: programs and maps at the least.
 fn objects(tracer: &Tracer) -> Result<Vec<Object>> {
-    let objects = bpf::held_by(tracer.pid())?;
+    let objects = bpf::held_by(tracer.pid())?.objects;
     ensure!(
         objects.iter().any(Object::is_program),
         "no program: {objects:?}"
