@@ -180,9 +180,10 @@ fn cannot_wait(error: &io::Error) -> Failure {
 struct Pause(Instant);
 
 impl Pause {
-    fn after(began: Instant) -> Self {
-        let now = Instant::now();
-        Self(now + (now - began) * SCAN_SHARE)
+    /// `began`: what [`clock::worked`] said then. Time without a processor is rest as well.
+    fn after(began: u64) -> Self {
+        let took = Duration::from_nanos(clock::worked().saturating_sub(began));
+        Self(Instant::now() + took * SCAN_SHARE)
     }
 
     fn has_rested(self) -> bool {
@@ -238,7 +239,7 @@ impl Tracer {
         if !self.engine.is_asking() || !self.asked.has_rested() {
             return Ok(());
         }
-        let began = Instant::now();
+        let began = clock::worked();
         self.each_open(|engine, story| engine.offer(story, &mut Proc))?;
         // A story that was told since the ring was last drained is open no longer, but in the ring.
         let anchor = Anchor::now();
@@ -269,7 +270,7 @@ impl Tracer {
 
     /// Scans every open file for sockets and who holds them, draining between the steps.
     fn scan(&mut self, printer: &mut Printer) -> Result<(), Failure> {
-        let began = Instant::now();
+        let began = clock::worked();
         if let Some(mut holders) = self.loaded.holders() {
             let mut bytes = [0; SCAN_STEP];
             while matches!(holders.read(&mut bytes), Ok(1..)) {

@@ -29,7 +29,7 @@ DEADLINE = 2
 # A connection that was not made in time is tried a second time at once, although nobody asks for it any more.
 SECOND_TIME = 2
 # Longer than a connection takes that is made.
-CONNECTING = 0.3
+CONNECTING = 0.5
 # How soon a client is missed.
 PATIENCE = 0.05
 # Longer than the kernel's clock needs to tell what was received from what was sent then.
