@@ -123,16 +123,17 @@ fn play_there(
 /// Reloads again and again, at least once, until enough was played; how often.
 fn reload(proxy: &mut Running, enough: impl Fn() -> bool) -> Result<usize> {
     let mut reloads = 0;
-    while reloads == 0 || !enough() {
+    loop {
         thread::sleep(RELOAD / 8);
-        proxy.reload()?;
-        reloads += 1;
+        reloads += usize::from(proxy.reload()?);
         let began = Instant::now();
         while began.elapsed() < RELOAD {
             thread::sleep(RELOAD / 100);
         }
+        if enough() {
+            return Ok(reloads);
+        }
     }
-    Ok(reloads)
 }
 
 fn client(

@@ -392,19 +392,18 @@ impl Running {
         self.children.last_mut().context("no process")
     }
 
-    /// Lets new processes take over from those that run, which finish what they have begun.
-    pub fn reload(&mut self) -> Result<()> {
+    /// Lets new processes take over from those that run, which finish what they have begun; whether this program can.
+    pub fn reload(&mut self) -> Result<bool> {
         match self.program {
-            Program::Nginx => signal(self.newest()?, libc::SIGHUP),
-            Program::Haproxy => signal(self.newest()?, libc::SIGUSR2),
-            // Nobody lets a client take over from another.
-            Program::Grpc | Program::GrpcByEnvoy => Ok(()),
+            Program::Nginx => signal(self.newest()?, libc::SIGHUP)?,
+            Program::Haproxy => signal(self.newest()?, libc::SIGUSR2)?,
+            Program::Grpc | Program::GrpcByEnvoy => return Ok(false),
             Program::Envoy => {
                 let next = envoy_epoch(&self.envoy, &self.dir, self.children.len())?;
                 self.children.push(next);
-                Ok(())
             }
         }
+        Ok(true)
     }
 
     /// Ends it in order, so that its logs are whole.

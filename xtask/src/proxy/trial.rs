@@ -88,10 +88,10 @@ fn play_there(
     requests: u32,
     seed: u64,
 ) -> Result<Trial> {
-    let played: Vec<_> = Fault::bad()
+    let bad: Vec<_> = Fault::bad()
         .filter(|fault| ends_with_its_request(program, *fault))
         .collect();
-    let faults = || played.iter().copied().chain([Fault::Healthy]);
+    let faults = || bad.iter().copied().chain([Fault::Healthy]);
     let ports: Vec<_> = faults()
         .map(|fault| Upstream::port(fault).to_string())
         .collect();
@@ -134,12 +134,12 @@ fn play_there(
             })
         })
         .collect();
-    let mut done_by_all = Vec::new();
+    let mut played = Vec::new();
     for player in players {
         let Ok(done) = player.join() else {
             bail!("a player panicked");
         };
-        done_by_all.extend(done?);
+        played.extend(done?);
     }
     thread::sleep(SETTLE);
     let (logs, options) = (proxy.logs.clone(), proxy.options.clone());
@@ -149,7 +149,7 @@ fn play_there(
     Ok(Trial {
         program,
         upstreams,
-        played: done_by_all,
+        played,
         explanations,
         account,
         records: lines(&std::fs::read_to_string(output)?)?,
