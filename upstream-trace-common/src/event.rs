@@ -36,9 +36,18 @@ pub mod kind {
     /// A process connects for the first time; the actor is it. Its connection's story comes at the end
     /// only, when the process may be gone.
     pub const PROCESS: u8 = 13;
-    /// `inet_sk_error_report` in `SYN_SENT` without an error of the socket: an ICMP error answered the SYN. Where the owner is still inside
-    /// `connect()`, as it is on one host, the kernel keeps the error for the owner alone.
+    /// An ICMP error answered a SYN, as `inet_sk_error_report` (in `SYN_SENT`, without an error of the socket) or `tcp_v4_err` and
+    /// `tcp_v6_err` tell. A [`Note`](super::Note): `old` is the type and `new` the code, `detail` the address of whoever sent it (all 0:
+    /// not read).
     pub const SYN_ICMP: u8 = 14;
+    /// How full the accept queue was that a failed connection was to go through. A [`Note`](super::Note) with the failed connection's ends:
+    /// `detail` is the queue's length, its limit, and the listener's `struct sock`.
+    pub const ACCEPT_QUEUE: u8 = 20;
+    /// From which ports one was to be chosen where none was left. A [`Note`](super::Note): `detail` is the first and the last.
+    pub const PORT_RANGE: u8 = 21;
+    /// A filter of this node dropped a SYN or the answer to one. A [`Note`](super::Note) with the ends as whoever connects sees them; `new`
+    /// is the `enum skb_drop_reason`.
+    pub const SYN_DROPPED: u8 = 22;
 }
 
 /// `Base::new` of a `RESET_SENT_*` record where the kernel gives no reason.
@@ -211,6 +220,19 @@ pub struct Full {
     pub stats: Stats,
 }
 
+/// What is known of why a connection failed, beyond what its own socket tells. It names no socket but the ends,
+/// and comes before the connection's end.
+#[derive(
+    Clone, Copy, Debug, Default, PartialEq, Eq, FromBytes, IntoBytes, KnownLayout, Immutable,
+)]
+#[repr(C)]
+pub struct Note {
+    /// When, which, what; `sk` is 0.
+    pub base: Base,
+    /// What the kind says.
+    pub detail: [u64; 3],
+}
+
 /// The bytes of an address or a name, which the kernel side copies as two words.
 pub const fn bytes(words: [u64; 2]) -> [u8; 16] {
     let [a, b] = [words[0].to_ne_bytes(), words[1].to_ne_bytes()];
@@ -222,6 +244,7 @@ pub const fn bytes(words: [u64; 2]) -> [u8; 16] {
 
 const _: () = {
     assert!(size_of::<Base>() == 64);
+    assert!(size_of::<Note>() == 64 + 24);
     assert!(size_of::<Acted>() == 64 + 48);
     assert!(size_of::<Full>() == 64 + 48 + 88);
 };

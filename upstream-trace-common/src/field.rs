@@ -18,7 +18,8 @@ pub struct Field {
     pub path: &'static str,
     /// Size in bytes of the load; a member of another size counts as absent.
     pub size: u32,
-    /// What is lost without it; `None` where the tracer cannot work without it.
+    /// What is lost without it; `None` where the tracer cannot work without it, empty where a kernel that
+    /// lacks it lacks what it is about.
     pub loss: Option<&'static str>,
 }
 
@@ -40,6 +41,9 @@ macro_rules! kernel_fields {
             SK_ERR: 4 = "sock", "sk_err", Some("errno");
             SK_FLAGS: 8 = "sock", "__sk_common.skc_flags", Some("whether a FIN was received");
             SK_SOCKET: 8 = "sock", "sk_socket", Some("whether a connection was accepted");
+            SK_ERROR_QUEUE_LAST: 8 = "sock", "sk_error_queue.prev", Some("type and sender of ICMP errors");
+            SK_ACK_BACKLOG: 4 = "sock", "sk_ack_backlog", Some("how full accept queues are");
+            SK_MAX_ACK_BACKLOG: 4 = "sock", "sk_max_ack_backlog", Some("how full accept queues are");
             SOCKET_SK: 8 = "socket", "sk", Some("sockets that are older than the tracer");
             FILE_INODE: 8 = "file", "f_inode", Some("sockets that are older than the tracer, on 5.10");
             FILE_PRIVATE: 8 = "file", "private_data", Some("sockets that are older than the tracer, on 5.10");
@@ -50,6 +54,9 @@ macro_rules! kernel_fields {
             CGROUP_PARENT: 8 = "cgroup", "self.parent", Some("filters by cgroup and container");
             CSS_CGROUP: 8 = "cgroup_subsys_state", "cgroup", Some("filters by cgroup and container");
             NET_INUM: 4 = "net", "ns.inum", Some("network namespace");
+            NET_PORT_RANGE: 4 = "net", "ipv4.ip_local_ports.range", Some("the range of local ports");
+            NET_PORT_RANGE_ENDS: 8 = "net", "ipv4.ip_local_ports.range", Some("the range of local ports");
+            INET_PORT_RANGE: 4 = "tcp_sock", "inet_conn.icsk_inet.local_port_range", Some("");
             INET_SPORT: 2 = "tcp_sock", "inet_conn.icsk_inet.inet_sport", None;
             TP_BYTES_RECEIVED: 8 = "tcp_sock", "bytes_received", Some("payload bytes received");
             TP_BYTES_ACKED: 8 = "tcp_sock", "bytes_acked", Some("payload bytes acknowledged");
@@ -77,6 +84,11 @@ macro_rules! kernel_fields {
             TASK_FLAGS: 4 = "task_struct", "flags", Some("telling kernel threads from processes");
             SKB_DEV: 8 = "sk_buff", "dev", Some("network namespace of resets that belong to no socket");
             DEV_NET: 8 = "net_device", "nd_net.net", Some("network namespace of resets that belong to no socket");
+            SKB_SK: 8 = "sk_buff", "sk", Some("network namespace of packets that a filter drops");
+            SKB_CB: 48 = "sk_buff", "cb", Some("type and sender of ICMP errors");
+            EXTERR_ORIGIN: 1 = "sock_exterr_skb", "ee.ee_origin", Some("type and sender of ICMP errors");
+            EXTERR_TYPE: 1 = "sock_exterr_skb", "ee.ee_type", Some("type and sender of ICMP errors");
+            EXTERR_CODE: 1 = "sock_exterr_skb", "ee.ee_code", Some("type and sender of ICMP errors");
             SKB_HEAD: 8 = "sk_buff", "head", Some("addresses of resets that belong to no socket");
             SKB_NETWORK: 2 = "sk_buff", "network_header", Some("addresses of resets that belong to no socket");
             SKB_TRANSPORT: 2 = "sk_buff", "transport_header", Some("addresses of resets that belong to no socket");

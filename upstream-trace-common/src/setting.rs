@@ -30,6 +30,11 @@ pub const STORY_PLACES: &str = "STORY_PLACES";
 /// `u32`, bytes waiting in the ring beyond which the agent is woken at once.
 pub const WAKE_AT: &str = "WAKE_AT";
 
+/// `u64`, a bit for each `enum skb_drop_reason` below 64 with which a filter drops packets.
+pub const DROPS_LOW: &str = "DROPS_LOW";
+/// `u64`, the same of those from 64 to 127.
+pub const DROPS_HIGH: &str = "DROPS_HIGH";
+
 /// Words of the port bitmap: bit `port % 64` of word `port / 64`.
 pub const PORT_WORDS: u32 = 65536 / 64;
 

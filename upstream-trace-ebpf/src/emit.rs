@@ -12,7 +12,7 @@ use aya_ebpf::{
 };
 use upstream_trace_common::{
     counter,
-    event::{Acted, Actor, Base, Full},
+    event::{Acted, Actor, Base, Full, Note},
     story::{Ended, Story},
 };
 use zerocopy::{transmute_mut, transmute_ref};
@@ -136,6 +136,16 @@ pub fn full<M: Memory>(what: What, sock: TcpSock<M>, tuple: &Tuple, who: Who<'_>
         fill(&mut record.base, what, sock.sk.address(), tuple);
         who.put(&mut record.actor);
         sock.stats(&mut record.stats);
+    });
+}
+
+/// Writes what is known of why the connection with these ends fails.
+#[inline(always)]
+pub fn note(what: What, tuple: &Tuple, detail: [u64; 3]) {
+    count(counter::SEEN);
+    write(BPF_RB_NO_WAKEUP, 1, |record: &mut Note| {
+        fill(&mut record.base, what, core::ptr::null(), tuple);
+        copy_words(&detail, &mut record.detail);
     });
 }
 

@@ -1,7 +1,7 @@
 //! The kernel side: hooks on TCP's state changes and resets that write one record per event.
 //!
 //! `probe/` has one hook a file; `kernel/` is the only place that reads kernel memory; `filter`
-//! decides what passes; `story` keeps a socket's life until it ends; `emit` is the only writer of the
+//! decides what passes; `listener` knows who listens where; `story` keeps a socket's life until it ends; `emit` is the only writer of the
 //! ring; `maps` holds every map and global.
 //! Must not know: any kernel version or struct layout. Offsets and settings come as read-only
 //! globals.
@@ -29,6 +29,7 @@
 mod emit;
 mod filter;
 mod kernel;
+mod listener;
 mod maps;
 mod probe;
 mod story;

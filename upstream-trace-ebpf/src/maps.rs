@@ -64,16 +64,21 @@ pub static OWNED: HashMap<u64, u8> = HashMap::with_max_entries(262_144, BPF_F_NO
 #[map]
 pub static OWNED_PORTS: HashMap<u64, u8> = HashMap::with_max_entries(65_536, BPF_F_NO_PREALLOC);
 
+/// Listening sockets, by address of `struct sock`, for the connections that they had no room for
+/// (`listener.rs`). More ports than a node listens on; one that finds no room is not looked up later.
+#[map]
+pub static LISTENERS: HashMap<u64, u64> = HashMap::with_max_entries(8192, BPF_F_NO_PREALLOC);
+
 /// `BPF_F_NO_PREALLOC`, `include/uapi/linux/bpf.h`.
 const BPF_F_NO_PREALLOC: u32 = 1;
 /// `BPF_F_MMAPABLE`, the same; since 5.5.
 const BPF_F_MMAPABLE: u32 = 1 << 10;
 
 macro_rules! settings {
-    ($($name:ident),* $(,)?) => {
+    ($($name:ident: $type:ty),* $(,)?) => {
         $(
             #[unsafe(no_mangle)]
-            static $name: u32 = 0;
+            static $name: $type = 0;
         )*
 
         /// Settings that the agent writes before the object is loaded.
@@ -82,7 +87,7 @@ macro_rules! settings {
                 #[doc = concat!("`setting::", stringify!($name), "`")]
                 #[inline(always)]
                 #[expect(non_snake_case, reason = "named after the global that it reads")]
-                pub fn $name() -> u32 {
+                pub fn $name() -> $type {
                     // SAFETY: a static is valid for reads; volatile because the agent replaces its
                     // value at load, which the compiler cannot see.
                     unsafe { core::ptr::read_volatile(&raw const super::$name) }
@@ -93,16 +98,18 @@ macro_rules! settings {
 }
 
 settings!(
-    FILTER_PORTS,
-    FILTER_PORTS_EPHEMERAL,
-    FILTER_NETS,
-    FILTER_PIDS,
-    FILTER_CGROUPS,
-    CAN_PROBE_READ,
-    SEND_RESET_HAS_REASON,
-    HAS_CURRENT_TASK_BTF,
-    HAS_SOCK_FROM_FILE,
-    ACCEPT_HAS_ARG_STRUCT,
-    STORY_PLACES,
-    WAKE_AT,
+    FILTER_PORTS: u32,
+    FILTER_PORTS_EPHEMERAL: u32,
+    FILTER_NETS: u32,
+    FILTER_PIDS: u32,
+    FILTER_CGROUPS: u32,
+    CAN_PROBE_READ: u32,
+    SEND_RESET_HAS_REASON: u32,
+    HAS_CURRENT_TASK_BTF: u32,
+    HAS_SOCK_FROM_FILE: u32,
+    ACCEPT_HAS_ARG_STRUCT: u32,
+    STORY_PLACES: u32,
+    WAKE_AT: u32,
+    DROPS_LOW: u64,
+    DROPS_HIGH: u64,
 );

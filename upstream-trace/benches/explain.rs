@@ -17,7 +17,7 @@ use timeline::step;
 use upstream_trace::{
     output::json,
     record::{
-        Attribution, Bytes, Connection, ConnectionType, Direction, Endpoint, Family, Flag, Id,
+        Attribution, Bytes, Connection, ConnectionType, Direction, Endpoint, Evidence, Family, Flag, Id,
         Origin, Process, ReasonSource, Reset, Role, Schema, Step, StepKind, Timestamp, Verdict,
     },
     tcp::State,
@@ -110,6 +110,8 @@ fn record(number: u64) -> Connection<'static> {
         reset: reset.map(|reset| (reset.direction, reset.origin, reset.reason)),
         errno: None,
         bytes,
+        local: IpAddr::from([10, 0, 0, 1]),
+        evidence: Evidence::default(),
     });
     Connection {
         schema: Schema,
@@ -146,6 +148,7 @@ fn record(number: u64) -> Connection<'static> {
         flag,
         cause: meaning.and_then(|meaning| meaning.cause),
         layer: meaning.map(|meaning| meaning.layer),
+        evidence: None,
         proxy: meaning.and_then(|meaning| meaning.proxy),
         hint: meaning.map(|meaning| meaning.hint),
         complete: true,

@@ -99,6 +99,7 @@ fn healthy(family: Family, address: &str) -> Connection<'static> {
         flag: None,
         cause: None,
         layer: None,
+        evidence: None,
         proxy: None,
         hint: None,
         complete: true,

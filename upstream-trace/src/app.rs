@@ -99,6 +99,8 @@ async fn trace(settings: Settings) -> Result<(), Failure> {
         tick_ns: survey.host.tick_ns,
         idle_after_us: u64::try_from(settings.idle_after.as_micros()).unwrap_or(u64::MAX),
         reasons: survey.reasons,
+        drop_reasons: survey.drop_reasons,
+        counts_syn_retransmits: survey.counts_syn_retransmits,
         sees_all_resets: survey.sees_all_resets,
         sees_both_ends: !settings.wanted.by_owner(),
         events: settings.events,
@@ -218,6 +220,10 @@ impl Tracer {
             account.taken += match decode::decode(record) {
                 Some(Record::Event(event)) => {
                     engine.event(event, &mut Proc, anchor, printer);
+                    1
+                }
+                Some(Record::Note(note)) => {
+                    engine.note(note, &mut Proc, anchor, printer);
                     1
                 }
                 Some(Record::Story(story)) => engine.story(story, &mut Proc),

@@ -3,7 +3,7 @@
 //! Must not know: where the bytes come from, what the events mean together.
 
 use upstream_trace_common::{
-    event::{Acted, Actor, Base, Full, Stats},
+    event::{Acted, Actor, Base, Full, Note, Stats},
     story::{Ended, Story},
 };
 use zerocopy::FromBytes;
@@ -24,6 +24,8 @@ pub struct Event<'a> {
 pub enum Record<'a> {
     /// One event.
     Event(Event<'a>),
+    /// What is known of why a connection fails.
+    Note(&'a Note),
     /// A socket's life up to an event of its own that follows.
     Story(&'a Story),
     /// A socket's whole life.
@@ -33,6 +35,7 @@ pub enum Record<'a> {
 /// The record in these bytes; `None` where their length or alignment is none's.
 pub fn decode(bytes: &[u8]) -> Option<Record<'_>> {
     const BASE: usize = size_of::<Base>();
+    const NOTE: usize = size_of::<Note>();
     const ACTED: usize = size_of::<Acted>();
     const FULL: usize = size_of::<Full>();
     const STORY: usize = size_of::<Story>();
@@ -45,6 +48,7 @@ pub fn decode(bytes: &[u8]) -> Option<Record<'_>> {
             let base = Base::ref_from_bytes(bytes).ok()?;
             Some(event(base, None, None))
         }
+        NOTE => Note::ref_from_bytes(bytes).ok().map(Record::Note),
         ACTED => {
             let Acted { base, actor } = Acted::ref_from_bytes(bytes).ok()?;
             Some(event(base, Some(actor), None))

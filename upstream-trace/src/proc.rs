@@ -7,6 +7,7 @@ use std::fs;
 use crate::{
     cgroup, container,
     process::{Describe, Details},
+    record::Descriptors,
 };
 
 /// Ticks a second of the times in `/proc/PID/stat`: `USER_HZ`, 100 on every architecture that Rust's
@@ -34,12 +35,52 @@ impl Describe for Proc {
             ..cgroup(&path("cgroup"))
         };
         // Last, so that a pid that was reused meanwhile is noticed.
-        let times = fs::read_to_string(path("stat")).ok();
-        let same = times.as_deref().and_then(start_ticks).is_some_and(|ticks| {
-            start == 0 || (start / (1_000_000_000 / USER_HZ)).abs_diff(ticks) <= 1
-        });
-        if same { details } else { Details::default() }
+        if is_same(pid, start) {
+            details
+        } else {
+            Details::default()
+        }
     }
+
+    fn descriptors(&mut self, pid: u32, start: u64) -> Option<Descriptors> {
+        let limits = fs::read_to_string(format!("/proc/{pid}/limits")).ok()?;
+        let descriptors = Descriptors {
+            pid,
+            open: open_files(pid)?,
+            limit: open_files_limit(&limits)?,
+        };
+        is_same(pid, start).then_some(descriptors)
+    }
+}
+
+/// Whether the process is the one that started then, nanoseconds after boot (0: not known).
+fn is_same(pid: u32, start: u64) -> bool {
+    let times = fs::read_to_string(format!("/proc/{pid}/stat")).ok();
+    times
+        .as_deref()
+        .and_then(start_ticks)
+        .is_some_and(|ticks| start == 0 || (start / (1_000_000_000 / USER_HZ)).abs_diff(ticks) <= 1)
+}
+
+/// More than this many are not counted one by one.
+const COUNTED: usize = 65_536;
+
+/// How many files a process has open. Since 6.2 it is the size of the directory, which anybody may ask for.
+fn open_files(pid: u32) -> Option<u64> {
+    let directory = format!("/proc/{pid}/fd");
+    let size = fs::metadata(&directory).ok()?.len();
+    if size > 0 {
+        return Some(size);
+    }
+    let count = fs::read_dir(&directory).ok()?.take(COUNTED).count();
+    (count < COUNTED).then_some(count as u64)
+}
+
+/// The soft limit in `/proc/PID/limits`.
+fn open_files_limit(limits: &str) -> Option<u64> {
+    let mut lines = limits.lines();
+    let line = lines.find_map(|line| line.strip_prefix("Max open files"))?;
+    line.split_whitespace().next()?.parse().ok()
 }
 
 /// cgroup id, container id and pod uid from `/proc/PID/cgroup`.

@@ -33,6 +33,9 @@ pub trait Describe {
     /// Details of the process `pid` that started `start` nanoseconds after boot (0: not known); all
     /// `None` where it is gone or the pid is another's by now.
     fn describe(&mut self, pid: u32, start: u64) -> Details;
+
+    /// How many file descriptors the same process has and may have; `None` also where that may not be read.
+    fn descriptors(&mut self, pid: u32, start: u64) -> Option<record::Descriptors>;
 }
 
 /// A process that was seen.
@@ -159,6 +162,10 @@ mod tests {
                 exe: Some("/bin/x".to_owned()),
                 ..Details::default()
             }
+        }
+
+        fn descriptors(&mut self, _pid: u32, _start: u64) -> Option<record::Descriptors> {
+            None
         }
     }
 

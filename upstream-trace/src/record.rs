@@ -8,7 +8,7 @@ mod spelling;
 use std::{cell::OnceCell, net::IpAddr};
 
 use schemars::JsonSchema;
-use serde::Serialize;
+use serde::{Deserialize, Serialize};
 
 pub(crate) use self::spelling::pair;
 pub use self::spelling::{Spelling, spell_address};
@@ -316,6 +316,60 @@ pub struct Reset<'a> {
     pub sender: Option<Process<'a>>,
 }
 
+/// An ICMP error.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+pub struct Icmp {
+    /// Type; ICMPv6's where the connection is IPv6.
+    #[serde(rename = "type")]
+    pub kind: u8,
+    /// Code.
+    pub code: u8,
+    /// The router, firewall or host that sent it.
+    pub from: Option<IpAddr>,
+}
+
+/// A range of local ports.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+pub struct PortRange {
+    pub first: u16,
+    pub last: u16,
+}
+
+/// The accept queue of a listening socket; it is full when it is longer than the limit.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+pub struct AcceptQueue {
+    /// Connections that wait to be accepted.
+    pub length: u32,
+    /// The backlog of listen(), at most `net.core.somaxconn`.
+    pub limit: u32,
+}
+
+/// The file descriptors of a process.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+pub struct Descriptors {
+    /// The process.
+    pub pid: u32,
+    /// How many are open.
+    pub open: u64,
+    /// How many may be (RLIMIT_NOFILE).
+    pub limit: u64,
+}
+
+/// What is known of why a connection failed, beyond what its own socket tells.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, JsonSchema)]
+pub struct Evidence<'a> {
+    /// The ICMP error that answered its SYN.
+    pub icmp: Option<Icmp>,
+    /// Where its local port was to be chosen from and none was left.
+    pub local_ports: Option<PortRange>,
+    /// The queue that it was to be accepted from, when it ended.
+    pub accept_queue: Option<AcceptQueue>,
+    /// Of the process that listens there, where connections wait for it.
+    pub descriptors: Option<Descriptors>,
+    /// Why this node dropped its SYN or the answer to it, in the kernel's own words (`enum skb_drop_reason`).
+    pub drop_reason: Option<&'a str>,
+}
+
 /// What the common proxies report for a verdict.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, JsonSchema)]
 pub struct ProxyWords<'a> {
@@ -376,6 +430,8 @@ pub struct Connection<'a> {
     pub cause: Option<Cause>,
     /// Where it lies; null for `ok`.
     pub layer: Option<Layer>,
+    /// What else is known of why it failed; null where nothing is.
+    pub evidence: Option<Evidence<'a>>,
     pub proxy: Option<ProxyWords<'a>>,
     /// What it means and the next thing to check; null for `ok`.
     pub hint: Option<&'a str>,

@@ -11,7 +11,7 @@ use crate::{
         btf::{Btf, Bytes},
         host::{self, Host, Lockdown},
         offsets::Offsets,
-        reasons::ResetReasons,
+        reasons::Reasons,
     },
     privilege::{self, Capabilities, Capability},
     probe::{
@@ -38,7 +38,11 @@ pub struct Survey {
     /// Every reset that this node sends passes the hook.
     pub sees_all_resets: bool,
     /// The kernel's own names of reset reasons.
-    pub reasons: ResetReasons,
+    pub reasons: Reasons,
+    /// The same of reasons for dropping a packet.
+    pub drop_reasons: Reasons,
+    /// Every SYN that is sent again passes the hook.
+    pub counts_syn_retransmits: bool,
     /// The kernel tells how often it skipped a hook.
     pub counts_skipped: bool,
     /// Why nothing can be traced, first what a run stops at.
@@ -76,7 +80,9 @@ impl Survey {
             offsets,
             roles: Vec::new(),
             sees_all_resets: false,
-            reasons: btf.as_ref().map(ResetReasons::from_btf).unwrap_or_default(),
+            reasons: btf.as_ref().map(Reasons::of_resets).unwrap_or_default(),
+            drop_reasons: btf.as_ref().map(Reasons::of_drops).unwrap_or_default(),
+            counts_syn_retransmits: false,
             counts_skipped: false,
             obstacles,
             btf,
@@ -109,6 +115,7 @@ impl Survey {
         let plan = Plan {
             btf: &btf,
             offsets,
+            drops: self.drop_reasons.filters(),
             release: &self.host.release,
             lockdown: self.host.lockdown,
             wanted: &settings.wanted,
@@ -119,6 +126,7 @@ impl Survey {
         };
         let loader = loader::without_types()?;
         let mut loaded = load::load(&plan, loader, &mut self.roles)?;
+        self.counts_syn_retransmits = plan.counts_syn_retransmits(&self.roles);
         self.sees_all_resets = plan.sees_all_resets(&self.roles);
         self.kept = Some(give_up(self.capabilities, &mut loaded)?);
         self.counts_skipped = loaded.missed().is_some();
@@ -154,8 +162,8 @@ impl Survey {
             ),
             (
                 self.host.lockdown == Lockdown::Confidentiality,
-                "resets sent from closed ports and by listeners, because lockdown keeps packet headers \
-                 from being read",
+                "resets sent from closed ports and by listeners, and who sent an ICMP error, because lockdown \
+                 keeps packet headers from being read",
             ),
             (
                 attached && !self.counts_skipped,

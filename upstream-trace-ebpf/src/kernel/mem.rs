@@ -116,6 +116,12 @@ impl<M: Memory> Struct<M> {
         M::read(self.address.wrapping_add(offset + skip).cast())
     }
 
+    /// A scalar of a struct that is kept in a member of another type, as `skb->cb` keeps several.
+    #[inline(always)]
+    pub fn get_in<T: Copy>(self, field: &'static u32, inner: &'static u32) -> Option<T> {
+        self.get_at(field, offset(inner)?)
+    }
+
     /// A pointer member that is never NULL while its struct lives; spares the verifier two ways through
     /// everything that comes after. One that may be NULL is for [`Self::follow`]: a load that faults is
     /// not always harmless. Before 6.5 the kernel may look in the wrong place for how to go on, where a

@@ -1,4 +1,4 @@
-//! `struct sk_buff`: the addresses of the packet that provoked a reset.
+//! `struct sk_buff`: the addresses of a packet that provoked a reset, was dropped, or is an ICMP error.
 
 use upstream_trace_common::event;
 
@@ -69,4 +69,128 @@ pub fn reply_tuple<M: Memory>(skb: Struct<M>, netns: u32) -> Option<Tuple> {
         local,
         remote,
     })
+}
+
+/// `IPPROTO_TCP`.
+const TCP: u8 = 6;
+/// `struct sock_extended_err`, `include/uapi/linux/errqueue.h`: of ICMP, of `ICMPv6`.
+const SO_EE_ORIGIN_ICMP: u8 = 2;
+const SO_EE_ORIGIN_ICMP6: u8 = 3;
+
+/// Type and code of an ICMP error.
+pub type IcmpError = [u8; 2];
+
+/// The address that `field`, one of the packet's header offsets, leads to.
+#[inline(always)]
+fn header<M: Memory>(skb: Struct<M>, field: &'static u32) -> Option<*const u8> {
+    let head: *const u8 = skb.get(&mem::SKB_HEAD)?;
+    Some(head.wrapping_add(usize::from(skb.get::<u16>(field)?)))
+}
+
+/// The source of the packet's IP header, which for an ICMP error is whoever sent it.
+#[inline(always)]
+pub fn source<M: Memory>(skb: Struct<M>) -> Option<[u64; 2]> {
+    let ip = header(skb, &mem::SKB_NETWORK)?;
+    match Copied::read::<u8>(ip)? >> 4 {
+        4 => {
+            let source = Copied::read::<u32>(ip.wrapping_add(12).cast())?;
+            Some([u64::from(source), 0])
+        }
+        6 => Copied::read(ip.wrapping_add(8).cast()),
+        _ => None,
+    }
+}
+
+/// What an error says that is queued for a socket's owner; nothing where it is no ICMP error.
+#[inline(always)]
+pub fn queued_icmp<M: Memory>(skb: Struct<M>) -> Option<IcmpError> {
+    let origin = skb.get_in::<u8>(&mem::SKB_CB, &mem::EXTERR_ORIGIN)?;
+    if origin != SO_EE_ORIGIN_ICMP && origin != SO_EE_ORIGIN_ICMP6 {
+        return None;
+    }
+    Some([
+        skb.get_in(&mem::SKB_CB, &mem::EXTERR_TYPE)?,
+        skb.get_in(&mem::SKB_CB, &mem::EXTERR_CODE)?,
+    ])
+}
+
+/// Type and code of the ICMP error that the packet is.
+#[inline(always)]
+pub fn icmp<M: Memory>(skb: Struct<M>) -> Option<IcmpError> {
+    Copied::read(header(skb, &mem::SKB_TRANSPORT)?.cast())
+}
+
+/// Both ends of the TCP packet that an ICMP error over IPv4 quotes, as whoever sent it sees them.
+#[inline(always)]
+pub fn quoted_v4<M: Memory>(skb: Struct<M>) -> Option<Tuple> {
+    // `struct icmphdr` has eight bytes.
+    let ip = header(skb, &mem::SKB_TRANSPORT)?.wrapping_add(8);
+    let length = usize::from(Copied::read::<u8>(ip)? & 15) * 4;
+    let [local, remote] = Copied::read::<[u32; 2]>(ip.wrapping_add(12).cast())?;
+    let ports = Copied::read(ip.wrapping_add(length).cast())?;
+    let words = |address| [u64::from(address), 0];
+    Some(ends(
+        event::IPV4,
+        [words(local), words(remote)],
+        ports,
+        netns(skb),
+    ))
+}
+
+/// The same over IPv6, where the TCP header is so far behind the quoted IP header.
+#[inline(always)]
+pub fn quoted_v6<M: Memory>(skb: Struct<M>, distance: usize) -> Option<Tuple> {
+    // `struct icmp6hdr` has eight bytes.
+    let ip = header(skb, &mem::SKB_TRANSPORT)?.wrapping_add(8);
+    let addresses = Copied::read::<[[u64; 2]; 2]>(ip.wrapping_add(8).cast())?;
+    let ports = Copied::read(ip.wrapping_add(distance).cast())?;
+    Some(ends(event::IPV6, addresses, ports, netns(skb)))
+}
+
+/// Flags and both ends of a TCP packet, as whoever sent it sees them. By its IP header alone, because where it
+/// comes in not all offsets are set yet. Over IPv6 none that has headers between.
+#[inline(always)]
+pub fn tcp_packet<M: Memory>(skb: Struct<M>) -> Option<(u8, Tuple)> {
+    let ip = header(skb, &mem::SKB_NETWORK)?;
+    let first = Copied::read::<u8>(ip)?;
+    let (family, protocol, length) = match first >> 4 {
+        4 => (event::IPV4, 9, usize::from(first & 15) * 4),
+        6 => (event::IPV6, 6, 40),
+        _ => return None,
+    };
+    if Copied::read::<u8>(ip.wrapping_add(protocol))? != TCP {
+        return None;
+    }
+    let tcp = ip.wrapping_add(length);
+    let flags = Copied::read::<u8>(tcp.wrapping_add(13))?;
+    let ports = Copied::read(tcp.cast())?;
+    let addresses = if family == event::IPV4 {
+        let [local, remote] = Copied::read::<[u32; 2]>(ip.wrapping_add(12).cast())?;
+        [[u64::from(local), 0], [u64::from(remote), 0]]
+    } else {
+        Copied::read::<[[u64; 2]; 2]>(ip.wrapping_add(8).cast())?
+    };
+    // One on its way out has a socket and perhaps no device yet, one on its way in the reverse.
+    let netns = match skb.follow(&mem::SKB_SK) {
+        Some(sk) => sk.own_netns(),
+        None => netns(skb),
+    };
+    Some((flags, ends(family, addresses, ports, netns)))
+}
+
+#[inline(always)]
+fn ends(
+    family: u8,
+    [local, remote]: [[u64; 2]; 2],
+    [local_port, remote_port]: [u16; 2],
+    netns: u32,
+) -> Tuple {
+    Tuple {
+        family,
+        local_port: u16::from_be(local_port),
+        remote_port: u16::from_be(remote_port),
+        netns,
+        local,
+        remote,
+    }
 }

@@ -25,6 +25,7 @@ pub mod state {
     pub const FIN_WAIT1: u8 = 4;
     pub const TIME_WAIT: u8 = 6;
     pub const CLOSE: u8 = 7;
+    pub const CLOSE_WAIT: u8 = 8;
     pub const LAST_ACK: u8 = 9;
     pub const LISTEN: u8 = 10;
     pub const NEW_SYN_RECV: u8 = 12;
@@ -41,6 +42,20 @@ pub struct Tuple {
     pub local: [u64; 2],
     /// Network order, as two words.
     pub remote: [u64; 2],
+}
+
+impl Tuple {
+    /// As the other end sees it.
+    #[inline(always)]
+    pub fn reversed(self) -> Self {
+        Self {
+            local_port: self.remote_port,
+            remote_port: self.local_port,
+            local: self.remote,
+            remote: self.local,
+            ..self
+        }
+    }
 }
 
 /// A `struct sock`, of which only `struct sock_common` may be relied on.
@@ -106,11 +121,21 @@ impl<M: Memory> Struct<M> {
             .is_some_and(|error| error != 0)
     }
 
+    /// Namespace of any socket.
     #[inline(always)]
-    fn own_netns(self) -> u32 {
+    pub(super) fn own_netns(self) -> u32 {
         self.by_way_of(&mem::SK_NET)
             .and_then(|net| net.get(&mem::NET_INUM))
             .unwrap_or(0)
+    }
+
+    /// Length and limit of a listener's accept queue. The kernel lets in one more than the limit.
+    #[inline(always)]
+    pub fn accept_queue(self) -> Option<[u32; 2]> {
+        Some([
+            self.get(&mem::SK_ACK_BACKLOG)?,
+            self.get(&mem::SK_MAX_ACK_BACKLOG)?,
+        ])
     }
 
     /// Both ends from `struct sock_common`. A v4-mapped IPv6 socket is IPv4: the kernel keeps the
@@ -211,6 +236,37 @@ impl<M: Memory> TcpSock<M> {
     #[inline(always)]
     pub fn tuple(self) -> Option<Tuple> {
         self.sk.ends(self.local_port()?, self.tp.own_netns())
+    }
+
+    /// What was last queued for the owner to ask for: a packet, with what is said of it in its `cb`.
+    #[inline(always)]
+    pub fn last_error(self) -> Option<Struct<M>> {
+        self.tp.follow(&mem::SK_ERROR_QUEUE_LAST)
+    }
+
+    /// The first and the last port that one is chosen from for a connect: the namespace's, within what the
+    /// socket asks for (`IP_LOCAL_PORT_RANGE`, both ends in a word).
+    #[inline(always)]
+    pub fn port_range(self) -> Option<[u64; 2]> {
+        let net = self.tp.by_way_of(&mem::SK_NET)?;
+        let ends = |both: u32| [u64::from(both & 0xffff), u64::from(both >> 16)];
+        let [first, last] = match net.get::<u32>(&mem::NET_PORT_RANGE) {
+            Some(both) => ends(both),
+            // Two words before 6.8.
+            None => [
+                u64::from(net.get_at::<u32>(&mem::NET_PORT_RANGE_ENDS, 0)?),
+                u64::from(net.get_at::<u32>(&mem::NET_PORT_RANGE_ENDS, 4)?),
+            ],
+        };
+        let own = ends(self.tp.get(&mem::INET_PORT_RANGE).unwrap_or(0));
+        let within = |port: u64, otherwise: u64| {
+            if first <= port && port <= last {
+                port
+            } else {
+                otherwise
+            }
+        };
+        Some([within(own[0], first), within(own[1], last)])
     }
 
     /// Fills `stats` with everything that can be read.

@@ -13,11 +13,14 @@ use crate::{
     emit::{self, What, Who},
     filter,
     kernel::{
-        mem::{self, Direct, Struct},
+        mem::{Direct, Struct},
+        skb,
         sock::{TcpSock, state},
     },
     story,
 };
+
+use super::icmp;
 
 #[btf_tracepoint(function = "inet_sk_error_report")]
 pub fn inet_sk_error_report(ctx: BtfTracePointContext) -> i32 {
@@ -26,7 +29,7 @@ pub fn inet_sk_error_report(ctx: BtfTracePointContext) -> i32 {
         return 0;
     };
     if sock.sk.state() == Some(state::SYN_SENT) && !sock.sk.has_error() {
-        return icmp(sock);
+        return queued(sock);
     }
     let Some(story) = story::of(sk) else {
         return 0;
@@ -49,25 +52,19 @@ pub fn inet_sk_error_report(ctx: BtfTracePointContext) -> i32 {
     0
 }
 
+/// What was queued for the owner is an ICMP error, or a time stamp.
 #[inline(always)]
-fn icmp(sock: TcpSock<Direct>) -> i32 {
-    let what = What {
-        kind: kind::SYN_ICMP,
-        old: state::SYN_SENT,
-        new: state::SYN_SENT,
+fn queued(sock: TcpSock<Direct>) -> i32 {
+    let Some(packet) = sock.last_error() else {
+        return 0;
     };
-    let sk = sock.sk.address();
-    if let Some(story) = story::of(sk)
-        && story::step(story, sk, what, sock.sk.get(&mem::SK_NUM))
+    if let Some(error) = skb::queued_icmp(packet)
+        && filter::owned(sock.sk.address())
     {
-        return 0;
-    }
-    let Some(tuple) = sock.tuple() else {
-        emit::unreadable();
-        return 0;
-    };
-    if filter::wants(&tuple) && filter::owned(sk) {
-        emit::base(what, sk, &tuple);
+        match sock.tuple() {
+            Some(tuple) => icmp::told(packet, &tuple, error),
+            None => emit::unreadable(),
+        }
     }
     0
 }

@@ -16,6 +16,7 @@ use crate::{
         mem::{self, Copied, Direct, Memory, Struct},
         sock::{TcpSock, state},
     },
+    listener,
     maps::set,
     story,
 };
@@ -86,6 +87,9 @@ fn held<M: Memory>(task: Struct<Direct>, sock: Option<TcpSock<M>>) -> bool {
         return false;
     };
     let sk = sock.sk.address();
+    if sock.sk.state() == Some(state::LISTEN) {
+        listener::opened(sk, &tuple);
+    }
     if story::of(sk).is_some() {
         // Its owner is in its story, or will be.
         return false;

@@ -3,8 +3,10 @@
 mod accept;
 mod connect;
 mod destroy;
+mod drop;
 mod error;
 mod held;
+mod icmp;
 mod reset;
 mod retransmit;
 mod state;

@@ -14,6 +14,7 @@ use crate::{
         skb,
         sock::{TcpSock, Tuple, state},
     },
+    listener,
     maps::set,
     story,
 };
@@ -165,6 +166,9 @@ fn sent(sk: Option<Struct<Direct>>, packet: Option<Struct<Direct>>, reason: u8) 
         // The listener's own addresses are not the connection's; its namespace is.
         (state::LISTEN, Some(packet)) => {
             let tuple = skb::reply_tuple(packet, sk.netns());
+            if let Some(tuple) = tuple {
+                listener::refused(sk, &tuple.reversed());
+            }
             stray(kind::RESET_SENT_LISTEN, old, reason, sk.address(), tuple);
         }
         _ => {

@@ -11,9 +11,9 @@ use crate::{
     filter,
     kernel::{
         mem::{self, Direct, Struct},
-        sock::{TcpSock, state},
+        sock::{TcpSock, Tuple, state},
     },
-    story,
+    listener, story,
 };
 
 #[btf_tracepoint(function = "inet_sock_set_state")]
@@ -63,7 +63,14 @@ fn changed(sk: *const u8, old: u8, new: u8) {
         (state::CLOSE, state::SYN_SENT) => {
             filter::wants_connecting(&tuple) && filter::own_as_current(sk)
         }
-        (state::CLOSE, state::LISTEN) => filter::wants(&tuple) && filter::own_listener(sk, &tuple),
+        (state::CLOSE, state::LISTEN) => {
+            listener::opened(sk, &tuple);
+            filter::wants(&tuple) && filter::own_listener(sk, &tuple)
+        }
+        (state::LISTEN, _) => {
+            listener::closed(sk, &tuple);
+            filter::wants(&tuple) && filter::owned(sk)
+        }
         (state::SYN_RECV, state::ESTABLISHED) => {
             filter::wants(&tuple) && filter::own_as_child(sk, &tuple)
         }
@@ -76,11 +83,9 @@ fn changed(sk: *const u8, old: u8, new: u8) {
         state::CLOSE => {
             // The current task is the actor only where the socket is still somebody's: an abort, or
             // connect(AF_UNSPEC).
-            let who = if sock.is_open() {
-                Who::Current
-            } else {
-                Who::Nobody
-            };
+            let is_open = sock.is_open();
+            let who = if is_open { Who::Current } else { Who::Nobody };
+            failed(old, is_open, sock, &tuple);
             emit::full(what, sock, &tuple, who);
         }
         // connect(), listen(), and close() or shutdown(), in the context of who calls them.
@@ -88,6 +93,24 @@ fn changed(sk: *const u8, old: u8, new: u8) {
             emit::acted(what, sk, &tuple, Who::Current);
         }
         _ => emit::base(what, sk, &tuple),
+    }
+}
+
+/// What there was no room for, where that is why the connection ended.
+#[inline(always)]
+fn failed(old: u8, is_open: bool, sock: TcpSock<Direct>, tuple: &Tuple) {
+    if tuple.local_port != 0 {
+        return listener::unreached(old, is_open, tuple);
+    }
+    if old == state::SYN_SENT
+        && let Some([first, last]) = sock.port_range()
+    {
+        let what = What {
+            kind: kind::PORT_RANGE,
+            old: 0,
+            new: 0,
+        };
+        emit::note(what, tuple, [first, last, 0]);
     }
 }
 

@@ -9,9 +9,9 @@ use serde::{Deserialize, Deserializer, de};
 use super::log::time;
 use crate::{
     record::{
-        Attribution, Bytes, Cause, Connection, ConnectionType, Direction, Endpoint, Family, Flag,
-        Id, Layer, Origin, Process, ProxyWords, ReasonSource, Reset, Role, Schema, Step, StepKind,
-        Timestamp, Verdict,
+        AcceptQueue, Attribution, Bytes, Cause, Connection, ConnectionType, Descriptors, Direction,
+        Endpoint, Evidence, Family, Flag, Icmp, Id, Layer, Origin, PortRange, Process, ProxyWords,
+        ReasonSource, Reset, Role, Schema, Step, StepKind, Timestamp, Verdict,
     },
     tcp::{self, State},
 };
@@ -282,6 +282,8 @@ pub struct Story<'a> {
     flag: Option<Flag>,
     cause: Option<Cause>,
     layer: Option<Layer>,
+    #[serde(borrow, default)]
+    evidence: Option<Found<'a>>,
     #[serde(borrow)]
     proxy: Option<Words<'a>>,
     #[serde(borrow)]
@@ -289,6 +291,16 @@ pub struct Story<'a> {
     complete: bool,
     #[serde(skip)]
     steps: Vec<Step>,
+}
+
+#[derive(Debug, Deserialize)]
+struct Found<'a> {
+    icmp: Option<Icmp>,
+    local_ports: Option<PortRange>,
+    accept_queue: Option<AcceptQueue>,
+    descriptors: Option<Descriptors>,
+    #[serde(borrow)]
+    drop_reason: Option<Cow<'a, str>>,
 }
 
 #[derive(Debug, Deserialize)]
@@ -460,6 +472,13 @@ impl<'a> Story<'a> {
             flag: self.flag,
             cause: self.cause,
             layer: self.layer,
+            evidence: self.evidence.as_ref().map(|found| Evidence {
+                icmp: found.icmp,
+                local_ports: found.local_ports,
+                accept_queue: found.accept_queue,
+                descriptors: found.descriptors,
+                drop_reason: found.drop_reason.as_deref(),
+            }),
             proxy: self.proxy.as_ref().map(Words::proxy),
             hint: self.hint.as_deref(),
             complete: self.complete,

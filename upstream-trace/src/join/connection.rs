@@ -199,8 +199,6 @@ pub mod seen {
     pub const PEER_ENDED: u16 = 1 << 10;
     /// That its other end was looked for among the connections that are still open.
     pub const ASKED: u16 = 1 << 11;
-    /// That an ICMP error answered the SYN.
-    pub const ICMP: u16 = 1 << 12;
 }
 
 /// One connection, as one socket sees it.

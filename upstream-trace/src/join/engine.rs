@@ -14,13 +14,14 @@ use super::{
     connection::{Connection, NONE, Slot, Steps, seen},
     finish,
     listener::Listeners,
+    note::Notes,
     stray::Strays,
     table::Table,
     tuple::Tuple,
 };
 use crate::{
     decode::Event,
-    kernel::reasons::ResetReasons,
+    kernel::reasons::Reasons,
     process::{Describe, Process, Processes},
     record::{self, Role},
     settings::Wanted,
@@ -42,7 +43,11 @@ pub struct Context {
     /// `--idle-after`.
     pub idle_after_us: u64,
     /// Names of `enum sk_rst_reason`; none where the kernel has none.
-    pub reasons: ResetReasons,
+    pub reasons: Reasons,
+    /// Names of `enum skb_drop_reason`; none where the kernel has none.
+    pub drop_reasons: Reasons,
+    /// Every SYN that is sent again is seen, so that the kernel's own count of them has to agree.
+    pub counts_syn_retransmits: bool,
     /// Every reset that a stack sends is seen, also those without a full socket.
     pub sees_all_resets: bool,
     /// Both ends of a connection pass the filters, so that a missing peer is one that is not here.
@@ -78,6 +83,7 @@ pub struct Engine {
     pub(super) processes: Processes,
     pub(super) listeners: Listeners,
     pub(super) strays: Strays,
+    pub(super) notes: Notes,
     /// Ended connections by their end, with the serial that tells a reused slot.
     pub(super) ended: VecDeque<(u64, Slot, u64)>,
     pub(super) serial: u64,
@@ -111,6 +117,7 @@ impl Engine {
             processes: Processes::default(),
             listeners: Listeners::default(),
             strays: Strays::default(),
+            notes: Notes::default(),
             ended: VecDeque::new(),
             serial: 0,
             lost_at: None,
@@ -174,7 +181,7 @@ impl Engine {
         let base = event.base;
         let slot = match base.kind {
             kind::STATE => self.state(event, describe),
-            kind::CONNECT | kind::SYN_RETRANSMIT | kind::SYN_ICMP => Some(self.progress(base)),
+            kind::CONNECT | kind::SYN_RETRANSMIT => Some(self.progress(base)),
             kind::ACCEPT => Some(self.accept(event, describe)),
             kind::RESET_RECEIVED => self.reset_received(event),
             kind::RESET_SENT_ACTIVE | kind::RESET_SENT_REPLY => self.reset_sent(event, describe),

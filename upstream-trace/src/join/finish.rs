@@ -3,11 +3,12 @@
 //! Here it is decided who sent a reset and whose process is named; what it means is `verdict`'s.
 //! Must not know: the order in which events came.
 
-use upstream_trace_common::event::{Base, NO_REASON, kind};
+use upstream_trace_common::event::{Base, IPV4, NO_REASON, kind};
 
 use super::{
     connection::{Connection, End, Owner, PackedStep, PeerSent, Sent, Slot, seen},
     engine::{Context, Engine, Sink, WallClock},
+    note::Fact,
     stray::Stray,
     tuple::Tuple,
 };
@@ -15,8 +16,8 @@ use crate::{
     decode::Event,
     process::Process,
     record::{
-        self, Attribution, ConnectionType, Direction, EventType, Flag, Id, Origin, ReasonSource,
-        ResetType, Role, Schema, StrayReset, Verdict,
+        self, Attribution, ConnectionType, Direction, EventType, Evidence, Flag, Id, Origin,
+        ReasonSource, ResetType, Role, Schema, StrayReset, Verdict,
     },
     tcp::{self, State},
     verdict::{
@@ -145,10 +146,18 @@ fn print(engine: &mut Engine, ended: &Connection, clock: &impl WallClock, sink: 
 
     let closed = end.closed.as_ref();
     let err = error(end);
+    let accepted = accepted(ended, closed.is_some(), complete);
+    let failed =
+        !ended.saw(seen::ESTABLISHED) || accepted == Some(false) || reset.is_some() || err != 0;
+    let evidence = if failed {
+        evidence(engine, ended, end.at)
+    } else {
+        Evidence::default()
+    };
     let facts = Facts {
         role: (ended.role != Role::Unknown).then_some(ended.role),
         established: ended.saw(seen::ESTABLISHED),
-        accepted: accepted(ended, closed.is_some(), complete),
+        accepted,
         closed_first: ended.saw(seen::CLOSED_FIRST),
         peer_closed_first: ended.saw(seen::PEER_CLOSED_FIRST),
         since_fin_us: since_fin_us(ended, end.at),
@@ -160,7 +169,7 @@ fn print(engine: &mut Engine, ended: &Connection, clock: &impl WallClock, sink: 
             .is_some_and(|reset| reset.origin == Origin::InPath),
         tick_us: context.tick_ns / 1000,
         has_local_port: ended.tuple.local_port != 0,
-        icmp: ended.saw(seen::ICMP),
+        icmp: evidence.icmp.is_some(),
         peer_received_payload: ended.saw(seen::PEER_GOT_PAYLOAD),
         counters,
     };
@@ -176,6 +185,8 @@ fn print(engine: &mut Engine, ended: &Connection, clock: &impl WallClock, sink: 
             .map(|reset| (reset.direction, reset.origin, reset.reason)),
         errno,
         bytes: counters.bytes,
+        local: ended.tuple.local().address,
+        evidence,
     });
     let owner = ended.owner.as_ref();
     let mut record = record::Connection {
@@ -212,6 +223,7 @@ fn print(engine: &mut Engine, ended: &Connection, clock: &impl WallClock, sink: 
         flag: judgement.flag,
         cause: meaning.and_then(|meaning| meaning.cause),
         layer: meaning.map(|meaning| meaning.layer),
+        evidence: (evidence != Evidence::default()).then_some(evidence),
         proxy: meaning.and_then(|meaning| meaning.proxy),
         hint: meaning.map(|meaning| meaning.hint),
         complete,
@@ -233,6 +245,35 @@ fn other_end<'a>(
     let listeners = &engine.listeners;
     let process = listeners.owner(stray.netns, &Tuple::of(stray), stray.ktime)?;
     Some((process, Attribution::Listener))
+}
+
+/// What the kernel side noted of it. No more of an established connection than how full its accept queue was.
+fn evidence<'a>(engine: &'a Engine, ended: &Connection, at: u64) -> Evidence<'a> {
+    let of = |kind, last| {
+        let lived = (ended.first, last);
+        engine.notes.of(ended.netns, &ended.tuple, kind, lived)
+    };
+    let mut evidence = Evidence::default();
+    if let Some(Fact::AcceptQueue(queue, descriptors)) = of(kind::ACCEPT_QUEUE, at) {
+        evidence.accept_queue = Some(queue);
+        evidence.descriptors = descriptors;
+    }
+    if ended.saw(seen::ESTABLISHED) {
+        return evidence;
+    }
+    if let Some(Fact::Icmp(icmp)) = of(kind::SYN_ICMP, at) {
+        evidence.icmp = Some(icmp);
+    }
+    if let Some(Fact::Dropped(reason)) = of(kind::SYN_DROPPED, at) {
+        evidence.drop_reason = engine.context.drop_reasons.name(reason);
+    }
+    // Of several that found no port at once the last one's stands for all.
+    if ended.tuple.local_port == 0
+        && let Some(Fact::LocalPorts(range)) = of(kind::PORT_RANGE, u64::MAX)
+    {
+        evidence.local_ports = Some(range);
+    }
+    evidence
 }
 
 /// Time from the first FIN, either way, to the end.
@@ -443,6 +484,10 @@ pub(super) fn event(
     let connection = slot.and_then(|slot| engine.table.get(slot));
     let (reason, _) = match base.kind {
         kind::STATE => (None, ReasonSource::Unknown),
+        kind::SYN_DROPPED => (
+            engine.context.drop_reasons.name(base.new),
+            ReasonSource::Kernel,
+        ),
         _ => reason(&engine.context, base.new, || None),
     };
     let (name, acted) = match base.kind {
@@ -455,7 +500,9 @@ pub(super) fn event(
         kind::ACCEPT => ("inet_csk_accept", true),
         kind::RESET_RECEIVED => ("tcp_receive_reset", false),
         kind::SYN_RETRANSMIT => ("tcp_retransmit_skb", false),
-        kind::SYN_ICMP => ("inet_sk_error_report", false),
+        kind::SYN_ICMP if base.family == IPV4 => ("tcp_v4_err", false),
+        kind::SYN_ICMP => ("tcp_v6_err", false),
+        kind::SYN_DROPPED => ("kfree_skb", false),
         kind::DESTROY => ("tcp_destroy_sock", false),
         kind::HELD => ("task_file", true),
         _ => ("tcp_send_reset", false),
@@ -475,10 +522,17 @@ pub(super) fn event(
         local: tuple.local(),
         remote: tuple.remote(),
         event: name,
-        from: State::from_kernel(base.old).filter(|_| base.kind != kind::RESET_SENT_NO_SOCKET),
+        from: State::from_kernel(base.old).filter(|_| {
+            !matches!(
+                base.kind,
+                kind::RESET_SENT_NO_SOCKET | kind::SYN_ICMP | kind::SYN_DROPPED
+            )
+        }),
         to: State::from_kernel(base.new).filter(|_| base.kind == kind::STATE),
-        reason: reason
-            .filter(|_| (kind::RESET_SENT_ACTIVE..=kind::RESET_SENT_LISTEN).contains(&base.kind)),
+        reason: reason.filter(|_| {
+            (kind::RESET_SENT_ACTIVE..=kind::RESET_SENT_LISTEN).contains(&base.kind)
+                || base.kind == kind::SYN_DROPPED
+        }),
         errno: event.stats.and_then(|stats| tcp::errno_name(stats.err)),
         pid: (acted && pid != 0).then_some(pid),
     };

@@ -57,7 +57,7 @@ impl Keeper {
                 Some(stats) if stats.has_socket == 0 => self.end(base, *stats, base.old, 0),
                 _ => self.tell(base.sk, event),
             },
-            kind::STATE | kind::SYN_RETRANSMIT | kind::SYN_ICMP => self.step(event),
+            kind::STATE | kind::SYN_RETRANSMIT => self.step(event),
             kind::DESTROY => {
                 let state = story.state;
                 self.end(base, Stats::default(), state, 1)

@@ -102,6 +102,15 @@ impl Listeners {
         })
     }
 
+    /// The process that listens with the socket at `sk`.
+    pub fn of_socket(&self, netns: u32, port: u16, sk: u64) -> Option<&Rc<Process>> {
+        let here = self.known.get(&(netns, port))?;
+        let listener = here
+            .iter()
+            .find(|listener| listener.sk == sk && listener.until == u64::MAX)?;
+        Some(&listener.process)
+    }
+
     /// The process that listened where a connection with this tuple arrived at that time; `None` where
     /// it could be one of several.
     pub fn owner(&self, netns: u32, tuple: &Tuple, at: u64) -> Option<&Rc<Process>> {

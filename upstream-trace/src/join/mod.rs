@@ -3,7 +3,7 @@
 //! [`engine`] finds the connection that each event belongs to, [`table`] keeps them, [`connection`] is
 //! what is remembered of one; `steps` says what each event does to it, and `replay` takes a whole
 //! [`story`]; `asking` looks for other ends that are still open; [`listener`] knows who listens where,
-//! [`stray`] resets without a socket; [`finish`] turns a connection that ended into the record that is
+//! [`stray`] resets without a socket, [`note`] why connections fail; [`finish`] turns a connection that ended into the record that is
 //! printed.
 
 mod asking;
@@ -11,6 +11,7 @@ pub mod connection;
 pub mod engine;
 pub mod finish;
 pub mod listener;
+pub mod note;
 mod replay;
 mod steps;
 pub mod story;

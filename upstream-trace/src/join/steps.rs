@@ -4,7 +4,7 @@
 
 use std::rc::Rc;
 
-use upstream_trace_common::event::{Base, kind};
+use upstream_trace_common::event::{Base, Stats, kind, present};
 
 use super::{
     connection::{Closed, Connection, PackedStep, Sent, Slot, seen},
@@ -17,6 +17,9 @@ use crate::{
     record::{Attribution, Role, StepKind},
     tcp::State,
 };
+
+/// So many SYNs sent again are in the timeline for certain; more than the kernel sends by default.
+const SYNS_KEPT: u32 = 32;
 
 impl Engine {
     pub(super) fn state(&mut self, event: Event<'_>, describe: &mut impl Describe) -> Option<Slot> {
@@ -160,6 +163,9 @@ impl Engine {
         if finished {
             return;
         }
+        if base.old == State::SynSent as u8 {
+            self.compare_syns(slot, stats);
+        }
         if let Some(end) = self.table.end(slot) {
             end.closed = Some(Closed {
                 from: base.old,
@@ -182,6 +188,26 @@ impl Engine {
         self.ended(slot, base.ktime);
     }
 
+    /// A SYN that was sent again and not seen to be: the kernel kept its hook from running.
+    fn compare_syns(&mut self, slot: Slot, stats: &Stats) {
+        let Some(connection) = self.table.get(slot) else {
+            return;
+        };
+        let kinds = connection.steps.iter().map(PackedStep::kind);
+        let seen_to_be = kinds
+            .filter(|kind| *kind == StepKind::SynRetransmit)
+            .count();
+        // Of very many not all are kept.
+        let sent = stats.total_retrans.min(SYNS_KEPT) as usize;
+        let known = self.context.counts_syn_retransmits
+            && stats.present & present::RETRANS != 0
+            && connection.saw(seen::BIRTH)
+            && !connection.saw(seen::LOSS);
+        if known && seen_to_be < sent {
+            self.missing(slot);
+        }
+    }
+
     pub(super) fn progress(&mut self, base: &Base) -> Slot {
         let slot = self.find_or_begin(base);
         self.progressed(slot, base);
@@ -194,7 +220,6 @@ impl Engine {
         };
         match base.kind {
             kind::SYN_RETRANSMIT => connection.step(base.ktime, StepKind::SynRetransmit, 0),
-            kind::SYN_ICMP => connection.seen |= seen::ICMP,
             _ => {}
         }
     }

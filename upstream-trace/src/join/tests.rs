@@ -3,7 +3,7 @@
 use std::rc::Rc;
 
 use upstream_trace_common::event::{
-    Acted, Actor, Base, Full, IPV4, NO_REASON, NO_UID, Stats, kind,
+    Acted, Actor, Base, Full, IPV4, NO_REASON, NO_UID, Note, Stats, kind,
 };
 
 use super::{
@@ -12,22 +12,27 @@ use super::{
 };
 use crate::{
     decode::Event,
-    kernel::reasons::ResetReasons,
+    kernel::reasons::Reasons,
     process::{Describe, Details},
     record::{
-        self, Attribution, Direction, Flag, Origin, ReasonSource, Role, StepKind, Timestamp,
-        Verdict,
+        self, AcceptQueue, Attribution, Descriptors, Direction, Flag, Icmp, Origin, ReasonSource,
+        Role, StepKind, Timestamp, Verdict,
     },
     settings::Wanted,
     tcp::State,
 };
 
-/// /proc without anybody in it.
+/// /proc where nobody can be described, and everybody has all descriptors in use.
 struct Nobody;
 
 impl Describe for Nobody {
     fn describe(&mut self, _pid: u32, _start: u64) -> Details {
         Details::default()
+    }
+
+    fn descriptors(&mut self, pid: u32, _start: u64) -> Option<Descriptors> {
+        let (open, limit) = (1024, 1024);
+        Some(Descriptors { pid, open, limit })
     }
 }
 
@@ -54,6 +59,7 @@ struct Seen {
     why: Option<(Option<String>, ReasonSource)>,
     local_port: u16,
     steps: Vec<StepKind>,
+    evidence: Option<record::Evidence<'static>>,
     complete: bool,
     events: u32,
 }
@@ -87,6 +93,12 @@ impl Sink for Records {
                 .map(|reset| (reset.reason.map(str::to_owned), reset.reason_source)),
             local_port: record.local.port,
             steps: record.timeline.iter().map(|step| step.event).collect(),
+            evidence: record.evidence.map(|evidence| record::Evidence {
+                drop_reason: evidence
+                    .drop_reason
+                    .map(|reason| &*reason.to_owned().leak()),
+                ..evidence
+            }),
             complete: record.complete,
             events,
         });
@@ -128,7 +140,9 @@ fn context() -> Context {
         run: 1,
         tick_ns: 4_000_000,
         idle_after_us: 250_000,
-        reasons: ResetReasons::default(),
+        reasons: Reasons::default(),
+        drop_reasons: Reasons::default(),
+        counts_syn_retransmits: true,
         sees_all_resets: true,
         sees_both_ends: true,
         events: false,
@@ -200,6 +214,21 @@ impl Play {
     fn lost(&mut self) {
         self.engine.lost(self.now);
         self.by_stories.lost(self.now);
+    }
+
+    /// The kernel side notes something of why the connection of the client fails.
+    fn note(&mut self, netns: u32, kind: u8, (old, new): (u8, u8), detail: [u64; 3]) {
+        let base = self.base(CLIENT, kind, old, new);
+        let base = Base {
+            sk: 0,
+            netns,
+            ..base
+        };
+        let note = Note { base, detail };
+        self.engine
+            .note(&note, &mut Nobody, &Epoch, &mut self.records);
+        self.by_stories
+            .note(&note, &mut Nobody, &Epoch, &mut self.told);
     }
 
     fn snapshot(&mut self, on: bool) {
@@ -626,9 +655,7 @@ fn a_reset_that_arrives_long_after_it_was_told_is_still_this_nodes() {
 fn an_icmp_error_that_the_kernel_kept_for_the_owner_is_seen() {
     let mut play = Play::new();
     play.connect();
-    let syn_sent = State::SynSent as u8;
-    let base = play.base(CLIENT, kind::SYN_ICMP, syn_sent, syn_sent);
-    play.plain(base);
+    play.note(1, kind::SYN_ICMP, (3, 13), [ELSEWHERE, 0, 0]);
     // The owner reads the soft error, which clears it, and closes.
     let stats = Stats {
         present: u32::MAX,
@@ -642,6 +669,107 @@ fn an_icmp_error_that_the_kernel_kept_for_the_owner_is_seen() {
         (seen[0].verdict, seen[0].flag),
         (Verdict::Unreachable, None)
     );
+    let icmp = seen[0].evidence.and_then(|evidence| evidence.icmp);
+    let from = Some([192, 0, 2, 7].into());
+    assert_eq!(
+        icmp,
+        Some(Icmp {
+            kind: 3,
+            code: 13,
+            from
+        })
+    );
+}
+
+/// The owner gives up while its SYN is unanswered.
+fn canceled(play: &mut Play) -> record::Evidence<'static> {
+    let stats = Stats {
+        present: u32::MAX,
+        has_socket: 1,
+        segs_out: 1,
+        ..Stats::default()
+    };
+    play.close(CLIENT, State::SynSent, CLIENT_PID, stats);
+    let seen = play.finish();
+    assert_eq!(seen.last().unwrap().verdict, Verdict::ConnectCanceled);
+    seen.last().unwrap().evidence.unwrap_or_default()
+}
+
+#[test]
+fn a_full_accept_queue_is_told_with_its_process() {
+    let mut play = Play::new();
+    play.connect();
+    play.note(1, kind::ACCEPT_QUEUE, (0, 0), [129, 128, LISTENER]);
+    let evidence = canceled(&mut play);
+    let queue = AcceptQueue {
+        length: 129,
+        limit: 128,
+    };
+    assert_eq!(evidence.accept_queue, Some(queue));
+    let pid = evidence.descriptors.map(|descriptors| descriptors.pid);
+    assert_eq!(pid, Some(SERVER_PID));
+
+    let mut empty = Play::new();
+    empty.connect();
+    empty.note(1, kind::ACCEPT_QUEUE, (0, 0), [0, 128, LISTENER]);
+    assert_eq!(canceled(&mut empty).descriptors, None);
+
+    let mut unknown = Play::new();
+    unknown.connect();
+    unknown.note(1, kind::ACCEPT_QUEUE, (0, 0), [129, 128, SERVER]);
+    let evidence = canceled(&mut unknown);
+    assert_eq!(evidence.accept_queue, Some(queue));
+    assert_eq!(evidence.descriptors, None);
+}
+
+#[test]
+fn a_note_is_of_the_connection_that_lived_then_and_there() {
+    let mut play = Play::new();
+    // Of one before with the same ends, and of one on another loopback.
+    play.note(1, kind::ACCEPT_QUEUE, (0, 0), [129, 128, LISTENER]);
+    play.connect();
+    play.note(2, kind::SYN_DROPPED, (0, 12), [0; 3]);
+    assert_eq!(canceled(&mut play), record::Evidence::default());
+}
+
+#[test]
+fn what_met_the_syn_of_an_established_connection_is_not_why_it_failed() {
+    let mut play = Play::new();
+    play.connect();
+    play.note(1, kind::SYN_ICMP, (3, 1), [ELSEWHERE, 0, 0]);
+    play.step(CLIENT, State::SynSent, State::Established);
+    play.step(SERVER, State::SynRecv, State::Established);
+    play.server_aborts(counted(64, 0));
+    let seen = play.finish();
+    assert!(seen.iter().all(|seen| seen.evidence.is_none()), "{seen:?}");
+}
+
+#[test]
+fn a_syn_that_was_sent_again_unseen_is_counted_once() {
+    let timed_out = Stats {
+        present: u32::MAX,
+        has_socket: 1,
+        segs_out: 3,
+        total_retrans: 2,
+        err: 110,
+        ..Stats::default()
+    };
+    let play = |sent_again: u32| {
+        let mut play = Play::new();
+        play.connect();
+        for _ in 0..sent_again {
+            let syn_sent = State::SynSent as u8;
+            let base = play.base(CLIENT, kind::SYN_RETRANSMIT, syn_sent, syn_sent);
+            play.plain(base);
+        }
+        play.close(CLIENT, State::SynSent, CLIENT_PID, timed_out);
+        let complete = play.finish()[0].complete;
+        assert_eq!(play.engine.unseen(), play.by_stories.unseen());
+        (play.engine.unseen(), complete)
+    };
+    assert_eq!(play(2), (0, true));
+    assert_eq!(play(1), (1, false));
+    assert_eq!(play(0), (1, false));
 }
 
 #[test]

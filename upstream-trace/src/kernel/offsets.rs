@@ -29,11 +29,17 @@ impl Offsets {
         FIELDS.iter().zip(&self.0)
     }
 
-    /// Fields that this kernel does not have.
+    /// Fields that this kernel does not have, also not with another size that the list names, and should.
     pub fn missing(&self) -> impl Iterator<Item = &'static Field> {
-        self.iter()
-            .filter(|&(_, &offset)| offset == ABSENT)
-            .map(|(field, _)| field)
+        let found = |wanted: &Field| {
+            let mut same = self.iter().filter(|(field, _)| {
+                let member = (field.of, field.path);
+                member == (wanted.of, wanted.path)
+            });
+            same.any(|(_, &offset)| offset != ABSENT)
+        };
+        let fields = self.iter().map(|(field, _)| field);
+        fields.filter(move |field| !found(field) && field.loss != Some(""))
     }
 
     /// Missing fields without which nothing can be traced.

@@ -1,20 +1,39 @@
-//! Names of the kernel's own reasons for sending a reset (`enum sk_rst_reason`, since 6.10).
+//! Names of the kernel's own reasons for sending a reset (`enum sk_rst_reason`, since 6.10) and for dropping
+//! a packet (`enum skb_drop_reason`, since 5.17).
 //!
-//! The values shifted within 6.10 to 6.12, so they are read from each kernel. Must not know: what
+//! The values shifted from release to release, so they are read from each kernel. Must not know: what
 //! a reason means.
 
 use super::btf::Btf;
 
-const PREFIX: &str = "SK_RST_REASON_";
+/// The reasons for which a filter drops a packet that is in order.
+const FILTERS: [&str; 6] = [
+    "NETFILTER_DROP",
+    "SOCKET_FILTER",
+    "BPF_CGROUP_EGRESS",
+    "TC_INGRESS",
+    "TC_EGRESS",
+    "IP_RPFILTER",
+];
 
 /// Reason names by value; empty where the kernel gives no reasons.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
-pub struct ResetReasons(Vec<Option<String>>);
+pub struct Reasons(Vec<Option<String>>);
 
-impl ResetReasons {
-    pub fn from_btf(btf: &Btf) -> Self {
+impl Reasons {
+    /// Those for sending a reset.
+    pub fn of_resets(btf: &Btf) -> Self {
+        Self::of(btf, "sk_rst_reason", "SK_RST_REASON_")
+    }
+
+    /// Those for dropping a packet.
+    pub fn of_drops(btf: &Btf) -> Self {
+        Self::of(btf, "skb_drop_reason", "SKB_DROP_REASON_")
+    }
+
+    fn of(btf: &Btf, names_of: &str, prefix: &str) -> Self {
         let mut names = Vec::new();
-        for (name, value) in btf.enumerators("sk_rst_reason").unwrap_or_default() {
+        for (name, value) in btf.enumerators(names_of).unwrap_or_default() {
             // Reasons travel as one byte.
             let Ok(value) = u8::try_from(value) else {
                 continue;
@@ -24,13 +43,28 @@ impl ResetReasons {
                 names.resize(value + 1, None);
             }
             if let Some(slot) = names.get_mut(value) {
-                *slot = Some(name.strip_prefix(PREFIX).unwrap_or(&name).to_owned());
+                *slot = Some(name.strip_prefix(prefix).unwrap_or(&name).to_owned());
             }
         }
         Self(names)
     }
 
-    /// The name without `SK_RST_REASON_`.
+    /// A bit for each value below 128 that is a filter's, the low 64 first.
+    pub fn filters(&self) -> [u64; 2] {
+        let filters = (0..128).filter(|&value| {
+            let name = self.name(value);
+            name.is_some_and(|name| FILTERS.contains(&name))
+        });
+        let mut bits = [0; 2];
+        for value in filters {
+            if let Some(word) = bits.get_mut(usize::from(value / 64)) {
+                *word |= 1 << (value % 64);
+            }
+        }
+        bits
+    }
+
+    /// The name without what all have in front.
     pub fn name(&self, value: u8) -> Option<&str> {
         self.0.get(usize::from(value))?.as_deref()
     }
@@ -55,7 +89,7 @@ mod tests {
             ("SK_RST_REASON_FAR", 256),
         ];
         sample.enumeration("sk_rst_reason", false, &values);
-        let reasons = ResetReasons::from_btf(&Btf::parse(sample.finish()).unwrap());
+        let reasons = Reasons::of_resets(&Btf::parse(sample.finish()).unwrap());
         assert_eq!(reasons.name(0), Some("OTHER"));
         assert_eq!(reasons.name(1), None, "a gap");
         assert_eq!(reasons.name(3), Some("B"));
@@ -65,15 +99,30 @@ mod tests {
     }
 
     #[test]
+    fn filters_are_told_from_other_drops() {
+        let mut sample = Sample::default();
+        let values = [
+            ("SKB_DROP_REASON_NO_SOCKET", 3),
+            ("SKB_DROP_REASON_NETFILTER_DROP", 12),
+            ("SKB_DROP_REASON_TC_INGRESS", 70),
+        ];
+        sample.enumeration("skb_drop_reason", false, &values);
+        let reasons = Reasons::of_drops(&Btf::parse(sample.finish()).unwrap());
+        assert_eq!(reasons.filters(), [1 << 12, 1 << 6]);
+        assert_eq!(reasons.name(12), Some("NETFILTER_DROP"));
+        assert_eq!(Reasons::default().filters(), [0; 2]);
+    }
+
+    #[test]
     fn a_kernel_without_reasons_has_no_names() {
-        let reasons = ResetReasons::from_btf(&Btf::parse(Sample::default().finish()).unwrap());
+        let reasons = Reasons::of_resets(&Btf::parse(Sample::default().finish()).unwrap());
         assert!(reasons.is_empty());
         assert_eq!(reasons.name(0), None);
     }
 
     #[test]
     fn all_or_nothing_on_the_running_kernel() {
-        let reasons = ResetReasons::from_btf(&host::btf().unwrap());
+        let reasons = Reasons::of_resets(&host::btf().unwrap());
         // The first two never moved.
         let expected = (!reasons.is_empty()).then_some("NO_SOCKET");
         assert_eq!(reasons.name(1), expected);

@@ -11,7 +11,7 @@ use std::{
 
 use upstream_trace_common::field::FIELDS;
 
-use super::{btf::Btf, offsets::Offsets, reasons::ResetReasons, trim::Keep};
+use super::{btf::Btf, offsets::Offsets, reasons::Reasons, trim::Keep};
 
 /// What is known of one kernel from its sources.
 struct Kernel {
@@ -118,6 +118,8 @@ fn keep() -> Keep<'static> {
             "tcp_connect",
             "tcp_v4_send_reset",
             "tcp_v6_send_reset",
+            "tcp_v4_err",
+            "tcp_v6_err",
         ],
     }
 }
@@ -194,14 +196,17 @@ fn hooks_have_the_arguments_that_their_programs_take() {
         }
         let accept = btf.function_args("inet_csk_accept");
         assert_eq!(accept, Some(kernel.accept), "{}", kernel.name);
-        assert_eq!(btf.function_args("tcp_connect"), Some(1), "{}", kernel.name);
+        for (name, count) in [("tcp_connect", 1), ("tcp_v4_err", 2), ("tcp_v6_err", 6)] {
+            let args = btf.function_args(name);
+            assert_eq!(args, Some(count), "{} {name}", kernel.name);
+        }
     });
 }
 
 #[test]
 fn reset_reasons_have_their_names() {
     each(|kernel, btf| {
-        let reasons = ResetReasons::from_btf(btf);
+        let reasons = Reasons::of_resets(btf);
         assert_eq!(reasons.is_empty(), !kernel.reasons, "{}", kernel.name);
         for (value, name) in (0_u8..).zip(REASONS) {
             let expected = kernel.reasons.then_some(name);

@@ -198,7 +198,7 @@ mod tests {
     use upstream_trace_common::field::FIELDS;
 
     use super::*;
-    use crate::kernel::{host, offsets::Offsets, reasons::ResetReasons, sample};
+    use crate::kernel::{host, offsets::Offsets, reasons::Reasons, sample};
 
     fn keep() -> Keep<'static> {
         Keep {
@@ -216,7 +216,7 @@ mod tests {
         assert!(bytes.len() < 100_000, "{} bytes", bytes.len());
         let cut = Btf::parse(bytes.clone()).unwrap();
         assert_eq!(Offsets::resolve(&cut), Offsets::resolve(&whole));
-        assert_eq!(ResetReasons::from_btf(&cut), ResetReasons::from_btf(&whole));
+        assert_eq!(Reasons::of_resets(&cut), Reasons::of_resets(&whole));
         for name in ["tcp_send_reset", "kfree_skb", "no_such_tracepoint"] {
             assert_eq!(
                 cut.tracepoint_args(name),

@@ -6,9 +6,10 @@ use proptest::{collection::vec, option, prelude::*, sample::select};
 
 use crate::{
     record::{
-        Attribution, Bytes, Cause, Connection, ConnectionType, Direction, Endpoint, Event,
-        EventType, Family, Flag, Id, Layer, Lost, Origin, Process, ProxyWords, ReasonSource, Reset,
-        ResetType, Role, Schema, Stats, StatsType, Step, StepKind, StrayReset, Timestamp, Verdict,
+        AcceptQueue, Attribution, Bytes, Cause, Connection, ConnectionType, Descriptors, Direction,
+        Endpoint, Event, EventType, Evidence, Family, Flag, Icmp, Id, Layer, Lost, Origin,
+        PortRange, Process, ProxyWords, ReasonSource, Reset, ResetType, Role, Schema, Stats,
+        StatsType, Step, StepKind, StrayReset, Timestamp, Verdict,
     },
     tcp::State,
 };
@@ -93,6 +94,7 @@ pub(crate) fn healthy() -> Connection<'static> {
         flag: None,
         cause: None,
         layer: None,
+        evidence: None,
         proxy: None,
         hint: None,
         complete: true,
@@ -258,6 +260,7 @@ pub(crate) fn connections() -> impl Strategy<Value = Connection<'static>> {
             option::of(select(Cause::ALL)),
             option::of(select(Layer::ALL)),
             option::of(Just(PROXY)),
+            option::of(evidences()),
         ),
         option::of(Just("check the \"backlog\"")),
         any::<bool>(),
@@ -293,11 +296,31 @@ pub(crate) fn connections() -> impl Strategy<Value = Connection<'static>> {
             flag: end.2,
             cause: end.3.0,
             layer: end.3.1,
+            evidence: end.3.3,
             proxy: end.3.2,
             hint: end.4,
             complete: end.5,
         },
     )
+}
+
+fn evidences() -> impl Strategy<Value = Evidence<'static>> {
+    let icmp = (any::<u8>(), any::<u8>(), option::of(any::<IpAddr>()));
+    let descriptors = (any::<u32>(), number(), number());
+    let all = (
+        option::of(icmp),
+        option::of(any::<(u16, u16)>()),
+        option::of(any::<(u32, u32)>()),
+        option::of(descriptors),
+        outside(),
+    );
+    all.prop_map(|(icmp, ports, queue, descriptors, drop_reason)| Evidence {
+        icmp: icmp.map(|(kind, code, from)| Icmp { kind, code, from }),
+        local_ports: ports.map(|(first, last)| PortRange { first, last }),
+        accept_queue: queue.map(|(length, limit)| AcceptQueue { length, limit }),
+        descriptors: descriptors.map(|(pid, open, limit)| Descriptors { pid, open, limit }),
+        drop_reason,
+    })
 }
 
 /// Any reset without a socket.

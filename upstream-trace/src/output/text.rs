@@ -8,8 +8,9 @@ use std::{
 };
 
 use crate::record::{
-    Attribution, Cause, Connection, Direction, Endpoint, Event, Flag, Lost, Process, Role, Stats,
-    Step, StepKind, StrayReset, Timestamp, Verdict,
+    AcceptQueue, Attribution, Cause, Connection, Descriptors, Direction, Endpoint, Event, Evidence,
+    Flag, Icmp, Lost, PortRange, Process, Role, Stats, Step, StepKind, StrayReset, Timestamp,
+    Verdict,
 };
 
 /// How a text looks.
@@ -134,6 +135,9 @@ impl Page<'_> {
             let cause = record.cause.map_or("unknown", Cause::as_str);
             writeln!(self, "  cause: {cause} (layer {})", layer.as_str())?;
         }
+        if let Some(evidence) = record.evidence {
+            self.evidence(&evidence)?;
+        }
         for process in [record.process, record.peer].into_iter().flatten() {
             self.place(&process)?;
         }
@@ -165,6 +169,40 @@ impl Page<'_> {
             write!(self, " {errno}")?;
         }
         self.write_char('\n')
+    }
+
+    /// What else is known, a line each.
+    fn evidence(&mut self, evidence: &Evidence<'_>) -> fmt::Result {
+        let Evidence {
+            icmp,
+            local_ports,
+            accept_queue,
+            descriptors,
+            drop_reason,
+        } = *evidence;
+        if let Some(Icmp { kind, code, from }) = icmp {
+            write!(self, "  found: ICMP type {kind} code {code}")?;
+            if let Some(from) = from {
+                write!(self, " from {from}")?;
+            }
+            self.write_char('\n')?;
+        }
+        if let Some(PortRange { first, last }) = local_ports {
+            writeln!(self, "  found: local ports {first} to {last}, none left")?;
+        }
+        if let Some(AcceptQueue { length, limit }) = accept_queue {
+            writeln!(self, "  found: accept queue {length} of {limit}")?;
+        }
+        if let Some(Descriptors { pid, open, limit }) = descriptors {
+            writeln!(
+                self,
+                "  found: file descriptors {open} of {limit} in process {pid}"
+            )?;
+        }
+        if let Some(reason) = drop_reason {
+            writeln!(self, "  found: dropped on this node, {}", Harmless(reason))?;
+        }
+        Ok(())
     }
 
     /// The container and pod that a process is in; nothing where it is in none.

@@ -62,6 +62,12 @@ pub enum Role {
     Destroyed,
     /// Errors that a socket's owner is told of.
     Errors,
+    /// ICMP errors about what this node sent over IPv4.
+    IcmpV4,
+    /// The same over IPv6.
+    IcmpV6,
+    /// SYNs that a filter drops.
+    SynDrops,
     /// SYNs sent again.
     SynRetransmits,
     /// The moment a SYN leaves.
@@ -83,6 +89,9 @@ impl Role {
             Self::UntracedResetsV6 => "untraced_resets_v6",
             Self::Destroyed => "destroyed",
             Self::Errors => "errors",
+            Self::IcmpV4 => "icmp_v4",
+            Self::IcmpV6 => "icmp_v6",
+            Self::SynDrops => "syn_drops",
             Self::SynRetransmits => "syn_retransmits",
             Self::Connects => "connects",
             Self::Accepts => "accepts",
@@ -167,6 +176,31 @@ pub const CATALOG: &[Entry] = &[
         role: Role::Errors,
         rungs: &[tracepoint("inet_sk_error_report")],
         loss: Some("a second look at connections that failed, for where the first was missed"),
+    },
+    Entry {
+        role: Role::IcmpV4,
+        rungs: &[
+            rung("tcp_v4_err_fentry", Kind::Fentry, "tcp_v4_err"),
+            rung("tcp_v4_err_kprobe", Kind::Kprobe, "tcp_v4_err"),
+        ],
+        loss: Some(
+            "ICMP errors over IPv4 that answer a SYN, where the socket does not tell of them (before 5.18)",
+        ),
+    },
+    Entry {
+        role: Role::IcmpV6,
+        rungs: &[
+            rung("tcp_v6_err_fentry", Kind::Fentry, "tcp_v6_err"),
+            rung("tcp_v6_err_kprobe", Kind::Kprobe, "tcp_v6_err"),
+        ],
+        loss: Some(
+            "ICMP errors over IPv6 that answer a SYN, where the socket does not tell of them (before 5.18)",
+        ),
+    },
+    Entry {
+        role: Role::SynDrops,
+        rungs: &[tracepoint("kfree_skb")],
+        loss: Some("which filter of this node dropped a SYN"),
     },
     Entry {
         role: Role::SynRetransmits,

@@ -41,6 +41,8 @@ pub struct Plan<'a> {
     pub btf: &'a btf::Btf,
     /// Which fields it has.
     pub offsets: &'a Offsets,
+    /// The reasons for which filters drop packets, a bit each.
+    pub drops: [u64; 2],
     /// Its version, for the one thing that cannot be asked of it.
     pub release: &'a str,
     /// What it forbids.
@@ -88,6 +90,12 @@ impl Plan<'_> {
             Role::ResetsSent if folds_null_check(self.release) => {
                 Some("this kernel passes NULL where it promises a socket (fixed in 6.12.5)")
             }
+            Role::IcmpV4 | Role::IcmpV6 | Role::SynDrops if !self.reads_untyped() => {
+                Some("lockdown keeps packet headers from being read")
+            }
+            Role::SynDrops if self.drops == [0; 2] => {
+                Some("this kernel tells no reasons for which it drops a packet")
+            }
             Role::Holders if !self.reads_untyped() && !self.has_helper(SOCK_FROM_FILE) => {
                 Some("lockdown keeps the way from a file to its socket from being read")
             }
@@ -105,6 +113,12 @@ impl Plan<'_> {
         let mut filled = filled.iter();
         self.reads_untyped()
             && filled.all(|filled| filled.by.is_some() || !sent.contains(&filled.entry.role))
+    }
+
+    /// Whether every SYN that is sent again is seen. Before 6.16 not one that this node itself drops.
+    pub fn counts_syn_retransmits(&self, filled: &[Filled]) -> bool {
+        let is_filled = |one: &Filled| one.entry.role == Role::SynRetransmits && one.by.is_some();
+        self.btf.tracepoint_args("tcp_retransmit_skb") >= Some(3) && filled.iter().any(is_filled)
     }
 
     /// The roles that are to be filled on this kernel.
@@ -293,6 +307,9 @@ fn open<'a>(
     for (name, value) in globals {
         loader.override_global(name, value, true);
     }
+    let [low, high] = &plan.drops;
+    loader.override_global(setting::DROPS_LOW, low, true);
+    loader.override_global(setting::DROPS_HIGH, high, true);
     for (field, offset) in plan.offsets.iter() {
         loader.override_global(field.global, offset, true);
     }

@@ -7,7 +7,12 @@
 mod markdown;
 mod rows;
 
-use crate::record::{Bytes, Cause, Direction, Layer, Origin, ProxyWords, Role, Verdict};
+use std::net::IpAddr;
+
+use crate::record::{
+    self, AcceptQueue, Bytes, Cause, Descriptors, Direction, Icmp, Layer, Origin, ProxyWords, Role,
+    Verdict,
+};
 
 use self::rows::{ROWS, STRANGER, STRAY_ROWS};
 pub use self::{
@@ -28,6 +33,10 @@ pub struct About<'a> {
     pub errno: Option<&'static str>,
     /// Payload.
     pub bytes: Bytes,
+    /// This end's address.
+    pub local: IpAddr,
+    /// What else is known.
+    pub evidence: record::Evidence<'a>,
 }
 
 /// An end of the handshake.
@@ -51,6 +60,16 @@ enum Evidence {
     SentBy(End),
     /// This end was told so.
     Errno(&'static str),
+    /// An ICMP error answered the SYN, of the kind by which firewalls and access lists refuse.
+    Prohibited,
+    /// This node itself answered the SYN with ICMP host unreachable.
+    NoNeighbour,
+    /// The accept queue at the server, on this node, was full.
+    QueueFull,
+    /// The process that listens, on this node, had as many descriptors open as it may.
+    NoDescriptor,
+    /// A filter of this node dropped the SYN or the answer to it.
+    Dropped,
     /// In all the server sent [`ALERT`] bytes, after as much as a TLS client opens with, and ended it.
     Alert,
     /// The server sent nothing at all.
@@ -79,6 +98,22 @@ impl Evidence {
             }),
             Self::SentBy(end) => about.sender() == Some(end),
             Self::Errno(name) => about.errno == Some(name),
+            Self::Prohibited => about
+                .evidence
+                .icmp
+                .is_some_and(|icmp| prohibits(about, icmp)),
+            Self::NoNeighbour => about.evidence.icmp.is_some_and(|icmp| {
+                icmp.from == Some(about.local) && is_host_unreachable(about, icmp)
+            }),
+            Self::QueueFull => {
+                let queue = about.evidence.accept_queue;
+                queue.is_some_and(|AcceptQueue { length, limit }| length > limit)
+            }
+            Self::NoDescriptor => {
+                let descriptors = about.evidence.descriptors;
+                descriptors.is_some_and(|Descriptors { open, limit, .. }| open >= limit)
+            }
+            Self::Dropped => about.evidence.drop_reason.is_some(),
             Self::Alert => {
                 let ended_by_server = about.reset.is_none() || about.sender() == Some(End::Server);
                 ended_by_server
@@ -88,6 +123,28 @@ impl Evidence {
             Self::FirstExchange => by_server == Some(0),
         }
     }
+}
+
+/// `ICMP_NET_ANO`, `ICMP_HOST_ANO`, `ICMP_PKT_FILTERED`, or `ICMPV6_ADM_PROHIBITED`, `ICMPV6_POLICY_FAIL`,
+/// `ICMPV6_REJECT_ROUTE`.
+fn prohibits(about: &About<'_>, icmp: Icmp) -> bool {
+    let error = (icmp.kind, icmp.code);
+    if about.local.is_ipv4() {
+        matches!(error, (3, 9 | 10 | 13))
+    } else {
+        matches!(error, (1, 1 | 5 | 6))
+    }
+}
+
+/// `ICMP_HOST_UNREACH`, or `ICMPV6_ADDR_UNREACH`.
+fn is_host_unreachable(about: &About<'_>, icmp: Icmp) -> bool {
+    let error = (icmp.kind, icmp.code);
+    error
+        == if about.local.is_ipv4() {
+            (3, 1)
+        } else {
+            (1, 3)
+        }
 }
 
 impl About<'_> {
@@ -199,7 +256,51 @@ mod tests {
             reset: None,
             errno: None,
             bytes: Bytes::default(),
+            local: HERE,
+            evidence: record::Evidence::default(),
         }
+    }
+
+    const HERE: IpAddr = IpAddr::V4(std::net::Ipv4Addr::new(10, 0, 0, 1));
+
+    fn icmp(code: u8, from: Option<IpAddr>) -> record::Evidence<'static> {
+        let icmp = Icmp {
+            kind: 3,
+            code,
+            from,
+        };
+        record::Evidence {
+            icmp: Some(icmp),
+            ..record::Evidence::default()
+        }
+    }
+
+    fn queue(length: u32, open: u64) -> record::Evidence<'static> {
+        let (limit, most) = (128, 1024);
+        record::Evidence {
+            accept_queue: Some(AcceptQueue { length, limit }),
+            descriptors: Some(Descriptors {
+                pid: 7,
+                open,
+                limit: most,
+            }),
+            ..record::Evidence::default()
+        }
+    }
+
+    /// Each kind of evidence that rows ask for.
+    fn evidences() -> [record::Evidence<'static>; 6] {
+        [
+            record::Evidence::default(),
+            icmp(13, None),
+            icmp(1, Some(HERE)),
+            queue(129, 10),
+            queue(1, 1024),
+            record::Evidence {
+                drop_reason: Some("NETFILTER_DROP"),
+                ..record::Evidence::default()
+            },
+        ]
     }
 
     fn every(mut each: impl FnMut(&About<'_>)) {
@@ -228,7 +329,9 @@ mod tests {
                             },
                             ..about(verdict, role)
                         };
-                        each(&about);
+                        for evidence in evidences() {
+                            each(&About { evidence, ..about });
+                        }
                         for &direction in Direction::ALL {
                             for &origin in Origin::ALL {
                                 for reason in reasons {
@@ -334,6 +437,39 @@ mod tests {
             })
             .is_none()
         );
+    }
+
+    #[test]
+    fn what_there_was_no_room_for_is_named_only_where_it_was_full() {
+        let cause = |verdict, evidence| {
+            let about = About {
+                evidence,
+                ..about(verdict, Role::Client)
+            };
+            meaning(&about).and_then(|meaning| meaning.cause)
+        };
+        for verdict in [Verdict::ConnectTimeout, Verdict::ConnectCanceled] {
+            let named = |evidence| cause(verdict, evidence);
+            assert_eq!(named(queue(129, 10)), Some(Cause::Exhaustion));
+            assert_eq!(named(queue(3, 1024)), Some(Cause::Exhaustion));
+            assert_eq!(named(queue(128, 1023)), Some(Cause::Network));
+        }
+    }
+
+    #[test]
+    fn an_icmp_error_is_a_firewalls_or_this_nodes_own_only_where_it_says_so() {
+        let meaning = |evidence| {
+            let about = About {
+                errno: Some("EHOSTUNREACH"),
+                evidence,
+                ..about(Verdict::Unreachable, Role::Client)
+            };
+            *meaning(&about).unwrap()
+        };
+        let other = meaning(icmp(1, Some([10, 0, 0, 254].into())));
+        assert_eq!(meaning(icmp(13, None)).cause, Some(Cause::Firewall));
+        assert_eq!(other, meaning(record::Evidence::default()));
+        assert_ne!(meaning(icmp(1, Some(HERE))).hint, other.hint);
     }
 
     #[test]

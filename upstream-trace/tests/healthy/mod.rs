@@ -3,7 +3,7 @@
 use upstream_trace::{
     decode::{Record, decode},
     join::engine::{Context, Engine, Sink, WallClock},
-    kernel::reasons::ResetReasons,
+    kernel::reasons::Reasons,
     process::{Describe, Details},
     record::{Connection, Event, StrayReset, Timestamp, Verdict},
     settings::Wanted,
@@ -23,6 +23,10 @@ struct Nobody;
 impl Describe for Nobody {
     fn describe(&mut self, _pid: u32, _start: u64) -> Details {
         Details::default()
+    }
+
+    fn descriptors(&mut self, _pid: u32, _start: u64) -> Option<Descriptors> {
+        None
     }
 }
 
@@ -75,7 +79,9 @@ impl Healthy {
             run: 1,
             tick_ns: 4_000_000,
             idle_after_us: 250_000,
-            reasons: ResetReasons::default(),
+            reasons: Reasons::default(),
+            drop_reasons: Reasons::default(),
+            counts_syn_retransmits: true,
             sees_all_resets: true,
             sees_both_ends: true,
             events: false,

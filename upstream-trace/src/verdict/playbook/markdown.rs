@@ -103,6 +103,15 @@ impl Evidence {
             }
             Self::SentBy(end) => format!("reset by {}", name(end)),
             Self::Errno(errno) => format!("told {errno}"),
+            Self::Prohibited => "an ICMP error that says prohibited answered the SYN".to_owned(),
+            Self::NoNeighbour => {
+                "this node's own ICMP host unreachable answered the SYN".to_owned()
+            }
+            Self::QueueFull => "the accept queue at the server, on this node, was full".to_owned(),
+            Self::NoDescriptor => {
+                "the process that listens, on this node, had no file descriptor left".to_owned()
+            }
+            Self::Dropped => "a filter of this node dropped the SYN or its answer".to_owned(),
             Self::Alert => format!(
                 "ended by the server, which sent {ALERT} bytes in all, the client {} to {}",
                 HELLO.start(),
