@@ -48,7 +48,7 @@ pub fn closed(sk: *const u8, tuple: &Tuple) {
 }
 
 /// A connection ended without having got through: to somewhere on this machine, or as a child that no
-/// process accepted.
+/// process accepted. A queue that nobody waits in was not why.
 #[inline(always)]
 pub fn unreached(old: u8, is_open: bool, tuple: &Tuple) {
     let port = match old {
@@ -60,7 +60,9 @@ pub fn unreached(old: u8, is_open: bool, tuple: &Tuple) {
         local_port: port,
         ..*tuple
     };
-    if let Some((sk, queue)) = at(&there) {
+    if let Some((sk, queue @ [length, _])) = at(&there)
+        && length > 0
+    {
         note(sk, queue, tuple);
     }
 }

@@ -17,8 +17,9 @@ use timeline::step;
 use upstream_trace::{
     output::json,
     record::{
-        Attribution, Bytes, Connection, ConnectionType, Direction, Endpoint, Evidence, Family, Flag, Id,
-        Origin, Process, ReasonSource, Reset, Role, Schema, Step, StepKind, Timestamp, Verdict,
+        Attribution, Bytes, Connection, ConnectionType, Direction, Endpoint, Evidence, Family,
+        Flag, Id, Origin, Process, ReasonSource, Reset, Role, Schema, Step, StepKind, Timestamp,
+        Verdict,
     },
     tcp::State,
     verdict::playbook,

@@ -117,6 +117,7 @@ mod tests {
         for length in 0..=bytes.as_bytes().len() {
             let known = [
                 size_of::<Base>(),
+                size_of::<Note>(),
                 size_of::<Acted>(),
                 size_of::<Full>(),
                 size_of::<Story>(),

@@ -325,6 +325,7 @@ pub struct Icmp {
     /// Code.
     pub code: u8,
     /// The router, firewall or host that sent it.
+    #[serde(serialize_with = "spelling::serialize_known_address")]
     pub from: Option<IpAddr>,
 }
 

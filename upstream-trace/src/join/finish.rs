@@ -150,7 +150,7 @@ fn print(engine: &mut Engine, ended: &Connection, clock: &impl WallClock, sink: 
     let failed =
         !ended.saw(seen::ESTABLISHED) || accepted == Some(false) || reset.is_some() || err != 0;
     let evidence = if failed {
-        evidence(engine, ended, end.at)
+        evidence(engine, ended)
     } else {
         Evidence::default()
     };
@@ -248,28 +248,27 @@ fn other_end<'a>(
 }
 
 /// What the kernel side noted of it. No more of an established connection than how full its accept queue was.
-fn evidence<'a>(engine: &'a Engine, ended: &Connection, at: u64) -> Evidence<'a> {
-    let of = |kind, last| {
-        let lived = (ended.first, last);
-        engine.notes.of(ended.netns, &ended.tuple, kind, lived)
+fn evidence<'a>(engine: &'a Engine, ended: &Connection) -> Evidence<'a> {
+    let of = |kind| {
+        let notes = &engine.notes;
+        notes.of(ended.netns, &ended.tuple, kind, ended.first)
     };
     let mut evidence = Evidence::default();
-    if let Some(Fact::AcceptQueue(queue, descriptors)) = of(kind::ACCEPT_QUEUE, at) {
+    if let Some(Fact::AcceptQueue(queue, descriptors)) = of(kind::ACCEPT_QUEUE) {
         evidence.accept_queue = Some(queue);
         evidence.descriptors = descriptors;
     }
     if ended.saw(seen::ESTABLISHED) {
         return evidence;
     }
-    if let Some(Fact::Icmp(icmp)) = of(kind::SYN_ICMP, at) {
+    if let Some(Fact::Icmp(icmp)) = of(kind::SYN_ICMP) {
         evidence.icmp = Some(icmp);
     }
-    if let Some(Fact::Dropped(reason)) = of(kind::SYN_DROPPED, at) {
+    if let Some(Fact::Dropped(reason)) = of(kind::SYN_DROPPED) {
         evidence.drop_reason = engine.context.drop_reasons.name(reason);
     }
-    // Of several that found no port at once the last one's stands for all.
     if ended.tuple.local_port == 0
-        && let Some(Fact::LocalPorts(range)) = of(kind::PORT_RANGE, u64::MAX)
+        && let Some(Fact::LocalPorts(range)) = of(kind::PORT_RANGE)
     {
         evidence.local_ports = Some(range);
     }

@@ -73,22 +73,17 @@ impl Notes {
         }
     }
 
-    /// What was noted of a connection with these ends that lived from `first` to `last`. A packet may have met its
-    /// end in another namespace, but not on loopback.
-    pub fn of(
-        &self,
-        netns: u32,
-        tuple: &Tuple,
-        kind: u8,
-        (first, last): (u64, u64),
-    ) -> Option<Fact> {
+    /// What was noted of the connection with these ends since its beginning. A packet may have met its end in another
+    /// namespace, but not on loopback. Of several the last one counts, which may come after the connection's end:
+    /// for its peer's last segment, or for another that found no port either.
+    pub fn of(&self, netns: u32, tuple: &Tuple, kind: u8, since: u64) -> Option<Fact> {
         if self.known.is_empty() {
             return None;
         }
         let entry = self.known.get(&(*tuple, kind))?;
         let travels = matches!(entry.fact, Fact::Dropped(_) | Fact::AcceptQueue(..));
         let here = entry.netns == netns || travels && !tuple.is_loopback();
-        (here && (first..=last).contains(&entry.at)).then_some(entry.fact)
+        (here && entry.at >= since).then_some(entry.fact)
     }
 
     /// The descriptors of a process, which is asked at most once a second.

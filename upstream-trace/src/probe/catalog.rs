@@ -193,9 +193,7 @@ pub const CATALOG: &[Entry] = &[
             rung("tcp_v6_err_fentry", Kind::Fentry, "tcp_v6_err"),
             rung("tcp_v6_err_kprobe", Kind::Kprobe, "tcp_v6_err"),
         ],
-        loss: Some(
-            "ICMP errors over IPv6 that answer a SYN, where the socket does not tell of them (before 5.18)",
-        ),
+        loss: Some("ICMP errors over IPv6 that answer a SYN, but for what the owner is told"),
     },
     Entry {
         role: Role::SynDrops,

@@ -234,6 +234,13 @@ pub(super) fn serialize_address<S: Serializer>(
     spell_address(*address).serialize(serializer)
 }
 
+pub(super) fn serialize_known_address<S: Serializer>(
+    address: &Option<IpAddr>,
+    serializer: S,
+) -> Result<S::Ok, S::Error> {
+    address.map(spell_address).serialize(serializer)
+}
+
 pub(super) fn address_schema(_: &mut SchemaGenerator) -> Schema {
     json_schema!({ "type": "string", "anyOf": [{ "format": "ipv4" }, { "format": "ipv6" }] })
 }

@@ -32,6 +32,22 @@ const ALL_HOOKS: &[&str] = &[
     "tp_btf tcp_send_reset",
     "tp_btf tcp_receive_reset",
     "tp_btf inet_sk_error_report",
+    "fentry tcp_v4_err",
+    "fentry tcp_v6_err",
+    "tp_btf kfree_skb",
+    "tp_btf tcp_retransmit_skb",
+    "fentry tcp_connect",
+    "fexit inet_csk_accept",
+    "iter task_file",
+    "tp_btf inet_sock_set_state",
+];
+
+/// The same where packet headers cannot be read.
+const HOOKS_WITHOUT_HEADERS: &[&str] = &[
+    "tp_btf tcp_destroy_sock",
+    "tp_btf tcp_send_reset",
+    "tp_btf tcp_receive_reset",
+    "tp_btf inet_sk_error_report",
     "tp_btf tcp_retransmit_skb",
     "fentry tcp_connect",
     "fexit inet_csk_accept",
@@ -41,6 +57,24 @@ const ALL_HOOKS: &[&str] = &[
 
 /// Every hook of kernels whose `tcp_send_reset` is not told of every reset.
 const HOOKS_BEFORE_6_10: &[&str] = &[
+    "tp_btf tcp_destroy_sock",
+    "tp_btf tcp_send_reset",
+    "fentry tcp_v4_send_reset",
+    "fentry tcp_v6_send_reset",
+    "tp_btf tcp_receive_reset",
+    "tp_btf inet_sk_error_report",
+    "fentry tcp_v4_err",
+    "fentry tcp_v6_err",
+    "tp_btf kfree_skb",
+    "tp_btf tcp_retransmit_skb",
+    "fentry tcp_connect",
+    "fexit inet_csk_accept",
+    "iter task_file",
+    "tp_btf inet_sock_set_state",
+];
+
+/// The same where packet headers cannot be read.
+const HOOKS_BEFORE_6_10_WITHOUT_HEADERS: &[&str] = &[
     "tp_btf tcp_destroy_sock",
     "tp_btf tcp_send_reset",
     "fentry tcp_v4_send_reset",
@@ -61,6 +95,8 @@ const HOOKS_BEFORE_5_14: &[&str] = &[
     "fentry tcp_v4_send_reset",
     "fentry tcp_v6_send_reset",
     "tp_btf tcp_receive_reset",
+    "fentry tcp_v4_err",
+    "fentry tcp_v6_err",
     "tp_btf tcp_retransmit_skb",
     "fentry tcp_connect",
     "fexit inet_csk_accept",
@@ -82,12 +118,16 @@ const HOOKS_WITHOUT_SCAN: &[&str] = &[
 ];
 
 /// What lockdown=confidentiality hides on every kernel.
-const NO_HEADERS: &str = "not seen on this host: resets sent from closed ports and by listeners, because lockdown keeps packet headers from being read";
+const NO_HEADERS: &str = "not seen on this host: resets sent from closed ports and by listeners, and who sent an ICMP error, because lockdown keeps packet headers from being read";
 /// Before 6.10.
 const NO_REASONS: &str =
     "not seen on this host: the kernel's own reasons of resets; they are derived or null";
 /// Before 5.12.
 const NO_COUNT: &str = "not seen on this host: the kernel's own count of hooks that it skipped; only what follows from others tells";
+const NO_ICMP_V4: &str = "not seen on this host: ICMP errors over IPv4 that answer a SYN, where the socket does not tell of them (before 5.18)";
+const NO_ICMP_V6: &str = "not seen on this host: ICMP errors over IPv6 that answer a SYN, but for what the owner is told";
+/// Before 5.17, or without packet headers.
+const NO_DROPS: &str = "not seen on this host: which filter of this node dropped a SYN";
 const NO_ERRORS: &str = "not seen on this host: a second look at connections that failed, for where the first was missed";
 
 const V5_10: Kernel = Kernel {
@@ -97,12 +137,13 @@ const V5_10: Kernel = Kernel {
     lockdown: None,
     features: &[
         Feature::UntypedReads,
+        Feature::FunctionHooks,
         Feature::SocketScan,
         Feature::CurrentTask,
         Feature::IoUring,
     ],
     hooks: HOOKS_BEFORE_5_14,
-    limits: &[NO_ERRORS, NO_REASONS, NO_COUNT],
+    limits: &[NO_ERRORS, NO_DROPS, NO_REASONS, NO_COUNT],
 };
 const V6_1: Kernel = Kernel {
     name: "6.1",
@@ -112,6 +153,8 @@ const V6_1: Kernel = Kernel {
     features: &[
         Feature::Mptcp,
         Feature::UntypedReads,
+        Feature::DropReasons,
+        Feature::FunctionHooks,
         Feature::SocketScan,
         Feature::CurrentTask,
         Feature::IoUring,
@@ -128,6 +171,8 @@ const V6_12: Kernel = Kernel {
         Feature::ResetReasons,
         Feature::Mptcp,
         Feature::UntypedReads,
+        Feature::DropReasons,
+        Feature::FunctionHooks,
         Feature::SocketScan,
         Feature::CurrentTask,
         Feature::IoUring,
@@ -162,6 +207,9 @@ pub(super) const KERNELS: &[Kernel] = &[
         hooks: HOOKS_WITHOUT_SCAN,
         limits: &[
             NO_ERRORS,
+            NO_ICMP_V4,
+            NO_ICMP_V6,
+            NO_DROPS,
             "not seen on this host: owners of sockets that are older than the tracer",
             NO_REASONS,
             NO_HEADERS,
@@ -180,7 +228,8 @@ pub(super) const KERNELS: &[Kernel] = &[
             Feature::CurrentTask,
             Feature::IoUring,
         ],
-        limits: &[NO_REASONS, NO_HEADERS],
+        hooks: HOOKS_BEFORE_6_10_WITHOUT_HEADERS,
+        limits: &[NO_ICMP_V4, NO_ICMP_V6, NO_DROPS, NO_REASONS, NO_HEADERS],
         ..V6_1
     },
     V6_12,
@@ -195,7 +244,8 @@ pub(super) const KERNELS: &[Kernel] = &[
             Feature::CurrentTask,
             Feature::IoUring,
         ],
-        limits: &[NO_HEADERS],
+        hooks: HOOKS_WITHOUT_HEADERS,
+        limits: &[NO_ICMP_V4, NO_ICMP_V6, NO_DROPS, NO_HEADERS],
         ..V6_12
     },
     V7_2,
@@ -210,7 +260,8 @@ pub(super) const KERNELS: &[Kernel] = &[
             Feature::CurrentTask,
             Feature::IoUring,
         ],
-        limits: &[NO_HEADERS],
+        hooks: HOOKS_WITHOUT_HEADERS,
+        limits: &[NO_ICMP_V4, NO_ICMP_V6, NO_DROPS, NO_HEADERS],
         ..V7_2
     },
 ];
@@ -224,6 +275,7 @@ pub(super) const MODULES: &[&str] = &[
     "virtio_pci",
     "virtio_blk",
     "nft_reject_ipv4",
+    "nft_reject_ipv6",
     "tcp_diag",
 ];
 

@@ -6,7 +6,7 @@ use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use serde_json::Value;
 
-use super::expect::{Expect, ONLY_THE_KERNEL_KNOWS, Owner, Reset, Stray};
+use super::expect::{Expect, Found, Is, ONLY_THE_KERNEL_KNOWS, Owner, Reset, Stray};
 use super::feature::{Feature, Features};
 use super::{Link, Played, Scenario, Who};
 
@@ -61,7 +61,7 @@ pub fn timestamp(text: &str) -> Option<SystemTime> {
 
 /// The lines that belong to a scenario, by what they are.
 #[derive(Debug)]
-struct Found<'a> {
+struct Lines<'a> {
     /// For each of the scenario's records.
     records: Vec<Vec<&'a Value>>,
     /// For each link: its `reset` lines.
@@ -176,7 +176,7 @@ pub fn describe(
     text
 }
 
-fn find<'a>(scenario: &Scenario, played: &Played, printed: &'a [Line]) -> Found<'a> {
+fn find<'a>(scenario: &Scenario, played: &Played, printed: &'a [Line]) -> Lines<'a> {
     let mut links = played.links.clone();
     // A port that nobody could ask the kernel for is on the record of the process that connected.
     for at in 0..links.len() {
@@ -194,7 +194,7 @@ fn find<'a>(scenario: &Scenario, played: &Played, printed: &'a [Line]) -> Found<
             });
         }
     }
-    let mut found = Found {
+    let mut found = Lines {
         records: vec![Vec::new(); scenario.records.len()],
         strays: vec![Vec::new(); links.len()],
         surplus: Vec::new(),
@@ -272,6 +272,7 @@ impl Checker<'_> {
             unseen,
             errno,
             bytes,
+            evidence,
             steps,
         } = *expect;
         let unseen = unseen.filter(|_| !self.kernel.has(Feature::UntypedReads));
@@ -306,6 +307,7 @@ impl Checker<'_> {
                 );
             }
         }
+        self.evidence(evidence, &record["evidence"]);
         self.timeline(steps, &record["timeline"]);
         self.same("complete", &Value::Bool(true), &record["complete"]);
         self.that(
@@ -378,6 +380,29 @@ impl Checker<'_> {
             let processes = &self.played.processes;
             let got = format!("{} {} by {attribution}", process["pid"], process["comm"]);
             self.complain(name, format!("{owner:?} of {processes:?}"), got);
+        }
+    }
+
+    /// What is stated is there, and nothing else is.
+    fn evidence(&mut self, stated: &[Found], evidence: &Value) {
+        for found in stated {
+            let kernel_has_it = found.needs.is_none_or(|feature| self.kernel.has(feature));
+            let mut path = found.member.split('.');
+            let got = path.try_fold(evidence, |value, name| value.get(name));
+            let expected = match found.is {
+                Is::Any => continue,
+                _ if !kernel_has_it => continue,
+                Is::Number(number) => number.into(),
+                Is::Text(text) => text.into(),
+                Is::Pid(who) => self.played.pid(who).into(),
+            };
+            self.same(found.member, &expected, got.unwrap_or(&Value::Null));
+        }
+        for (member, value) in evidence.as_object().into_iter().flatten() {
+            let names = |found: &Found| found.member.split('.').next() == Some(member);
+            if !stated.iter().any(names) {
+                self.same(member, &Value::Null, value);
+            }
         }
     }
 

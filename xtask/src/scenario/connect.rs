@@ -4,7 +4,9 @@ use std::net::Ipv4Addr;
 
 use anyhow::{Result, ensure};
 
-use super::expect::{Owner, Stray, client, received, sent, server, stray};
+use super::expect::{
+    Owner, Stray, client, dropped, icmp, ports, queue, received, sent, server, stray,
+};
 use super::net::Sock;
 use super::process::Actor;
 use super::{
@@ -24,6 +26,12 @@ pub(super) const CLOSED_PORT: &[Stray] = &[stray("NO_SOCKET")];
 pub(super) const CANCELED: &[Expect] = &[client("connect_canceled")
     .peer(Owner::Any)
     .bytes(0, 0)
+    .evidence(&[dropped("SOCKET_FILTER")])
+    .steps(&["connect", "CLOSE"])];
+const NO_ROOM: &[Expect] = &[client("connect_canceled")
+    .peer(Owner::Any)
+    .bytes(0, 0)
+    .evidence(&queue(2, 1))
     .steps(&["connect", "CLOSE"])];
 
 pub(super) const LIST: &[Scenario] = &[
@@ -93,6 +101,7 @@ pub(super) const LIST: &[Scenario] = &[
             client("no_local_port")
                 .peer(Owner::Any)
                 .errno("EADDRNOTAVAIL")
+                .evidence(&ports(40000, 40001))
                 .steps(&["connect", "CLOSE"]),
             client("ok").of(1).bytes(0, 0),
             server("ok").of(1).bytes(0, 0),
@@ -103,7 +112,7 @@ pub(super) const LIST: &[Scenario] = &[
         "connect_canceled",
         "the SYN is not answered, because the accept queue is full, and the client gives up",
         canceled,
-        CANCELED,
+        NO_ROOM,
         &[],
     ),
     with_strays(
@@ -111,6 +120,16 @@ pub(super) const LIST: &[Scenario] = &[
         "the SYN is lost on its way and the client gives up",
         canceled_lost,
         CANCELED,
+        &[],
+    ),
+    with_strays(
+        "connect_canceled_far",
+        "the SYN is lost on a router that forwards nothing, and the client gives up",
+        canceled_far,
+        &[client("connect_canceled")
+            .peer(Owner::Nobody)
+            .bytes(0, 0)
+            .steps(&["connect", "CLOSE"])],
         &[],
     ),
     with_strays(
@@ -130,17 +149,18 @@ pub(super) const LIST: &[Scenario] = &[
             .peer(Owner::Any)
             .errno("ETIMEDOUT")
             .bytes(0, 0)
+            .evidence(&queue(2, 1))
             .steps(&["connect", "syn_retransmit", "CLOSE"])],
         strays: &[],
     },
     Scenario {
         name: "connect_user_timeout",
-        story: "the SYNs are lost on their way for longer than TCP_USER_TIMEOUT",
+        story: "the SYNs are lost on a router that forwards nothing for longer than TCP_USER_TIMEOUT",
         slow: true,
         needs: None,
         play: user_timed_out,
         records: &[client("connect_timeout")
-            .peer(Owner::Any)
+            .peer(Owner::Nobody)
             .errno("ETIMEDOUT")
             .bytes(0, 0)
             .steps(&["connect", "syn_retransmit", "CLOSE"])],
@@ -156,6 +176,7 @@ pub(super) const LIST: &[Scenario] = &[
         records: &[client("unreachable")
             .peer(Owner::Nobody)
             .errno("ENETUNREACH")
+            .evidence(&icmp(3, 0, "10.77.0.2"))
             .steps(&["connect", "CLOSE"])],
         strays: &[],
     },
@@ -166,6 +187,7 @@ pub(super) const LIST: &[Scenario] = &[
         &[client("unreachable")
             .peer(Owner::Nobody)
             .errno("EHOSTUNREACH")
+            .evidence(&icmp(3, 1, "10.77.0.1"))
             .steps(&["connect", "CLOSE"])],
         &[],
     ),
@@ -322,13 +344,23 @@ fn timed_out(ctx: &Ctx) -> Result<Played> {
 }
 
 fn user_timed_out(ctx: &Ctx) -> Result<Played> {
-    let (mut client, mut server) = (ctx.actor("ut-client")?, ctx.actor("ut-server")?);
-    let to = deaf_server(ctx, &mut server)?;
-    let mut played = Played::new(&client, Some(&server));
+    let (mut client, mut router) = (ctx.actor("ut-client")?, ctx.actor("ut-router")?);
+    let to = far(ctx, &mut client, &mut router, "0")?;
+    let mut played = Played::new(&client, None);
     played.links.push(Link::attempt(&client, to)?);
     let sock = client.socket(&to, 0)?;
     client.set(sock, libc::IPPROTO_TCP, libc::TCP_USER_TIMEOUT, 1200)?;
     client.connect_on(sock, to)?.fails_with(libc::ETIMEDOUT)?;
+    Ok(played)
+}
+
+fn canceled_far(ctx: &Ctx) -> Result<Played> {
+    let (mut client, mut router) = (ctx.actor("ut-client")?, ctx.actor("ut-router")?);
+    let to = far(ctx, &mut client, &mut router, "0")?;
+    let sock = client.connect_start(to)?;
+    let mut played = Played::new(&client, None);
+    played.links.push(Link::of(&mut client, sock, &router, to)?);
+    client.close(sock)?;
     Ok(played)
 }
 
@@ -339,10 +371,16 @@ const ELSEWHERE: Ipv4Addr = Ipv4Addr::new(10, 78, 0, 1);
 
 fn unreachable_net(ctx: &Ctx) -> Result<Played> {
     let (mut client, mut router) = (ctx.actor("ut-client")?, ctx.actor("ut-router")?);
-    wired(&mut client, &mut router)?;
-    router.sysctl("ipv4/ip_forward", "1")?;
+    let to = far(ctx, &mut client, &mut router, "1")?;
+    attempt(client, to, libc::ENETUNREACH)
+}
+
+/// An address that `client` reaches only by way of `router`, if that has a way.
+fn far(ctx: &Ctx, client: &mut Actor, router: &mut Actor, forwards: &str) -> Result<SocketAddr> {
+    wired(client, router)?;
+    router.sysctl("ipv4/ip_forward", forwards)?;
     client.default_route(THERE)?;
-    attempt(client, (ELSEWHERE, ctx.port).into(), libc::ENETUNREACH)
+    Ok((ELSEWHERE, ctx.port).into())
 }
 
 fn unreachable_host(ctx: &Ctx) -> Result<Played> {

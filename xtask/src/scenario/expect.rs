@@ -76,6 +76,88 @@ pub(super) const fn received(reason: &'static str, sender: Owner) -> Reset {
     }
 }
 
+/// A member of a record's `evidence`, and what it is.
+#[derive(Clone, Copy, Debug)]
+pub struct Found {
+    /// `icmp.type`
+    pub member: &'static str,
+    pub is: Is,
+    /// Without it nothing is stated.
+    pub needs: Option<Feature>,
+}
+
+/// What a value is.
+#[derive(Clone, Copy, Debug)]
+pub enum Is {
+    /// Not stated.
+    Any,
+    Number(u64),
+    Text(&'static str),
+    Pid(Who),
+}
+
+const fn found(member: &'static str, is: Is, needs: Option<Feature>) -> Found {
+    Found { member, is, needs }
+}
+
+const HEADERS: Option<Feature> = Some(Feature::UntypedReads);
+
+/// `dropped("NETFILTER_DROP")`: a filter of this machine dropped it.
+pub(super) const fn dropped(reason: &'static str) -> Found {
+    let needs = Some(Feature::DropReasons);
+    found("drop_reason", Is::Text(reason), needs)
+}
+
+/// The ICMP error, and who sent it.
+pub(super) const fn icmp(kind: u64, code: u64, from: &'static str) -> [Found; 3] {
+    icmp_that_needs(HEADERS, kind, code, from)
+}
+
+/// The ICMPv6 error: the socket does not tell of it.
+pub(super) const fn icmp_v6(kind: u64, code: u64, from: &'static str) -> [Found; 3] {
+    icmp_that_needs(Some(Feature::FunctionHooks), kind, code, from)
+}
+
+const fn icmp_that_needs(
+    needs: Option<Feature>,
+    kind: u64,
+    code: u64,
+    from: &'static str,
+) -> [Found; 3] {
+    [
+        found("icmp.type", Is::Number(kind), needs),
+        found("icmp.code", Is::Number(code), needs),
+        found("icmp.from", Is::Text(from), needs),
+    ]
+}
+
+/// The accept queue. Whether its process is still there to be asked for descriptors is not stated.
+pub(super) const fn queue(length: u64, limit: u64) -> [Found; 3] {
+    [
+        found("accept_queue.length", Is::Number(length), HEADERS),
+        found("accept_queue.limit", Is::Number(limit), HEADERS),
+        found("descriptors", Is::Any, HEADERS),
+    ]
+}
+
+/// The same, and this process is.
+pub(super) const fn queue_of(who: Who, length: u64, limit: u64) -> [Found; 3] {
+    let [first, second, _] = queue(length, limit);
+    [
+        first,
+        second,
+        found("descriptors.pid", Is::Pid(who), HEADERS),
+    ]
+}
+
+/// The range of local ports.
+pub(super) const fn ports(first: u64, last: u64) -> [Found; 2] {
+    [
+        found("local_ports.first", Is::Number(first), None),
+        found("local_ports.last", Is::Number(last), None),
+    ]
+}
+
 /// One `connection` line.
 #[derive(Clone, Copy, Debug)]
 pub struct Expect {
@@ -96,6 +178,8 @@ pub struct Expect {
     pub errno: Option<Option<&'static str>>,
     /// Payload sent and received; `None`: not stated.
     pub bytes: (Option<u64>, Option<u64>),
+    /// All that `evidence` has.
+    pub evidence: &'static [Found],
     /// Steps that have to come in this order, others between them: a state's name is the
     /// transition to it.
     pub steps: &'static [&'static str],
@@ -118,6 +202,7 @@ impl Expect {
             unseen: None,
             errno: Some(None),
             bytes: (None, None),
+            evidence: &[],
             steps: &[],
         }
     }
@@ -165,6 +250,11 @@ impl Expect {
 
     pub(super) const fn bytes(mut self, sent: usize, received: usize) -> Self {
         self.bytes = (Some(sent as u64), Some(received as u64));
+        self
+    }
+
+    pub(super) const fn evidence(mut self, evidence: &'static [Found]) -> Self {
+        self.evidence = evidence;
         self
     }
 

@@ -17,6 +17,12 @@ pub enum Feature {
     /// Programs may read memory that no type leads to, as packet headers are: not under
     /// lockdown=confidentiality.
     UntypedReads,
+    /// The kernel names the reason for which it drops a packet (`enum skb_drop_reason`, since 5.17), and untyped
+    /// reads tell which packet that is.
+    DropReasons,
+    /// Functions can be hooked, and what they are called with read: some kernels are built or told to allow neither
+    /// fentry nor kprobes.
+    FunctionHooks,
     /// The scan of open files finds sockets: it takes the helper `bpf_sock_from_file`, since 5.11, or untyped
     /// reads.
     SocketScan,
@@ -28,10 +34,12 @@ pub enum Feature {
 }
 
 impl Feature {
-    pub const ALL: [Self; 6] = [
+    pub const ALL: [Self; 8] = [
         Self::ResetReasons,
         Self::Mptcp,
         Self::UntypedReads,
+        Self::DropReasons,
+        Self::FunctionHooks,
         Self::SocketScan,
         Self::CurrentTask,
         Self::IoUring,
@@ -43,6 +51,8 @@ impl Feature {
             Self::ResetReasons => "reset_reasons",
             Self::Mptcp => "mptcp",
             Self::UntypedReads => "untyped_reads",
+            Self::DropReasons => "drop_reasons",
+            Self::FunctionHooks => "function_hooks",
             Self::SocketScan => "socket_scan",
             Self::CurrentTask => "current_task",
             Self::IoUring => "io_uring",
@@ -55,6 +65,14 @@ impl Feature {
             Self::UntypedReads => {
                 let lockdown = std::fs::read_to_string("/sys/kernel/security/lockdown");
                 !lockdown.is_ok_and(|modes| modes.contains("[confidentiality]"))
+            }
+            Self::DropReasons => {
+                Self::UntypedReads.is_here()
+                    && kernel_type_exists(c"skb_drop_reason".to_bytes_with_nul())
+            }
+            Self::FunctionHooks => {
+                Self::UntypedReads.is_here()
+                    && Path::new("/sys/bus/event_source/devices/kprobe/type").is_file()
             }
             Self::SocketScan => {
                 Self::UntypedReads.is_here()

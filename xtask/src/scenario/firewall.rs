@@ -2,9 +2,11 @@
 //!
 //! The rules are made by netlink, so that no `nft` has to be installed.
 
+use std::net::SocketAddr;
+
 use anyhow::Result;
 
-use super::expect::{Owner, Reset, client};
+use super::expect::{Found, Owner, Reset, client, dropped, icmp, icmp_v6};
 use super::netns::{NLM_F_ACK, NLM_F_CREATE, NLM_F_REQUEST, attribute, zero_ended};
 use super::process::Actor;
 use super::{BEFORE_PAYLOAD, Ctx, Expect, Family, Link, Played, Scenario, alone, plain};
@@ -22,7 +24,10 @@ const NFT_REG_VERDICT: u32 = 0;
 const NFT_PAYLOAD_TRANSPORT_HEADER: u32 = 2;
 const NFT_REJECT_ICMP_UNREACH: u32 = 0;
 const NFT_REJECT_TCP_RST: u32 = 1;
+/// Codes of `ICMP_DEST_UNREACH`, and of `ICMPV6_DEST_UNREACH`.
 const ICMP_PORT_UNREACH: u8 = 3;
+const ICMP_PKT_FILTERED: u8 = 13;
+const ICMPV6_ADM_PROHIBITED: u8 = 1;
 const NF_DROP: u32 = 0;
 
 /// Where a rule looks: `NF_INET_LOCAL_IN` or `NF_INET_LOCAL_OUT`.
@@ -33,20 +38,47 @@ const OUTPUT: u32 = 3;
 #[derive(Clone, Copy)]
 enum Answer {
     Reset,
-    Unreachable,
+    /// ICMP destination unreachable, with this code.
+    Unreachable(u8),
     Nothing,
 }
 
 const DROPPED: &[Expect] = &[client("connect_canceled")
     .peer(Owner::Any)
     .bytes(0, 0)
+    .evidence(DROP)
     .steps(&["connect", "CLOSE"])];
+
+const DROP: &[Found] = &[dropped("NETFILTER_DROP")];
+
+/// Both the packet is dropped and an answer made.
+const fn rejected([kind, code, from]: [Found; 3]) -> [Found; 4] {
+    [kind, code, from, dropped("NETFILTER_DROP")]
+}
+
+/// Refused by an ICMP error, which the client is told of like this.
+const fn unreachable(errno: &'static str, evidence: &'static [Found]) -> Expect {
+    client("unreachable")
+        .peer(Owner::Nobody)
+        .errno(errno)
+        .bytes(0, 0)
+        .evidence(evidence)
+        .steps(&["connect", "syn_retransmit", "CLOSE"])
+}
+
+/// The first answer comes while connect() still holds the socket, and is lost on it.
+const fn slow(scenario: Scenario) -> Scenario {
+    Scenario {
+        slow: true,
+        ..scenario
+    }
+}
 
 pub(super) const LIST: &[Scenario] = &[
     plain(
         "firewall_resets",
         "a firewall on the server's machine answers the SYN with a reset, although a server listens",
-        |ctx| refused(ctx, Answer::Reset),
+        |ctx| refused(ctx, Family::V4, Answer::Reset, libc::ECONNREFUSED),
         &[client("refused")
             .flag(BEFORE_PAYLOAD)
             .peer(Owner::Nobody)
@@ -54,55 +86,73 @@ pub(super) const LIST: &[Scenario] = &[
             .unseen(Reset::UNKNOWN)
             .errno("ECONNREFUSED")
             .bytes(0, 0)
+            .evidence(DROP)
             .steps(&["connect", "reset_received", "CLOSE"])],
     ),
-    Scenario {
-        // The first answer comes while connect() still holds the socket, and is lost on it.
-        slow: true,
-        ..plain(
-            "firewall_unreachable",
-            "a firewall answers the SYN with ICMP port unreachable",
-            |ctx| refused(ctx, Answer::Unreachable),
-            &[client("unreachable")
-                .peer(Owner::Nobody)
-                .errno("ECONNREFUSED")
-                .bytes(0, 0)
-                .steps(&["connect", "syn_retransmit", "CLOSE"])],
-        )
-    },
+    slow(plain(
+        "firewall_unreachable",
+        "a firewall answers the SYN with ICMP port unreachable",
+        |ctx| {
+            let answer = Answer::Unreachable(ICMP_PORT_UNREACH);
+            refused(ctx, Family::V4, answer, libc::ECONNREFUSED)
+        },
+        &[unreachable(
+            "ECONNREFUSED",
+            &rejected(icmp(3, 3, "127.0.0.1")),
+        )],
+    )),
+    slow(plain(
+        "firewall_prohibits",
+        "a firewall answers the SYN with ICMP administratively prohibited",
+        |ctx| {
+            let answer = Answer::Unreachable(ICMP_PKT_FILTERED);
+            refused(ctx, Family::V4, answer, libc::EHOSTUNREACH)
+        },
+        &[unreachable(
+            "EHOSTUNREACH",
+            &rejected(icmp(3, 13, "127.0.0.1")),
+        )],
+    )),
+    slow(plain(
+        "firewall_prohibits_v6",
+        "a firewall answers the SYN with ICMPv6 administratively prohibited",
+        |ctx| {
+            let answer = Answer::Unreachable(ICMPV6_ADM_PROHIBITED);
+            refused(ctx, Family::V6, answer, libc::EACCES)
+        },
+        &[unreachable("EACCES", &rejected(icmp_v6(1, 1, "::1")))],
+    )),
     plain(
         "firewall_drops_in",
         "a firewall drops the SYN where it arrives, and the client gives up",
-        |ctx| dropped(ctx, INPUT),
+        |ctx| drops(ctx, INPUT),
         DROPPED,
     ),
     plain(
         "firewall_drops_out",
         "a firewall drops the SYN where it leaves, and the client gives up",
-        |ctx| dropped(ctx, OUTPUT),
+        |ctx| drops(ctx, OUTPUT),
         DROPPED,
     ),
 ];
 
-fn refused(ctx: &Ctx, answer: Answer) -> Result<Played> {
+fn refused(ctx: &Ctx, family: Family, answer: Answer, errno: i32) -> Result<Played> {
     let (mut client, mut server) = alone(ctx)?;
-    let to = ctx.address(Family::V4);
+    let to = ctx.address(family);
     server.listen(to, 16)?;
-    server.firewall(INPUT, ctx.port, answer)?;
+    server.firewall(to, INPUT, answer)?;
     let mut played = Played::new(&client, Some(&server));
     played.links.push(Link::attempt(&client, to)?);
     let sock = client.socket(&to, 0)?;
-    client
-        .connect_on(sock, to)?
-        .fails_with(libc::ECONNREFUSED)?;
+    client.connect_on(sock, to)?.fails_with(errno)?;
     Ok(played)
 }
 
-fn dropped(ctx: &Ctx, hook: u32) -> Result<Played> {
+fn drops(ctx: &Ctx, hook: u32) -> Result<Played> {
     let (mut client, mut server) = alone(ctx)?;
     let to = ctx.address(Family::V4);
     server.listen(to, 16)?;
-    server.firewall(hook, ctx.port, Answer::Nothing)?;
+    server.firewall(to, hook, Answer::Nothing)?;
     let sock = client.connect_start(to)?;
     let mut played = Played::new(&client, Some(&server));
     played.links.push(Link::of(&mut client, sock, &server, to)?);
@@ -111,8 +161,13 @@ fn dropped(ctx: &Ctx, hook: u32) -> Result<Played> {
 }
 
 impl Actor {
-    /// A rule for TCP packets to `port`, where it is.
-    fn firewall(&mut self, hook: u32, port: u16, answer: Answer) -> Result<()> {
+    /// A rule for TCP packets to this port over the same family, where it is.
+    fn firewall(&mut self, to: SocketAddr, hook: u32, answer: Answer) -> Result<()> {
+        let family = match to {
+            SocketAddr::V4(_) => libc::NFPROTO_IPV4,
+            SocketAddr::V6(_) => libc::NFPROTO_IPV6,
+        };
+        let message = |kind, flags, body: &[u8]| message(family, kind, flags, body);
         let name = zero_ended("ut");
         let place = [number(1, hook), number(2, 0)].concat();
         let chain = [
@@ -124,7 +179,7 @@ impl Actor {
         let rule = [
             attribute(1, &name),
             attribute(2, &name),
-            attribute(4, &expressions(port, answer)),
+            attribute(4, &expressions(to.port(), answer)),
         ];
         let (request, create) = (NLM_F_REQUEST, NLM_F_REQUEST | NLM_F_CREATE);
         let mut batch = message(NFNL_MSG_BATCH_BEGIN, request, &[]);
@@ -151,8 +206,8 @@ fn expressions(port: u16, answer: Answer) -> Vec<u8> {
     ];
     let (name, what) = match answer {
         Answer::Reset => ("reject", number(1, NFT_REJECT_TCP_RST)),
-        Answer::Unreachable => {
-            let code = attribute(2, &[ICMP_PORT_UNREACH]);
+        Answer::Unreachable(code) => {
+            let code = attribute(2, &[code]);
             (
                 "reject",
                 [number(1, NFT_REJECT_ICMP_UNREACH), code].concat(),
@@ -181,13 +236,13 @@ fn number(kind: u16, value: u32) -> Vec<u8> {
     attribute(kind, &value.to_be_bytes())
 }
 
-/// `struct nlmsghdr` and `struct nfgenmsg`, of IPv4.
-fn message(kind: u16, flags: u16, body: &[u8]) -> Vec<u8> {
+/// `struct nlmsghdr` and `struct nfgenmsg`.
+fn message(family: i32, kind: u16, flags: u16, body: &[u8]) -> Vec<u8> {
     let resource = match kind {
         NFNL_MSG_BATCH_BEGIN | NFNL_MSG_BATCH_END => NFNL_SUBSYS_NFTABLES,
         _ => 0,
     };
-    let family = u8::try_from(libc::NFPROTO_IPV4).expect("small");
+    let family = u8::try_from(family).expect("small");
     let general = [&[family, 0][..], &resource.to_be_bytes(), body].concat();
     super::netns::message(kind, flags, &general)
 }

@@ -163,6 +163,29 @@ impl Actor {
         Ok(Sock(sock))
     }
 
+    /// Whatever waits at `listener`, this is why it is not accepted.
+    pub(super) fn accept_fails(&mut self, listener: Sock, errno: i32) -> Result<()> {
+        let call = Call::new("accept4", libc::SYS_accept4)
+            .value(listener.0)
+            .value(0)
+            .value(0)
+            .value(libc::SOCK_CLOEXEC);
+        self.call(&call)?.fails_with(errno)
+    }
+
+    /// From here on no file can be opened: as many are open as may be.
+    pub(super) fn have_no_more_files(&mut self) -> Result<()> {
+        let open = std::fs::read_dir(format!("/proc/{}/fd", self.pid()))?.count();
+        let limit = [open as u64; 2].map(u64::to_ne_bytes).concat();
+        let call = Call::new("prlimit64", libc::SYS_prlimit64)
+            .value(0)
+            .value(i64::from(libc::RLIMIT_NOFILE))
+            .bytes(&limit)
+            .value(0);
+        self.call(&call)?.ok()?;
+        Ok(())
+    }
+
     /// A socket connected to `to`.
     pub(super) fn connect(&mut self, to: SocketAddr) -> Result<Sock> {
         let sock = self.socket(&to, 0)?;

@@ -5,7 +5,8 @@ use std::time::Duration;
 
 use anyhow::Result;
 
-use super::expect::{Owner, Reset, client, received, sent, server, stray};
+use super::connect::full_queue;
+use super::expect::{Owner, Reset, client, queue, queue_of, received, sent, server, stray};
 use super::net::{Sock, State, poll};
 use super::{
     BEFORE_PAYLOAD, BEFORE_RESPONSE, Ctx, Expect, Family, Link, Pair, Played, REQUEST, RQ,
@@ -26,6 +27,7 @@ const ABORTED_BY_CLIENT: &[Expect] = &[
         .flag(BEFORE_PAYLOAD)
         .reset(received("TCP_STATE", BY_CLIENT))
         .bytes(0, 0)
+        .evidence(&queue(1, 16))
         .steps(&["ESTABLISHED", "reset_received", "CLOSE"]),
 ];
 
@@ -62,7 +64,8 @@ pub(super) const LIST: &[Scenario] = &[
             NEVER_ACCEPTED
                 .flag(BEFORE_RESPONSE)
                 .reset(received("TCP_STATE", BY_CLIENT))
-                .bytes(0, RQ),
+                .bytes(0, RQ)
+                .evidence(&queue(1, 16)),
         ],
         strays: &[],
     },
@@ -119,8 +122,42 @@ pub(super) const LIST: &[Scenario] = &[
             .unseen(Reset::UNKNOWN)
             .errno("ECONNRESET")
             .bytes(0, 0)
+            .evidence(&queue(1, 0))
             .steps(&["connect", "ESTABLISHED", "reset_received", "CLOSE"])],
         strays: &[stray("INVALID_SYN")],
+    },
+    Scenario {
+        name: "descriptors_exhausted",
+        story: "the server has no file descriptor left, accepts nothing, and the client resets",
+        // The tracer looks at the server while it lives.
+        slow: true,
+        needs: None,
+        play: descriptors_exhausted,
+        records: &[
+            client("probe")
+                .flag(BEFORE_PAYLOAD)
+                .reset(sent("TCP_STATE", BY_CLIENT))
+                .bytes(0, 0),
+            NEVER_ACCEPTED
+                .flag(BEFORE_PAYLOAD)
+                .reset(received("TCP_STATE", BY_CLIENT))
+                .bytes(0, 0)
+                .evidence(&queue_of(Who::Server, 1, 16)),
+        ],
+        strays: &[],
+    },
+    Scenario {
+        name: "queue_full_no_descriptor",
+        story: "the server has no file descriptor left, its accept queue is full, and the client gives up",
+        slow: true,
+        needs: None,
+        play: queue_full_no_descriptor,
+        records: &[client("connect_canceled")
+            .peer(Owner::Any)
+            .bytes(0, 0)
+            .evidence(&queue_of(Who::Server, 2, 1))
+            .steps(&["connect", "CLOSE"])],
+        strays: &[],
     },
 ];
 
@@ -145,6 +182,31 @@ fn unaccepted_request_reset(ctx: &Ctx) -> Result<Played> {
     pair.client.wait_acked(pair.c)?;
     pair.client.abort(pair.c)?;
     pair.end()
+}
+
+/// Longer than the tracer takes to hear of what happened.
+const HEARD: Duration = Duration::from_millis(300);
+
+fn descriptors_exhausted(ctx: &Ctx) -> Result<Played> {
+    let mut pair = Pair::queued(ctx, Family::V4)?;
+    pair.server.have_no_more_files()?;
+    pair.server.accept_fails(pair.listener, libc::EMFILE)?;
+    pair.client.abort(pair.c)?;
+    thread::sleep(HEARD);
+    pair.end()
+}
+
+fn queue_full_no_descriptor(ctx: &Ctx) -> Result<Played> {
+    let (mut client, mut server) = (ctx.actor("ut-client")?, ctx.actor("ut-server")?);
+    let mut filler = ctx.actor("ut-filler")?;
+    let to = full_queue(ctx, &mut server, &mut filler)?;
+    server.have_no_more_files()?;
+    let sock = client.connect_start(to)?;
+    let mut played = Played::new(&client, Some(&server));
+    played.links.push(Link::of(&mut client, sock, &server, to)?);
+    client.close(sock)?;
+    thread::sleep(HEARD);
+    Ok(played)
 }
 
 fn listener_closed(ctx: &Ctx, asked: bool) -> Result<Played> {
