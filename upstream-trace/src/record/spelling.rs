@@ -238,7 +238,10 @@ pub(super) fn serialize_known_address<S: Serializer>(
     address: &Option<IpAddr>,
     serializer: S,
 ) -> Result<S::Ok, S::Error> {
-    address.map(spell_address).serialize(serializer)
+    match address {
+        Some(address) => serialize_address(address, serializer),
+        None => serializer.serialize_none(),
+    }
 }
 
 pub(super) fn address_schema(_: &mut SchemaGenerator) -> Schema {
