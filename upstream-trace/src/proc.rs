@@ -126,6 +126,24 @@ mod tests {
     }
 
     #[test]
+    fn this_process_counts_its_files() {
+        let me = std::process::id();
+        let files: Vec<_> = (0..100)
+            .map(|_| fs::File::open("/dev/null").unwrap())
+            .collect();
+        let descriptors = Proc.descriptors(me, 0).unwrap();
+        assert_eq!(descriptors.pid, me);
+        assert!(descriptors.open > files.len() as u64, "{descriptors:?}");
+        assert!(descriptors.limit >= descriptors.open, "{descriptors:?}");
+        assert_eq!(Proc.descriptors(me, 1), None);
+        assert_eq!(Proc.descriptors(u32::MAX, 0), None);
+        let limits =
+            "Limit  Soft Limit  Hard Limit  Units\nMax open files   1024   524288   files\n";
+        assert_eq!(open_files_limit(limits), Some(1024));
+        assert_eq!(open_files_limit("Max open files"), None);
+    }
+
+    #[test]
     fn another_start_is_another_process() {
         assert_eq!(Proc.describe(std::process::id(), 1), Details::default());
         assert_eq!(Proc.describe(u32::MAX, 0), Details::default());

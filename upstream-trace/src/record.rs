@@ -319,7 +319,7 @@ pub struct Reset<'a> {
 /// An ICMP error.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 pub struct Icmp {
-    /// Type; ICMPv6's where the connection is IPv6.
+    /// Type: of ICMP for IPv6 where the connection is IPv6.
     #[serde(rename = "type")]
     pub kind: u8,
     /// Code.
@@ -341,7 +341,7 @@ pub struct PortRange {
 pub struct AcceptQueue {
     /// Connections that wait to be accepted.
     pub length: u32,
-    /// The backlog of listen(), at most `net.core.somaxconn`.
+    /// The backlog of `listen()`, at most `net.core.somaxconn`.
     pub limit: u32,
 }
 
@@ -352,7 +352,7 @@ pub struct Descriptors {
     pub pid: u32,
     /// How many are open.
     pub open: u64,
-    /// How many may be (RLIMIT_NOFILE).
+    /// How many may be (`RLIMIT_NOFILE`).
     pub limit: u64,
 }
 

@@ -35,6 +35,7 @@ pub const HOLD_NS: u64 = 20_000_000;
 
 /// What the engine has to know of the host and the run.
 #[derive(Clone, Debug)]
+#[expect(clippy::struct_excessive_bools, reason = "each is a fact of its own")]
 pub struct Context {
     /// Random for each run.
     pub run: u64,

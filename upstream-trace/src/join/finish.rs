@@ -147,13 +147,8 @@ fn print(engine: &mut Engine, ended: &Connection, clock: &impl WallClock, sink: 
     let closed = end.closed.as_ref();
     let err = error(end);
     let accepted = accepted(ended, closed.is_some(), complete);
-    let failed =
-        !ended.saw(seen::ESTABLISHED) || accepted == Some(false) || reset.is_some() || err != 0;
-    let evidence = if failed {
-        evidence(engine, ended)
-    } else {
-        Evidence::default()
-    };
+    let broken = reset.is_some() || err != 0;
+    let evidence = evidence(engine, ended, accepted, broken);
     let facts = Facts {
         role: (ended.role != Role::Unknown).then_some(ended.role),
         established: ended.saw(seen::ESTABLISHED),
@@ -223,7 +218,7 @@ fn print(engine: &mut Engine, ended: &Connection, clock: &impl WallClock, sink: 
         flag: judgement.flag,
         cause: meaning.and_then(|meaning| meaning.cause),
         layer: meaning.map(|meaning| meaning.layer),
-        evidence: (evidence != Evidence::default()).then_some(evidence),
+        evidence: Some(evidence).filter(|found| *found != Evidence::default()),
         proxy: meaning.and_then(|meaning| meaning.proxy),
         hint: meaning.map(|meaning| meaning.hint),
         complete,
@@ -247,8 +242,17 @@ fn other_end<'a>(
     Some((process, Attribution::Listener))
 }
 
-/// What the kernel side noted of it. No more of an established connection than how full its accept queue was.
-fn evidence<'a>(engine: &'a Engine, ended: &Connection) -> Evidence<'a> {
+/// What the kernel side noted of it. No more of an established connection than how full its accept queue was, and
+/// that only where it failed.
+fn evidence<'a>(
+    engine: &'a Engine,
+    ended: &Connection,
+    accepted: Option<bool>,
+    broken: bool,
+) -> Evidence<'a> {
+    if ended.saw(seen::ESTABLISHED) && accepted != Some(false) && !broken {
+        return Evidence::default();
+    }
     let of = |kind| {
         let notes = &engine.notes;
         notes.of(ended.netns, &ended.tuple, kind, ended.first)

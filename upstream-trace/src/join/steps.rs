@@ -218,9 +218,8 @@ impl Engine {
         let Some(connection) = self.table.get_mut(slot) else {
             return;
         };
-        match base.kind {
-            kind::SYN_RETRANSMIT => connection.step(base.ktime, StepKind::SynRetransmit, 0),
-            _ => {}
+        if base.kind == kind::SYN_RETRANSMIT {
+            connection.step(base.ktime, StepKind::SynRetransmit, 0);
         }
     }
 

@@ -550,6 +550,50 @@ mod tests {
     }
 
     #[test]
+    fn evidence_is_a_line_each() {
+        let evidence = Evidence {
+            icmp: Some(Icmp {
+                kind: 3,
+                code: 13,
+                from: "10.0.0.254".parse().ok(),
+            }),
+            local_ports: Some(PortRange {
+                first: 32_768,
+                last: 60_999,
+            }),
+            accept_queue: Some(AcceptQueue {
+                length: 129,
+                limit: 128,
+            }),
+            descriptors: Some(Descriptors {
+                pid: 7,
+                open: 1024,
+                limit: 1024,
+            }),
+            drop_reason: Some("NETFILTER_DROP"),
+        };
+        let record = Connection {
+            evidence: Some(evidence),
+            ..failed()
+        };
+        let text = text(&record, PLAIN, connection);
+        let found: Vec<_> = text
+            .lines()
+            .filter_map(|line| line.strip_prefix("  found: "))
+            .collect();
+        assert_eq!(
+            found,
+            [
+                "ICMP type 3 code 13 from 10.0.0.254",
+                "local ports 32768 to 60999, none left",
+                "accept queue 129 of 128",
+                "file descriptors 1024 of 1024 in process 7",
+                "dropped on this node, NETFILTER_DROP",
+            ]
+        );
+    }
+
+    #[test]
     fn a_server_is_on_the_right_and_unknown_is_said() {
         let record = Connection {
             role: Role::Server,

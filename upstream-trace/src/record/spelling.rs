@@ -234,6 +234,7 @@ pub(super) fn serialize_address<S: Serializer>(
     spell_address(*address).serialize(serializer)
 }
 
+#[expect(clippy::ref_option, reason = "as serde calls it")]
 pub(super) fn serialize_known_address<S: Serializer>(
     address: &Option<IpAddr>,
     serializer: S,

@@ -5,7 +5,7 @@ use upstream_trace::{
     join::engine::{Context, Engine, Sink, WallClock},
     kernel::reasons::Reasons,
     process::{Describe, Details},
-    record::{Connection, Event, StrayReset, Timestamp, Verdict},
+    record::{Connection, Descriptors, Event, StrayReset, Timestamp, Verdict},
     settings::Wanted,
     tcp::State,
 };

@@ -113,7 +113,7 @@ pub(super) const fn icmp(kind: u64, code: u64, from: &'static str) -> [Found; 3]
     icmp_that_needs(HEADERS, kind, code, from)
 }
 
-/// The ICMPv6 error: the socket does not tell of it.
+/// The same of IPv6: the socket does not tell of it.
 pub(super) const fn icmp_v6(kind: u64, code: u64, from: &'static str) -> [Found; 3] {
     icmp_that_needs(Some(Feature::FunctionHooks), kind, code, from)
 }

@@ -66,11 +66,16 @@ const fn unreachable(errno: &'static str, evidence: &'static [Found]) -> Expect 
         .steps(&["connect", "syn_retransmit", "CLOSE"])
 }
 
-/// The first answer comes while connect() still holds the socket, and is lost on it.
-const fn slow(scenario: Scenario) -> Scenario {
+/// The first answer comes while `connect()` still holds the socket, and is lost on it.
+const fn slow(
+    name: &'static str,
+    story: &'static str,
+    play: fn(&Ctx) -> Result<Played>,
+    records: &'static [Expect],
+) -> Scenario {
     Scenario {
         slow: true,
-        ..scenario
+        ..plain(name, story, play, records)
     }
 }
 
@@ -89,7 +94,7 @@ pub(super) const LIST: &[Scenario] = &[
             .evidence(DROP)
             .steps(&["connect", "reset_received", "CLOSE"])],
     ),
-    slow(plain(
+    slow(
         "firewall_unreachable",
         "a firewall answers the SYN with ICMP port unreachable",
         |ctx| {
@@ -100,8 +105,8 @@ pub(super) const LIST: &[Scenario] = &[
             "ECONNREFUSED",
             &rejected(icmp(3, 3, "127.0.0.1")),
         )],
-    )),
-    slow(plain(
+    ),
+    slow(
         "firewall_prohibits",
         "a firewall answers the SYN with ICMP administratively prohibited",
         |ctx| {
@@ -112,8 +117,8 @@ pub(super) const LIST: &[Scenario] = &[
             "EHOSTUNREACH",
             &rejected(icmp(3, 13, "127.0.0.1")),
         )],
-    )),
-    slow(plain(
+    ),
+    slow(
         "firewall_prohibits_v6",
         "a firewall answers the SYN with ICMPv6 administratively prohibited",
         |ctx| {
@@ -121,7 +126,7 @@ pub(super) const LIST: &[Scenario] = &[
             refused(ctx, Family::V6, answer, libc::EACCES)
         },
         &[unreachable("EACCES", &rejected(icmp_v6(1, 1, "::1")))],
-    )),
+    ),
     plain(
         "firewall_drops_in",
         "a firewall drops the SYN where it arrives, and the client gives up",
