@@ -98,15 +98,13 @@ fn is_here(tuple: &Tuple) -> bool {
 /// The one listener of a port, and its queue. IPv6's wildcard takes IPv4's connections as well.
 #[inline(always)]
 fn at(tuple: &Tuple) -> Option<(u64, [u32; 2])> {
-    for family in [tuple.family, event::IPV6] {
+    let of = |family| {
         let key = key(tuple.netns, family, tuple.local_port);
-        if let Some(known) = maps::LISTENERS.get_ptr(key) {
-            // SAFETY: as above.
-            let sk = unsafe { *known };
-            return Some((sk, listens(sk, tuple)?));
-        }
-    }
-    None
+        // SAFETY: as above.
+        maps::LISTENERS.get_ptr(key).map(|known| unsafe { *known })
+    };
+    let sk = of(tuple.family).or_else(|| of(event::IPV6))?;
+    Some((sk, listens(sk, tuple)?))
 }
 
 /// The accept queue of the socket at this address, if it still listens on that port.
