@@ -1,6 +1,7 @@
-//! The records in the ring: one [`Base`] each, some with an [`Actor`], some with [`Stats`] as well.
+//! The records in the ring: one [`Base`] each, some with an [`Actor`], some with [`Stats`] as well, one
+//! with two [`Way`]s.
 //!
-//! A record's length tells its parts, so the three lengths differ. Integers are in the machine's
+//! A record's length tells its parts, so the lengths differ. Integers are in the machine's
 //! byte order unless a field says otherwise; there is no padding. The order of records in the ring
 //! is the kernel's own order of events: the ring's lock serialises them.
 
@@ -48,6 +49,9 @@ pub mod kind {
     /// A filter of this node dropped a SYN or the answer to one. A [`Note`](super::Note) with the ends as whoever connects sees them; `new`
     /// is the `enum skb_drop_reason`.
     pub const SYN_DROPPED: u8 = 22;
+    /// `tcp_reset`, with the packet that resets the connection; `RESET_RECEIVED` of the same packet follows. Not of one that came by
+    /// loopback.
+    pub const RESET_PACKET: u8 = 15;
 }
 
 /// `Base::new` of a `RESET_SENT_*` record where the kernel gives no reason.
@@ -233,6 +237,38 @@ pub struct Note {
     pub detail: [u64; 3],
 }
 
+/// What a packet's IP header tells of its way here.
+#[derive(
+    Clone, Copy, Debug, Default, PartialEq, Eq, FromBytes, IntoBytes, KnownLayout, Immutable,
+)]
+#[repr(C)]
+pub struct Way {
+    /// Identification, host order; only of [`IPV4`].
+    pub id: u16,
+    /// Time to live, or hop limit, as it arrived.
+    pub ttl: u8,
+    /// [`IPV4`] or [`IPV6`]; 0: not read.
+    pub family: u8,
+}
+
+/// A record of the packet that resets a connection.
+#[derive(
+    Clone, Copy, Debug, Default, PartialEq, Eq, FromBytes, IntoBytes, KnownLayout, Immutable,
+)]
+#[repr(C)]
+pub struct Packet {
+    /// When, which, what.
+    pub base: Base,
+    /// How the reset came.
+    pub reset: Way,
+    /// How the packet came that completed the connection's handshake here.
+    pub handshake: Way,
+    /// Its sequence number less the one that the socket expects next.
+    pub ahead: u32,
+    /// 1 where `ahead` was read.
+    pub has_ahead: u32,
+}
+
 /// The bytes of an address or a name, which the kernel side copies as two words.
 pub const fn bytes(words: [u64; 2]) -> [u8; 16] {
     let [a, b] = [words[0].to_ne_bytes(), words[1].to_ne_bytes()];
@@ -245,6 +281,7 @@ pub const fn bytes(words: [u64; 2]) -> [u8; 16] {
 const _: () = {
     assert!(size_of::<Base>() == 64);
     assert!(size_of::<Note>() == 64 + 24);
+    assert!(size_of::<Packet>() == 64 + 16);
     assert!(size_of::<Acted>() == 64 + 48);
     assert!(size_of::<Full>() == 64 + 48 + 88);
 };

@@ -89,6 +89,7 @@ macro_rules! kernel_fields {
             EXTERR_ORIGIN: 1 = "sock_exterr_skb", "ee.ee_origin", Some("type and sender of ICMP errors");
             EXTERR_TYPE: 1 = "sock_exterr_skb", "ee.ee_type", Some("type and sender of ICMP errors");
             EXTERR_CODE: 1 = "sock_exterr_skb", "ee.ee_code", Some("type and sender of ICMP errors");
+            SKB_IIF: 4 = "sk_buff", "skb_iif", Some("that a packet came by loopback and needs no look");
             SKB_HEAD: 8 = "sk_buff", "head", Some("addresses of resets that belong to no socket");
             SKB_NETWORK: 2 = "sk_buff", "network_header", Some("addresses of resets that belong to no socket");
             SKB_TRANSPORT: 2 = "sk_buff", "transport_header", Some("addresses of resets that belong to no socket");

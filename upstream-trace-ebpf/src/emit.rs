@@ -12,7 +12,7 @@ use aya_ebpf::{
 };
 use upstream_trace_common::{
     counter,
-    event::{Acted, Actor, Base, Full, Note},
+    event::{Acted, Actor, Base, Full, Note, Packet, Way},
     story::{Ended, Story},
 };
 use zerocopy::{transmute_mut, transmute_ref};
@@ -146,6 +146,25 @@ pub fn note(what: What, tuple: &Tuple, detail: [u64; 3]) {
     write(BPF_RB_NO_WAKEUP, 1, |record: &mut Note| {
         fill(&mut record.base, what, core::ptr::null(), tuple);
         copy_words(&detail, &mut record.detail);
+    });
+}
+
+/// Writes the packet of a reset.
+#[inline(always)]
+pub fn packet(
+    what: What,
+    sk: *const u8,
+    tuple: &Tuple,
+    [reset, handshake]: [Way; 2],
+    ahead: Option<u32>,
+) {
+    count(counter::SEEN);
+    write(BPF_RB_NO_WAKEUP, 1, |record: &mut Packet| {
+        fill(&mut record.base, what, sk, tuple);
+        record.reset = reset;
+        record.handshake = handshake;
+        record.ahead = ahead.unwrap_or(0);
+        record.has_ahead = u32::from(ahead.is_some());
     });
 }
 

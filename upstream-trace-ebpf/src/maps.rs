@@ -35,6 +35,15 @@ pub static PROCESSES: Array<[u64; 2]> = Array::with_max_entries(PROCESSES_MAX, 0
 /// A power of two.
 pub const PROCESSES_MAX: u32 = 4096;
 
+/// How the packet came that completed a socket's handshake, in the place that the socket's address leads
+/// to: that address, then the socket's ports and the `Way`. Written once a connection that is not on
+/// loopback, read where one is reset; whoever finds another's takes it for none. 1 MiB.
+#[map]
+pub static HANDSHAKES: Array<[u64; 2]> = Array::with_max_entries(HANDSHAKES_MAX, 0);
+
+/// A power of two.
+pub const HANDSHAKES_MAX: u32 = 65_536;
+
 /// Wanted ports, one bit each. An array, because its look-up is inlined by the verifier.
 #[map]
 pub static PORTS: Array<u64> = Array::with_max_entries(setting::PORT_WORDS, 0);

@@ -103,12 +103,15 @@ fn record(number: u64) -> Connection<'static> {
         reason: None,
         reason_source: ReasonSource::Unknown,
         origin: Origin::OffNode,
+        confidence: None,
+        evidence: None,
         sender: None,
     });
     let meaning = playbook::meaning(&playbook::About {
         verdict,
         role: Role::Client,
         reset: reset.map(|reset| (reset.direction, reset.origin, reset.reason)),
+        likely: false,
         errno: None,
         bytes,
         local: IpAddr::from([10, 0, 0, 1]),

@@ -226,6 +226,10 @@ impl Tracer {
                     engine.note(note, &mut Proc, anchor, printer);
                     1
                 }
+                Some(Record::Packet(packet)) => {
+                    engine.packet(packet, anchor, printer);
+                    1
+                }
                 Some(Record::Story(story)) => engine.story(story, &mut Proc),
                 Some(Record::Ended(ended)) => engine.ended_story(ended, &mut Proc, anchor, printer),
                 None => 0,

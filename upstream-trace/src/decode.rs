@@ -3,7 +3,7 @@
 //! Must not know: where the bytes come from, what the events mean together.
 
 use upstream_trace_common::{
-    event::{Acted, Actor, Base, Full, Note, Stats},
+    event::{Acted, Actor, Base, Full, Note, Packet, Stats},
     story::{Ended, Story},
 };
 use zerocopy::FromBytes;
@@ -26,6 +26,8 @@ pub enum Record<'a> {
     Event(Event<'a>),
     /// What is known of why a connection fails.
     Note(&'a Note),
+    /// The packet of a reset.
+    Packet(&'a Packet),
     /// A socket's life up to an event of its own that follows.
     Story(&'a Story),
     /// A socket's whole life.
@@ -36,6 +38,7 @@ pub enum Record<'a> {
 pub fn decode(bytes: &[u8]) -> Option<Record<'_>> {
     const BASE: usize = size_of::<Base>();
     const NOTE: usize = size_of::<Note>();
+    const PACKET: usize = size_of::<Packet>();
     const ACTED: usize = size_of::<Acted>();
     const FULL: usize = size_of::<Full>();
     const STORY: usize = size_of::<Story>();
@@ -43,6 +46,7 @@ pub fn decode(bytes: &[u8]) -> Option<Record<'_>> {
     let event = |base, actor, stats| Record::Event(Event { base, actor, stats });
     match bytes.len() {
         ENDED => Ended::ref_from_bytes(bytes).ok().map(Record::Ended),
+        PACKET => Packet::ref_from_bytes(bytes).ok().map(Record::Packet),
         STORY => Story::ref_from_bytes(bytes).ok().map(Record::Story),
         BASE => {
             let base = Base::ref_from_bytes(bytes).ok()?;
@@ -118,6 +122,7 @@ mod tests {
             let known = [
                 size_of::<Base>(),
                 size_of::<Note>(),
+                size_of::<Packet>(),
                 size_of::<Acted>(),
                 size_of::<Full>(),
                 size_of::<Story>(),

@@ -148,6 +148,15 @@ words!(
     }
 );
 words!(
+    /// How sure the origin of a reset is.
+    Confidence {
+        /// The stacks on this node told.
+        Certain = "certain",
+        /// It was concluded: from the reset's packet, or from what listens on this node.
+        Likely = "likely",
+    }
+);
+words!(
     /// What became of a connection.
     Verdict {
         Ok = "ok",
@@ -312,6 +321,10 @@ pub struct Reset<'a> {
     pub reason_source: ReasonSource,
     /// Whose stack sent it.
     pub origin: Origin,
+    /// How sure that is; null where it is no more than what is left.
+    pub confidence: Option<Confidence>,
+    /// What its packet tells; null for one that was sent or came by loopback, and where packets are not seen.
+    pub evidence: Option<ResetEvidence>,
     /// The process that caused it, where one did.
     pub sender: Option<Process<'a>>,
 }
@@ -369,6 +382,25 @@ pub struct Evidence<'a> {
     pub descriptors: Option<Descriptors>,
     /// Why this node dropped its SYN or the answer to it, in the kernel's own words (`enum skb_drop_reason`).
     pub drop_reason: Option<&'a str>,
+}
+
+/// What the packet of a reset tells of its way, beside the one that completed the handshake: the peer's
+/// SYN-ACK, or its answer to this end's.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+pub struct ResetEvidence {
+    /// Time to live or hop limit as it arrived: each router on the way takes one.
+    pub ttl: u8,
+    /// The same of the handshake's; null where that was not seen.
+    pub handshake_ttl: Option<u8>,
+    /// IP identification; null for IPv6.
+    pub ip_id: Option<u16>,
+    /// The same of the handshake's.
+    pub handshake_ip_id: Option<u16>,
+    /// Its sequence number was the one expected next; null before the handshake.
+    pub sequence_exact: Option<bool>,
+    /// It came so soon after the last payload sent that the other end cannot have answered that; null where
+    /// none was sent, or the round-trip time is not known.
+    pub too_soon: Option<bool>,
 }
 
 /// What the common proxies report for a verdict.

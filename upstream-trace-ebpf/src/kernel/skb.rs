@@ -1,12 +1,16 @@
-//! `struct sk_buff`: the addresses of a packet that provoked a reset, was dropped, or is an ICMP error.
+//! `struct sk_buff`: the addresses of a packet that provoked a reset, was dropped, or is an ICMP error, and the
+//! way that a reset came.
 
-use upstream_trace_common::event;
+use upstream_trace_common::event::{self, Way};
 
 use super::{
     mem::{self, Copied, Memory, Struct},
     sock::Tuple,
 };
 use crate::maps::set;
+
+/// `RST` in the flags byte of a TCP header.
+pub const RST: u8 = 1 << 2;
 
 /// Whether headers can be read at all; where not, the agent says at start what is not seen.
 #[inline(always)]
@@ -24,6 +28,48 @@ pub fn tcp_flags<M: Memory>(skb: Struct<M>) -> u8 {
         Copied::read::<u8>(head.wrapping_add(transport + 13))
     };
     flags().unwrap_or(0)
+}
+
+/// `LOOPBACK_IFINDEX`, `include/net/flow.h`, in every namespace.
+const LOOPBACK: u32 = 1;
+
+/// Whether the packet came by loopback.
+#[inline(always)]
+pub fn is_loopback<M: Memory>(skb: Struct<M>) -> bool {
+    skb.get::<u32>(&mem::SKB_IIF) == Some(LOOPBACK)
+}
+
+/// What the packet's IP header tells of its way here.
+#[inline(always)]
+pub fn way<M: Memory>(skb: Struct<M>) -> Option<Way> {
+    let head: *const u8 = skb.get(&mem::SKB_HEAD)?;
+    let network = usize::from(skb.get::<u16>(&mem::SKB_NETWORK)?);
+    let bytes = Copied::read::<[u8; 12]>(head.wrapping_add(network).cast())?;
+    match bytes[0] >> 4 {
+        // `id` is at 4 and `ttl` at 8 of `struct iphdr`.
+        4 => Some(Way {
+            id: u16::from_be_bytes([bytes[4], bytes[5]]),
+            ttl: bytes[8],
+            family: event::IPV4,
+        }),
+        // `hop_limit` is at 7 of `struct ipv6hdr`.
+        6 => Some(Way {
+            id: 0,
+            ttl: bytes[7],
+            family: event::IPV6,
+        }),
+        _ => None,
+    }
+}
+
+/// Sequence number of the packet's TCP header.
+#[inline(always)]
+pub fn sequence<M: Memory>(skb: Struct<M>) -> Option<u32> {
+    let head: *const u8 = skb.get(&mem::SKB_HEAD)?;
+    let transport = usize::from(skb.get::<u16>(&mem::SKB_TRANSPORT)?);
+    // Behind the ports of `struct tcphdr`.
+    let bytes = Copied::read::<[u8; 4]>(head.wrapping_add(transport + 4).cast())?;
+    Some(u32::from_be_bytes(bytes))
 }
 
 /// Namespace of the device that the packet came by, while it has one: not once a socket was found for it

@@ -121,6 +121,13 @@ impl<M: Memory> Struct<M> {
             .is_some_and(|error| error != 0)
     }
 
+    /// Both ports of a socket that is established, as one word.
+    #[inline(always)]
+    pub fn ports(self) -> Option<u32> {
+        let remote = u32::from(self.get::<u16>(&mem::SK_DPORT)?);
+        Some(remote << 16 | u32::from(self.get::<u16>(&mem::SK_NUM)?))
+    }
+
     /// Namespace of any socket.
     #[inline(always)]
     pub(super) fn own_netns(self) -> u32 {
@@ -230,6 +237,12 @@ impl<M: Memory> TcpSock<M> {
     #[inline(always)]
     pub fn local_port(self) -> Option<u16> {
         self.tp.get(&mem::INET_SPORT).map(u16::from_be)
+    }
+
+    /// The sequence number that it expects next.
+    #[inline(always)]
+    pub fn expected(self) -> Option<u32> {
+        self.tp.get(&mem::TP_RCV_NXT)
     }
 
     /// Both ends. `inet_sport`, because `skc_num` is 0 once the port was given back.

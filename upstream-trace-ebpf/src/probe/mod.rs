@@ -7,6 +7,7 @@ mod drop;
 mod error;
 mod held;
 mod icmp;
+mod packet;
 mod reset;
 mod retransmit;
 mod state;

@@ -99,9 +99,6 @@ pub fn tcp_v6_send_reset_kprobe(ctx: ProbeContext) -> u32 {
     0
 }
 
-/// `RST` in the flags byte of a TCP header.
-const RST: u8 = 1 << 2;
-
 /// A reset that the tracepoint reports only where a full socket sends it.
 #[inline(always)]
 fn untraced<M: Memory>(
@@ -114,7 +111,7 @@ fn untraced<M: Memory>(
     };
     let Some(sk) = Struct::<M>::new(sk) else {
         // No stack answers a reset with a reset: the function leaves at once.
-        if skb::tcp_flags(packet) & RST == 0 {
+        if skb::tcp_flags(packet) & skb::RST == 0 {
             no_socket(packet, NO_REASON);
         }
         return;

@@ -9,9 +9,10 @@ use serde::{Deserialize, Deserializer, de};
 use super::log::time;
 use crate::{
     record::{
-        AcceptQueue, Attribution, Bytes, Cause, Connection, ConnectionType, Descriptors, Direction,
-        Endpoint, Evidence, Family, Flag, Icmp, Id, Layer, Origin, PortRange, Process, ProxyWords,
-        ReasonSource, Reset, Role, Schema, Step, StepKind, Timestamp, Verdict,
+        AcceptQueue, Attribution, Bytes, Cause, Confidence, Connection, ConnectionType,
+        Descriptors, Direction, Endpoint, Evidence, Family, Flag, Icmp, Id, Layer, Origin,
+        PortRange, Process, ProxyWords, ReasonSource, Reset, ResetEvidence, Role, Schema, Step,
+        StepKind, Timestamp, Verdict,
     },
     tcp::{self, State},
 };
@@ -373,6 +374,8 @@ struct Ending<'a> {
     reason: Option<Cow<'a, str>>,
     reason_source: ReasonSource,
     origin: Origin,
+    confidence: Option<Confidence>,
+    evidence: Option<ResetEvidence>,
     #[serde(borrow)]
     sender: Option<Person<'a>>,
 }
@@ -440,6 +443,8 @@ impl<'a> Story<'a> {
             reason: reset.reason.as_deref(),
             reason_source: reset.reason_source,
             origin: reset.origin,
+            confidence: reset.confidence,
+            evidence: reset.evidence,
             sender: reset.sender.as_ref().map(Person::process),
         });
         Some(Connection {

@@ -13,6 +13,7 @@ use crate::{
     process::Process,
     record::{Attribution, Role, Step, StepKind},
     tcp::{self, State},
+    verdict::way::Arrival,
 };
 
 /// The index of a connection in the table.
@@ -357,6 +358,8 @@ pub struct End {
     pub sent_stats: Option<Stats>,
     /// A reset that the other end's stack sent to this socket.
     pub peer_sent: Option<PeerSent>,
+    /// The packet of a reset that was received.
+    pub arrival: Option<Arrival>,
 }
 
 impl End {
@@ -369,6 +372,7 @@ impl End {
             sent,
             sent_stats,
             peer_sent,
+            arrival,
         } = self;
         *at = 0;
         *closed = None;
@@ -376,6 +380,7 @@ impl End {
         *sent = None;
         *sent_stats = None;
         *peer_sent = None;
+        *arrival = None;
     }
 
     /// The socket's counters at the end, the least disturbed ones.

@@ -8,7 +8,7 @@
 use std::{collections::VecDeque, rc::Rc};
 
 use hashbrown::HashSet;
-use upstream_trace_common::event::{Base, kind};
+use upstream_trace_common::event::{Base, Packet, kind};
 
 use super::{
     connection::{Connection, NONE, Slot, Steps, seen},
@@ -200,6 +200,27 @@ impl Engine {
             }
             _ => None,
         };
+        self.joined(event, slot, clock, sink);
+    }
+
+    /// Takes the packet of a reset.
+    pub fn packet(&mut self, packet: &Packet, clock: &impl WallClock, sink: &mut impl Sink) {
+        let slot = self.reset_packet(packet);
+        let event = Event {
+            base: &packet.base,
+            actor: None,
+            stats: None,
+        };
+        self.joined(event, slot, clock, sink);
+    }
+
+    fn joined(
+        &mut self,
+        event: Event<'_>,
+        slot: Option<Slot>,
+        clock: &impl WallClock,
+        sink: &mut impl Sink,
+    ) {
         if let Some(connection) = slot.and_then(|slot| self.table.get_mut(slot)) {
             connection.events = connection.events.saturating_add(1);
         }

@@ -16,13 +16,14 @@ use crate::{
     decode::Event,
     process::Process,
     record::{
-        self, Attribution, ConnectionType, Direction, EventType, Evidence, Flag, Id, Origin,
-        ReasonSource, ResetType, Role, Schema, StrayReset, Verdict,
+        self, Attribution, Confidence, ConnectionType, Direction, EventType, Evidence, Flag, Id,
+        Origin, ReasonSource, ResetEvidence, ResetType, Role, Schema, StrayReset, Verdict,
     },
     tcp::{self, State},
     verdict::{
         facts::{self, Counters, Facts},
         playbook, rules,
+        way::{self, Arrival},
     },
 };
 
@@ -121,7 +122,52 @@ struct ResetFound<'a> {
     reason: Option<&'a str>,
     reason_source: ReasonSource,
     origin: Origin,
+    confidence: Option<Confidence>,
+    evidence: Option<ResetEvidence>,
     sender: Option<(&'a Process, Attribution)>,
+}
+
+impl<'a> ResetFound<'a> {
+    fn record(&self) -> record::Reset<'a> {
+        record::Reset {
+            direction: self.direction,
+            reason: self.reason,
+            reason_source: self.reason_source,
+            origin: self.origin,
+            confidence: self.confidence,
+            evidence: self.evidence,
+            sender: self
+                .sender
+                .map(|(process, attribution)| process.record(attribution)),
+        }
+    }
+
+    fn is_certainly_in_path(&self) -> bool {
+        self.origin == Origin::InPath && self.confidence == Some(Confidence::Certain)
+    }
+
+    fn is_likely(&self) -> bool {
+        self.confidence == Some(Confidence::Likely)
+    }
+}
+
+/// What is known of resets besides what the stacks on this node said.
+#[derive(Clone, Copy)]
+struct Known {
+    /// Every reset that could have reached the connection was seen where it was sent.
+    all: bool,
+    /// What the packet tells.
+    packet: Option<ResetEvidence>,
+    lived_us: Option<u64>,
+}
+
+impl Known {
+    /// Who sent one that came from beyond this node.
+    fn beyond(&self) -> (Origin, Option<Confidence>) {
+        self.packet.map_or((Origin::OffNode, None), |packet| {
+            way::sender(&packet, self.lived_us)
+        })
+    }
 }
 
 fn print(engine: &mut Engine, ended: &Connection, clock: &impl WallClock, sink: &mut impl Sink) {
@@ -142,7 +188,14 @@ fn print(engine: &mut Engine, ended: &Connection, clock: &impl WallClock, sink: 
     timeline.extend(ended.steps.iter().map(PackedStep::unpack));
     let context = &engine.context;
     let peer = other_end(engine, ended, stray.as_ref());
-    let reset = reset_found(engine, ended, end, stray.as_ref(), peer, saw_all_resets);
+    let tick_us = context.tick_ns / 1000;
+    let packet = |arrival: &Arrival| way::evidence(arrival, &counters, tick_us);
+    let known = Known {
+        all: saw_all_resets,
+        packet: end.arrival.as_ref().map(packet),
+        lived_us: counters.lived_us,
+    };
+    let reset = reset_found(engine, ended, end, stray.as_ref(), peer, &known);
 
     let closed = end.closed.as_ref();
     let err = error(end);
@@ -159,10 +212,8 @@ fn print(engine: &mut Engine, ended: &Connection, clock: &impl WallClock, sink: 
         still_open: closed.is_some_and(|closed| closed.stats.has_socket != 0),
         err,
         reset: reset.as_ref().map(|reset| reset.direction),
-        reset_in_path: reset
-            .as_ref()
-            .is_some_and(|reset| reset.origin == Origin::InPath),
-        tick_us: context.tick_ns / 1000,
+        reset_in_path: reset.as_ref().is_some_and(ResetFound::is_certainly_in_path),
+        tick_us,
         has_local_port: ended.tuple.local_port != 0,
         icmp: evidence.icmp.is_some(),
         peer_received_payload: ended.saw(seen::PEER_GOT_PAYLOAD),
@@ -178,6 +229,7 @@ fn print(engine: &mut Engine, ended: &Connection, clock: &impl WallClock, sink: 
         reset: reset
             .as_ref()
             .map(|reset| (reset.direction, reset.origin, reset.reason)),
+        likely: reset.as_ref().is_some_and(ResetFound::is_likely),
         errno,
         bytes: counters.bytes,
         local: ended.tuple.local().address,
@@ -205,15 +257,7 @@ fn print(engine: &mut Engine, ended: &Connection, clock: &impl WallClock, sink: 
         rtt_us: counters.rtt_us,
         retransmits: counters.retransmits,
         errno,
-        reset: reset.as_ref().map(|reset| record::Reset {
-            direction: reset.direction,
-            reason: reset.reason,
-            reason_source: reset.reason_source,
-            origin: reset.origin,
-            sender: reset
-                .sender
-                .map(|(process, attribution)| process.record(attribution)),
-        }),
+        reset: reset.as_ref().map(ResetFound::record),
         verdict: judgement.verdict,
         flag: judgement.flag,
         cause: meaning.and_then(|meaning| meaning.cause),
@@ -302,7 +346,7 @@ fn reset_found<'a>(
     end: &'a End,
     stray: Option<&Base>,
     peer: Option<(&'a Process, Attribution)>,
-    saw_all: bool,
+    known: &Known,
 ) -> Option<ResetFound<'a>> {
     let context = &engine.context;
     if let Some(sent) = &end.sent {
@@ -313,39 +357,45 @@ fn reset_found<'a>(
             reason,
             reason_source,
             origin: Origin::Local,
+            confidence: Some(Confidence::Certain),
+            evidence: None,
             sender: sender(sent, error(end), owner),
         });
     }
     // Data after a shutdown looks like a received reset until the answer to it is reported.
     end.received?;
-    let received = |origin, (reason, reason_source), sender| {
+    let received = |(origin, confidence), (reason, reason_source), sender| {
         Some(ResetFound {
             direction: Direction::Received,
             reason,
             reason_source,
             origin,
+            confidence,
+            evidence: known.packet,
             sender,
         })
     };
+    let by_peer = (Origin::PeerOnNode, Some(Confidence::Certain));
+    let by_someone = (Origin::Unknown, None);
     if let Some(PeerSent { sent, derived, err }) = &end.peer_sent {
         let reason = reason(context, sent.reason, || *derived);
         let sender = sender(sent, *err, ended.peer_owner.as_ref());
-        return received(Origin::PeerOnNode, reason, sender);
+        return received(by_peer, reason, sender);
     }
     let unknown = (None, ReasonSource::Unknown);
     if let Some(stray) = stray {
         let reason = stray_reason(context, stray);
         // Nobody has a port that nothing listens on; TIME_WAIT and LISTEN are somebody's.
         let sender = peer.filter(|_| stray.kind != kind::RESET_SENT_NO_SOCKET);
-        return received(Origin::PeerOnNode, reason, sender);
+        return received(by_peer, reason, sender);
     }
     let peer_is_here = peer.is_some() || ended.tuple.is_loopback();
     if !peer_is_here {
         // Looked for in vain, at an address of this node.
         let origin = if ended.saw(seen::ASKED) {
-            Origin::Unknown
+            by_someone
         } else {
-            Origin::OffNode
+            known.beyond()
         };
         return received(origin, unknown, None);
     }
@@ -355,17 +405,18 @@ fn reset_found<'a>(
         let port = ended.tuple.remote_port;
         let listened = engine.listeners.listened(ended.netns, port, end.at);
         if ended.saw(seen::ESTABLISHED) || listened {
-            return received(Origin::Unknown, unknown, None);
+            return received(by_someone, unknown, None);
         }
         let reason = (Some("NO_SOCKET"), ReasonSource::Derived);
-        return received(Origin::PeerOnNode, reason, None);
+        let likely = (Origin::PeerOnNode, Some(Confidence::Likely));
+        return received(likely, reason, None);
     }
     // Every reset that a stack on this node sends was seen, and this was none of them.
-    let certain = saw_all && (context.sees_both_ends || peer.is_none());
+    let certain = known.all && (context.sees_both_ends || peer.is_none());
     let origin = if certain {
-        Origin::InPath
+        (Origin::InPath, Some(Confidence::Certain))
     } else {
-        Origin::Unknown
+        by_someone
     };
     received(origin, unknown, None)
 }
@@ -506,6 +557,7 @@ pub(super) fn event(
         kind::SYN_ICMP if base.family == IPV4 => ("tcp_v4_err", false),
         kind::SYN_ICMP => ("tcp_v6_err", false),
         kind::SYN_DROPPED => ("kfree_skb", false),
+        kind::RESET_PACKET => ("tcp_reset", false),
         kind::DESTROY => ("tcp_destroy_sock", false),
         kind::HELD => ("task_file", true),
         _ => ("tcp_send_reset", false),

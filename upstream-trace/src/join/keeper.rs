@@ -66,6 +66,11 @@ impl Keeper {
         }
     }
 
+    /// What is told of a socket before an event that is none of its story's.
+    pub(super) fn interrupt(&mut self, sk: u64) -> Option<Story> {
+        self.stories.remove(&sk)
+    }
+
     fn birth<'a>(&mut self, base: &Base, actor: Option<&Actor>) -> Vec<Told<'a>> {
         let stale = self.stories.remove(&base.sk);
         let by_connect = base.new == State::SynSent as u8;
@@ -109,7 +114,7 @@ impl Keeper {
     }
 
     fn tell<'a>(&mut self, sk: u64, event: Event<'a>) -> Vec<Told<'a>> {
-        let story = self.stories.remove(&sk).map(Told::Story);
+        let story = self.interrupt(sk).map(Told::Story);
         story.into_iter().chain([Told::Event(event)]).collect()
     }
 

@@ -4,7 +4,7 @@
 
 use std::rc::Rc;
 
-use upstream_trace_common::event::{Base, Stats, kind, present};
+use upstream_trace_common::event::{Base, Packet, Stats, kind, present};
 
 use super::{
     connection::{Closed, Connection, PackedStep, Sent, Slot, seen},
@@ -16,6 +16,7 @@ use crate::{
     process::{Describe, Process},
     record::{Attribution, Role, StepKind},
     tcp::State,
+    verdict::way::Arrival,
 };
 
 /// So many SYNs sent again are in the timeline for certain; more than the kernel sends by default.
@@ -254,6 +255,17 @@ impl Engine {
         let connection = self.table.get_mut(slot)?;
         connection.step(base.ktime, StepKind::ResetReceived, 0);
         self.table.end(slot)?.received = Some(*stats);
+        Some(slot)
+    }
+
+    pub(super) fn reset_packet(&mut self, packet: &Packet) -> Option<Slot> {
+        let slot = self.find_or_begin(&packet.base);
+        let expects = packet.has_ahead != 0 && packet.base.old != State::SynSent as u8;
+        self.table.end(slot)?.arrival = Some(Arrival {
+            reset: packet.reset,
+            handshake: packet.handshake,
+            ahead: expects.then_some(packet.ahead),
+        });
         Some(slot)
     }
 

@@ -3,7 +3,7 @@
 use std::rc::Rc;
 
 use upstream_trace_common::event::{
-    Acted, Actor, Base, Full, IPV4, NO_REASON, NO_UID, Note, Stats, kind,
+    Acted, Actor, Base, Full, IPV4, NO_REASON, NO_UID, Note, Packet, Stats, Way, kind,
 };
 
 use super::{
@@ -15,8 +15,8 @@ use crate::{
     kernel::reasons::Reasons,
     process::{Describe, Details},
     record::{
-        self, AcceptQueue, Attribution, Descriptors, Direction, Flag, Icmp, Origin, ReasonSource,
-        Role, StepKind, Timestamp, Verdict,
+        self, AcceptQueue, Attribution, Confidence, Descriptors, Direction, Flag, Icmp, Origin,
+        ReasonSource, Role, StepKind, Timestamp, Verdict,
     },
     settings::Wanted,
     tcp::State,
@@ -55,6 +55,9 @@ struct Seen {
     owner: Option<(u32, Attribution)>,
     peer: Option<u32>,
     reset: Option<(Direction, Origin, Option<u32>)>,
+    confidence: Option<Confidence>,
+    /// Of the reset's packet and the handshake's.
+    ttls: Option<(u8, Option<u8>)>,
     /// Reason of the reset.
     why: Option<(Option<String>, ReasonSource)>,
     local_port: u16,
@@ -88,6 +91,11 @@ impl Sink for Records {
                     reset.sender.map(|process| process.pid),
                 )
             }),
+            confidence: record.reset.and_then(|reset| reset.confidence),
+            ttls: record
+                .reset
+                .and_then(|reset| reset.evidence)
+                .map(|evidence| (evidence.ttl, evidence.handshake_ttl)),
             why: record
                 .reset
                 .map(|reset| (reset.reason.map(str::to_owned), reset.reason_source)),
@@ -304,6 +312,28 @@ impl Play {
     fn reset_received(&mut self, sk: u64, state: State, stats: Stats) {
         let base = self.base(sk, kind::RESET_RECEIVED, state as u8, NO_REASON);
         self.full(base, 0, stats);
+    }
+
+    /// The packet of a reset, which came by way of a router or from this link.
+    fn reset_packet(&mut self, base: Base, ttl: u8, handshake_ttl: Option<u8>) {
+        let way = |ttl| Way {
+            id: 0,
+            ttl,
+            family: IPV4,
+        };
+        let packet = Packet {
+            base,
+            reset: way(ttl),
+            handshake: handshake_ttl.map(way).unwrap_or_default(),
+            ahead: 0,
+            has_ahead: 1,
+        };
+        self.engine.packet(&packet, &Epoch, &mut self.records);
+        if let Some(story) = self.keeper.interrupt(base.sk) {
+            self.taken += self.by_stories.story(&story, &mut Nobody);
+        }
+        self.by_stories.packet(&packet, &Epoch, &mut self.told);
+        self.taken += 1;
     }
 
     fn reset_sent(&mut self, sk: u64, kind: u8, state: State, tgid: u32, stats: Stats) {
@@ -1039,6 +1069,88 @@ fn a_reset_from_elsewhere_is_off_node() {
         play.finish()[0].reset,
         Some((Direction::Received, Origin::OffNode, None))
     );
+}
+
+/// One end's record of a connection with another machine that a reset ended before any payload.
+fn reset_from_elsewhere(sk: u64, ttls: Option<(u8, Option<u8>)>) -> Seen {
+    let mut play = Play::new();
+    let abroad = |base: Base| Base {
+        remote: [ELSEWHERE, 0],
+        local: [LOOPBACK + 1, 0],
+        ..base
+    };
+    let stats = if sk == CLIENT {
+        let base = play.base(sk, kind::STATE, State::Close as u8, State::SynSent as u8);
+        play.acted(abroad(base), CLIENT_PID);
+        let old = State::SynSent as u8;
+        let base = play.base(sk, kind::STATE, old, State::Established as u8);
+        play.plain(abroad(base));
+        mirrored(&counted(0, 0))
+    } else {
+        let old = State::SynRecv as u8;
+        let base = play.base(sk, kind::STATE, old, State::Established as u8);
+        play.plain(abroad(base));
+        let base = play.base(sk, kind::ACCEPT, State::Established as u8, 0);
+        play.acted(abroad(base), SERVER_PID);
+        counted(0, 0)
+    };
+    let established = State::Established as u8;
+    if let Some((ttl, handshake_ttl)) = ttls {
+        let base = play.base(sk, kind::RESET_PACKET, established, 0);
+        play.reset_packet(abroad(base), ttl, handshake_ttl);
+    }
+    let base = play.base(sk, kind::RESET_RECEIVED, established, NO_REASON);
+    play.full(abroad(base), 0, stats);
+    let base = play.base(sk, kind::STATE, established, State::Close as u8);
+    play.full(abroad(base), 0, failed(104, stats));
+    let (taken, seen) = (play.taken, play.finish());
+    assert!(taken >= 3, "{taken}");
+    seen[0].clone()
+}
+
+#[test]
+fn a_reset_from_elsewhere_is_judged_by_its_packet() {
+    let likely = Some(Confidence::Likely);
+    for (ttls, origin, confidence) in [
+        (None, Origin::OffNode, None),
+        (Some((64, None)), Origin::OffNode, None),
+        (Some((57, Some(57))), Origin::OffNode, likely),
+        (Some((59, Some(57))), Origin::OffNode, None),
+        (Some((64, Some(57))), Origin::InPath, likely),
+    ] {
+        for sk in [CLIENT, SERVER] {
+            let seen = reset_from_elsewhere(sk, ttls);
+            assert_eq!(seen.reset, Some((Direction::Received, origin, None)));
+            assert_eq!((seen.confidence, seen.ttls), (confidence, ttls));
+            assert!(seen.complete, "{seen:?}");
+        }
+    }
+}
+
+#[test]
+fn what_is_likely_leaves_a_health_check_one() {
+    let seen = reset_from_elsewhere(SERVER, Some((64, Some(57))));
+    assert_eq!(seen.reset.map(|reset| reset.1), Some(Origin::InPath));
+    assert_eq!(seen.verdict, Verdict::Probe);
+}
+
+#[test]
+fn what_a_stack_here_told_needs_no_evidence() {
+    let mut play = Play::new();
+    play.handshake();
+    play.accept();
+    let base = play.base(CLIENT, kind::RESET_PACKET, State::Established as u8, 0);
+    play.reset_packet(base, 64, Some(63));
+    play.server_aborts(counted(0, 0));
+    let seen = play.finish();
+    let client = seen.iter().find(|seen| seen.role == Role::Client).unwrap();
+    let origin = client.reset.map(|reset| reset.1);
+    assert_eq!(origin, Some(Origin::PeerOnNode));
+    assert_eq!(client.confidence, Some(Confidence::Certain));
+    assert_eq!(client.ttls, Some((64, Some(63))));
+    let server = seen.iter().find(|seen| seen.role == Role::Server).unwrap();
+    assert_eq!(server.confidence, Some(Confidence::Certain));
+    assert_eq!(server.ttls, None);
 }
 
 #[test]

@@ -20,6 +20,8 @@ struct Kernel {
     arguments: [Option<u32>; 4],
     /// Arguments of `inet_csk_accept`.
     accept: u32,
+    /// Arguments of `tcp_reset`.
+    reset: u32,
     /// The names of reset reasons 0 to 16 are [`REASONS`]; `false`: it has none.
     reasons: bool,
     /// Helpers that it lacks of [`HELPERS`].
@@ -34,6 +36,7 @@ const KERNELS: [Kernel; 4] = [
         name: "5.10",
         arguments: [Some(2), Some(2), Some(2), None],
         accept: 4,
+        reset: 1,
         reasons: false,
         no_helpers: &HELPERS,
         missing: &[],
@@ -42,6 +45,7 @@ const KERNELS: [Kernel; 4] = [
         name: "6.1",
         arguments: [Some(2), Some(3), Some(2), Some(1)],
         accept: 4,
+        reset: 2,
         reasons: false,
         no_helpers: &[],
         missing: &[],
@@ -50,6 +54,7 @@ const KERNELS: [Kernel; 4] = [
         name: "6.12",
         arguments: [Some(3), Some(4), Some(2), Some(1)],
         accept: 2,
+        reset: 2,
         reasons: true,
         no_helpers: &[],
         missing: &[],
@@ -58,6 +63,7 @@ const KERNELS: [Kernel; 4] = [
         name: "7.2",
         arguments: [Some(3), Some(4), Some(3), Some(1)],
         accept: 2,
+        reset: 2,
         reasons: true,
         no_helpers: &[],
         missing: &[],
@@ -116,6 +122,8 @@ fn keep() -> Keep<'static> {
         functions: vec![
             "inet_csk_accept",
             "tcp_connect",
+            "tcp_init_transfer",
+            "tcp_reset",
             "tcp_v4_send_reset",
             "tcp_v6_send_reset",
             "tcp_v4_err",
@@ -196,7 +204,14 @@ fn hooks_have_the_arguments_that_their_programs_take() {
         }
         let accept = btf.function_args("inet_csk_accept");
         assert_eq!(accept, Some(kernel.accept), "{}", kernel.name);
-        for (name, count) in [("tcp_connect", 1), ("tcp_v4_err", 2), ("tcp_v6_err", 6)] {
+        let reset = btf.function_args("tcp_reset");
+        assert_eq!(reset, Some(kernel.reset), "{}", kernel.name);
+        for (name, count) in [
+            ("tcp_connect", 1),
+            ("tcp_init_transfer", 3),
+            ("tcp_v4_err", 2),
+            ("tcp_v6_err", 6),
+        ] {
             let args = btf.function_args(name);
             assert_eq!(args, Some(count), "{} {name}", kernel.name);
         }

@@ -6,10 +6,10 @@ use proptest::{collection::vec, option, prelude::*, sample::select};
 
 use crate::{
     record::{
-        AcceptQueue, Attribution, Bytes, Cause, Connection, ConnectionType, Descriptors, Direction,
-        Endpoint, Event, EventType, Evidence, Family, Flag, Icmp, Id, Layer, Lost, Origin,
-        PortRange, Process, ProxyWords, ReasonSource, Reset, ResetType, Role, Schema, Stats,
-        StatsType, Step, StepKind, StrayReset, Timestamp, Verdict,
+        AcceptQueue, Attribution, Bytes, Cause, Confidence, Connection, ConnectionType,
+        Descriptors, Direction, Endpoint, Event, EventType, Evidence, Family, Flag, Icmp, Id,
+        Layer, Lost, Origin, PortRange, Process, ProxyWords, ReasonSource, Reset, ResetEvidence,
+        ResetType, Role, Schema, Stats, StatsType, Step, StepKind, StrayReset, Timestamp, Verdict,
     },
     tcp::State,
 };
@@ -208,17 +208,43 @@ fn received() -> impl Strategy<Value = Reset<'static>> {
         outside(),
         source,
         option::of(processes()),
+        (
+            option::of(select(Confidence::ALL)),
+            option::of(reset_evidence()),
+        ),
     )
         .prop_map(
-            |(direction, reason, (reason_source, origin), sender)| Reset {
+            |(direction, reason, (reason_source, origin), sender, (confidence, evidence))| Reset {
                 direction,
                 reason,
                 reason_source,
                 origin,
+                confidence,
+                evidence,
                 sender,
             },
         )
         .boxed()
+}
+
+fn reset_evidence() -> impl Strategy<Value = ResetEvidence> {
+    (
+        any::<(u8, Option<u8>)>(),
+        any::<[Option<u16>; 2]>(),
+        any::<[Option<bool>; 2]>(),
+    )
+        .prop_map(
+            |((ttl, handshake_ttl), [ip_id, handshake_ip_id], [sequence_exact, too_soon])| {
+                ResetEvidence {
+                    ttl,
+                    handshake_ttl,
+                    ip_id,
+                    handshake_ip_id,
+                    sequence_exact,
+                    too_soon,
+                }
+            },
+        )
 }
 
 const PROXY: ProxyWords<'_> = ProxyWords {

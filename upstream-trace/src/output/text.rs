@@ -8,9 +8,9 @@ use std::{
 };
 
 use crate::record::{
-    AcceptQueue, Attribution, Cause, Connection, Descriptors, Direction, Endpoint, Event, Evidence,
-    Flag, Icmp, Lost, PortRange, Process, Role, Stats, Step, StepKind, StrayReset, Timestamp,
-    Verdict,
+    AcceptQueue, Attribution, Cause, Confidence, Connection, Descriptors, Direction, Endpoint,
+    Event, Evidence, Flag, Icmp, Lost, PortRange, Process, ResetEvidence, Role, Stats, Step,
+    StepKind, StrayReset, Timestamp, Verdict,
 };
 
 /// How a text looks.
@@ -118,7 +118,15 @@ impl Page<'_> {
                 write!(self, ", by {}", Owner(reset.sender))?;
             }
             let reason = Reason(reset.reason, reset.reason_source.as_str());
-            writeln!(self, ", {reason}, origin {}", reset.origin.as_str())?;
+            write!(self, ", {reason}, origin {}", reset.origin.as_str())?;
+            // What is certain is not said to be.
+            if reset.confidence == Some(Confidence::Likely) {
+                self.write_str(" (likely)")?;
+            }
+            self.write_char('\n')?;
+            if let Some(evidence) = reset.evidence {
+                self.packet(&evidence)?;
+            }
         }
         if let Some(errno) = record.errno {
             writeln!(self, "  told:  {errno}")?;
@@ -229,6 +237,28 @@ impl Page<'_> {
         };
         let label = self.paint(BOLD, "next:");
         writeln!(self, "  {label}  {hint}")
+    }
+
+    /// The reset's packet beside that of the handshake.
+    fn packet(&mut self, evidence: &ResetEvidence) -> fmt::Result {
+        write!(self, "  packet: ttl {}", evidence.ttl)?;
+        if let Some(id) = evidence.ip_id {
+            write!(self, ", id {id}")?;
+        }
+        if evidence.sequence_exact == Some(false) {
+            self.write_str(", sequence not exact")?;
+        }
+        if evidence.too_soon == Some(true) {
+            self.write_str(", too soon for an answer")?;
+        }
+        match evidence.handshake_ttl {
+            Some(ttl) => write!(self, "; handshake: ttl {ttl}")?,
+            None => self.write_str("; handshake not seen")?,
+        }
+        if let Some(id) = evidence.handshake_ip_id {
+            write!(self, ", id {id}")?;
+        }
+        self.write_char('\n')
     }
 
     fn reset(&mut self, record: &StrayReset<'_>) -> fmt::Result {
@@ -477,6 +507,8 @@ mod tests {
                 reason: Some("TCP_ABORT_ON_CLOSE"),
                 reason_source: ReasonSource::Kernel,
                 origin: Origin::PeerOnNode,
+                confidence: Some(Confidence::Certain),
+                evidence: None,
                 sender: Some(process(34, "nginx", Attribution::Closer)),
             }),
             verdict: Verdict::ResetBeforeResponse,
@@ -520,6 +552,52 @@ mod tests {
   cause: unhealthy_endpoint (layer http)
   next:  The server closed with the request unread.
 "#
+        );
+    }
+
+    #[test]
+    fn what_a_packet_tells_is_one_line() {
+        let told = |evidence| {
+            let mut record = failed();
+            record.reset = record.reset.map(|reset| Reset {
+                reason: None,
+                reason_source: ReasonSource::Unknown,
+                origin: Origin::InPath,
+                confidence: Some(Confidence::Likely),
+                evidence: Some(evidence),
+                sender: None,
+                ..reset
+            });
+            let text = text(&record, PLAIN, connection);
+            let lines = text
+                .lines()
+                .skip_while(|line| !line.starts_with("  reset:"));
+            lines.take(2).collect::<Vec<_>>().join("\n")
+        };
+        let evidence = ResetEvidence {
+            ttl: 64,
+            handshake_ttl: Some(57),
+            ip_id: Some(0),
+            handshake_ip_id: Some(41_234),
+            sequence_exact: Some(true),
+            too_soon: Some(false),
+        };
+        assert_eq!(
+            told(evidence),
+            "  reset: received, reason unknown, origin in_path (likely)\n  \
+               packet: ttl 64, id 0; handshake: ttl 57, id 41234"
+        );
+        let evidence = ResetEvidence {
+            ttl: 60,
+            sequence_exact: Some(false),
+            too_soon: Some(true),
+            ..ResetEvidence::default()
+        };
+        assert_eq!(
+            told(evidence).lines().last(),
+            Some(
+                "  packet: ttl 60, sequence not exact, too soon for an answer; handshake not seen"
+            )
         );
     }
 

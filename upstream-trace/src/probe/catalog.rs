@@ -52,6 +52,10 @@ pub enum Role {
     States,
     /// Resets received.
     ResetsReceived,
+    /// How the packets of resets came.
+    ResetPackets,
+    /// How those of handshakes came, to hold the others against.
+    HandshakePackets,
     /// Resets sent.
     ResetsSent,
     /// Those that no full socket sends, over IPv4, where [`Self::ResetsSent`] is not told of them.
@@ -84,6 +88,8 @@ impl Role {
         match self {
             Self::States => "states",
             Self::ResetsReceived => "resets_received",
+            Self::ResetPackets => "reset_packets",
+            Self::HandshakePackets => "handshake_packets",
             Self::ResetsSent => "resets_sent",
             Self::UntracedResetsV4 => "untraced_resets_v4",
             Self::UntracedResetsV6 => "untraced_resets_v6",
@@ -171,6 +177,30 @@ pub const CATALOG: &[Entry] = &[
         role: Role::ResetsReceived,
         rungs: &[tracepoint("tcp_receive_reset")],
         loss: Some("resets received, except by what the application was told"),
+    },
+    Entry {
+        role: Role::ResetPackets,
+        rungs: &[
+            rung("tcp_reset_fentry", Kind::Fentry, "tcp_reset"),
+            rung("tcp_reset_kprobe", Kind::Kprobe, "tcp_reset"),
+        ],
+        loss: Some("the packets of resets, which may tell a middlebox from the other end"),
+    },
+    Entry {
+        role: Role::HandshakePackets,
+        rungs: &[
+            rung(
+                "tcp_init_transfer_fentry",
+                Kind::Fentry,
+                "tcp_init_transfer",
+            ),
+            rung(
+                "tcp_init_transfer_kprobe",
+                Kind::Kprobe,
+                "tcp_init_transfer",
+            ),
+        ],
+        loss: Some("the packets of handshakes, to hold those of resets against"),
     },
     Entry {
         role: Role::Errors,

@@ -84,6 +84,17 @@ impl Plan<'_> {
         helpers.iter().any(|(helper, _)| helper == name)
     }
 
+    /// Why the packets of resets cannot be seen here, and those of handshakes need not.
+    fn no_packets(&self) -> Option<&'static str> {
+        if !self.reads_untyped() {
+            Some("lockdown keeps packet headers from being read")
+        } else if self.btf.function_args("tcp_reset") < Some(2) {
+            Some("tcp_reset of this kernel is not given the packet")
+        } else {
+            None
+        }
+    }
+
     /// Why no hook can fill this role here, although the kernel would take it.
     fn unfit(&self, role: Role) -> Option<&'static str> {
         match role {
@@ -96,6 +107,7 @@ impl Plan<'_> {
             Role::SynDrops if self.drops == [0; 2] => {
                 Some("this kernel tells no reasons for which it drops a packet")
             }
+            Role::ResetPackets | Role::HandshakePackets => self.no_packets(),
             Role::Holders if !self.reads_untyped() && !self.has_helper(SOCK_FROM_FILE) => {
                 Some("lockdown keeps the way from a file to its socket from being read")
             }
@@ -303,6 +315,9 @@ fn open<'a>(
         loader
             .map_max_entries("OWNED", 1)
             .map_max_entries("OWNED_PORTS", 1);
+    }
+    if plan.no_packets().is_some() {
+        loader.map_max_entries("HANDSHAKES", 1);
     }
     for (name, value) in globals {
         loader.override_global(name, value, true);

@@ -29,6 +29,8 @@ pub struct About<'a> {
     pub role: Role,
     /// Which way the reset went, whose stack sent it, and the kernel's reason for it.
     pub reset: Option<(Direction, Origin, Option<&'a str>)>,
+    /// That is likely, and no more.
+    pub likely: bool,
     /// What the application was told.
     pub errno: Option<&'static str>,
     /// Payload.
@@ -53,6 +55,8 @@ enum Evidence {
     None,
     /// The reset came from neither end.
     InPath,
+    /// It is likely that the reset came from neither end.
+    LikelyInPath,
     /// The reset came from a stack on this node, for one of these reasons (empty: any or none), and this
     /// end sent it (`None`: either).
     OnNode(&'static [&'static str], Option<End>),
@@ -90,7 +94,8 @@ impl Evidence {
         };
         match self {
             Self::None => true,
-            Self::InPath => matches!(about.reset, Some((_, Origin::InPath, _))),
+            Self::InPath => about.in_path() && !about.likely,
+            Self::LikelyInPath => about.in_path() && about.likely,
             Self::OnNode(reasons, end) => about.reset.is_some_and(|(_, origin, reason)| {
                 matches!(origin, Origin::Local | Origin::PeerOnNode)
                     && (reasons.is_empty() || reason.is_some_and(|known| reasons.contains(&known)))
@@ -155,10 +160,14 @@ impl About<'_> {
         }
     }
 
+    fn in_path(&self) -> bool {
+        matches!(self.reset, Some((_, Origin::InPath, _)))
+    }
+
     /// Which end sent the reset; `None` where there was none, or neither did.
     fn sender(&self) -> Option<End> {
         match (self.reset?, self.end()) {
-            ((_, Origin::InPath, _), _) => None,
+            _ if self.in_path() => None,
             ((Direction::Sent, ..), end) => Some(end),
             ((Direction::Received, ..), End::Client) => Some(End::Server),
             ((Direction::Received, ..), End::Server) => Some(End::Client),
@@ -254,6 +263,7 @@ mod tests {
             verdict,
             role,
             reset: None,
+            likely: false,
             errno: None,
             bytes: Bytes::default(),
             local: HERE,
@@ -334,9 +344,13 @@ mod tests {
                         }
                         for &direction in Direction::ALL {
                             for &origin in Origin::ALL {
-                                for reason in reasons {
+                                for (reason, likely) in reasons
+                                    .iter()
+                                    .flat_map(|&reason| [(reason, false), (reason, true)])
+                                {
                                     each(&About {
                                         reset: Some((direction, origin, reason)),
+                                        likely,
                                         ..about
                                     });
                                 }
@@ -377,9 +391,11 @@ mod tests {
     #[test]
     fn where_both_ends_are_not_known_no_end_is_accused() {
         every(|about| {
-            let Some((_, Origin::OffNode | Origin::Unknown, _)) = about.reset else {
-                return;
-            };
+            match about.reset {
+                Some((_, Origin::OffNode | Origin::Unknown, _)) => {}
+                Some((_, Origin::InPath, _)) if about.likely => {}
+                _ => return,
+            }
             let cause = meaning(about).and_then(|meaning| meaning.cause);
             let accuses_server = cause == Some(Cause::UnhealthyEndpoint);
             let accuses_client = cause == Some(Cause::ClientGaveUp);
@@ -427,7 +443,18 @@ mod tests {
             reset: Some((Direction::Received, Origin::InPath, None)),
             ..alert
         };
-        for other in [received(6), received(150), ping, by_client, in_path] {
+        let likely_in_path = About {
+            likely: true,
+            ..in_path
+        };
+        for other in [
+            likely_in_path,
+            received(6),
+            received(150),
+            ping,
+            by_client,
+            in_path,
+        ] {
             assert_ne!(cause(&other), Some(Cause::TlsMismatch), "{other:?}");
         }
         assert!(

@@ -31,6 +31,8 @@ const ALL_HOOKS: &[&str] = &[
     "tp_btf tcp_destroy_sock",
     "tp_btf tcp_send_reset",
     "tp_btf tcp_receive_reset",
+    "fentry tcp_reset",
+    "fentry tcp_init_transfer",
     "tp_btf inet_sk_error_report",
     "fentry tcp_v4_err",
     "fentry tcp_v6_err",
@@ -62,6 +64,8 @@ const HOOKS_BEFORE_6_10: &[&str] = &[
     "fentry tcp_v4_send_reset",
     "fentry tcp_v6_send_reset",
     "tp_btf tcp_receive_reset",
+    "fentry tcp_reset",
+    "fentry tcp_init_transfer",
     "tp_btf inet_sk_error_report",
     "fentry tcp_v4_err",
     "fentry tcp_v6_err",
@@ -88,7 +92,7 @@ const HOOKS_BEFORE_6_10_WITHOUT_HEADERS: &[&str] = &[
     "tp_btf inet_sock_set_state",
 ];
 
-/// The same of 5.10, whose sockets report no errors to a tracepoint.
+/// Every hook of 5.10, whose `tcp_reset` is not given the packet and whose sockets report no errors to a tracepoint.
 const HOOKS_BEFORE_5_14: &[&str] = &[
     "tp_btf tcp_destroy_sock",
     "tp_btf tcp_send_reset",
@@ -128,6 +132,11 @@ const NO_ICMP_V4: &str = "not seen on this host: ICMP errors over IPv4 that answ
 const NO_ICMP_V6: &str = "not seen on this host: ICMP errors over IPv6 that answer a SYN, but for what the owner is told";
 /// Before 5.17, or without packet headers.
 const NO_DROPS: &str = "not seen on this host: which filter of this node dropped a SYN";
+/// Under lockdown=confidentiality, and before 5.11.
+const NO_RESET_PACKETS: &str =
+    "not seen on this host: the packets of resets, which may tell a middlebox from the other end";
+const NO_HANDSHAKE_PACKETS: &str =
+    "not seen on this host: the packets of handshakes, to hold those of resets against";
 const NO_ERRORS: &str = "not seen on this host: a second look at connections that failed, for where the first was missed";
 
 const V5_10: Kernel = Kernel {
@@ -143,7 +152,14 @@ const V5_10: Kernel = Kernel {
         Feature::IoUring,
     ],
     hooks: HOOKS_BEFORE_5_14,
-    limits: &[NO_ERRORS, NO_DROPS, NO_REASONS, NO_COUNT],
+    limits: &[
+        NO_RESET_PACKETS,
+        NO_HANDSHAKE_PACKETS,
+        NO_ERRORS,
+        NO_DROPS,
+        NO_REASONS,
+        NO_COUNT,
+    ],
 };
 const V6_1: Kernel = Kernel {
     name: "6.1",
@@ -155,6 +171,7 @@ const V6_1: Kernel = Kernel {
         Feature::UntypedReads,
         Feature::DropReasons,
         Feature::FunctionHooks,
+        Feature::ResetPackets,
         Feature::SocketScan,
         Feature::CurrentTask,
         Feature::IoUring,
@@ -173,6 +190,7 @@ const V6_12: Kernel = Kernel {
         Feature::UntypedReads,
         Feature::DropReasons,
         Feature::FunctionHooks,
+        Feature::ResetPackets,
         Feature::SocketScan,
         Feature::CurrentTask,
         Feature::IoUring,
@@ -206,6 +224,8 @@ pub(super) const KERNELS: &[Kernel] = &[
         features: &[Feature::IoUring],
         hooks: HOOKS_WITHOUT_SCAN,
         limits: &[
+            NO_RESET_PACKETS,
+            NO_HANDSHAKE_PACKETS,
             NO_ERRORS,
             NO_ICMP_V4,
             NO_ICMP_V6,
@@ -229,7 +249,15 @@ pub(super) const KERNELS: &[Kernel] = &[
             Feature::IoUring,
         ],
         hooks: HOOKS_BEFORE_6_10_WITHOUT_HEADERS,
-        limits: &[NO_ICMP_V4, NO_ICMP_V6, NO_DROPS, NO_REASONS, NO_HEADERS],
+        limits: &[
+            NO_RESET_PACKETS,
+            NO_HANDSHAKE_PACKETS,
+            NO_ICMP_V4,
+            NO_ICMP_V6,
+            NO_DROPS,
+            NO_REASONS,
+            NO_HEADERS,
+        ],
         ..V6_1
     },
     V6_12,
@@ -245,7 +273,14 @@ pub(super) const KERNELS: &[Kernel] = &[
             Feature::IoUring,
         ],
         hooks: HOOKS_WITHOUT_HEADERS,
-        limits: &[NO_ICMP_V4, NO_ICMP_V6, NO_DROPS, NO_HEADERS],
+        limits: &[
+            NO_RESET_PACKETS,
+            NO_HANDSHAKE_PACKETS,
+            NO_ICMP_V4,
+            NO_ICMP_V6,
+            NO_DROPS,
+            NO_HEADERS,
+        ],
         ..V6_12
     },
     V7_2,
@@ -261,7 +296,14 @@ pub(super) const KERNELS: &[Kernel] = &[
             Feature::IoUring,
         ],
         hooks: HOOKS_WITHOUT_HEADERS,
-        limits: &[NO_ICMP_V4, NO_ICMP_V6, NO_DROPS, NO_HEADERS],
+        limits: &[
+            NO_RESET_PACKETS,
+            NO_HANDSHAKE_PACKETS,
+            NO_ICMP_V4,
+            NO_ICMP_V6,
+            NO_DROPS,
+            NO_HEADERS,
+        ],
         ..V7_2
     },
 ];

@@ -394,7 +394,7 @@ impl Checker<'_> {
                 _ if !kernel_has_it => continue,
                 Is::Number(number) => number.into(),
                 Is::Text(text) => text.into(),
-                Is::Pid(who) => self.played.pid(who).into(),
+                Is::Pid(who) => self.played.process(who).map(|process| process.pid).into(),
             };
             self.same(found.member, &expected, got.unwrap_or(&Value::Null));
         }

@@ -3,6 +3,7 @@
 //! Asked of the running kernel, never concluded from its version. Must not know: any version (which
 //! kernel is to have what stands in the kernel matrix).
 
+use std::collections::HashMap;
 use std::path::Path;
 
 use super::ring;
@@ -31,10 +32,12 @@ pub enum Feature {
     CurrentTask,
     /// Operations by `io_uring`: not in every configuration, and it can be forbidden.
     IoUring,
+    /// The packet of a reset is seen: functions can be hooked, and `tcp_reset` is given it, since 5.11.
+    ResetPackets,
 }
 
 impl Feature {
-    pub const ALL: [Self; 8] = [
+    pub const ALL: [Self; 9] = [
         Self::ResetReasons,
         Self::Mptcp,
         Self::UntypedReads,
@@ -43,6 +46,7 @@ impl Feature {
         Self::SocketScan,
         Self::CurrentTask,
         Self::IoUring,
+        Self::ResetPackets,
     ];
 
     /// As reports name it.
@@ -56,6 +60,7 @@ impl Feature {
             Self::SocketScan => "socket_scan",
             Self::CurrentTask => "current_task",
             Self::IoUring => "io_uring",
+            Self::ResetPackets => "reset_packets",
         }
     }
 
@@ -81,6 +86,9 @@ impl Feature {
             Self::CurrentTask => {
                 Self::UntypedReads.is_here()
                     || kernel_type_exists(c"BPF_FUNC_get_current_task_btf".to_bytes_with_nul())
+            }
+            Self::ResetPackets => {
+                Self::FunctionHooks.is_here() && arguments("tcp_reset") >= Some(2)
             }
             Self::Mptcp => Path::new("/proc/sys/net/mptcp/enabled").is_file(),
             Self::IoUring => ring::is_allowed(),
@@ -125,4 +133,50 @@ fn kernel_type_exists(name: &[u8]) -> bool {
         )
     };
     !found.is_null()
+}
+
+/// How many arguments a kernel function has, by the kernel's own type information; `None` where it has no such
+/// function. `Documentation/bpf/btf.rst` has the format.
+fn arguments(function: &str) -> Option<u32> {
+    let btf = std::fs::read("/sys/kernel/btf/vmlinux").ok()?;
+    let word = |at: usize| {
+        let bytes = btf.get(at..at + 4)?;
+        Some(u32::from_ne_bytes(bytes.try_into().ok()?))
+    };
+    let place = |at| usize::try_from(word(at)?).ok();
+    let types = place(4)? + place(8)?;
+    let types_end = types + place(12)?;
+    let strings = place(4)? + place(16)?;
+    let (mut protos, mut wanted) = (HashMap::new(), None);
+    let (mut at, mut id) = (types, 1);
+    while at < types_end {
+        let info = word(at + 4)?;
+        let count = info & 0xffff;
+        let name = strings + place(at)?;
+        let is_named =
+            btf.get(name..)?.split(|&byte| byte == 0).next() == Some(function.as_bytes());
+        let more = match info >> 24 & 0x1f {
+            // INT, VAR, DECL_TAG: a word more.
+            1 | 14 | 17 => 4,
+            // ARRAY: three.
+            3 => 12,
+            // STRUCT, UNION, DATASEC, ENUM64: three for each member.
+            4 | 5 | 15 | 19 => 12 * count,
+            // ENUM: two.
+            6 => 8 * count,
+            // FUNC_PROTO: two for each argument.
+            13 => {
+                protos.insert(id, count);
+                8 * count
+            }
+            12 if is_named => {
+                wanted = word(at + 8);
+                0
+            }
+            _ => 0,
+        };
+        at += 12 + usize::try_from(more).ok()?;
+        id += 1;
+    }
+    protos.get(&wanted?).copied()
 }

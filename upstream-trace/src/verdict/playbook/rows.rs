@@ -9,8 +9,8 @@ use upstream_trace_common::event::kind;
 use super::{
     End,
     Evidence::{
-        self, Alert, Dropped, Errno, FirstExchange, InPath, NoDescriptor, NoNeighbour, OnNode,
-        Prohibited, QueueFull, SentBy,
+        self, Alert, Dropped, Errno, FirstExchange, InPath, LikelyInPath, NoDescriptor,
+        NoNeighbour, OnNode, Prohibited, QueueFull, SentBy,
     },
     Meaning, Row,
     Shown::{self, FromData, Played},
@@ -308,6 +308,14 @@ pub(super) const ROWS: &[Row] = &[
     ),
     row(
         &[ResetBeforePayload],
+        LikelyInPath,
+        OPEN_TCP,
+        TERMINATED_EARLY,
+        FromData,
+        "The reset came from nearer than the other end's part of the handshake: likely a firewall or middlebox on the way sent it, before any payload; look there first.",
+    ),
+    row(
+        &[ResetBeforePayload],
         OnNode(&["INVALID_SYN"], None),
         EXHAUSTION,
         TERMINATED_EARLY,
@@ -385,6 +393,14 @@ pub(super) const ROWS: &[Row] = &[
     ),
     row(
         &[ResetBeforeResponse],
+        LikelyInPath,
+        OPEN_TCP,
+        TERMINATED,
+        FromData,
+        "The reset came from nearer than the other end's part of the handshake: likely a firewall or middlebox on the way sent it, with the request unanswered; look there first.",
+    ),
+    row(
+        &[ResetBeforeResponse],
         OnNode(&["TCP_TIMEWAIT_SOCKET"], Some(End::Server)),
         IDLE_CLOSE,
         TERMINATED,
@@ -449,6 +465,14 @@ pub(super) const ROWS: &[Row] = &[
     ),
     row(
         &[ResetMidStream],
+        LikelyInPath,
+        OPEN_TCP,
+        BROKEN,
+        FromData,
+        "The reset came from nearer than the other end's part of the handshake: likely a firewall or middlebox on the way sent it, in mid-stream; look there first.",
+    ),
+    row(
+        &[ResetMidStream],
         OnNode(&[], None),
         OPEN_HTTP,
         BROKEN,
@@ -474,6 +498,14 @@ pub(super) const ROWS: &[Row] = &[
         None,
         FromData,
         "Neither end's stack sent this reset: a firewall or middlebox dropped the idle connection; make keep-alives more frequent than its idle timeout.",
+    ),
+    row(
+        &[ResetIdle],
+        LikelyInPath,
+        OPEN_TCP,
+        None,
+        FromData,
+        "The reset came from nearer than the other end's part of the handshake: likely a firewall or middlebox on the way dropped the idle connection; make keep-alives more frequent than its idle timeout.",
     ),
     row(
         &[ResetIdle],
