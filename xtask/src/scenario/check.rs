@@ -6,7 +6,7 @@ use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use serde_json::Value;
 
-use super::expect::{Expect, Found, Is, ONLY_THE_KERNEL_KNOWS, Owner, Reset, Stray};
+use super::expect::{Expect, Found, Is, ONLY_THE_KERNEL_KNOWS, Owner, Packet, Reset, Stray};
 use super::feature::{Feature, Features};
 use super::{Link, Played, Scenario, Who};
 
@@ -291,7 +291,7 @@ impl Checker<'_> {
         match unseen.or(reset) {
             None => self.same("reset", &Value::Null, &record["reset"]),
             Some(reset) if record["reset"].is_object() => {
-                self.reset(&reset, named, &record["reset"]);
+                self.reset(link, &reset, named, &record["reset"]);
             }
             Some(reset) => self.same("reset", &reset.direction, &"null"),
         }
@@ -318,6 +318,11 @@ impl Checker<'_> {
         );
         let explained = record["hint"].is_string() != (verdict == "ok");
         self.that("hint", "one, but for ok", explained, &record["hint"]);
+        let packet = reset.and_then(|reset| self.packet(&reset));
+        let is_accused = packet.is_some_and(|packet| packet.likely == Some("in_path"));
+        let hint = record["hint"].as_str().unwrap_or_default();
+        let accuses = hint.contains("likely a firewall or middlebox");
+        self.same("hint accuses a middlebox", &is_accused, &accuses);
         let has_port = record["local"]["port"] != 0 || verdict == "no_local_port";
         self.that("local.port", "a port", has_port, &record["local"]["port"]);
     }
@@ -328,15 +333,56 @@ impl Checker<'_> {
         self.reason(Some(stray.reason), named, line);
     }
 
-    fn reset(&mut self, expect: &Reset, named: bool, reset: &Value) {
+    fn reset(&mut self, link: usize, expect: &Reset, named: bool, reset: &Value) {
         self.word(
             "reset.direction",
             Some(expect.direction),
             &reset["direction"],
         );
-        self.word("reset.origin", Some(expect.origin), &reset["origin"]);
+        self.origin(link, expect, reset);
         self.process("reset.sender", expect.sender, &reset["sender"]);
         self.reason(expect.reason, named, reset);
+    }
+
+    /// What has to be known of the packet, where this kernel shows it.
+    fn packet(&self, expect: &Reset) -> Option<Packet> {
+        expect
+            .packet
+            .filter(|_| self.kernel.has(Feature::ResetPackets))
+    }
+
+    fn origin(&mut self, link: usize, expect: &Reset, reset: &Value) {
+        let packet = self.packet(expect);
+        let likely = packet.and_then(|packet| packet.likely);
+        let confidence = match expect.origin {
+            _ if likely.is_some() => Some("likely"),
+            // Concluded, where a reset without a socket is not seen.
+            "peer_on_node" if !self.kernel.has(Feature::UntypedReads) => {
+                reset["confidence"].as_str()
+            }
+            "local" | "peer_on_node" | "in_path" => Some("certain"),
+            _ => None,
+        };
+        let origin = likely.unwrap_or(expect.origin);
+        self.word("reset.origin", Some(origin), &reset["origin"]);
+        self.word("reset.confidence", confidence, &reset["confidence"]);
+        let evidence = &reset["evidence"];
+        let Some(packet) = packet else {
+            return self.same("reset.evidence", &Value::Null, evidence);
+        };
+        // Before the handshake nothing is expected that could be hit exactly.
+        let exact = packet.handshake_ttl.map(|_| true);
+        for (name, expected) in [
+            ("ttl", packet.ttl.into()),
+            ("handshake_ttl", packet.handshake_ttl.into()),
+            ("sequence_exact", exact.into()),
+        ] {
+            self.same(&format!("evidence.{name}"), &expected, &evidence[name]);
+        }
+        let has_ids = self.played.links[link].server.is_ipv4();
+        let ids = evidence["ip_id"].is_u64() == has_ids
+            && evidence["handshake_ip_id"].is_u64() == (has_ids && packet.handshake_ttl.is_some());
+        self.that("evidence.ip_id", "numbers of IPv4", ids, evidence);
     }
 
     /// A kernel that names reasons is quoted; on another one the reason is concluded.

@@ -30,6 +30,15 @@ pub enum Owner {
 /// does not know and to one for which its queue has no room.
 pub(super) const ONLY_THE_KERNEL_KNOWS: [&str; 2] = ["TCP_FLAGS", "INVALID_SYN"];
 
+/// What the packet of a reset tells, where it is seen ([`Feature::ResetPackets`]).
+#[derive(Clone, Copy, Debug)]
+pub struct Packet {
+    pub ttl: u8,
+    pub handshake_ttl: Option<u8>,
+    /// Another origin than what the stacks on this machine tell.
+    pub likely: Option<&'static str>,
+}
+
 /// The reset of a record.
 #[derive(Clone, Copy, Debug)]
 pub struct Reset {
@@ -38,6 +47,8 @@ pub struct Reset {
     /// `None`: not even the kernel knows.
     pub reason: Option<&'static str>,
     pub origin: &'static str,
+    /// `None`: it came by loopback, or not at all.
+    pub packet: Option<Packet>,
     pub sender: Owner,
 }
 
@@ -47,13 +58,37 @@ impl Reset {
         direction: "received",
         reason: None,
         origin: "in_path",
+        packet: None,
         sender: Owner::Nobody,
+    };
+    /// Received from another machine.
+    pub(super) const OFF_NODE: Self = Self {
+        origin: "off_node",
+        ..Self::IN_PATH
     };
     /// Received, and nothing known about it.
     pub(super) const UNKNOWN: Self = Self {
         origin: "unknown",
         ..Self::IN_PATH
     };
+
+    /// With a packet of this TTL, and one of the handshake.
+    pub(super) const fn arrives(mut self, ttl: u8, handshake_ttl: Option<u8>) -> Self {
+        self.packet = Some(Packet {
+            ttl,
+            handshake_ttl,
+            likely: None,
+        });
+        self
+    }
+
+    /// So that this origin is likely.
+    pub(super) const fn likely(mut self, origin: &'static str) -> Self {
+        if let Some(packet) = &mut self.packet {
+            packet.likely = Some(origin);
+        }
+        self
+    }
 }
 
 /// `reset_sent` by this end.
@@ -62,6 +97,7 @@ pub(super) const fn sent(reason: &'static str, sender: Owner) -> Reset {
         direction: "sent",
         reason: Some(reason),
         origin: "local",
+        packet: None,
         sender,
     }
 }
@@ -72,6 +108,7 @@ pub(super) const fn received(reason: &'static str, sender: Owner) -> Reset {
         direction: "received",
         reason: Some(reason),
         origin: "peer_on_node",
+        packet: None,
         sender,
     }
 }

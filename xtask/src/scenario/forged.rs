@@ -17,12 +17,35 @@ const TCP_REPAIR: i32 = 19;
 const TCP_REPAIR_QUEUE: i32 = 20;
 const TCP_QUEUE_SEQ: i32 = 21;
 const TCP_RECV_QUEUE: i32 = 1;
+const TCP_SEND_QUEUE: i32 = 2;
 /// Out of repair, without the segment that would tell the other end.
 const TCP_REPAIR_OFF_NO_WP: i32 = -1;
 
 /// Flags of a TCP header.
-const SYN: u8 = 1 << 1;
-const RST: u8 = 1 << 2;
+pub(super) const SYN: u8 = 1 << 1;
+pub(super) const RST: u8 = 1 << 2;
+pub(super) const ACK: u8 = 1 << 4;
+
+/// A segment without payload.
+#[derive(Clone, Copy)]
+pub(super) struct Segment {
+    pub(super) seq: u32,
+    /// What it acknowledges, where [`ACK`] is among its flags.
+    pub(super) ack: u32,
+    pub(super) flags: u8,
+    pub(super) ttl: u8,
+}
+
+impl Segment {
+    pub(super) const fn new(seq: u32, flags: u8) -> Self {
+        Self {
+            seq,
+            ack: 0,
+            flags,
+            ttl: 64,
+        }
+    }
+}
 
 pub(super) const LIST: &[Scenario] = &[
     with_strays(
@@ -79,29 +102,34 @@ pub(super) const LIST: &[Scenario] = &[
 
 impl Actor {
     /// A socket that sends whole packets.
-    fn raw(&mut self) -> Result<Sock> {
+    pub(super) fn raw(&mut self) -> Result<Sock> {
         let call = Call::new("socket", libc::SYS_socket).value(libc::AF_INET);
         let call = call.value(libc::SOCK_RAW | libc::SOCK_CLOEXEC);
         Ok(Sock(self.call(&call.value(libc::IPPROTO_RAW))?.ok()?))
     }
 
-    /// Sends a segment without payload or acknowledgement that claims to be `from` there.
-    fn forge(
+    /// Sends a segment that claims to be `from` there.
+    pub(super) fn forge(
         &mut self,
         raw: Sock,
         (from, to): (SocketAddr, SocketAddr),
-        seq: u32,
-        flags: u8,
+        Segment {
+            seq,
+            ack,
+            flags,
+            ttl,
+        }: Segment,
     ) -> Result<()> {
         let (IpAddr::V4(source), IpAddr::V4(destination)) = (from.ip(), to.ip()) else {
             bail!("only for IPv4");
         };
-        let mut packet = vec![0x45, 0, 0, 40, 0, 0, 0, 0, 64, 6, 0, 0];
+        let mut packet = vec![0x45, 0, 0, 40, 0, 0, 0, 0, ttl, 6, 0, 0];
         packet.extend(source.octets());
         packet.extend(destination.octets());
         let mut segment = [from.port().to_be_bytes(), to.port().to_be_bytes()].concat();
         segment.extend(seq.to_be_bytes());
-        segment.extend([0, 0, 0, 0, 5 << 4, flags, 0xff, 0xff, 0, 0, 0, 0]);
+        segment.extend(ack.to_be_bytes());
+        segment.extend([5 << 4, flags, 0xff, 0xff, 0, 0, 0, 0]);
         let sum = checksum(source, destination, &segment);
         segment[16..18].copy_from_slice(&sum.to_be_bytes());
         packet.extend(segment);
@@ -115,9 +143,18 @@ impl Actor {
     }
 
     /// The sequence number that the socket expects next.
-    fn expected(&mut self, sock: Sock) -> Result<u32> {
+    pub(super) fn expected(&mut self, sock: Sock) -> Result<u32> {
+        self.sequence(sock, TCP_RECV_QUEUE)
+    }
+
+    /// The sequence number that an acknowledgement of all that was written has.
+    pub(super) fn written(&mut self, sock: Sock) -> Result<u32> {
+        self.sequence(sock, TCP_SEND_QUEUE)
+    }
+
+    fn sequence(&mut self, sock: Sock, queue: i32) -> Result<u32> {
         self.set(sock, libc::IPPROTO_TCP, TCP_REPAIR, 1)?;
-        self.set(sock, libc::IPPROTO_TCP, TCP_REPAIR_QUEUE, TCP_RECV_QUEUE)?;
+        self.set(sock, libc::IPPROTO_TCP, TCP_REPAIR_QUEUE, queue)?;
         let seq = self.number(sock, libc::IPPROTO_TCP, TCP_QUEUE_SEQ)?;
         self.set(sock, libc::IPPROTO_TCP, TCP_REPAIR, TCP_REPAIR_OFF_NO_WP)?;
         Ok(seq)
@@ -157,8 +194,8 @@ fn injected(ctx: &Ctx) -> Result<Played> {
     let mut middle = ctx.actor("ut-middle")?;
     let raw = middle.raw()?;
     let (at_client, at_server) = (pair.client.expected(pair.c)?, pair.server.expected(pair.s)?);
-    middle.forge(raw, (pair.to, pair.from), at_client, RST)?;
-    middle.forge(raw, (pair.from, pair.to), at_server, RST)?;
+    middle.forge(raw, (pair.to, pair.from), Segment::new(at_client, RST))?;
+    middle.forge(raw, (pair.from, pair.to), Segment::new(at_server, RST))?;
     pair.client.receive_fails(pair.c, libc::ECONNRESET)?;
     pair.server.receive_fails(pair.s, libc::ECONNRESET)?;
     pair.end()
@@ -170,7 +207,7 @@ fn challenged(ctx: &Ctx) -> Result<Played> {
     let mut middle = ctx.actor("ut-middle")?;
     let raw = middle.raw()?;
     let beyond = pair.client.expected(pair.c)?.wrapping_add(1);
-    middle.forge(raw, (pair.to, pair.from), beyond, RST)?;
+    middle.forge(raw, (pair.to, pair.from), Segment::new(beyond, RST))?;
     pair.respond()?;
     pair.close()?;
     pair.end()
@@ -186,7 +223,7 @@ fn in_time_wait(ctx: &Ctx) -> Result<Played> {
     pair.client.wait_orphan(pair.from, pair.to, &waiting)?;
     let mut middle = ctx.actor("ut-middle")?;
     let raw = middle.raw()?;
-    middle.forge(raw, (pair.to, pair.from), last, RST)?;
+    middle.forge(raw, (pair.to, pair.from), Segment::new(last, RST))?;
     poll("the end of TIME_WAIT", || {
         Ok(!pair.client.has_orphan(pair.from, pair.to, &waiting)?)
     })?;
@@ -216,7 +253,7 @@ fn forged_to_listener(ctx: &Ctx, flags: u8) -> Result<Played> {
     let (client, server, link, from) = without_client(ctx)?;
     let mut middle = ctx.actor("ut-middle")?;
     let raw = middle.raw()?;
-    middle.forge(raw, (from, link.server), 1, flags)?;
+    middle.forge(raw, (from, link.server), Segment::new(1, flags))?;
     let mut played = Played::new(&client, Some(&server));
     played.links.push(link);
     Ok(played)

@@ -22,6 +22,7 @@ pub mod process;
 mod queue;
 mod reset;
 mod ring;
+mod router;
 mod timeout;
 
 use std::cell::RefCell;
@@ -343,6 +344,7 @@ pub fn all() -> impl Iterator<Item = &'static Scenario> + Clone {
         timeout::LIST,
         forged::LIST,
         firewall::LIST,
+        router::LIST,
     ]
     .into_iter()
     .flatten()

@@ -2,7 +2,7 @@
 //!
 //! Only old `ioctl`s and a few netlink messages, so that a scenario needs no `ip` or `ss` to be installed.
 
-use std::net::{Ipv4Addr, SocketAddr};
+use std::net::{Ipv4Addr, Ipv6Addr, SocketAddr};
 
 use anyhow::{Context, Result, bail};
 
@@ -10,6 +10,9 @@ use super::net::{Sock, poll, sockaddr};
 use super::process::{Actor, Call};
 
 const RTM_NEWLINK: u16 = 16;
+const RTM_NEWADDR: u16 = 20;
+const IFA_LOCAL: u16 = 2;
+const IFA_F_NODAD: u8 = 2;
 const IFLA_IFNAME: u16 = 3;
 const IFLA_LINKINFO: u16 = 18;
 const IFLA_NET_NS_PID: u16 = 19;
@@ -25,6 +28,7 @@ pub(super) const NLM_F_CREATE: u16 = 0x400;
 
 const SIOCADDRT: i64 = 0x890B;
 const SIOCGIFFLAGS: i64 = 0x8913;
+const SIOCGIFINDEX: i64 = 0x8933;
 const SIOCSIFFLAGS: i64 = 0x8914;
 const SIOCSIFADDR: i64 = 0x8916;
 const SIOCSIFNETMASK: i64 = 0x891C;
@@ -126,6 +130,18 @@ impl Actor {
         let mask = ifreq(link, &sockaddr((mask, 0).into()));
         self.interface(SIOCSIFNETMASK, "SIOCSIFNETMASK", &mask)?;
         self.link_up(link)
+    }
+
+    /// Gives `link` this address in a /64, which nobody else may have.
+    pub(super) fn address_v6(&mut self, link: &str, address: Ipv6Addr) -> Result<()> {
+        let answer = self.interface(SIOCGIFINDEX, "SIOCGIFINDEX", &ifreq(link, &[]))?;
+        // struct ifaddrmsg: family, prefix, flags, scope, index.
+        let mut body = vec![u8::try_from(libc::AF_INET6)?, 64, IFA_F_NODAD, 0];
+        body.extend(&answer[16..20]);
+        body.extend(attribute(IFA_LOCAL, &address.octets()));
+        let flags = NLM_F_REQUEST | NLM_F_ACK | NLM_F_EXCL | NLM_F_CREATE;
+        self.netlink(libc::NETLINK_ROUTE, &message(RTM_NEWADDR, flags, &body))
+            .with_context(|| format!("{address} on {link}"))
     }
 
     /// Sends everything that has no nearer route to `gateway`.

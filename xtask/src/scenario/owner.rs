@@ -147,7 +147,7 @@ pub(super) const LIST: &[Scenario] = &[
         &[
             client("reset_before_payload")
                 .flag(BEFORE_PAYLOAD)
-                .reset(received("TCP_STATE", BY_SERVER))
+                .reset(received("TCP_STATE", BY_SERVER).arrives(64, Some(64)))
                 .errno("ECONNRESET")
                 .bytes(0, 0),
             server("reset_before_payload")
