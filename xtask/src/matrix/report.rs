@@ -273,7 +273,7 @@ mod tests {
     #[test]
     fn costs_are_of_a_guest_that_came_to_its_end() {
         let [measured, end, stopped] = [
-            r#"{"line":"costs","release":"0.0.7","ours":1.0,"tcplife":2.0}"#,
+            r#"{"line":"costs","release":"0.0.7","ours":1.0,"tcplife":2.0,"records":4,"lost":0}"#,
             r#"{"line":"end","error":null}"#,
             r#"{"line":"end","error":"3 lost"}"#,
         ];
