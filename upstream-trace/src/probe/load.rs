@@ -12,7 +12,9 @@ use std::{
 use aya::{
     Btf, BtfError, Ebpf, EbpfLoader, VerifierLogLevel,
     maps::{Array, HashMap, LpmTrie, Map, MapData, MapError, PerCpuArray, RingBuf, lpm_trie::Key},
-    programs::{BtfTracePoint, FEntry, FExit, Iter, KProbe, Program, ProgramError},
+    programs::{
+        BtfTracePoint, FEntry, FExit, Iter, KProbe, Program, ProgramError, kprobe::KProbeError,
+    },
 };
 use upstream_trace_common::{counter, setting};
 
@@ -30,6 +32,9 @@ use crate::{
 
 /// The helper that leads from an open file to its socket, 5.11 and later.
 const SOCK_FROM_FILE: &str = "BPF_FUNC_sock_from_file";
+
+/// There where the kernel has kprobes.
+const KPROBES: &str = "/sys/bus/event_source/devices/kprobe/type";
 
 static OBJECT: &[u8] =
     aya::include_bytes_aligned!(concat!(env!("OUT_DIR"), "/upstream-trace.bpf.o"));
@@ -540,6 +545,8 @@ fn load_program(program: &mut Program, targets: &Btf, rung: &Rung) -> Result<(),
             program.load(rung.target, targets)
         }
         Kind::Kprobe | Kind::Kretprobe => {
+            // Attaching asks for it as well, but only after the kernel has verified the program.
+            has_kprobes()?;
             let program: &mut KProbe = program.try_into()?;
             program.load()
         }
@@ -547,6 +554,16 @@ fn load_program(program: &mut Program, targets: &Btf, rung: &Rung) -> Result<(),
             let program: &mut Iter = program.try_into()?;
             program.load(rung.target, targets)
         }
+    }
+}
+
+fn has_kprobes() -> Result<(), KProbeError> {
+    match std::fs::metadata(KPROBES) {
+        Ok(_) => Ok(()),
+        Err(io_error) => Err(KProbeError::FileError {
+            filename: KPROBES.into(),
+            io_error,
+        }),
     }
 }
 
