@@ -15,7 +15,8 @@ use crate::{
     },
     privilege::{self, Capabilities, Capability},
     probe::{
-        load::{self, Filled, Loaded, Plan},
+        ladder::Filled,
+        load::{self, Loaded, Plan},
         loader, own_types,
     },
     settings::Settings,

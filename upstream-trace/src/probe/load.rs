@@ -2,7 +2,7 @@
 //! takes. Nothing is decided by version: each rung is tried.
 
 use std::{
-    collections, io,
+    collections,
     net::IpAddr,
     os::fd::{AsFd as _, AsRawFd as _},
     sync::{Mutex, PoisonError},
@@ -10,16 +10,15 @@ use std::{
 };
 
 use aya::{
-    Btf, BtfError, Ebpf, EbpfLoader, VerifierLogLevel,
+    Btf, Ebpf, EbpfLoader, VerifierLogLevel,
     maps::{Array, HashMap, LpmTrie, Map, MapData, MapError, PerCpuArray, RingBuf, lpm_trie::Key},
-    programs::{
-        BtfTracePoint, FEntry, FExit, Iter, KProbe, Program, ProgramError, kprobe::KProbeError,
-    },
+    programs::{Iter, Program},
 };
 use upstream_trace_common::{counter, setting};
 
 use super::{
-    catalog::{CATALOG, Entry, Kind, Role, Rung},
+    catalog::{CATALOG, Entry, Role},
+    ladder::{Climb, Filled, chain, os_error},
     ring::Ring,
     stories::Stories,
     targets,
@@ -32,9 +31,6 @@ use crate::{
 
 /// The helper that leads from an open file to its socket, 5.11 and later.
 const SOCK_FROM_FILE: &str = "BPF_FUNC_sock_from_file";
-
-/// There where the kernel has kprobes.
-const KPROBES: &str = "/sys/bus/event_source/devices/kprobe/type";
 
 static OBJECT: &[u8] =
     aya::include_bytes_aligned!(concat!(env!("OUT_DIR"), "/upstream-trace.bpf.o"));
@@ -146,28 +142,6 @@ impl Plan<'_> {
             _ => true,
         })
     }
-}
-
-/// What fills a role.
-#[derive(Debug)]
-pub struct Filled {
-    /// The role.
-    pub entry: &'static Entry,
-    /// The hook; `None`: none was taken.
-    pub by: Option<Rung>,
-    /// The better ones.
-    pub refused: Vec<Refusal>,
-}
-
-/// A hook that the kernel did not take.
-#[derive(Debug)]
-pub struct Refusal {
-    /// The hook.
-    pub rung: Rung,
-    /// The kernel's own words.
-    pub why: String,
-    /// It was for want of a privilege.
-    denied: bool,
 }
 
 /// The kernel side at work. Dropping it detaches everything.
@@ -405,7 +379,7 @@ fn fill(ebpf: &mut Ebpf, targets: &Btf, plan: &Plan<'_>) -> Vec<Filled> {
     let work = || {
         let next = || queue.lock().unwrap_or_else(PoisonError::into_inner).next();
         while let Some(climb) = next() {
-            climb.load(targets, plan);
+            climb.load(targets, plan.unfit(climb.entry.role));
         }
     };
     thread::scope(|scope| {
@@ -414,181 +388,6 @@ fn fill(ebpf: &mut Ebpf, targets: &Btf, plan: &Plan<'_>) -> Vec<Filled> {
     });
     let filled = climbs.into_iter().map(|climb| climb.attach(targets));
     filled.collect()
-}
-
-/// One role on its way to the best hook that the kernel takes.
-struct Climb<'a> {
-    entry: &'static Entry,
-    /// What has not been tried, best first.
-    left: std::vec::IntoIter<(&'static Rung, Option<&'a mut Program>)>,
-    /// What the kernel has loaded.
-    loaded: Option<(&'static Rung, &'a mut Program)>,
-    refused: Vec<Refusal>,
-}
-
-impl<'a> Climb<'a> {
-    fn new(
-        entry: &'static Entry,
-        programs: &mut collections::HashMap<&'a str, &'a mut Program>,
-    ) -> Self {
-        let rungs = entry.rungs.iter();
-        let left: Vec<_> = rungs
-            .map(|rung| (rung, programs.remove(rung.program)))
-            .collect();
-        Self {
-            entry,
-            left: left.into_iter(),
-            loaded: None,
-            refused: Vec::new(),
-        }
-    }
-
-    /// Up to the next rung that the kernel loads.
-    fn load(&mut self, targets: &Btf, plan: &Plan<'_>) {
-        if let Some(why) = plan.unfit(self.entry.role) {
-            self.refused
-                .extend(self.left.by_ref().map(|(rung, _)| Refusal {
-                    rung: *rung,
-                    why: why.to_owned(),
-                    denied: false,
-                }));
-        }
-        self.next(targets);
-    }
-
-    fn next(&mut self, targets: &Btf) {
-        for (rung, program) in self.left.by_ref() {
-            let result = match program {
-                Some(program) => load_program(program, targets, rung).map(|()| program),
-                None => Err(ProgramError::NotLoaded),
-            };
-            match result {
-                Ok(program) => {
-                    self.loaded = Some((rung, program));
-                    return;
-                }
-                Err(error) => self.refused.push(Refusal::new(rung, &error)),
-            }
-        }
-    }
-
-    fn attach(mut self, targets: &Btf) -> Filled {
-        let mut by = None;
-        while let Some((rung, program)) = self.loaded.take() {
-            match attach(program, rung) {
-                Ok(()) => {
-                    by = Some(*rung);
-                    break;
-                }
-                Err(error) => {
-                    self.refused.push(Refusal::new(rung, &error));
-                    self.next(targets);
-                }
-            }
-        }
-        Filled {
-            entry: self.entry,
-            by,
-            refused: self.refused,
-        }
-    }
-}
-
-impl Filled {
-    /// Why nothing can be traced, where this is what the tracer cannot do without.
-    fn failure(&self) -> Option<Failure> {
-        if self.by.is_some() || self.entry.loss.is_some() {
-            return None;
-        }
-        let Refusal { rung, why, denied } = self.refused.last()?;
-        let code = if *denied { Code::Privilege } else { Code::Hook };
-        let message = format!("the kernel refused {}: {why}", rung.name());
-        Some(Failure::new(code, message))
-    }
-}
-
-impl Refusal {
-    fn new(rung: &Rung, error: &ProgramError) -> Self {
-        Self {
-            rung: *rung,
-            why: why(error),
-            denied: matches!(os_error(error), Some(libc::EPERM | libc::EACCES)),
-        }
-    }
-}
-
-/// The kernel's own words, without how it was asked.
-fn why(error: &ProgramError) -> String {
-    let text = match error {
-        ProgramError::LoadError { io_error, .. } => io_error.to_string(),
-        ProgramError::Btf(BtfError::UnknownBtfTypeName { .. }) => "this kernel has none".to_owned(),
-        error => chain(error),
-    };
-    match text.split_once(" (os error ") {
-        Some((words, _)) => words.to_owned(),
-        None => text,
-    }
-}
-
-fn load_program(program: &mut Program, targets: &Btf, rung: &Rung) -> Result<(), ProgramError> {
-    match rung.kind {
-        Kind::Tracepoint => {
-            let program: &mut BtfTracePoint = program.try_into()?;
-            program.load(rung.target, targets)
-        }
-        Kind::Fentry => {
-            let program: &mut FEntry = program.try_into()?;
-            program.load(rung.target, targets)
-        }
-        Kind::Fexit => {
-            let program: &mut FExit = program.try_into()?;
-            program.load(rung.target, targets)
-        }
-        Kind::Kprobe | Kind::Kretprobe => {
-            // Attaching asks for it as well, but only after the kernel has verified the program.
-            has_kprobes()?;
-            let program: &mut KProbe = program.try_into()?;
-            program.load()
-        }
-        Kind::Iterator => {
-            let program: &mut Iter = program.try_into()?;
-            program.load(rung.target, targets)
-        }
-    }
-}
-
-fn has_kprobes() -> Result<(), KProbeError> {
-    match std::fs::metadata(KPROBES) {
-        Ok(_) => Ok(()),
-        Err(io_error) => Err(KProbeError::FileError {
-            filename: KPROBES.into(),
-            io_error,
-        }),
-    }
-}
-
-fn attach(program: &mut Program, rung: &Rung) -> Result<(), ProgramError> {
-    match rung.kind {
-        Kind::Tracepoint => {
-            let program: &mut BtfTracePoint = program.try_into()?;
-            program.attach()?;
-        }
-        Kind::Fentry => {
-            let program: &mut FEntry = program.try_into()?;
-            program.attach()?;
-        }
-        Kind::Fexit => {
-            let program: &mut FExit = program.try_into()?;
-            program.attach()?;
-        }
-        Kind::Kprobe | Kind::Kretprobe => {
-            let program: &mut KProbe = program.try_into()?;
-            program.attach(rung.target, 0)?;
-        }
-        // Attached anew for each run.
-        Kind::Iterator => {}
-    }
-    Ok(())
 }
 
 impl Loaded {
@@ -650,45 +449,8 @@ impl Loaded {
     }
 }
 
-/// An error and its causes, in one line.
-fn chain(error: &dyn std::error::Error) -> String {
-    let mut text = first_line(&error.to_string());
-    let mut cause = error.source();
-    while let Some(error) = cause {
-        let more = first_line(&error.to_string());
-        if !text.contains(&more) {
-            text = format!("{text}: {more}");
-        }
-        cause = error.source();
-    }
-    text
-}
-
-/// Without the verifier's log that aya appends, empty or not.
-fn first_line(text: &str) -> String {
-    let line = text.lines().next().unwrap_or_default();
-    line.split(". Verifier output:")
-        .next()
-        .unwrap_or_default()
-        .to_owned()
-}
-
-/// The system's error number behind an error.
-fn os_error(error: &(dyn std::error::Error + 'static)) -> Option<i32> {
-    let mut cause = Some(error);
-    while let Some(error) = cause {
-        if let Some(io) = error.downcast_ref::<io::Error>() {
-            return io.raw_os_error();
-        }
-        cause = error.source();
-    }
-    None
-}
-
 #[cfg(test)]
 mod tests {
-    use aya_obj::VerifierLog;
-
     use super::*;
 
     /// The little that is asked of a 64-bit ELF file: name, flags and content of each section.
@@ -738,57 +500,6 @@ mod tests {
         }
         let rungs = CATALOG.iter().flat_map(|entry| entry.rungs);
         assert_eq!(programs, rungs.count());
-    }
-
-    /// As a role ends where the kernel took no hook.
-    fn unfilled(role: Role, denied: bool) -> Filled {
-        let entry = CATALOG.iter().find(|entry| entry.role == role).unwrap();
-        let refused = entry.rungs.iter().map(|rung| Refusal {
-            rung: *rung,
-            why: "no".to_owned(),
-            denied,
-        });
-        Filled {
-            entry,
-            by: None,
-            refused: refused.collect(),
-        }
-    }
-
-    #[test]
-    fn only_what_nothing_can_replace_ends_a_run() {
-        let states = |denied| unfilled(Role::States, denied).failure().unwrap();
-        assert_eq!(
-            states(false).to_string(),
-            "the kernel refused tp_btf inet_sock_set_state: no"
-        );
-        assert_eq!(states(false).code, Code::Hook);
-        assert_eq!(states(true).code, Code::Privilege);
-        assert!(unfilled(Role::Connects, true).failure().is_none());
-        let by = Some(CATALOG[0].rungs[0]);
-        let filled = Filled {
-            by,
-            ..unfilled(Role::States, false)
-        };
-        assert!(filled.failure().is_none());
-    }
-
-    #[test]
-    fn refusals_are_the_kernels_own_words() {
-        let refused = ProgramError::LoadError {
-            io_error: io::Error::from_raw_os_error(libc::EPERM),
-            verifier_log: VerifierLog::new(String::new()),
-        };
-        let rung = &CATALOG[0].rungs[0];
-        let refusal = Refusal::new(rung, &refused);
-        assert_eq!(refusal.why, "Operation not permitted");
-        assert!(refusal.denied);
-        let unknown = BtfError::UnknownBtfTypeName {
-            type_name: "btf_trace_x".to_owned(),
-        };
-        let refusal = Refusal::new(rung, &unknown.into());
-        assert_eq!(refusal.why, "this kernel has none");
-        assert!(!refusal.denied);
     }
 
     #[test]
