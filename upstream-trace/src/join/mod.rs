@@ -3,8 +3,8 @@
 //! [`engine`] finds the connection that each event belongs to, [`table`] keeps them, [`connection`] is
 //! what is remembered of one; `steps` says what each event does to it, and `replay` takes a whole
 //! [`story`]; `asking` looks for other ends that are still open; [`listener`] knows who listens where,
-//! [`stray`] resets without a socket, [`note`] why connections fail; [`finish`] turns a connection that ended into the record that is
-//! printed.
+//! [`stray`] resets without a socket, [`note`] why connections fail; [`reset`] finds who sent the reset that ended one, and
+//! [`finish`] turns a connection that ended into the record that is printed.
 
 mod asking;
 pub mod connection;
@@ -13,6 +13,7 @@ pub mod finish;
 pub mod listener;
 pub mod note;
 mod replay;
+pub mod reset;
 mod steps;
 pub mod story;
 pub mod stray;

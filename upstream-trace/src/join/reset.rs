@@ -1,0 +1,233 @@
+//! The reset that ended a connection: who sent it, as far as the stacks on this node and the packet tell, and why.
+//!
+//! Must not know: what it means (`verdict` does), how a record looks otherwise.
+
+use upstream_trace_common::event::{Base, NO_REASON, kind};
+
+use super::{
+    connection::{Connection, End, Owner, PeerSent, Sent, seen},
+    engine::{Context, Engine},
+};
+use crate::{
+    process::Process,
+    record::{self, Attribution, Confidence, Direction, Origin, ReasonSource, ResetEvidence},
+    tcp::State,
+    verdict::way,
+};
+
+/// `ECONNABORTED`: `tcp_abort`, an administrator's kill.
+const ECONNABORTED: u32 = libc::ECONNABORTED.cast_unsigned();
+/// `ETIMEDOUT`: a timer's doing.
+const ETIMEDOUT: u32 = libc::ETIMEDOUT.cast_unsigned();
+
+/// `sk_err` at the end; 0: none.
+pub(super) fn error(end: &End) -> u32 {
+    end.closed.map_or(0, |closed| closed.stats.err)
+}
+
+/// Who sent the reset, as far as the stacks on this node tell.
+pub(super) struct ResetFound<'a> {
+    pub(super) direction: Direction,
+    pub(super) reason: Option<&'a str>,
+    reason_source: ReasonSource,
+    pub(super) origin: Origin,
+    confidence: Option<Confidence>,
+    evidence: Option<ResetEvidence>,
+    sender: Option<(&'a Process, Attribution)>,
+}
+
+impl<'a> ResetFound<'a> {
+    pub(super) fn record(&self) -> record::Reset<'a> {
+        record::Reset {
+            direction: self.direction,
+            reason: self.reason,
+            reason_source: self.reason_source,
+            origin: self.origin,
+            confidence: self.confidence,
+            evidence: self.evidence,
+            sender: self
+                .sender
+                .map(|(process, attribution)| process.record(attribution)),
+        }
+    }
+
+    pub(super) fn is_certainly_in_path(&self) -> bool {
+        self.origin == Origin::InPath && self.confidence == Some(Confidence::Certain)
+    }
+
+    pub(super) fn is_likely(&self) -> bool {
+        self.confidence == Some(Confidence::Likely)
+    }
+}
+
+/// What is known of resets besides what the stacks on this node said.
+#[derive(Clone, Copy)]
+pub(super) struct Known {
+    /// Every reset that could have reached the connection was seen where it was sent.
+    pub(super) all: bool,
+    /// What the packet tells.
+    pub(super) packet: Option<ResetEvidence>,
+    /// How long the connection lived, where its start was seen.
+    pub(super) lived_us: Option<u64>,
+}
+
+impl Known {
+    /// Who sent one that came from beyond this node.
+    fn beyond(&self) -> (Origin, Option<Confidence>) {
+        self.packet.map_or((Origin::OffNode, None), |packet| {
+            way::sender(&packet, self.lived_us)
+        })
+    }
+}
+
+/// The reset that ended this connection, if one did.
+pub(super) fn found<'a>(
+    engine: &'a Engine,
+    ended: &'a Connection,
+    end: &'a End,
+    stray: Option<&Base>,
+    peer: Option<(&'a Process, Attribution)>,
+    known: &Known,
+) -> Option<ResetFound<'a>> {
+    let context = &engine.context;
+    if let Some(sent) = &end.sent {
+        let (reason, reason_source) = reason(context, sent.reason, || derived(end, sent));
+        let owner = ended.owner.as_ref();
+        return Some(ResetFound {
+            direction: Direction::Sent,
+            reason,
+            reason_source,
+            origin: Origin::Local,
+            confidence: Some(Confidence::Certain),
+            evidence: None,
+            sender: sender(sent, error(end), owner),
+        });
+    }
+    // Data after a shutdown looks like a received reset until the answer to it is reported.
+    end.received?;
+    let received = |(origin, confidence), (reason, reason_source), sender| {
+        Some(ResetFound {
+            direction: Direction::Received,
+            reason,
+            reason_source,
+            origin,
+            confidence,
+            evidence: known.packet,
+            sender,
+        })
+    };
+    let by_peer = (Origin::PeerOnNode, Some(Confidence::Certain));
+    let by_someone = (Origin::Unknown, None);
+    if let Some(PeerSent { sent, derived, err }) = &end.peer_sent {
+        let reason = reason(context, sent.reason, || *derived);
+        let sender = sender(sent, *err, ended.peer_owner.as_ref());
+        return received(by_peer, reason, sender);
+    }
+    let unknown = (None, ReasonSource::Unknown);
+    if let Some(stray) = stray {
+        let reason = stray_reason(context, stray);
+        // Nobody has a port that nothing listens on; TIME_WAIT and LISTEN are somebody's.
+        let sender = peer.filter(|_| stray.kind != kind::RESET_SENT_NO_SOCKET);
+        return received(by_peer, reason, sender);
+    }
+    let peer_is_here = peer.is_some() || ended.tuple.is_loopback();
+    if !peer_is_here {
+        // Looked for in vain, at an address of this node.
+        let origin = if ended.saw(seen::ASKED) {
+            by_someone
+        } else {
+            known.beyond()
+        };
+        return received(origin, unknown, None);
+    }
+    if !context.sees_all_resets {
+        // Such a host shows not all that its own stack sends. Only a port that nothing listens on is
+        // certain to have refused a connection.
+        let port = ended.tuple.remote_port;
+        let listened = engine.listeners.listened(ended.netns, port, end.at);
+        if ended.saw(seen::ESTABLISHED) || listened {
+            return received(by_someone, unknown, None);
+        }
+        let reason = (Some("NO_SOCKET"), ReasonSource::Derived);
+        let likely = (Origin::PeerOnNode, Some(Confidence::Likely));
+        return received(likely, reason, None);
+    }
+    // Every reset that a stack on this node sends was seen, and this was none of them.
+    let certain = known.all && (context.sees_both_ends || peer.is_none());
+    let origin = if certain {
+        (Origin::InPath, Some(Confidence::Certain))
+    } else {
+        by_someone
+    };
+    received(origin, unknown, None)
+}
+
+/// The process that caused a reset, where one did.
+fn sender<'a>(
+    sent: &'a Sent,
+    err: u32,
+    owner: Option<&'a Owner>,
+) -> Option<(&'a Process, Attribution)> {
+    let owner = owner.map(|owner| (&*owner.process, owner.attribution));
+    if sent.kind == kind::RESET_SENT_REPLY {
+        // The stack answered on behalf of whoever has, or had, the socket.
+        return owner;
+    }
+    let actor = sent.actor.as_deref();
+    // An abort by its closer comes after CLOSE; before it come the timers, in nobody's context, and
+    // tcp_abort, in that of an administrator's tool.
+    let acted = sent.state == State::Close as u8 || err == ECONNABORTED;
+    let process = actor.filter(|_| acted)?;
+    let attribution = match owner {
+        Some((owner, attribution)) if owner.pid == process.pid => attribution,
+        _ => Attribution::Closer,
+    };
+    Some((process, attribution))
+}
+
+/// The kernel's name of a reason, or what else tells it.
+pub(super) fn reason(
+    context: &Context,
+    value: u8,
+    derived: impl FnOnce() -> Option<&'static str>,
+) -> (Option<&str>, ReasonSource) {
+    if value != NO_REASON {
+        // 0 is NOT_SPECIFIED: the kernel's way to say that it does not know.
+        let name = context.reasons.name(value).filter(|_| value != 0);
+        return name.map_or((None, ReasonSource::Unknown), |name| {
+            (Some(name), ReasonSource::Kernel)
+        });
+    }
+    derived().map_or((None, ReasonSource::Unknown), |name| {
+        (Some(name), ReasonSource::Derived)
+    })
+}
+
+/// The reason of a reset sent by this end, on kernels that do not tell it (before 6.10).
+pub(super) fn derived(end: &End, sent: &Sent) -> Option<&'static str> {
+    if sent.kind == kind::RESET_SENT_REPLY {
+        let after_shutdown = sent.state == State::Close as u8;
+        return after_shutdown.then_some("TCP_ABORT_ON_DATA");
+    }
+    // A child that nobody accepted goes with its listener, read or not, by way of tcp_disconnect.
+    let was_held = end.closed.is_none_or(|closed| closed.stats.has_socket != 0);
+    let unread = was_held && end.stats().is_some_and(|stats| stats.unread > 0);
+    match error(end) {
+        ETIMEDOUT => Some("TCP_KEEPALIVE_TIMEOUT"),
+        ECONNABORTED => Some("TCP_STATE"),
+        _ if unread => Some("TCP_ABORT_ON_CLOSE"),
+        _ => Some("TCP_STATE"),
+    }
+}
+
+/// The reason of a reset that no connection's socket sent. A listener's answer has several.
+pub(super) fn stray_reason<'a>(
+    context: &'a Context,
+    base: &Base,
+) -> (Option<&'a str>, ReasonSource) {
+    reason(context, base.new, || match base.kind {
+        kind::RESET_SENT_NO_SOCKET => Some("NO_SOCKET"),
+        kind::RESET_SENT_TIME_WAIT => Some("TCP_TIMEWAIT_SOCKET"),
+        _ => None,
+    })
+}
