@@ -20,45 +20,22 @@ pub(super) struct Kernel {
     /// Which of the features that scenarios ask for it has. What is played and what is skipped
     /// follows from it.
     pub(super) features: &'static [Feature],
-    /// What the tracer says that it attached, in its order.
-    pub(super) hooks: &'static [&'static str],
+    /// Of [`HOOKS`], those that the tracer does not attach on it.
+    pub(super) without: &'static [&'static [&'static str]],
     /// What it says that this kernel lacks or hides.
     pub(super) limits: &'static [&'static str],
 }
 
-/// Every hook at its best.
-const ALL_HOOKS: &[&str] = &[
-    "tp_btf tcp_destroy_sock",
-    "tp_btf tcp_send_reset",
-    "tp_btf tcp_receive_reset",
-    "fentry tcp_reset",
-    "fentry tcp_init_transfer",
-    "tp_btf inet_sk_error_report",
-    "fentry tcp_v4_err",
-    "fentry tcp_v6_err",
-    "tp_btf kfree_skb",
-    "tp_btf tcp_retransmit_skb",
-    "fentry tcp_connect",
-    "fexit inet_csk_accept",
-    "iter task_file",
-    "tp_btf inet_sock_set_state",
-];
+impl Kernel {
+    /// What the tracer says that it attached, in its order.
+    pub(super) fn hooks(&self) -> Vec<&'static str> {
+        let attached = |hook: &&&str| !self.without.iter().any(|some| some.contains(hook));
+        HOOKS.iter().filter(attached).copied().collect()
+    }
+}
 
-/// The same where packet headers cannot be read.
-const HOOKS_WITHOUT_HEADERS: &[&str] = &[
-    "tp_btf tcp_destroy_sock",
-    "tp_btf tcp_send_reset",
-    "tp_btf tcp_receive_reset",
-    "tp_btf inet_sk_error_report",
-    "tp_btf tcp_retransmit_skb",
-    "fentry tcp_connect",
-    "fexit inet_csk_accept",
-    "iter task_file",
-    "tp_btf inet_sock_set_state",
-];
-
-/// Every hook of kernels whose `tcp_send_reset` is not told of every reset.
-const HOOKS_BEFORE_6_10: &[&str] = &[
+/// Every hook at its best, in the tracer's order. Each kernel is without some.
+const HOOKS: &[&str] = &[
     "tp_btf tcp_destroy_sock",
     "tp_btf tcp_send_reset",
     "fentry tcp_v4_send_reset",
@@ -77,49 +54,26 @@ const HOOKS_BEFORE_6_10: &[&str] = &[
     "tp_btf inet_sock_set_state",
 ];
 
-/// The same where packet headers cannot be read.
-const HOOKS_BEFORE_6_10_WITHOUT_HEADERS: &[&str] = &[
-    "tp_btf tcp_destroy_sock",
-    "tp_btf tcp_send_reset",
-    "fentry tcp_v4_send_reset",
-    "fentry tcp_v6_send_reset",
-    "tp_btf tcp_receive_reset",
-    "tp_btf inet_sk_error_report",
-    "tp_btf tcp_retransmit_skb",
-    "fentry tcp_connect",
-    "fexit inet_csk_accept",
-    "iter task_file",
-    "tp_btf inet_sock_set_state",
-];
-
-/// Every hook of 5.10, whose `tcp_reset` is not given the packet and whose sockets report no errors to a tracepoint.
-const HOOKS_BEFORE_5_14: &[&str] = &[
-    "tp_btf tcp_destroy_sock",
-    "tp_btf tcp_send_reset",
-    "fentry tcp_v4_send_reset",
-    "fentry tcp_v6_send_reset",
-    "tp_btf tcp_receive_reset",
+/// Not asked for where `tcp_send_reset` is told of every reset, since 6.10.
+const UNTRACED_RESETS: &[&str] = &["fentry tcp_v4_send_reset", "fentry tcp_v6_send_reset"];
+/// Of no use where packet headers cannot be read.
+const HEADERS: &[&str] = &[
+    "fentry tcp_reset",
+    "fentry tcp_init_transfer",
     "fentry tcp_v4_err",
     "fentry tcp_v6_err",
-    "tp_btf tcp_retransmit_skb",
-    "fentry tcp_connect",
-    "fexit inet_csk_accept",
-    "iter task_file",
-    "tp_btf inet_sock_set_state",
+    "tp_btf kfree_skb",
 ];
-
-/// 5.10 where the scan of open files cannot find sockets.
-const HOOKS_WITHOUT_SCAN: &[&str] = &[
-    "tp_btf tcp_destroy_sock",
-    "tp_btf tcp_send_reset",
-    "fentry tcp_v4_send_reset",
-    "fentry tcp_v6_send_reset",
-    "tp_btf tcp_receive_reset",
-    "tp_btf tcp_retransmit_skb",
-    "fentry tcp_connect",
-    "fexit inet_csk_accept",
-    "tp_btf inet_sock_set_state",
+/// `tcp_reset` is given the packet since 5.11, a socket reports its error to a tracepoint since 5.14, and a
+/// packet is dropped for a reason since 5.17.
+const SINCE_5_17: &[&str] = &[
+    "fentry tcp_reset",
+    "fentry tcp_init_transfer",
+    "tp_btf inet_sk_error_report",
+    "tp_btf kfree_skb",
 ];
+/// The scan of open files finds sockets since 5.11, or where untyped memory can be read.
+const SCAN: &[&str] = &["iter task_file"];
 
 /// What lockdown=confidentiality hides on every kernel.
 const NO_HEADERS: &str = "not seen on this host: resets sent from closed ports and by listeners, and who sent an ICMP error, because lockdown keeps packet headers from being read";
@@ -151,7 +105,7 @@ const V5_10: Kernel = Kernel {
         Feature::CurrentTask,
         Feature::IoUring,
     ],
-    hooks: HOOKS_BEFORE_5_14,
+    without: &[SINCE_5_17],
     limits: &[
         NO_RESET_PACKETS,
         NO_HANDSHAKE_PACKETS,
@@ -176,7 +130,7 @@ const V6_1: Kernel = Kernel {
         Feature::CurrentTask,
         Feature::IoUring,
     ],
-    hooks: HOOKS_BEFORE_6_10,
+    without: &[],
     limits: &[NO_REASONS],
 };
 const V6_12: Kernel = Kernel {
@@ -195,7 +149,7 @@ const V6_12: Kernel = Kernel {
         Feature::CurrentTask,
         Feature::IoUring,
     ],
-    hooks: ALL_HOOKS,
+    without: &[UNTRACED_RESETS],
     limits: &[],
 };
 const V7_2: Kernel = Kernel {
@@ -222,7 +176,7 @@ pub(super) const KERNELS: &[Kernel] = &[
         name: "5.10-confidentiality",
         lockdown: Some("confidentiality"),
         features: &[Feature::IoUring],
-        hooks: HOOKS_WITHOUT_SCAN,
+        without: &[SINCE_5_17, HEADERS, SCAN],
         limits: &[
             NO_RESET_PACKETS,
             NO_HANDSHAKE_PACKETS,
@@ -248,7 +202,7 @@ pub(super) const KERNELS: &[Kernel] = &[
             Feature::CurrentTask,
             Feature::IoUring,
         ],
-        hooks: HOOKS_BEFORE_6_10_WITHOUT_HEADERS,
+        without: &[HEADERS],
         limits: &[
             NO_RESET_PACKETS,
             NO_HANDSHAKE_PACKETS,
@@ -272,7 +226,7 @@ pub(super) const KERNELS: &[Kernel] = &[
             Feature::CurrentTask,
             Feature::IoUring,
         ],
-        hooks: HOOKS_WITHOUT_HEADERS,
+        without: &[UNTRACED_RESETS, HEADERS],
         limits: &[
             NO_RESET_PACKETS,
             NO_HANDSHAKE_PACKETS,
@@ -295,7 +249,7 @@ pub(super) const KERNELS: &[Kernel] = &[
             Feature::CurrentTask,
             Feature::IoUring,
         ],
-        hooks: HOOKS_WITHOUT_HEADERS,
+        without: &[UNTRACED_RESETS, HEADERS],
         limits: &[
             NO_RESET_PACKETS,
             NO_HANDSHAKE_PACKETS,
