@@ -5,6 +5,7 @@
 
 use std::ffi::c_int;
 use std::net::{IpAddr, SocketAddr};
+use std::path::Path;
 use std::thread;
 use std::time::{Duration, Instant};
 
@@ -173,10 +174,14 @@ impl Actor {
         self.call(&call)?.fails_with(errno)
     }
 
-    /// From here on no file can be opened: as many are open as may be.
+    /// From here on no file can be opened: the lowest number that is free is one too many.
     pub(super) fn have_no_more_files(&mut self) -> Result<()> {
-        let open = std::fs::read_dir(format!("/proc/{}/fd", self.pid()))?.count();
-        let limit = [open as u64; 2].map(u64::to_ne_bytes).concat();
+        let open = format!("/proc/{}/fd", self.pid());
+        let is_open = |number: &u64| Path::new(&open).join(number.to_string()).is_symlink();
+        let limit = (0..1 << 20)
+            .find(|number| !is_open(number))
+            .context("a free number")?;
+        let limit = [limit; 2].map(u64::to_ne_bytes).concat();
         let call = Call::new("prlimit64", libc::SYS_prlimit64)
             .value(0)
             .value(i64::from(libc::RLIMIT_NOFILE))

@@ -215,7 +215,7 @@ pub(super) const ROWS: &[Row] = &[
         Evidence::None,
         NETWORK,
         CONNECT_TIMEOUT,
-        Played(&["connect_canceled_unread"]),
+        Played(&["connect_canceled_far"]),
         "The connecting process gave up while its SYN was unanswered: its own connect timeout; look for packet drops or a full accept queue on the way to the server.",
     ),
     row(
