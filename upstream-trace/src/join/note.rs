@@ -31,14 +31,19 @@ pub enum Fact {
 
 #[derive(Debug)]
 struct Entry {
-    netns: u32,
     /// `CLOCK_MONOTONIC` nanoseconds.
     at: u64,
     fact: Fact,
 }
 
-/// The ends and the kind.
-type Key = (Tuple, u8);
+/// The ends, the kind, and the namespace where only one is meant.
+type Key = (Tuple, u8, Option<u32>);
+
+/// A packet may have met its end in another namespace than its connection's, but not on loopback.
+fn key(tuple: &Tuple, kind: u8, netns: u32) -> Key {
+    let travels = matches!(kind, kind::SYN_DROPPED | kind::ACCEPT_QUEUE) && !tuple.is_loopback();
+    (*tuple, kind, (!travels).then_some(netns))
+}
 
 /// The newest notes, one of a kind for each pair of ends.
 #[derive(Debug, Default)]
@@ -57,9 +62,8 @@ const COUNTED_NS: u64 = 1_000_000_000;
 
 impl Notes {
     fn insert(&mut self, base: &Base, fact: Fact) {
-        let key = (Tuple::of(base), base.kind);
+        let key = key(&Tuple::of(base), base.kind, base.netns);
         let entry = Entry {
-            netns: base.netns,
             at: base.ktime,
             fact,
         };
@@ -73,17 +77,14 @@ impl Notes {
         }
     }
 
-    /// What was noted of the connection with these ends since its beginning. A packet may have met its end in another
-    /// namespace, but not on loopback. Of several the last one counts, which may come after the connection's end:
+    /// What was noted of the connection with these ends since its beginning. Of several the last one counts, which may come after the connection's end:
     /// for its peer's last segment, or for another that found no port either.
     pub fn of(&self, netns: u32, tuple: &Tuple, kind: u8, since: u64) -> Option<Fact> {
         if self.known.is_empty() {
             return None;
         }
-        let entry = self.known.get(&(*tuple, kind))?;
-        let travels = matches!(entry.fact, Fact::Dropped(_) | Fact::AcceptQueue(..));
-        let here = entry.netns == netns || travels && !tuple.is_loopback();
-        (here && entry.at >= since).then_some(entry.fact)
+        let entry = self.known.get(&key(tuple, kind, netns))?;
+        (entry.at >= since).then_some(entry.fact)
     }
 
     /// The descriptors of a process, which is asked at most once a second.
@@ -168,5 +169,52 @@ impl Engine {
             .filter(|_| queue.length > 0)
             .cloned()?;
         self.notes.descriptors(&process, base.ktime, describe)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use upstream_trace_common::event::IPV4;
+
+    use super::*;
+
+    /// A note between two addresses, local and remote, seen in a namespace.
+    fn base(netns: u32, kind: u8, [local, remote]: [u32; 2]) -> Base {
+        Base {
+            ktime: 7,
+            kind,
+            family: IPV4,
+            netns,
+            local: [local.to_be().into(), 0],
+            remote: [remote.to_be().into(), 0],
+            ..Base::default()
+        }
+    }
+
+    #[test]
+    fn namespaces_have_the_same_ends_and_notes_of_their_own() {
+        const LOOPBACK: [u32; 2] = [0x7f00_0001; 2];
+        const FAR: [u32; 2] = [0x0a00_0001, 0x0a00_0002];
+        let mut notes = Notes::default();
+        let range = |first| Fact::LocalPorts(PortRange { first, last: 9 });
+        for netns in [1, 2] {
+            let fact = range(u16::try_from(netns).unwrap());
+            notes.insert(&base(netns, kind::PORT_RANGE, LOOPBACK), fact);
+        }
+        let tuple = Tuple::of(&base(0, 0, LOOPBACK));
+        for netns in [1, 2] {
+            let found = notes.of(netns, &tuple, kind::PORT_RANGE, 7);
+            assert_eq!(found, Some(range(u16::try_from(netns).unwrap())));
+        }
+        assert_eq!(notes.of(3, &tuple, kind::PORT_RANGE, 7), None);
+
+        // What was dropped on its way is told wherever that was.
+        for (ends, elsewhere) in [(FAR, Some(Fact::Dropped(5))), (LOOPBACK, None)] {
+            notes.insert(&base(1, kind::SYN_DROPPED, ends), Fact::Dropped(5));
+            let tuple = Tuple::of(&base(0, 0, ends));
+            assert_eq!(notes.of(2, &tuple, kind::SYN_DROPPED, 7), elsewhere);
+            assert!(notes.of(1, &tuple, kind::SYN_DROPPED, 7).is_some());
+            assert_eq!(notes.of(1, &tuple, kind::SYN_DROPPED, 8), None);
+        }
     }
 }
