@@ -152,6 +152,27 @@ const V6_12: Kernel = Kernel {
     without: &[UNTRACED_RESETS],
     limits: &[],
 };
+const V6_12_CONFIDENTIALITY: Kernel = Kernel {
+    name: "6.12-confidentiality",
+    lockdown: Some("confidentiality"),
+    features: &[
+        Feature::ResetReasons,
+        Feature::Mptcp,
+        Feature::SocketScan,
+        Feature::CurrentTask,
+        Feature::IoUring,
+    ],
+    without: &[UNTRACED_RESETS, HEADERS],
+    limits: &[
+        NO_RESET_PACKETS,
+        NO_HANDSHAKE_PACKETS,
+        NO_ICMP_V4,
+        NO_ICMP_V6,
+        NO_DROPS,
+        NO_HEADERS,
+    ],
+    ..V6_12
+};
 const V7_2: Kernel = Kernel {
     name: "7.2",
     suite: "trixie-backports",
@@ -216,49 +237,14 @@ pub(super) const KERNELS: &[Kernel] = &[
     },
     V6_12,
     integrity("6.12-integrity", V6_12),
-    Kernel {
-        name: "6.12-confidentiality",
-        lockdown: Some("confidentiality"),
-        features: &[
-            Feature::ResetReasons,
-            Feature::Mptcp,
-            Feature::SocketScan,
-            Feature::CurrentTask,
-            Feature::IoUring,
-        ],
-        without: &[UNTRACED_RESETS, HEADERS],
-        limits: &[
-            NO_RESET_PACKETS,
-            NO_HANDSHAKE_PACKETS,
-            NO_ICMP_V4,
-            NO_ICMP_V6,
-            NO_DROPS,
-            NO_HEADERS,
-        ],
-        ..V6_12
-    },
+    V6_12_CONFIDENTIALITY,
     V7_2,
     integrity("7.2-integrity", V7_2),
     Kernel {
         name: "7.2-confidentiality",
-        lockdown: Some("confidentiality"),
-        features: &[
-            Feature::ResetReasons,
-            Feature::Mptcp,
-            Feature::SocketScan,
-            Feature::CurrentTask,
-            Feature::IoUring,
-        ],
-        without: &[UNTRACED_RESETS, HEADERS],
-        limits: &[
-            NO_RESET_PACKETS,
-            NO_HANDSHAKE_PACKETS,
-            NO_ICMP_V4,
-            NO_ICMP_V6,
-            NO_DROPS,
-            NO_HEADERS,
-        ],
-        ..V7_2
+        suite: V7_2.suite,
+        packages: V7_2.packages,
+        ..V6_12_CONFIDENTIALITY
     },
 ];
 

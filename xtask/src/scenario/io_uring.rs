@@ -9,7 +9,7 @@ use super::feature::Feature;
 use super::healthy::OK;
 use super::net::{Sock, State, poll};
 use super::ring::By;
-use super::{Ctx, Expect, Family, Link, Pair, Played, Scenario, SocketAddr};
+use super::{Ctx, Expect, Family, Link, Pair, Played, Scenario, SocketAddr, with_strays};
 
 pub(super) const LIST: &[Scenario] = &[
     of_ring(
@@ -57,13 +57,8 @@ const fn of_ring(
     strays: &'static [Stray],
 ) -> Scenario {
     Scenario {
-        name,
-        story,
-        slow: false,
         needs: Some(Feature::IoUring),
-        play,
-        records,
-        strays,
+        ..with_strays(name, story, play, records, strays)
     }
 }
 
