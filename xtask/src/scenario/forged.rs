@@ -10,7 +10,9 @@ use anyhow::{Result, bail};
 use super::expect::{Reset, client, server, stray};
 use super::net::{Sock, State, poll, sockaddr};
 use super::process::{Actor, Call};
-use super::{BEFORE_RESPONSE, Ctx, Family, Link, Pair, Played, RQ, RS, Scenario, with_strays};
+use super::{
+    BEFORE_RESPONSE, Ctx, Family, Link, Pair, Played, RQ, RS, Scenario, alone, with_strays,
+};
 
 /// `include/uapi/linux/tcp.h`.
 const TCP_REPAIR: i32 = 19;
@@ -214,7 +216,9 @@ fn challenged(ctx: &Ctx) -> Result<Played> {
 }
 
 fn in_time_wait(ctx: &Ctx) -> Result<Played> {
-    let mut pair = Pair::open(ctx, Family::V4)?;
+    let (client, server) = alone(ctx)?;
+    let mut pair = Pair::between(client, server, ctx.address(Family::V4))?;
+    pair.accept()?;
     pair.exchange()?;
     // The other end's FIN takes one more.
     let last = pair.client.expected(pair.c)?.wrapping_add(1);
@@ -222,6 +226,7 @@ fn in_time_wait(ctx: &Ctx) -> Result<Played> {
     let waiting = [State::TimeWait];
     pair.client.wait_orphan(pair.from, pair.to, &waiting)?;
     let mut middle = ctx.actor("ut-middle")?;
+    middle.join_netns(&pair.client)?;
     let raw = middle.raw()?;
     middle.forge(raw, (pair.to, pair.from), Segment::new(last, RST))?;
     poll("the end of TIME_WAIT", || {

@@ -130,7 +130,7 @@ fn one(ctx: &Ctx, family: Family) -> Result<Played> {
 }
 
 fn multipath(ctx: &Ctx) -> Result<Played> {
-    let (mut client, mut server) = (ctx.actor("ut-client")?, ctx.actor("ut-server")?);
+    let (mut client, mut server) = alone(ctx)?;
     let to = ctx.address(Family::V4);
     let listener = server.socket_of(&to, 0, libc::IPPROTO_MPTCP)?;
     server.listen_on(listener, to, 16)?;
@@ -219,7 +219,9 @@ fn fast_open(ctx: &Ctx) -> Result<Played> {
 /// Both FINs are lost. The client's, sent again, is the first that arrives, and its acknowledgement is lost
 /// too, so that the server's comes before it.
 fn simultaneous_close(ctx: &Ctx) -> Result<Played> {
-    let mut pair = Pair::open(ctx, Family::V4)?;
+    let (client, server) = alone(ctx)?;
+    let mut pair = Pair::between(client, server, ctx.address(Family::V4))?;
+    pair.accept()?;
     pair.exchange()?;
     pair.client.wait_acked(pair.c)?;
     pair.server.wait_acked(pair.s)?;
@@ -231,13 +233,8 @@ fn simultaneous_close(ctx: &Ctx) -> Result<Played> {
     pair.server.wait_state(pair.s, State::Closing)?;
     pair.client.listen_again(pair.c)?;
     pair.client.receive_end(pair.c)?;
-    pair.server.receive_end(pair.s)?;
-    pair.client.close(pair.c)?;
-    pair.server.close(pair.s)?;
-    pair.client
-        .wait_orphan(pair.from, pair.to, &[State::TimeWait])?;
-    pair.server
-        .wait_orphan(pair.to, pair.from, &[State::TimeWait])?;
+    pair.client.wait_state(pair.c, State::Close)?;
+    pair.server.wait_state(pair.s, State::Close)?;
     pair.end()
 }
 

@@ -67,6 +67,17 @@ impl Ctx {
         })
     }
 
+    /// The same, in a network namespace of its own: thousands of connections would fill the machine's table
+    /// of those in `TIME_WAIT`, whose kernel then forgets each at once and resets what still comes for it.
+    pub fn apart(port: u16) -> Result<Self> {
+        let ctx = Self::new(port)?;
+        let mut zygote = ctx.zygote.borrow_mut();
+        zygote.leave_netns()?;
+        zygote.sysctl("ipv4/tcp_max_tw_buckets", "1000000")?;
+        drop(zygote);
+        Ok(ctx)
+    }
+
     /// Takes loopback up where we are, which a machine that has just booted has not done.
     pub fn loopback_up(&self) -> Result<()> {
         self.actor("ut-setup")?.link_up("lo")
@@ -324,7 +335,8 @@ impl Pair {
     }
 }
 
-/// A client and a server with a network namespace to themselves.
+/// A client and a server with a network namespace to themselves. So is whatever needs `TIME_WAIT`: other
+/// traffic may fill the table of those on the machine, whose kernel then forgets a connection at once.
 fn alone(ctx: &Ctx) -> Result<(Actor, Actor)> {
     let (mut client, mut server) = (ctx.actor("ut-client")?, ctx.actor("ut-server")?);
     client.leave_netns()?;

@@ -459,7 +459,8 @@ impl Actor {
         states: &[State],
     ) -> Result<u16> {
         let mut found = None;
-        poll("a line in the kernel's table", || {
+        let from = local.map_or("any address".to_owned(), |local| local.to_string());
+        poll(&format!("{from} to {remote} to be in {states:?}"), || {
             found = self.in_table(local, remote, states)?;
             Ok(found.is_some())
         })?;

@@ -480,8 +480,6 @@ fn alert_then_reset(ctx: &Ctx) -> Result<Played> {
     pair.end()
 }
 
-/// In a namespace of its own: what other traffic leaves in `TIME_WAIT` would fill the machine's table
-/// of those, and the server's kernel would then forget the connection at once.
 fn late_request(ctx: &Ctx, family: Family) -> Result<Played> {
     let (client, server) = alone(ctx)?;
     let mut pair = Pair::between(client, server, ctx.address(family))?;

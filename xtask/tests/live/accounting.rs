@@ -19,7 +19,7 @@ const EVENTS_AT_LEAST: u64 = 9;
 /// `count` connections over each family, at the same time.
 fn traffic(count: u64) -> Result<()> {
     let family = |port, v6| -> Result<()> {
-        let ctx = Ctx::new(port)?;
+        let ctx = Ctx::apart(port)?;
         let mut load = Load::new(&ctx, v6)?;
         for shape in SHAPES.into_iter().cycle().take(usize::try_from(count)?) {
             load.one(shape)?;

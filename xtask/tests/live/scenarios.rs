@@ -147,21 +147,30 @@ fn of_load(line: &Line) -> bool {
     line.is("connection") && ports.iter().any(|&port| *port == LOAD_PORT)
 }
 
+/// The first player is where we are, the others apart. Where a play cannot be played to its end, nobody goes
+/// on.
 fn play<'a>(
     port: u16,
     deck: &[&'a Scenario],
     next: &AtomicUsize,
 ) -> Result<Vec<(&'a Scenario, Played)>> {
-    let ctx = Ctx::new(port)?;
+    let ctx = match port {
+        PORT => Ctx::new(port)?,
+        _ => Ctx::apart(port)?,
+    };
     let mut plays = Vec::new();
     while let Some(&scenario) = deck.get(next.fetch_add(1, Ordering::Relaxed)) {
-        plays.push((scenario, scenario.play(&ctx)?));
+        let played = scenario.play(&ctx);
+        if played.is_err() {
+            next.store(deck.len(), Ordering::Relaxed);
+        }
+        plays.push((scenario, played?));
     }
     Ok(plays)
 }
 
 fn healthy_load(done: &AtomicBool) -> Result<usize> {
-    let ctx = Ctx::new(LOAD_PORT)?;
+    let ctx = Ctx::apart(LOAD_PORT)?;
     let mut load = Load::new(&ctx, false)?;
     let mut count = 0;
     while !done.load(Ordering::Relaxed) {
