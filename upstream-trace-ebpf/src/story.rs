@@ -29,10 +29,7 @@ fn place(sk: *const u8) -> Option<&'static mut Place> {
     if places == 0 {
         return None;
     }
-    // No two sockets are within 2 KiB. Neighbours in memory stay neighbours, which spares the CPU most
-    // of the pages that places spread by a hash would lie in.
-    let index = (mem::low(sk) / 2048) & (places - 1);
-    let place = maps::STORIES.get_ptr_mut(index)?;
+    let place = maps::STORIES.get_ptr_mut(mem::place(sk, places))?;
     // SAFETY: an element of the map is always there, and is plain integers, for which any bytes are
     // valid. Other CPUs may write it at the same time; what that means is said where it is read.
     Some(unsafe { &mut *place })

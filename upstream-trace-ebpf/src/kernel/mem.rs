@@ -144,13 +144,21 @@ impl<M: Memory> Struct<M> {
 /// The low half of an address, as a number. Taken by a 32-bit move, the one thing that the verifier lets
 /// make a number of a pointer.
 #[inline(always)]
-pub fn low(address: *const u8) -> u32 {
+fn low(address: *const u8) -> u32 {
     let low: u64;
     // SAFETY: from one register into another; the upper half becomes 0.
     unsafe { asm!("w0 = w1", in("r1") address as u64, out("r0") low, options(pure, nomem)) };
     #[expect(clippy::cast_possible_truncation, reason = "it is no longer")]
     let low = low as u32;
     low
+}
+
+/// Which of `places`, a power of two, the socket at this address leads to. No two sockets are within 2 KiB.
+/// Neighbours in memory stay neighbours, which spares the CPU most of the pages that places spread by a hash
+/// would lie in.
+#[inline(always)]
+pub fn place(sk: *const u8, places: u32) -> u32 {
+    (low(sk) / 2048) & (places - 1)
 }
 
 /// Writes two words into a record. Volatile, because LLVM makes one `memset` or `memcpy` of two plain

@@ -9,8 +9,10 @@ use super::{
 };
 use crate::maps::set;
 
-/// `RST` in the flags byte of a TCP header.
+/// `SYN`, `RST` and `ACK` in the flags byte of a TCP header.
+pub const SYN: u8 = 1 << 1;
 pub const RST: u8 = 1 << 2;
+pub const ACK: u8 = 1 << 4;
 
 /// Whether headers can be read at all; where not, the agent says at start what is not seen.
 #[inline(always)]
@@ -18,14 +20,19 @@ pub fn is_readable() -> bool {
     set::CAN_PROBE_READ() != 0
 }
 
+/// The address that `field`, one of the packet's header offsets, leads to.
+#[inline(always)]
+fn header<M: Memory>(skb: Struct<M>, field: &'static u32) -> Option<*const u8> {
+    let head: *const u8 = skb.get(&mem::SKB_HEAD)?;
+    Some(head.wrapping_add(usize::from(skb.get::<u16>(field)?)))
+}
+
 /// Flags byte of the packet's TCP header; 0 where it cannot be read.
 #[inline(always)]
 pub fn tcp_flags<M: Memory>(skb: Struct<M>) -> u8 {
     let flags = || {
-        let head: *const u8 = skb.get(&mem::SKB_HEAD)?;
-        let transport = usize::from(skb.get::<u16>(&mem::SKB_TRANSPORT)?);
         // Behind ports, sequence numbers and data offset of `struct tcphdr`.
-        Copied::read::<u8>(head.wrapping_add(transport + 13))
+        Copied::read::<u8>(header(skb, &mem::SKB_TRANSPORT)?.wrapping_add(13))
     };
     flags().unwrap_or(0)
 }
@@ -42,9 +49,7 @@ pub fn is_loopback<M: Memory>(skb: Struct<M>) -> bool {
 /// What the packet's IP header tells of its way here.
 #[inline(always)]
 pub fn way<M: Memory>(skb: Struct<M>) -> Option<Way> {
-    let head: *const u8 = skb.get(&mem::SKB_HEAD)?;
-    let network = usize::from(skb.get::<u16>(&mem::SKB_NETWORK)?);
-    let bytes = Copied::read::<[u8; 12]>(head.wrapping_add(network).cast())?;
+    let bytes = Copied::read::<[u8; 12]>(header(skb, &mem::SKB_NETWORK)?.cast())?;
     match bytes[0] >> 4 {
         // `id` is at 4 and `ttl` at 8 of `struct iphdr`.
         4 => Some(Way {
@@ -65,10 +70,9 @@ pub fn way<M: Memory>(skb: Struct<M>) -> Option<Way> {
 /// Sequence number of the packet's TCP header.
 #[inline(always)]
 pub fn sequence<M: Memory>(skb: Struct<M>) -> Option<u32> {
-    let head: *const u8 = skb.get(&mem::SKB_HEAD)?;
-    let transport = usize::from(skb.get::<u16>(&mem::SKB_TRANSPORT)?);
     // Behind the ports of `struct tcphdr`.
-    let bytes = Copied::read::<[u8; 4]>(head.wrapping_add(transport + 4).cast())?;
+    let sequence = header(skb, &mem::SKB_TRANSPORT)?.wrapping_add(4);
+    let bytes = Copied::read::<[u8; 4]>(sequence.cast())?;
     Some(u32::from_be_bytes(bytes))
 }
 
@@ -92,29 +96,14 @@ pub fn reply_tuple<M: Memory>(skb: Struct<M>, netns: u32) -> Option<Tuple> {
     let ip = head.wrapping_add(network);
     let [source_port, destination_port] =
         Copied::read::<[u16; 2]>(head.wrapping_add(transport).cast())?;
-    let version = Copied::read::<u8>(ip)? >> 4;
-    let (family, local, remote) = match version {
-        4 => {
-            // `saddr` is at 12 and `daddr` at 16 of `struct iphdr`.
-            let [source, destination] = Copied::read::<[u32; 2]>(ip.wrapping_add(12).cast())?;
-            let words = |address| [u64::from(address), 0];
-            (event::IPV4, words(destination), words(source))
-        }
-        6 => {
-            // `saddr` is at 8 and `daddr` at 24 of `struct ipv6hdr`.
-            let [source, destination] = Copied::read::<[[u64; 2]; 2]>(ip.wrapping_add(8).cast())?;
-            (event::IPV6, destination, source)
-        }
+    let family = match Copied::read::<u8>(ip)? >> 4 {
+        4 => event::IPV4,
+        6 => event::IPV6,
         _ => return None,
     };
-    Some(Tuple {
-        family,
-        local_port: u16::from_be(destination_port),
-        remote_port: u16::from_be(source_port),
-        netns,
-        local,
-        remote,
-    })
+    let [source, destination] = addresses(ip, family)?;
+    let ports = [destination_port, source_port];
+    Some(ends(family, [destination, source], ports, netns))
 }
 
 /// `IPPROTO_TCP`.
@@ -125,13 +114,6 @@ const SO_EE_ORIGIN_ICMP6: u8 = 3;
 
 /// Type and code of an ICMP error.
 pub type IcmpError = [u8; 2];
-
-/// The address that `field`, one of the packet's header offsets, leads to.
-#[inline(always)]
-fn header<M: Memory>(skb: Struct<M>, field: &'static u32) -> Option<*const u8> {
-    let head: *const u8 = skb.get(&mem::SKB_HEAD)?;
-    Some(head.wrapping_add(usize::from(skb.get::<u16>(field)?)))
-}
 
 /// The source of the packet's IP header, which for an ICMP error is whoever sent it.
 #[inline(always)]
@@ -172,15 +154,9 @@ pub fn quoted_v4<M: Memory>(skb: Struct<M>) -> Option<Tuple> {
     // `struct icmphdr` has eight bytes.
     let ip = header(skb, &mem::SKB_TRANSPORT)?.wrapping_add(8);
     let length = usize::from(Copied::read::<u8>(ip)? & 15) * 4;
-    let [local, remote] = Copied::read::<[u32; 2]>(ip.wrapping_add(12).cast())?;
+    let addresses = addresses(ip, event::IPV4)?;
     let ports = Copied::read(ip.wrapping_add(length).cast())?;
-    let words = |address| [u64::from(address), 0];
-    Some(ends(
-        event::IPV4,
-        [words(local), words(remote)],
-        ports,
-        netns(skb),
-    ))
+    Some(ends(event::IPV4, addresses, ports, netns(skb)))
 }
 
 /// The same over IPv6, where the TCP header is so far behind the quoted IP header.
@@ -188,7 +164,7 @@ pub fn quoted_v4<M: Memory>(skb: Struct<M>) -> Option<Tuple> {
 pub fn quoted_v6<M: Memory>(skb: Struct<M>, distance: usize) -> Option<Tuple> {
     // `struct icmp6hdr` has eight bytes.
     let ip = header(skb, &mem::SKB_TRANSPORT)?.wrapping_add(8);
-    let addresses = Copied::read::<[[u64; 2]; 2]>(ip.wrapping_add(8).cast())?;
+    let addresses = addresses(ip, event::IPV6)?;
     let ports = Copied::read(ip.wrapping_add(distance).cast())?;
     Some(ends(event::IPV6, addresses, ports, netns(skb)))
 }
@@ -210,18 +186,26 @@ pub fn tcp_packet<M: Memory>(skb: Struct<M>) -> Option<(u8, Tuple)> {
     let tcp = ip.wrapping_add(length);
     let flags = Copied::read::<u8>(tcp.wrapping_add(13))?;
     let ports = Copied::read(tcp.cast())?;
-    let addresses = if family == event::IPV4 {
-        let [local, remote] = Copied::read::<[u32; 2]>(ip.wrapping_add(12).cast())?;
-        [[u64::from(local), 0], [u64::from(remote), 0]]
-    } else {
-        Copied::read::<[[u64; 2]; 2]>(ip.wrapping_add(8).cast())?
-    };
+    let addresses = addresses(ip, family)?;
     // One on its way out has a socket and perhaps no device yet, one on its way in the reverse.
     let netns = match skb.follow(&mem::SKB_SK) {
         Some(sk) => sk.own_netns(),
         None => netns(skb),
     };
     Some((flags, ends(family, addresses, ports, netns)))
+}
+
+/// Source and destination of the IP header there.
+#[inline(always)]
+fn addresses(ip: *const u8, family: u8) -> Option<[[u64; 2]; 2]> {
+    if family == event::IPV4 {
+        // `saddr` is at 12 and `daddr` at 16 of `struct iphdr`.
+        let [source, destination] = Copied::read::<[u32; 2]>(ip.wrapping_add(12).cast())?;
+        Some([[u64::from(source), 0], [u64::from(destination), 0]])
+    } else {
+        // `saddr` is at 8 and `daddr` at 24 of `struct ipv6hdr`.
+        Copied::read(ip.wrapping_add(8).cast())
+    }
 }
 
 #[inline(always)]

@@ -17,10 +17,6 @@ use crate::{
     maps::set,
 };
 
-/// `SYN` and `ACK` in the flags byte of a TCP header.
-const SYN: u8 = 1 << 1;
-const ACK: u8 = 1 << 4;
-
 #[btf_tracepoint(function = "kfree_skb")]
 pub fn kfree_skb(ctx: BtfTracePointContext) -> i32 {
     let reason: u32 = ctx.arg(2);
@@ -44,7 +40,7 @@ fn dropped(packet: Struct<Copied>, reason: u8) {
     let Some((flags, tuple)) = skb::tcp_packet(packet) else {
         return;
     };
-    if flags & SYN == 0 || !filter::wants(&tuple) {
+    if flags & skb::SYN == 0 || !filter::wants(&tuple) {
         return;
     }
     let what = What {
@@ -52,7 +48,7 @@ fn dropped(packet: Struct<Copied>, reason: u8) {
         old: 0,
         new: reason,
     };
-    let connecting = if flags & ACK == 0 {
+    let connecting = if flags & skb::ACK == 0 {
         tuple
     } else {
         tuple.reversed()

@@ -71,8 +71,7 @@ pub fn tcp_reset_kprobe(ctx: ProbeContext) -> u32 {
 /// The place of the socket at this address: always the same, perhaps taken by another socket.
 #[inline(always)]
 fn place(sk: *const u8) -> Option<&'static mut [u64; 2]> {
-    // No two sockets are within 2 KiB.
-    let index = (mem::low(sk) / 2048) & (maps::HANDSHAKES_MAX - 1);
+    let index = mem::place(sk, maps::HANDSHAKES_MAX);
     let place = maps::HANDSHAKES.get_ptr_mut(index)?;
     // SAFETY: an element of the map is always there, and is plain integers. Two sockets may write it at
     // once: then it is neither's, for no two have the same address and the same ports.
