@@ -90,8 +90,8 @@ pub struct Base {
     pub remote_port: u16,
     /// Inode number of the network namespace; 0 where it could not be read.
     pub netns: u32,
-    /// Always 0.
-    pub reserved: u32,
+    /// Jiffies, low 32 bits: at the event; of a story that has got as far as its first FIN, at that.
+    pub jiffies: u32,
     /// Local address, network order; see [`bytes`].
     pub local: [u64; 2],
     /// Remote address, network order; see [`bytes`].

@@ -21,7 +21,7 @@ use crate::{
     filter,
     kernel::{
         mem::{Direct, Memory, Struct, copy_words, put_words},
-        sock::{TcpSock, Tuple},
+        sock::{self, TcpSock, Tuple},
         task,
     },
     maps::{self, set},
@@ -216,7 +216,7 @@ pub fn fill(base: &mut Base, what: What, sk: *const u8, tuple: &Tuple) {
     base.local_port = tuple.local_port;
     base.remote_port = tuple.remote_port;
     base.netns = tuple.netns;
-    base.reserved = 0;
+    base.jiffies = sock::jiffies();
     put_words(&mut base.local, tuple.local);
     put_words(&mut base.remote, tuple.remote);
 }

@@ -17,7 +17,7 @@ use crate::{
     filter,
     kernel::{
         mem::{self, Memory, put_words},
-        sock::{TcpSock, Tuple, state},
+        sock::{self, TcpSock, Tuple, state},
     },
     maps::{self, set},
 };
@@ -173,6 +173,9 @@ pub fn step(story: &mut Story, sk: *const u8, what: What, local_port: Option<u16
     if story.acted == NOBODY && (what.new == state::FIN_WAIT1 || what.new == state::LAST_ACK) {
         filter::current(&mut story.actor);
         story.acted = story.len;
+    }
+    if what.new == state::FIN_WAIT1 || what.new == state::CLOSE_WAIT {
+        story.base.jiffies = sock::jiffies();
     }
     story.len += 1;
     story.state = what.new;

@@ -333,9 +333,15 @@ impl<M: Memory> TcpSock<M> {
             has_socket,
             socket.map(|socket| u32::from(!socket.is_null()))
         );
-        // SAFETY: the helper takes no argument.
-        stats.jiffies = low(unsafe { bpf_jiffies64() });
+        stats.jiffies = jiffies();
     }
+}
+
+/// `jiffies`, of which `lsndtime` and `lrcvtime` have the low 32 bits.
+#[inline(always)]
+pub fn jiffies() -> u32 {
+    // SAFETY: the helper takes no argument.
+    low(unsafe { bpf_jiffies64() })
 }
 
 /// The low half, where the kernel itself uses only 32 bits or the rest is of no interest.

@@ -91,12 +91,6 @@ impl PackedStep {
         [self.0 >> 4, self.0].map(|state| State::from_kernel((state & 0xf) as u8))
     }
 
-    /// Whether this is the first FIN, sent or received.
-    pub fn is_fin(self) -> bool {
-        let [_, to] = self.ends();
-        self.kind() == StepKind::State && matches!(to, Some(State::FinWait1 | State::CloseWait))
-    }
-
     /// Microseconds after the start.
     pub const fn at_us(self) -> u64 {
         self.0 >> 16
@@ -229,6 +223,8 @@ pub struct Connection {
     pub next_same_tuple: Slot,
     /// Events joined.
     pub events: u32,
+    /// Jiffies, low 32 bits, at the first FIN, sent or received.
+    pub fin: Option<u32>,
     /// Who has it.
     pub owner: Option<Owner>,
     /// Who had the other end, once that is gone.

@@ -360,6 +360,7 @@ impl Engine {
             peer: NONE,
             next_same_tuple: NONE,
             events: 0,
+            fin: None,
             owner: None,
             peer_owner: None,
             steps: Steps::default(),

@@ -145,12 +145,11 @@ fn print(engine: &mut Engine, ended: &Connection, clock: &impl WallClock, sink: 
         accepted,
         closed_first: ended.saw(seen::CLOSED_FIRST),
         peer_closed_first: ended.saw(seen::PEER_CLOSED_FIRST),
-        since_fin_us: since_fin_us(ended, end.at),
+        payload_after_fin: payload_after_fin(ended, &counters),
         still_open: closed.is_some_and(|closed| closed.stats.has_socket != 0),
         err,
         reset: reset.as_ref().map(|reset| reset.direction),
         reset_in_path: reset.as_ref().is_some_and(ResetFound::is_certainly_in_path),
-        tick_us,
         has_local_port: ended.tuple.local_port != 0,
         icmp: evidence.icmp.is_some(),
         peer_received_payload: ended.saw(seen::PEER_GOT_PAYLOAD),
@@ -260,10 +259,15 @@ fn evidence<'a>(
     evidence
 }
 
-/// Time from the first FIN, either way, to the end.
-fn since_fin_us(ended: &Connection, at: u64) -> Option<u64> {
-    let fin = ended.steps.iter().find(|step| step.is_fin())?;
-    Some((at.saturating_sub(ended.first) / 1000).saturating_sub(fin.at_us()))
+/// Whether payload certainly went either way after the first FIN, by the kernel's own clock for both.
+fn payload_after_fin(ended: &Connection, counters: &Counters) -> bool {
+    let end = ended.end.as_deref();
+    let (Some(stats), Some(fin)) = (end.and_then(End::stats), ended.fin) else {
+        return false;
+    };
+    let after = |jiffies: u32| jiffies.wrapping_sub(fin).cast_signed() > 0;
+    counters.since_sent_us.is_some() && after(stats.last_sent)
+        || counters.since_received_us.is_some() && after(stats.last_received)
 }
 
 /// Whether a process had the connection; `None` where that would have been seen only by luck.

@@ -106,6 +106,10 @@ impl Keeper {
             story.actor = actor.copied().unwrap_or_default();
             story.acted = story.len;
         }
+        let is_fin = [State::FinWait1 as u8, State::CloseWait as u8].contains(&base.new);
+        if base.kind == kind::STATE && is_fin {
+            story.base.jiffies = base.jiffies;
+        }
         story.len += 1;
         if base.kind == kind::STATE {
             story.state = base.new;

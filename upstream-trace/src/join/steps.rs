@@ -118,6 +118,9 @@ impl Engine {
         if let Some(connection) = self.table.get_mut(slot) {
             connection.state = base.new;
             connection.seen |= bits;
+            if bits & (seen::CLOSED_FIRST | seen::PEER_CLOSED_FIRST) != 0 {
+                connection.fin = Some(base.jiffies);
+            }
             let states = PackedStep::states(base.old, base.new);
             connection.step(base.ktime, StepKind::State, states);
         }

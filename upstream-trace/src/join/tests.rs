@@ -130,6 +130,8 @@ struct Play {
     /// Events that the second join was told.
     taken: u64,
     now: u64,
+    /// Later than any payload of [`counted`].
+    jiffies: u32,
 }
 
 const CLIENT: u64 = 0xc11e;
@@ -172,6 +174,7 @@ impl Play {
             told: Records::default(),
             taken: 0,
             now: 1_000_000_000,
+            jiffies: 2,
         };
         play.state(LISTENER, State::Close, State::Listen, SERVER_PID);
         play
@@ -194,7 +197,7 @@ impl Play {
             local_port,
             remote_port,
             netns: 1,
-            reserved: 0,
+            jiffies: self.jiffies,
             local: [LOOPBACK, 0],
             remote: [LOOPBACK, 0],
         }
@@ -484,6 +487,32 @@ fn failed(err: u32, stats: Stats) -> Stats {
         has_socket: 1,
         ..stats
     }
+}
+
+#[test]
+fn payload_and_fin_are_held_against_each_other_by_the_kernels_clock() {
+    let verdict_of_payload_sent_at = |jiffies: u32| {
+        let mut play = Play::new();
+        play.handshake();
+        play.step(CLIENT, State::Established, State::CloseWait);
+        // The clock of the events goes on where a machine's jiffies stand still.
+        play.now += 100_000_000;
+        play.state(CLIENT, State::CloseWait, State::LastAck, CLIENT_PID);
+        let stats = Stats {
+            last_sent: jiffies,
+            jiffies: play.jiffies.max(jiffies),
+            ..counted(64, 64)
+        };
+        play.close(CLIENT, State::LastAck, CLIENT_PID, stats);
+        let records = play.finish();
+        records.first().map(|record| record.verdict)
+    };
+    assert_eq!(
+        verdict_of_payload_sent_at(2),
+        Some(Verdict::ClosedBeforeResponse),
+        "it may have crossed the FIN"
+    );
+    assert_eq!(verdict_of_payload_sent_at(3), Some(Verdict::Ok));
 }
 
 #[test]

@@ -160,10 +160,8 @@ pub struct Facts {
     pub closed_first: bool,
     /// The peer's FIN came first.
     pub peer_closed_first: bool,
-    /// Time from the first FIN, either way, to the end, microseconds.
-    pub since_fin_us: Option<u64>,
-    /// Length of a jiffy, to which payload times are known.
-    pub tick_us: u64,
+    /// Payload certainly went either way after the first FIN.
+    pub payload_after_fin: bool,
     /// The owner still had the socket when it came to its end.
     pub still_open: bool,
     /// `sk_err` at the end; 0 for none.

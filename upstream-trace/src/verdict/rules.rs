@@ -143,17 +143,8 @@ fn closed_unanswered(facts: &Facts) -> bool {
         // After a half-close the client still waits for its answer, as its open socket shows.
         _ => facts.peer_closed_first || facts.closed_first && facts.still_open,
     };
-    server_closed_first && unanswered(facts) && !only_after_fin(facts)
-}
-
-/// The last payload certainly came after the first FIN: the goodbye of a protocol (TLS's `close_notify`
-/// for one) rather than a request.
-fn only_after_fin(facts: &Facts) -> bool {
-    match (facts.counters.idle_us(), facts.since_fin_us) {
-        // The age of a payload is rounded down to a jiffy.
-        (Some(idle), Some(since_fin)) => idle + facts.tick_us < since_fin,
-        _ => false,
-    }
+    // What came after that is the goodbye of a protocol (TLS's `close_notify` for one) rather than a request.
+    server_closed_first && unanswered(facts) && !facts.payload_after_fin
 }
 
 #[cfg(test)]
@@ -402,13 +393,12 @@ mod tests {
     fn a_goodbye_after_the_fin_is_no_request() {
         let mut facts = Facts {
             peer_closed_first: true,
-            since_fin_us: Some(50_000),
-            tick_us: 4_000,
+            payload_after_fin: true,
             ..established(Role::Client, 64, 64)
         };
         facts.counters.since_sent_us = Some(4_000);
         assert_eq!(verdict(&facts), Verdict::Ok);
-        facts.since_fin_us = Some(7_000);
+        facts.payload_after_fin = false;
         assert_eq!(
             verdict(&facts),
             Verdict::ClosedBeforeResponse,

@@ -38,8 +38,7 @@ const ATTEMPTS: usize = 3;
 const SHOWN: usize = 50;
 const SURE: [&str; 4] = ["exact", "unique", "nearest", "order"];
 
-/// What the kernel cannot tell apart where a connection of HTTP/2 is made for a request: within a jiffy of it both ends say something of themselves,
-/// and that is payload as well.
+/// What the kernel cannot tell apart over HTTP/2: within a jiffy of a request both ends say something of themselves, and that is payload as well.
 const BLURRED: [[&str; 2]; 2] = [
     ["reset_before_response", "reset_mid_stream"],
     ["closed_before_response", "ok"],
@@ -210,7 +209,7 @@ fn complaints(trial: &Trial) -> Vec<String> {
         for explanation in explanations {
             let right = upstream
                 .context("no upstream")
-                .and_then(|upstream| right(trial.program, upstream, path, explanation));
+                .and_then(|upstream| right(upstream, path, explanation));
             if let Err(error) = right {
                 wrong.push(format!("{path}: {error:#}: {explanation}"));
             }
@@ -262,7 +261,7 @@ fn accused(upstream: &Upstream, records: &[Value]) -> Vec<String> {
 }
 
 /// One explanation.
-fn right(program: Program, upstream: &Upstream, path: &str, explanation: &Value) -> Result<()> {
+fn right(upstream: &Upstream, path: &str, explanation: &Value) -> Result<()> {
     let row = upstream.fault.row();
     ensure!(
         !explanation["hint"].as_str().unwrap_or_default().is_empty(),
@@ -298,8 +297,6 @@ fn right(program: Program, upstream: &Upstream, path: &str, explanation: &Value)
     let mut right = row.verdicts.to_vec();
     if upstream.talk == Talk::Grpc {
         right.extend(upstream.fault.right_in_http2());
-    }
-    if program == Program::GrpcByEnvoy {
         let all = BLURRED
             .iter()
             .filter(|all| right.iter().any(|one| all.contains(one)));

@@ -405,7 +405,7 @@ pub(super) const ROWS: &[Row] = &[
         IDLE_CLOSE,
         TERMINATED,
         Played(&["late_request", "late_request_v6"]),
-        "The request was sent after the server had closed the connection (keep-alive race): make the client's idle timeout shorter than the server's keep-alive timeout, or retry.",
+        "The request was sent after the server had closed the connection (keep-alive race): make the client's idle timeout shorter than the server's keep-alive timeout, or retry; a goodbye that came late (TLS close_notify, HTTP/2 GOAWAY) is harmless.",
     ),
     row(
         &[ResetBeforeResponse],
@@ -429,7 +429,7 @@ pub(super) const ROWS: &[Row] = &[
         IDLE_CLOSE,
         TERMINATED,
         Played(&["data_after_shutdown"]),
-        "The server had shut the connection down before the request arrived: look there for timeouts that are shorter than the client's.",
+        "The server had shut the connection down before the request arrived: look there for timeouts that are shorter than the client's; a goodbye that came late (TLS close_notify, HTTP/2 GOAWAY) is harmless.",
     ),
     row(
         &[ResetBeforeResponse],
