@@ -25,10 +25,11 @@ const ENVOY_VERSION: &str = "1.40.0";
 /// The version whose words `explain/meaning.rs` has, besides those before it.
 const GRPC_VERSION: &str = "1.85.1";
 
-/// Everything that any verb needs, but not the proxies: the verbs that start them ask for [`for_proxies`].
+/// Everything that any verb needs.
 pub fn all(workspace: &Workspace) -> Result<Toolchain> {
     let toolchain = for_build(workspace)?;
     for_lints(workspace, &toolchain)?;
+    for_proxies(workspace)?;
     for_guests()?;
     Ok(toolchain)
 }

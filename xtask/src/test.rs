@@ -22,7 +22,7 @@ use crate::{
     workspace::{self, Profile, Workspace, run},
 };
 
-const STEPS: u32 = 9;
+const STEPS: u32 = 10;
 
 pub fn all(workspace: &Workspace, plays: Plays) -> Result<()> {
     let start = Instant::now();
@@ -51,6 +51,7 @@ pub fn all(workspace: &Workspace, plays: Plays) -> Result<()> {
         let program = built(workspace, &["test", "--no-run", "--test"], "live")?;
         live_tests(workspace, &program)
     })?;
+    steps.run("logs of real proxies, explained", || played(workspace))?;
     steps.run("tests on other kernels, in guests", || {
         matrix::run(workspace, &Kernels::all(), plays)
     })?;
@@ -66,12 +67,16 @@ pub fn all(workspace: &Workspace, plays: Plays) -> Result<()> {
     Ok(())
 }
 
-/// `cargo xtask proxies`: real proxies in front of upstreams that fail, their logs explained. Not a part of [`all`]:
-/// what is played over HTTP/2 is not steady.
+/// `cargo xtask proxies`: that step of [`all`] alone.
 pub fn proxies(workspace: &Workspace) -> Result<()> {
     provision::for_build(workspace)?;
-    provision::for_proxies(workspace)?;
     can_trace(&build::tracer(workspace, Profile::Release)?)?;
+    played(workspace)
+}
+
+/// Real proxies in front of upstreams that fail, their logs explained.
+fn played(workspace: &Workspace) -> Result<()> {
+    provision::for_proxies(workspace)?;
     let program = built(workspace, &["build", "--example"], "proxies")?;
     live_tests(workspace, &program).map(drop)
 }
