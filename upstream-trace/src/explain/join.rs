@@ -270,7 +270,7 @@ impl Join {
         let failed = &asked.failed;
         let (_, to) = asked.moment(SLACK);
         let from = failed.began.saturating_sub(SLACK);
-        let numbers = self.window.between(local, upstream).iter().copied();
+        let numbers = self.window.between(local, upstream).into_iter();
         let living: Vec<_> = numbers
             .filter_map(|number| Some((number, &self.window.get(number)?.brief)))
             .filter(|(_, brief)| brief.ended >= from && brief.started.is_none_or(|at| at <= to))

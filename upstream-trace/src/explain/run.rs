@@ -486,17 +486,16 @@ impl Output {
             .iter()
             .filter_map(|number| window.get(*number))
             .collect();
-        let stories: Vec<_> = held
-            .iter()
-            .filter_map(|held| Story::read(&held.text))
-            .collect();
+        let lines: Vec<_> = held.iter().map(|held| held.text.line()).collect();
+        let stories: Vec<_> = lines.iter().filter_map(|line| Story::read(line)).collect();
         let records: Vec<_> = stories.iter().filter_map(Story::connection).collect();
         let other = match (held.as_slice(), answer.sureness) {
             ([_], Sureness::Ambiguous) => None,
             ([one], _) => other_end(window, &one.brief),
             _ => None,
         };
-        let other = other.and_then(|held| Story::read(&held.text));
+        let other = other.map(|held| held.text.line());
+        let other = other.as_deref().and_then(Story::read);
         let about = About {
             log,
             seq: self.seq,
@@ -538,8 +537,8 @@ impl Output {
 
 /// The record of the other end: the same addresses the other way round, ended the nearest.
 fn other_end<'a>(window: &'a Window, brief: &Brief) -> Option<&'a Held> {
-    let there = window.between(brief.remote, brief.local).iter();
-    let there = there.filter_map(|number| window.get(*number));
+    let there = window.between(brief.remote, brief.local).into_iter();
+    let there = there.filter_map(|number| window.get(number));
     let distance = |held: &&Held| held.brief.ended.abs_diff(brief.ended);
     there
         .filter(|held| distance(held) <= LATE)

@@ -2,8 +2,9 @@
 //!
 //! Must not know: logs, how records are found.
 
-use std::{borrow::Cow, net::SocketAddr};
+use std::{borrow::Cow, net::SocketAddr, sync::LazyLock};
 
+use memchr::memmem::Finder;
 use serde::{Deserialize, Deserializer, de};
 
 use super::log::time;
@@ -89,7 +90,8 @@ fn glance(line: &[u8]) -> Option<Brief> {
     let text = std::str::from_utf8(line).ok()?.strip_suffix('}')?;
     let mut rest = text.strip_prefix(HEAD)?;
     let ended = time::rfc3339(until(&mut rest, "\"")?)?;
-    skip(&mut rest, r#","local":{"address":""#)?;
+    until(&mut rest, "{")?.strip_suffix(r#","local":"#)?;
+    rest = rest.strip_prefix(r#""address":""#)?;
     let local = end(&mut rest)?;
     rest = rest.strip_prefix(r#","remote":{"address":""#)?;
     let remote = end(&mut rest)?;
@@ -108,21 +110,23 @@ fn glance(line: &[u8]) -> Option<Brief> {
         }
         Some(Owner::new(pid, comm))
     };
-    skip(&mut rest, r#","started":"#)?;
+    skip(&mut rest, &STARTED)?;
     let started = if rest.starts_with("null") {
         None
     } else {
         rest = rest.strip_prefix('"')?;
         Some(time::rfc3339(until(&mut rest, "\"")?)?)
     };
-    skip(&mut rest, r#","timeline":["#)?;
+    until(&mut rest, "[")?.strip_suffix(r#","timeline":"#)?;
     let timeline = until(&mut rest, "]")?;
-    let goodbyes = GOODBYES.iter().filter_map(|state| timeline.find(state));
+    let goodbyes = GOODBYES
+        .iter()
+        .filter_map(|state| state.find(timeline.as_bytes()));
     let closed = goodbyes.min().and_then(|at| {
         let (_, step) = timeline.get(..at)?.rsplit_once(r#"{"at_us":"#)?;
         step.split_once(',')?.0.parse().ok()
     });
-    skip(&mut rest, r#","verdict":""#)?;
+    skip(&mut rest, &VERDICT)?;
     let verdict = until(&mut rest, "\"")?;
     Some(Brief {
         ended,
@@ -138,8 +142,15 @@ fn glance(line: &[u8]) -> Option<Brief> {
     })
 }
 
+/// What is searched for in each line is made ready once.
+type Key = LazyLock<Finder<'static>>;
+static STARTED: Key = LazyLock::new(|| Finder::new(r#","started":"#));
+static VERDICT: Key = LazyLock::new(|| Finder::new(r#","verdict":""#));
 /// The states into which an orderly close leads, first or second.
-const GOODBYES: [&str; 2] = [r#""to":"FIN_WAIT1""#, r#""to":"LAST_ACK""#];
+static GOODBYES: [Key; 2] = [
+    LazyLock::new(|| Finder::new(r#""to":"FIN_WAIT1""#)),
+    LazyLock::new(|| Finder::new(r#""to":"LAST_ACK""#)),
+];
 
 /// `closed_us`: from the start to the close.
 fn left(ended: u64, started: Option<u64>, closed_us: Option<u64>) -> u64 {
@@ -156,9 +167,9 @@ fn end(rest: &mut &str) -> Option<SocketAddr> {
 }
 
 /// Goes behind the first `key`.
-fn skip(rest: &mut &str, key: &str) -> Option<()> {
-    let at = memchr::memmem::find(rest.as_bytes(), key.as_bytes())?;
-    *rest = rest.get(at + key.len()..)?;
+fn skip(rest: &mut &str, key: &Finder<'_>) -> Option<()> {
+    let at = key.find(rest.as_bytes())?;
+    *rest = rest.get(at + key.needle().len()..)?;
     Some(())
 }
 

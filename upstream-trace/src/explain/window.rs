@@ -3,14 +3,17 @@
 //! Memory is bounded twice: by the time that a record is kept ([`Window::expire`]) and by [`MOST_BYTES`].
 //! Must not know: logs, why a record is asked for.
 
-use std::{collections::VecDeque, net::SocketAddr};
+use std::{collections::VecDeque, hash::BuildHasher as _, iter, mem, net::SocketAddr};
 
-use hashbrown::HashMap;
+use hashbrown::{DefaultHashBuilder, HashMap};
 
-use super::story::Brief;
+use super::{
+    delta::{Delta, Encoder},
+    story::Brief,
+};
 use crate::record::{Role, Verdict};
 
-/// Text of records that is kept at most; beyond it the oldest are given up, and counted.
+/// Text of records that is kept at most, as long as it was printed; beyond it the oldest are given up, and counted.
 pub const MOST_BYTES: usize = 256 << 20;
 
 /// A record's number, in the order in which they came.
@@ -21,9 +24,60 @@ pub type Number = u64;
 pub struct Held {
     pub brief: Brief,
     /// The line.
-    pub text: Box<[u8]>,
+    pub text: Delta,
     /// The logs that have a line for it already, a bit each.
     pub taken: u64,
+    /// The one before it in its chain.
+    before: Number,
+}
+
+/// No record has this number.
+const NONE: Number = Number::MAX;
+/// What a window has room for at first.
+const FEW: usize = 1_024;
+
+/// This end and the other.
+type Ends = (SocketAddr, SocketAddr);
+
+impl Held {
+    const fn ends(&self) -> Ends {
+        (self.brief.local, self.brief.remote)
+    }
+}
+
+/// The last record of each hash of both addresses; those before it hang on [`Held::before`]. None is taken off: a chain ends with the
+/// first record that is forgotten.
+#[derive(Debug, Default)]
+struct Chains {
+    last: Box<[Number]>,
+    hasher: DefaultHashBuilder,
+}
+
+impl Chains {
+    /// For so many records.
+    fn new(records: usize) -> Self {
+        let last = vec![NONE; records.next_power_of_two()];
+        Self {
+            last: last.into(),
+            hasher: DefaultHashBuilder::default(),
+        }
+    }
+
+    fn place(&self, ends: Ends) -> usize {
+        let mask = self.last.len().saturating_sub(1);
+        usize::try_from(self.hasher.hash_one(ends)).unwrap_or(usize::MAX) & mask
+    }
+
+    /// The last record of this hash.
+    fn last(&self, ends: Ends) -> Number {
+        self.last.get(self.place(ends)).copied().unwrap_or(NONE)
+    }
+
+    /// Makes the record the last, and returns which was it before.
+    fn hang(&mut self, number: Number, ends: Ends) -> Number {
+        let last = self.last.get_mut(self.place(ends));
+        last.map_or(NONE, |last| mem::replace(last, number))
+    }
 }
 
 /// Numbers of records by the time at which this end left.
@@ -71,8 +125,8 @@ pub struct Window {
     fine: HashMap<SocketAddr, Times>,
     /// Failed ones to any destination.
     anywhere: Times,
-    /// By local and remote address.
-    pairs: HashMap<(SocketAddr, SocketAddr), Vec<Number>>,
+    chains: Chains,
+    encoder: Encoder<(Role, Verdict)>,
     /// Up to here records are forgotten.
     pub forgotten: u64,
     /// Records given up for want of memory.
@@ -83,10 +137,9 @@ impl Window {
     /// Keeps a record.
     pub fn insert(&mut self, brief: Brief, line: &[u8]) {
         let number = self.first + self.records.len() as u64;
-        self.pairs
-            .entry((brief.local, brief.remote))
-            .or_default()
-            .push(number);
+        if self.records.len() >= self.chains.last.len() {
+            self.chain_anew();
+        }
         if brief.role != Role::Server {
             let kind = if brief.verdict == Verdict::Ok {
                 &mut self.fine
@@ -99,13 +152,22 @@ impl Window {
         }
         self.bytes += line.len();
         self.records.push_back(Held {
-            brief,
-            text: line.into(),
+            text: self.encoder.encode((brief.role, brief.verdict), line),
             taken: 0,
+            before: self.chains.hang(number, (brief.local, brief.remote)),
+            brief,
         });
         while self.bytes > MOST_BYTES {
             self.given_up += 1;
             self.forget_first();
+        }
+    }
+
+    /// Makes room for as many records more.
+    fn chain_anew(&mut self) {
+        self.chains = Chains::new(FEW.max(2 * self.records.len()));
+        for (number, held) in (self.first..).zip(&mut self.records) {
+            held.before = self.chains.hang(number, held.ends());
         }
     }
 
@@ -125,22 +187,15 @@ impl Window {
             return;
         };
         self.first += 1;
-        self.bytes -= held.text.len();
+        self.bytes -= held.text.len;
         let Brief {
             ended,
-            local,
             remote,
             role,
             verdict,
             ..
         } = held.brief;
         self.forgotten = self.forgotten.max(ended);
-        if let Some(numbers) = self.pairs.get_mut(&(local, remote)) {
-            numbers.retain(|number| *number >= self.first);
-            if numbers.is_empty() {
-                self.pairs.remove(&(local, remote));
-            }
-        }
         if role == Role::Server {
             return;
         }
@@ -158,24 +213,32 @@ impl Window {
         }
     }
 
+    fn index(&self, number: Number) -> Option<usize> {
+        usize::try_from(number.checked_sub(self.first)?).ok()
+    }
+
     /// The record with this number, while it is kept.
     pub fn get(&self, number: Number) -> Option<&Held> {
-        let index = number.checked_sub(self.first)?;
-        self.records.get(usize::try_from(index).ok()?)
+        self.records.get(self.index(number)?)
     }
 
     /// Notes that the log has a line for this record.
     pub fn take(&mut self, number: Number, log: u64) {
-        let index = number.checked_sub(self.first);
-        let index = index.and_then(|index| usize::try_from(index).ok());
+        let index = self.index(number);
         if let Some(held) = index.and_then(|index| self.records.get_mut(index)) {
             held.taken |= log;
         }
     }
 
-    /// Connections between these two, this end first.
-    pub fn between(&self, local: SocketAddr, remote: SocketAddr) -> &[Number] {
-        self.pairs.get(&(local, remote)).map_or(&[], Vec::as_slice)
+    /// Connections between these two, this end first, in the order in which they came.
+    pub fn between(&self, local: SocketAddr, remote: SocketAddr) -> Vec<Number> {
+        let ends = (local, remote);
+        let find = |number| Some((number, self.get(number)?));
+        let chain = iter::successors(find(self.chains.last(ends)), |(_, held)| find(held.before));
+        let between = chain.filter(|(_, held)| held.ends() == ends);
+        let mut numbers: Vec<_> = between.map(|(number, _)| number).collect();
+        numbers.reverse();
+        numbers
     }
 
     /// Connections to `remote`, or to anywhere, that this end left from `from` to `to`. Fine ones only by destination.
@@ -245,6 +308,30 @@ pub(super) mod tests {
     }
 
     #[test]
+    fn found_by_both_ends_in_the_order_of_coming() {
+        let mut window = Window::default();
+        let ends = |ports: [u16; 2]| ports.map(|port| SocketAddr::new([127, 0, 0, 1].into(), port));
+        // More than there is room for at first, each pair twice, and again when the first half is forgotten.
+        let count = 2 * FEW as u64;
+        for number in 0..3 * count {
+            let local = u16::try_from(number % count).unwrap();
+            window.insert(brief(number + 10, [local, 8_080], Verdict::Ok), b"x");
+            window.expire((number + 10).saturating_sub(2 * count - 1));
+        }
+        for local in 0..count {
+            let [local_end, remote] = ends([u16::try_from(local).unwrap(), 8_080]);
+            let found = window.between(local_end, remote);
+            assert_eq!(found, [count + local, 2 * count + local]);
+            assert!(window.between(remote, local_end).is_empty());
+        }
+        let (chains, records) = (window.chains.last.len(), window.records.len());
+        assert!((records..=4 * records).contains(&chains));
+        window.expire(u64::MAX);
+        let [local, remote] = ends([5, 8_080]);
+        assert!(window.between(local, remote).is_empty());
+    }
+
+    #[test]
     fn what_is_old_leaves_nothing_behind() {
         let mut window = Window::default();
         for ended in 1..1_000 {
@@ -258,7 +345,7 @@ pub(super) mod tests {
         }
         assert!(window.records.len() <= 101 && window.bytes == 5 * window.records.len());
         window.expire(u64::MAX);
-        assert!(window.pairs.is_empty() && window.failed.is_empty() && window.fine.is_empty());
+        assert!(window.failed.is_empty() && window.fine.is_empty());
         assert!(window.anywhere.0.is_empty() && window.bytes == 0 && window.given_up == 0);
         assert_eq!(window.forgotten, 1_099);
     }

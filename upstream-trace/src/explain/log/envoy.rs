@@ -15,7 +15,8 @@ const MILLISECOND: u64 = 1_000_000;
 /// The text formats.
 pub(super) fn text(line: &str) -> Option<Reading> {
     let mut rest = line.strip_prefix('[')?;
-    let began = time::rfc3339(cut(&mut rest, "] \"")?)?;
+    let began = time::rfc3339(cut(&mut rest, "]")?)?;
+    rest = rest.strip_prefix(" \"")?;
     let request = request(&mut rest)?;
     let status = status(cut(&mut rest, " ")?)?;
     let flags = cut(&mut rest, " ")?;
@@ -51,9 +52,12 @@ pub(super) fn text(line: &str) -> Option<Reading> {
 
 /// Up to the quote that a status follows: a path may hold quotes as well.
 fn request<'a>(rest: &mut &'a str) -> Option<&'a str> {
-    let end = rest.match_indices("\" ").map(|(at, _)| at).find(|&at| {
-        let behind = rest.get(at + 2..).unwrap_or_default().as_bytes();
-        matches!(behind, [b'0', b' ', ..] | [b'1'..=b'9', _, _, b' ', ..])
+    let end = memchr::memchr_iter(b'"', rest.as_bytes()).find(|&at| {
+        let behind = rest.get(at + 1..).unwrap_or_default().as_bytes();
+        matches!(
+            behind,
+            [b' ', b'0', b' ', ..] | [b' ', b'1'..=b'9', _, _, b' ', ..]
+        )
     })?;
     let request = rest.get(..end)?;
     *rest = rest.get(end + 2..)?;

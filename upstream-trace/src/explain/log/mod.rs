@@ -121,7 +121,8 @@ impl Reader {
 
     /// Reads one line, without its end.
     pub fn read(&mut self, line: &[u8]) -> Reading {
-        let text: Cow<'_, str> = String::from_utf8_lossy(line);
+        // The lossy way is slow, even where nothing is lost.
+        let text = str::from_utf8(line).map_or_else(|_| String::from_utf8_lossy(line), Cow::from);
         let text = text.trim_end();
         let read = match text.as_bytes() {
             [] => return Reading::Other,
@@ -162,8 +163,9 @@ fn canonical(address: SocketAddr) -> SocketAddr {
 
 /// What stands before `mark`, and what behind it.
 fn cut<'a>(rest: &mut &'a str, mark: &str) -> Option<&'a str> {
-    let (before, behind) = rest.split_once(mark)?;
-    *rest = behind;
+    let at = memchr::memmem::find(rest.as_bytes(), mark.as_bytes())?;
+    let before = rest.get(..at)?;
+    *rest = rest.get(at + mark.len()..)?;
     Some(before)
 }
 

@@ -140,11 +140,16 @@ fn fraction(bytes: &[u8]) -> Option<(u64, &[u8])> {
     let [b'.' | b',', rest @ ..] = bytes else {
         return Some((0, bytes));
     };
-    let len = rest.iter().take_while(|byte| byte.is_ascii_digit()).count();
-    let (number, rest) = rest.split_at_checked(len)?;
-    let scale = 9_u32.checked_sub(u32::try_from(len).ok()?)?;
-    let number = u64::try_from(digits(number)?).ok()?;
-    Some((number * 10_u64.pow(scale), rest))
+    let (mut nanos, mut unit, mut rest) = (0, SECOND, rest);
+    while let [digit @ b'0'..=b'9', behind @ ..] = rest {
+        unit /= 10;
+        if unit == 0 {
+            return None;
+        }
+        nanos += u64::from(digit - b'0') * unit;
+        rest = behind;
+    }
+    Some((nanos, rest))
 }
 
 /// `Z`, `+0100`, `+01:00`: seconds ahead of UTC.
