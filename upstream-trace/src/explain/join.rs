@@ -398,10 +398,12 @@ impl Join {
         let full = |crowd: &Crowd| {
             crowd.lines.len() >= CROWD || crowd.ended.saturating_sub(crowd.began) > keep / 2
         };
-        let due: Vec<_> = self
+        let mut due: Vec<_> = self
             .crowds
             .extract_if(|_, crowd| closed(crowd) || full(crowd))
             .collect();
+        // One takes connections from those after it, and a map has no order of its own.
+        due.sort_unstable_by_key(|(_, crowd)| crowd.lines.first().copied());
         for (_, crowd) in due {
             let complete = closed(&crowd);
             self.settle(&crowd, complete);

@@ -296,6 +296,23 @@ fn a_crowd_that_never_ends_is_settled_in_parts() {
 }
 
 #[test]
+fn crowds_that_want_the_same_connections_take_them_in_the_order_of_their_lines() {
+    let mut answers = (0..20).map(|_| {
+        let record = |port| (u64::from(port), port, Verdict::ResetBeforeResponse);
+        let records: Vec<_> = (100..104).map(record).collect();
+        let lines = (1..=8).map(|number| {
+            let mut asked = coarse(number, 0, meaning::TERMINATED);
+            // Some name the process.
+            asked.failed.pid = (number > 4).then_some(7);
+            asked
+        });
+        Play::new(&records).answers(lines.collect())
+    });
+    let first = answers.next().unwrap();
+    assert!(answers.all(|other| other == first), "{first:?}");
+}
+
+#[test]
 fn lines_of_several_meanings_share_an_order() {
     use Verdict::{Refused, ResetBeforePayload};
     let play = Play::new(&[
