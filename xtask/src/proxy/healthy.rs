@@ -18,9 +18,10 @@ use super::grpc;
 use super::network::Network;
 use super::programs::{Program, Route, Running};
 use super::talk::{ANSWER, Talk};
-use super::trial::{PATIENCE, SETTLE, exchange, explain, lines};
+use super::trial::{MEMORY_PORT, PATIENCE, SETTLE, exchange, explain, lines};
 use super::upstream::Upstream;
 use crate::provision::Proxies;
+use crate::scenario::load;
 use crate::tracer::Tracer;
 
 const NAME: &str = "service";
@@ -73,7 +74,8 @@ fn play_there(
     };
     let output = dir.join("records.json");
     let output = output.to_str().context("a path in UTF-8")?;
-    let ports = PORTS.map(|port| port.to_string()).join(",");
+    let ports = PORTS.iter().chain([&MEMORY_PORT]);
+    let ports = ports.map(u16::to_string).collect::<Vec<_>>().join(",");
     let tracer = Tracer::start(&["--port", &ports, "--output", output])?;
     let route = Route {
         name: NAME,
@@ -105,6 +107,7 @@ fn play_there(
     })?;
     let took = began.elapsed();
     thread::sleep(SETTLE);
+    load::use_memory_again(MEMORY_PORT)?;
     let (logs, options) = (proxy.logs.clone(), proxy.options.clone());
     proxy.stop()?;
     tracer.stop()?;

@@ -19,10 +19,13 @@ use super::programs::Program;
 use super::upstream::{self, Upstream};
 use crate::provision::Proxies;
 use crate::random::Random;
+use crate::scenario::load;
 use crate::tracer::{self, Tracer};
 
 /// Records and log lines of the last request are on their way for less than this.
 pub(super) const SETTLE: Duration = Duration::from_millis(2_500);
+/// Where sockets' memory is used again, so that the tracer notices what was kept from it.
+pub(super) const MEMORY_PORT: u16 = 18_650;
 pub(super) const PATIENCE: Duration = Duration::from_secs(10);
 /// A client that goes away does it after this.
 const CLIENT_PATIENCE: Duration = Duration::from_millis(100);
@@ -93,7 +96,9 @@ fn play_there(
         .collect();
     let faults = || bad.iter().copied().chain([Fault::Healthy]);
     let ports: Vec<_> = faults()
-        .map(|fault| Upstream::port(fault).to_string())
+        .map(Upstream::port)
+        .chain([MEMORY_PORT])
+        .map(|port| port.to_string())
         .collect();
     let output = dir.join("records.json");
     let output = output.to_str().context("a path in UTF-8")?;
@@ -142,6 +147,7 @@ fn play_there(
         played.extend(done?);
     }
     thread::sleep(SETTLE);
+    load::use_memory_again(MEMORY_PORT)?;
     let (logs, options) = (proxy.logs.clone(), proxy.options.clone());
     proxy.stop()?;
     tracer.stop()?;
