@@ -115,9 +115,22 @@ pub struct Actor {
     /// Real uid; [`NO_UID`]: not read.
     pub uid: u32,
     /// 1 for a kernel thread.
-    pub kthread: u32,
+    pub kthread: u16,
+    /// How it comes to its end, see [`exit`].
+    pub exit: u8,
+    /// Always 0.
+    pub reserved: u8,
     /// 1 where this process is one whose sockets are wanted, or nobody asked.
     pub wanted: u32,
+}
+
+/// How a process that acts comes to its end meanwhile, as `task_struct.signal.group_exit_code` has it: what it
+/// had open is closed for it.
+pub mod exit {
+    /// It lives on.
+    pub const NONE: u8 = 0;
+    /// It ends by itself, or it cannot be read by what; this and a signal's number: by that.
+    pub const ENDS: u8 = 1;
 }
 
 /// Bits of [`Stats::present`]: which members were read.
@@ -195,7 +208,9 @@ pub struct Stats {
     /// Low 32 bits of `sk_flags` (`enum sock_flags`).
     pub flags: u32,
     /// 1 where a `struct socket` is attached: accepted or connecting, and not yet closed.
-    pub has_socket: u32,
+    pub has_socket: u16,
+    /// 1 where `SO_LINGER` is set, to 0: a close is an abort on purpose.
+    pub aborts: u16,
 }
 
 /// A record that also says who acted.

@@ -44,6 +44,7 @@ macro_rules! kernel_fields {
             SK_ERROR_QUEUE_LAST: 8 = "sock", "sk_error_queue.prev", Some("type and sender of ICMP errors");
             SK_ACK_BACKLOG: 4 = "sock", "sk_ack_backlog", Some("how full accept queues are");
             SK_MAX_ACK_BACKLOG: 4 = "sock", "sk_max_ack_backlog", Some("how full accept queues are");
+            SK_LINGERTIME: 8 = "sock", "sk_lingertime", Some("whether a reset was sent on purpose");
             SOCKET_SK: 8 = "socket", "sk", Some("sockets that are older than the tracer");
             FILE_INODE: 8 = "file", "f_inode", Some("sockets that are older than the tracer, on 5.10");
             FILE_PRIVATE: 8 = "file", "private_data", Some("sockets that are older than the tracer, on 5.10");
@@ -82,6 +83,8 @@ macro_rules! kernel_fields {
             TASK_CGROUPS: 8 = "task_struct", "cgroups", Some("cgroup id of a process");
             CSS_SET_CGROUP: 8 = "css_set", "dfl_cgrp", Some("cgroup id of a process");
             TASK_FLAGS: 4 = "task_struct", "flags", Some("telling kernel threads from processes");
+            TASK_SIGNAL: 8 = "task_struct", "signal", Some("the signal that ended a process");
+            SIGNAL_EXIT_CODE: 4 = "signal_struct", "group_exit_code", Some("the signal that ended a process");
             SKB_DEV: 8 = "sk_buff", "dev", Some("network namespace of resets that belong to no socket");
             DEV_NET: 8 = "net_device", "nd_net.net", Some("network namespace of resets that belong to no socket");
             SKB_SK: 8 = "sk_buff", "sk", Some("network namespace of packets that a filter drops");

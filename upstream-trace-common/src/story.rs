@@ -57,8 +57,8 @@ pub struct Story {
     pub acted: u8,
     /// State after the last step.
     pub state: u8,
-    /// Always 0.
-    pub reserved: u8,
+    /// How the process comes to its end that sent this socket's FIN, see [`crate::event::exit`].
+    pub exit: u8,
     /// When a process accepted the socket; 0: none was seen to.
     pub accepted: u64,
     /// `Base::sk` of the socket that was accepted. An accept may race with the socket's end and find

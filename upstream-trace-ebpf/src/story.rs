@@ -8,7 +8,7 @@ use core::hint::black_box;
 use aya_ebpf::helpers::bpf_ktime_get_ns;
 use upstream_trace_common::{
     counter,
-    event::kind,
+    event::{exit, kind},
     story::{AT_ACCEPT, AT_BIRTH, NOBODY, Place, STEPS, Step, Story},
 };
 
@@ -18,6 +18,7 @@ use crate::{
     kernel::{
         mem::{self, Memory, put_words},
         sock::{self, TcpSock, Tuple, state},
+        task,
     },
     maps::{self, set},
 };
@@ -61,7 +62,7 @@ pub fn begin(what: What, sk: *const u8, tuple: &Tuple) -> bool {
     story.len = 0;
     story.acted = NOBODY;
     story.state = what.new;
-    story.reserved = 0;
+    story.exit = exit::NONE;
     let Story {
         accepted,
         accepted_sk,
@@ -170,9 +171,12 @@ pub fn step(story: &mut Story, sk: *const u8, what: What, local_port: Option<u16
     // SAFETY: as above.
     unsafe { what_place.write_volatile(step) };
     // close() or shutdown(), in the context of who calls it.
-    if story.acted == NOBODY && (what.new == state::FIN_WAIT1 || what.new == state::LAST_ACK) {
-        filter::current(&mut story.actor);
-        story.acted = story.len;
+    if what.new == state::FIN_WAIT1 || what.new == state::LAST_ACK {
+        story.exit = task::current_exit();
+        if story.acted == NOBODY {
+            filter::current(&mut story.actor);
+            story.acted = story.len;
+        }
     }
     if what.new == state::FIN_WAIT1 || what.new == state::CLOSE_WAIT {
         story.base.jiffies = sock::jiffies();

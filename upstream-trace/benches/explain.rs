@@ -112,6 +112,7 @@ fn record(number: u64) -> Connection<'static> {
         role: Role::Client,
         reset: reset.map(|reset| (reset.direction, reset.origin, reset.reason)),
         likely: false,
+        undelivered: false,
         errno: None,
         bytes,
         local: IpAddr::from([10, 0, 0, 1]),

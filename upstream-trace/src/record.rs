@@ -382,6 +382,17 @@ pub struct Evidence<'a> {
     pub descriptors: Option<Descriptors>,
     /// Why this node dropped its SYN or the answer to it, in the kernel's own words (`enum skb_drop_reason`).
     pub drop_reason: Option<&'a str>,
+    /// How the process came to its end whose connection this was and for whom the kernel closed it; null where a process that goes on did.
+    pub exit: Option<Exit<'a>>,
+    /// True where the socket that was closed with a reset had `SO_LINGER` set to 0, which makes that an abort on purpose; else null.
+    pub abort: Option<bool>,
+}
+
+/// The end of a process.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, JsonSchema)]
+pub struct Exit<'a> {
+    /// The signal that killed it, such as `SIGKILL`; null where it ended by itself, or the signal could not be read.
+    pub signal: Option<&'a str>,
 }
 
 /// What the packet of a reset tells of its way, beside the one that completed the handshake: the peer's

@@ -59,6 +59,24 @@ errnos! {
     ECONNREFUSED EHOSTDOWN EHOSTUNREACH ENONET ENODEV
 }
 
+macro_rules! signals {
+    ($($name:ident)*) => {
+        /// The name of a signal that can end a process; `None` for 0 and for those without a name of their own.
+        pub const fn signal_name(number: u32) -> Option<&'static str> {
+            $(const $name: u32 = libc::$name.cast_unsigned();)*
+            match number {
+                $($name => Some(stringify!($name)),)*
+                _ => None,
+            }
+        }
+    };
+}
+
+signals! {
+    SIGHUP SIGINT SIGQUIT SIGILL SIGTRAP SIGABRT SIGBUS SIGFPE SIGKILL SIGUSR1 SIGSEGV SIGUSR2 SIGPIPE
+    SIGALRM SIGTERM SIGSTKFLT SIGXCPU SIGXFSZ SIGVTALRM SIGPROF SIGIO SIGPWR SIGSYS
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -71,5 +89,7 @@ mod tests {
         assert_eq!(State::from_kernel(13), None);
         assert_eq!(errno_name(111), Some("ECONNREFUSED"));
         assert_eq!(errno_name(0), None);
+        assert_eq!(signal_name(9), Some("SIGKILL"));
+        assert_eq!(signal_name(0), None);
     }
 }

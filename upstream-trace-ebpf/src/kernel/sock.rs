@@ -16,6 +16,8 @@ const AF_INET6: u16 = 10;
 
 /// Bit number of `SOCK_DONE` in `enum sock_flags`, `include/net/sock.h`; 5.10 to 7.2 alike.
 const SOCK_DONE: u32 = 1;
+/// Bit number of `SOCK_LINGER`, the same.
+const SOCK_LINGER: u32 = 4;
 
 /// `enum tcp_state`, `include/net/tcp_states.h`.
 pub mod state {
@@ -331,8 +333,10 @@ impl<M: Memory> TcpSock<M> {
         put!(
             SOCKET,
             has_socket,
-            socket.map(|socket| u32::from(!socket.is_null()))
+            socket.map(|socket| u16::from(!socket.is_null()))
         );
+        let lingers = stats.flags >> SOCK_LINGER & 1 != 0;
+        stats.aborts = u16::from(lingers && sk.get(&mem::SK_LINGERTIME) == Some(0_u64));
         stats.jiffies = jiffies();
     }
 }

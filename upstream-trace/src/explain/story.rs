@@ -11,7 +11,7 @@ use super::log::time;
 use crate::{
     record::{
         AcceptQueue, Attribution, Bytes, Cause, Confidence, Connection, ConnectionType,
-        Descriptors, Direction, Endpoint, Evidence, Family, Flag, Icmp, Id, Layer, Origin,
+        Descriptors, Direction, Endpoint, Evidence, Exit, Family, Flag, Icmp, Id, Layer, Origin,
         PortRange, Process, ProxyWords, ReasonSource, Reset, ResetEvidence, Role, Schema, Step,
         StepKind, Timestamp, Verdict,
     },
@@ -313,6 +313,16 @@ struct Found<'a> {
     descriptors: Option<Descriptors>,
     #[serde(borrow)]
     drop_reason: Option<Cow<'a, str>>,
+    #[serde(borrow, default)]
+    exit: Option<Passing<'a>>,
+    #[serde(default)]
+    abort: Option<bool>,
+}
+
+#[derive(Debug, Deserialize)]
+struct Passing<'a> {
+    #[serde(borrow)]
+    signal: Option<Cow<'a, str>>,
 }
 
 #[derive(Debug, Deserialize)]
@@ -494,6 +504,10 @@ impl<'a> Story<'a> {
                 accept_queue: found.accept_queue,
                 descriptors: found.descriptors,
                 drop_reason: found.drop_reason.as_deref(),
+                exit: found.exit.as_ref().map(|exit| Exit {
+                    signal: exit.signal.as_deref(),
+                }),
+                abort: found.abort,
             }),
             proxy: self.proxy.as_ref().map(Words::proxy),
             hint: self.hint.as_deref(),

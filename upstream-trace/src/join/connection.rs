@@ -194,6 +194,8 @@ pub mod seen {
     pub const PEER_ENDED: u16 = 1 << 10;
     /// That its other end was looked for among the connections that are still open.
     pub const ASKED: u16 = 1 << 11;
+    /// That the other end, on this node as well, did not receive all payload that this one sent.
+    pub const UNDELIVERED: u16 = 1 << 12;
 }
 
 /// One connection, as one socket sees it.
@@ -225,6 +227,10 @@ pub struct Connection {
     pub events: u32,
     /// Jiffies, low 32 bits, at the first FIN, sent or received.
     pub fin: Option<u32>,
+    /// How the process came to its end that closed it, as of `event::exit`.
+    pub exit: u8,
+    /// The same of the other end, on this node as well.
+    pub peer_exit: u8,
     /// Who has it.
     pub owner: Option<Owner>,
     /// Who had the other end, once that is gone.
@@ -328,6 +334,8 @@ pub struct PeerSent {
     pub derived: Option<&'static str>,
     /// `sk_err` of that end.
     pub err: u32,
+    /// It was an abort on purpose.
+    pub aborts: bool,
 }
 
 /// The transition to `CLOSE`.

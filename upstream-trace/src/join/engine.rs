@@ -8,7 +8,7 @@
 use std::{collections::VecDeque, rc::Rc};
 
 use hashbrown::HashSet;
-use upstream_trace_common::event::{Base, Packet, kind};
+use upstream_trace_common::event::{Base, Packet, exit, kind};
 
 use super::{
     connection::{Connection, NONE, Slot, Steps, seen},
@@ -361,6 +361,8 @@ impl Engine {
             next_same_tuple: NONE,
             events: 0,
             fin: None,
+            exit: exit::NONE,
+            peer_exit: exit::NONE,
             owner: None,
             peer_owner: None,
             steps: Steps::default(),

@@ -3,13 +3,13 @@
 //! Whose process is named is decided here, who sent a reset in [`reset`], what it means in `verdict`.
 //! Must not know: the order in which events came.
 
-use upstream_trace_common::event::{Base, IPV4, kind};
+use upstream_trace_common::event::{Base, IPV4, exit, kind};
 
 use super::{
     connection::{Connection, End, PackedStep, PeerSent, Slot, seen},
     engine::{Engine, Sink, WallClock},
     note::Fact,
-    reset::{self, Known, ResetFound, derived, error, reason, stray_reason},
+    reset::{self, Known, ResetFound, aborts, derived, error, reason, stray_reason},
     stray::Stray,
     tuple::Tuple,
 };
@@ -17,8 +17,8 @@ use crate::{
     decode::Event,
     process::Process,
     record::{
-        self, Attribution, ConnectionType, Direction, EventType, Evidence, Flag, Id, ReasonSource,
-        ResetType, Role, Schema, StrayReset, Verdict,
+        self, Attribution, ConnectionType, Direction, EventType, Evidence, Flag, Id, Origin,
+        ReasonSource, ResetType, Role, Schema, StrayReset, Verdict,
     },
     tcp::{self, State},
     verdict::{
@@ -63,7 +63,23 @@ fn leave_to_peer(engine: &mut Engine, ended: &mut Connection) {
         let sent = end.sent.clone()?;
         let derived = derived(end, &sent);
         let err = error(end);
-        Some(PeerSent { sent, derived, err })
+        let aborts = aborts(end, &sent);
+        Some(PeerSent {
+            sent,
+            derived,
+            err,
+            aborts,
+        })
+    };
+    let undelivered = |sender: &Connection, receiver: &Connection| {
+        let sent = sender
+            .end
+            .as_ref()
+            .and_then(|end| facts::sent(end.stats()?));
+        let end = receiver.end.as_ref();
+        let received = end.and_then(|end| facts::received(end.stats()?));
+        sent.zip(received)
+            .is_some_and(|(sent, received)| sent > received)
     };
     let Some(peer) = engine.table.get_mut(ended.peer) else {
         return;
@@ -78,6 +94,16 @@ fn leave_to_peer(engine: &mut Engine, ended: &mut Connection) {
     }
     if got_payload(peer) {
         ended.seen |= seen::PEER_GOT_PAYLOAD;
+    }
+    if undelivered(peer, ended) {
+        peer.seen |= seen::UNDELIVERED;
+    }
+    if undelivered(ended, peer) {
+        ended.seen |= seen::UNDELIVERED;
+    }
+    peer.peer_exit = ended.exit;
+    if ended.peer_exit == exit::NONE {
+        ended.peer_exit = peer.exit;
     }
     // Both are born within one round trip, so after the tracer: one birth was kept from its hook.
     let one_unborn = peer.saw(seen::BIRTH) != ended.saw(seen::BIRTH);
@@ -138,7 +164,7 @@ fn print(engine: &mut Engine, ended: &Connection, clock: &impl WallClock, sink: 
     let err = error(end);
     let accepted = accepted(ended, closed.is_some(), complete);
     let broken = reset.is_some() || err != 0;
-    let evidence = evidence(engine, ended, accepted, broken);
+    let mut evidence = evidence(engine, ended, accepted, broken);
     let facts = Facts {
         role: (ended.role != Role::Unknown).then_some(ended.role),
         established: ended.saw(seen::ESTABLISHED),
@@ -156,6 +182,8 @@ fn print(engine: &mut Engine, ended: &Connection, clock: &impl WallClock, sink: 
         counters,
     };
     let judgement = rules::judge(&facts, context.idle_after_us);
+    evidence.exit = exit_of(ended, reset.as_ref(), judgement.verdict);
+    evidence.abort = reset.as_ref().and_then(ResetFound::abort);
     let errno = tcp::errno_name(err)
         .or((judgement.verdict == Verdict::NoLocalPort).then_some("EADDRNOTAVAIL"));
 
@@ -165,6 +193,7 @@ fn print(engine: &mut Engine, ended: &Connection, clock: &impl WallClock, sink: 
         reset: reset
             .as_ref()
             .map(|reset| (reset.direction, reset.origin, reset.reason)),
+        undelivered: ended.saw(seen::UNDELIVERED),
         likely: reset.as_ref().is_some_and(ResetFound::is_likely),
         errno,
         bytes: counters.bytes,
@@ -220,6 +249,29 @@ fn other_end<'a>(
     let listeners = &engine.listeners;
     let process = listeners.owner(stray.netns, &Tuple::of(stray), stray.ktime)?;
     Some((process, Attribution::Listener))
+}
+
+/// How the process came to its end for whom the kernel ended the connection.
+fn exit_of(
+    ended: &Connection,
+    reset: Option<&ResetFound<'_>>,
+    verdict: Verdict,
+) -> Option<record::Exit<'static>> {
+    let by_this_end = match (reset.map(|reset| (reset.direction, reset.origin)), verdict) {
+        (Some((Direction::Sent, _)), _) | (None, Verdict::ConnectCanceled) => true,
+        (Some((Direction::Received, Origin::PeerOnNode)), _) => false,
+        (None, Verdict::ClosedBeforeResponse) => ended.role == Role::Server,
+        _ => return None,
+    };
+    let exit = if by_this_end {
+        ended.exit
+    } else {
+        ended.peer_exit
+    };
+    let signal = exit.checked_sub(exit::ENDS)?;
+    Some(record::Exit {
+        signal: tcp::signal_name(signal.into()),
+    })
 }
 
 /// What the kernel side noted of it. No more of an established connection than how full its accept queue was, and

@@ -3,7 +3,7 @@
 
 use hashbrown::HashMap;
 use upstream_trace_common::{
-    event::{Actor, Base, Stats, kind},
+    event::{Actor, Base, Stats, exit, kind},
     story::{AT_ACCEPT, AT_BIRTH, Ended, NOBODY, STEPS, Step, Story},
 };
 
@@ -102,6 +102,9 @@ impl Keeper {
             reserved: 0,
         };
         let closes = [State::FinWait1 as u8, State::LastAck as u8].contains(&base.new);
+        if closes {
+            story.exit = actor.map_or(exit::NONE, |actor| actor.exit);
+        }
         if story.acted == NOBODY && closes {
             story.actor = actor.copied().unwrap_or_default();
             story.acted = story.len;

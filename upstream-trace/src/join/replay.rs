@@ -95,6 +95,7 @@ impl Engine {
                 _ => self.progressed(slot, &base),
             }
         }
+        self.exits(slot, story.exit);
         (slot, events)
     }
 

@@ -34,6 +34,7 @@ pub(super) struct ResetFound<'a> {
     confidence: Option<Confidence>,
     evidence: Option<ResetEvidence>,
     sender: Option<(&'a Process, Attribution)>,
+    aborts: bool,
 }
 
 impl<'a> ResetFound<'a> {
@@ -53,6 +54,11 @@ impl<'a> ResetFound<'a> {
 
     pub(super) fn is_certainly_in_path(&self) -> bool {
         self.origin == Origin::InPath && self.confidence == Some(Confidence::Certain)
+    }
+
+    /// Whether it is known to have been sent on purpose.
+    pub(super) fn abort(&self) -> Option<bool> {
+        self.aborts.then_some(true)
     }
 
     pub(super) fn is_likely(&self) -> bool {
@@ -101,6 +107,7 @@ pub(super) fn found<'a>(
             confidence: Some(Confidence::Certain),
             evidence: None,
             sender: sender(sent, error(end), owner),
+            aborts: aborts(end, sent),
         });
     }
     // Data after a shutdown looks like a received reset until the answer to it is reported.
@@ -114,11 +121,15 @@ pub(super) fn found<'a>(
             confidence,
             evidence: known.packet,
             sender,
+            aborts: end.peer_sent.as_ref().is_some_and(|peer| peer.aborts),
         })
     };
     let by_peer = (Origin::PeerOnNode, Some(Confidence::Certain));
     let by_someone = (Origin::Unknown, None);
-    if let Some(PeerSent { sent, derived, err }) = &end.peer_sent {
+    if let Some(PeerSent {
+        sent, derived, err, ..
+    }) = &end.peer_sent
+    {
         let reason = reason(context, sent.reason, || *derived);
         let sender = sender(sent, *err, ended.peer_owner.as_ref());
         return received(by_peer, reason, sender);
@@ -201,6 +212,12 @@ pub(super) fn reason(
     derived().map_or((None, ReasonSource::Unknown), |name| {
         (Some(name), ReasonSource::Derived)
     })
+}
+
+/// Whether this end sent its reset by a close that was an abort on purpose.
+pub(super) fn aborts(end: &End, sent: &Sent) -> bool {
+    let by_close = sent.kind == kind::RESET_SENT_ACTIVE && sent.state == State::Close as u8;
+    by_close && error(end) == 0 && end.stats().is_some_and(|stats| stats.aborts != 0)
 }
 
 /// The reason of a reset sent by this end, on kernels that do not tell it (before 6.10).

@@ -4,7 +4,7 @@
 
 use std::rc::Rc;
 
-use upstream_trace_common::event::{Base, Packet, Stats, kind, present};
+use upstream_trace_common::event::{Base, Packet, Stats, exit, kind, present};
 
 use super::{
     connection::{Closed, Connection, PackedStep, Sent, Slot, seen},
@@ -99,6 +99,7 @@ impl Engine {
                 self.transition(slot, base, seen::ACCEPTED | seen::FIN_SENT | first);
                 let closer = self.actor(event, describe);
                 self.closed_by(slot, closer.as_ref());
+                self.exits(slot, event.actor.map_or(exit::NONE, |actor| actor.exit));
             }
             (Some(State::Established), Some(State::CloseWait)) => {
                 self.transition(slot, base, seen::PEER_CLOSED_FIRST);
@@ -147,6 +148,15 @@ impl Engine {
         }
     }
 
+    /// The kernel closed the connection for a process that came to its end.
+    pub(super) fn exits(&mut self, slot: Slot, exit: u8) {
+        if exit != exit::NONE
+            && let Some(connection) = self.table.get_mut(slot)
+        {
+            connection.exit = exit;
+        }
+    }
+
     fn closed(&mut self, slot: Slot, event: Event<'_>, describe: &mut impl Describe) {
         let (base, Some(stats)) = (event.base, event.stats) else {
             return;
@@ -175,6 +185,9 @@ impl Engine {
                 from: base.old,
                 stats: *stats,
             });
+        }
+        if with_socket && stats.err == 0 {
+            self.exits(slot, event.actor.map_or(exit::NONE, |actor| actor.exit));
         }
         if with_socket {
             if stats.err == 0 && base.old != State::SynSent as u8 {
@@ -297,6 +310,10 @@ impl Engine {
             // The answer to a segment of an earlier connection, one in TIME_WAIT for instance: this one
             // goes on, and sends its SYN again.
             return Some(slot);
+        }
+        if !was_data && base.old == State::Close as u8 {
+            // Its closer's doing.
+            self.exits(slot, event.actor.map_or(exit::NONE, |actor| actor.exit));
         }
         let end = self.table.end(slot)?;
         if was_data && let Some(received) = end.received.take() {

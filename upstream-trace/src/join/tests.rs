@@ -3,7 +3,7 @@
 use std::rc::Rc;
 
 use upstream_trace_common::event::{
-    Acted, Actor, Base, Full, IPV4, NO_REASON, NO_UID, Note, Packet, Stats, Way, kind,
+    Acted, Actor, Base, Full, IPV4, NO_REASON, NO_UID, Note, Packet, Stats, Way, exit, kind,
 };
 
 use super::{
@@ -105,6 +105,9 @@ impl Sink for Records {
                 drop_reason: evidence
                     .drop_reason
                     .map(|reason| &*reason.to_owned().leak()),
+                exit: evidence.exit.map(|exit| record::Exit {
+                    signal: exit.signal.map(|signal| &*signal.to_owned().leak()),
+                }),
                 ..evidence
             }),
             complete: record.complete,
@@ -132,6 +135,8 @@ struct Play {
     now: u64,
     /// Later than any payload of [`counted`].
     jiffies: u32,
+    /// How whoever acts comes to its end.
+    exit: u8,
 }
 
 const CLIENT: u64 = 0xc11e;
@@ -175,6 +180,7 @@ impl Play {
             taken: 0,
             now: 1_000_000_000,
             jiffies: 2,
+            exit: exit::NONE,
         };
         play.state(LISTENER, State::Close, State::Listen, SERVER_PID);
         play
@@ -273,9 +279,13 @@ impl Play {
     }
 
     fn acted(&mut self, base: Base, tgid: u32) {
+        let exit = self.exit;
         let acted = Acted {
             base,
-            actor: actor(tgid),
+            actor: Actor {
+                exit,
+                ..actor(tgid)
+            },
         };
         self.feed(Event {
             base: &acted.base,
@@ -285,9 +295,13 @@ impl Play {
     }
 
     fn full(&mut self, base: Base, tgid: u32, stats: Stats) {
+        let exit = self.exit;
         let full = Full {
             base,
-            actor: actor(tgid),
+            actor: Actor {
+                exit,
+                ..actor(tgid)
+            },
             stats,
         };
         self.feed(Event {
@@ -486,6 +500,61 @@ fn failed(err: u32, stats: Stats) -> Stats {
         err,
         has_socket: 1,
         ..stats
+    }
+}
+
+#[test]
+fn the_end_of_a_process_is_evidence_at_both_ends() {
+    let evidence = |play: &mut Play| {
+        let [client, server] = play.finish().try_into().unwrap();
+        assert_eq!(client.evidence, server.evidence);
+        client.evidence
+    };
+    let killed = |signal| {
+        Some(record::Evidence {
+            exit: Some(record::Exit { signal }),
+            ..record::Evidence::default()
+        })
+    };
+    for (signal, name) in [(9, Some("SIGKILL")), (0, None)] {
+        let mut play = Play::new();
+        play.handshake();
+        play.exit = exit::ENDS + signal;
+        play.server_aborts(counted(64, 0));
+        assert_eq!(evidence(&mut play), killed(name), "by a reset");
+
+        let mut play = Play::new();
+        play.handshake();
+        play.exit = exit::ENDS + signal;
+        play.state(SERVER, State::Established, State::FinWait1, SERVER_PID);
+        play.exit = exit::NONE;
+        play.step(CLIENT, State::Established, State::CloseWait);
+        play.state(CLIENT, State::CloseWait, State::LastAck, CLIENT_PID);
+        play.step(SERVER, State::FinWait1, State::FinWait2);
+        let stats = counted(64, 0);
+        play.close(SERVER, State::FinWait2, 0, stats);
+        let stats = Stats {
+            has_socket: 0,
+            ..mirrored(&stats)
+        };
+        play.close(CLIENT, State::LastAck, 0, stats);
+        assert_eq!(evidence(&mut play), killed(name), "in order");
+    }
+}
+
+#[test]
+fn an_abort_on_purpose_is_evidence_at_both_ends() {
+    for aborts in [0, 1] {
+        let mut play = Play::new();
+        play.handshake();
+        play.server_aborts(Stats {
+            aborts,
+            ..counted(64, 0)
+        });
+        let [client, server] = play.finish().try_into().unwrap();
+        let abort = client.evidence.and_then(|evidence| evidence.abort);
+        assert_eq!(abort, (aborts == 1).then_some(true));
+        assert_eq!(client.evidence, server.evidence);
     }
 }
 
@@ -1403,7 +1472,7 @@ fn no_sequence_of_events_panics() {
         let stats = Stats {
             present: u32::try_from(next(1 << 20)).unwrap(),
             err: u32::try_from(next(140)).unwrap(),
-            has_socket: u32::try_from(next(2)).unwrap(),
+            has_socket: u16::try_from(next(2)).unwrap(),
             bytes_received: next(3),
             bytes_acked: next(3),
             unacked: u32::try_from(next(3)).unwrap(),

@@ -7,7 +7,7 @@ use proptest::{collection::vec, option, prelude::*, sample::select};
 use crate::{
     record::{
         AcceptQueue, Attribution, Bytes, Cause, Confidence, Connection, ConnectionType,
-        Descriptors, Direction, Endpoint, Event, EventType, Evidence, Family, Flag, Icmp, Id,
+        Descriptors, Direction, Endpoint, Event, EventType, Evidence, Exit, Family, Flag, Icmp, Id,
         Layer, Lost, Origin, PortRange, Process, ProxyWords, ReasonSource, Reset, ResetEvidence,
         ResetType, Role, Schema, Stats, StatsType, Step, StepKind, StrayReset, Timestamp, Verdict,
     },
@@ -339,14 +339,20 @@ fn evidences() -> impl Strategy<Value = Evidence<'static>> {
         option::of(any::<(u32, u32)>()),
         option::of(descriptors),
         outside(),
+        option::of(outside()),
+        any::<bool>(),
     );
-    all.prop_map(|(icmp, ports, queue, descriptors, drop_reason)| Evidence {
-        icmp: icmp.map(|(kind, code, from)| Icmp { kind, code, from }),
-        local_ports: ports.map(|(first, last)| PortRange { first, last }),
-        accept_queue: queue.map(|(length, limit)| AcceptQueue { length, limit }),
-        descriptors: descriptors.map(|(pid, open, limit)| Descriptors { pid, open, limit }),
-        drop_reason,
-    })
+    all.prop_map(
+        |(icmp, ports, queue, descriptors, drop_reason, exit, abort)| Evidence {
+            icmp: icmp.map(|(kind, code, from)| Icmp { kind, code, from }),
+            local_ports: ports.map(|(first, last)| PortRange { first, last }),
+            accept_queue: queue.map(|(length, limit)| AcceptQueue { length, limit }),
+            descriptors: descriptors.map(|(pid, open, limit)| Descriptors { pid, open, limit }),
+            drop_reason,
+            exit: exit.map(|signal| Exit { signal }),
+            abort: abort.then_some(true),
+        },
+    )
 }
 
 /// Any reset without a socket.

@@ -9,7 +9,7 @@ use std::{
 
 use crate::record::{
     AcceptQueue, Attribution, Cause, Confidence, Connection, Descriptors, Direction, Endpoint,
-    Event, Evidence, Flag, Icmp, Lost, PortRange, Process, ResetEvidence, Role, Stats, Step,
+    Event, Evidence, Exit, Flag, Icmp, Lost, PortRange, Process, ResetEvidence, Role, Stats, Step,
     StepKind, StrayReset, Timestamp, Verdict,
 };
 
@@ -187,6 +187,8 @@ impl Page<'_> {
             accept_queue,
             descriptors,
             drop_reason,
+            exit,
+            abort,
         } = *evidence;
         if let Some(Icmp { kind, code, from }) = icmp {
             write!(self, "  found: ICMP type {kind} code {code}")?;
@@ -209,6 +211,20 @@ impl Page<'_> {
         }
         if let Some(reason) = drop_reason {
             writeln!(self, "  found: dropped on this node, {}", Harmless(reason))?;
+        }
+        match exit {
+            Some(Exit {
+                signal: Some(signal),
+            }) => writeln!(
+                self,
+                "  found: its process was killed by {}",
+                Harmless(signal)
+            )?,
+            Some(Exit { signal: None }) => writeln!(self, "  found: its process ended")?,
+            None => {}
+        }
+        if abort == Some(true) {
+            writeln!(self, "  found: aborted on purpose, SO_LINGER is 0")?;
         }
         Ok(())
     }
@@ -649,6 +665,10 @@ mod tests {
                 limit: 1024,
             }),
             drop_reason: Some("NETFILTER_DROP"),
+            exit: Some(Exit {
+                signal: Some("SIGKILL"),
+            }),
+            abort: Some(true),
         };
         let record = Connection {
             evidence: Some(evidence),
@@ -667,6 +687,8 @@ mod tests {
                 "accept queue 129 of 128",
                 "file descriptors 1024 of 1024 in process 7",
                 "dropped on this node, NETFILTER_DROP",
+                "its process was killed by SIGKILL",
+                "aborted on purpose, SO_LINGER is 0",
             ]
         );
     }

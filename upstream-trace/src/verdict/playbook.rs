@@ -31,6 +31,8 @@ pub struct About<'a> {
     pub reset: Option<(Direction, Origin, Option<&'a str>)>,
     /// That is likely, and no more.
     pub likely: bool,
+    /// The other end, on this node as well, did not receive all that this one sent.
+    pub undelivered: bool,
     /// What the application was told.
     pub errno: Option<&'static str>,
     /// Payload.
@@ -78,6 +80,15 @@ enum Evidence {
     Alert,
     /// The server sent nothing at all.
     FirstExchange,
+    /// That end closed it, and did because a signal killed its process.
+    Killed(End),
+    /// The same, by whatever its process came to its end.
+    Ended(End),
+    /// That end reset it on purpose, for one of these reasons (empty: any or none).
+    Aborted(&'static [&'static str], End),
+    /// The server had reset it when what the client sent last arrived; that was the first it sent (`true`), or there
+    /// was an answer before.
+    Crossed(bool),
 }
 
 /// A TLS alert that is not encrypted: a record's header, the level, the description.
@@ -126,6 +137,29 @@ impl Evidence {
                     && by_client.is_some_and(|bytes| HELLO.contains(&bytes))
             }
             Self::FirstExchange => by_server == Some(0),
+            Self::Killed(end) => {
+                Self::Ended(end).holds(about)
+                    && about
+                        .evidence
+                        .exit
+                        .is_some_and(|exit| exit.signal.is_some())
+            }
+            Self::Ended(end) => {
+                let by_end = match about.reset {
+                    None => end == End::Server,
+                    Some(_) => Self::OnNode(&[], Some(end)).holds(about),
+                };
+                by_end && about.evidence.exit.is_some()
+            }
+            Self::Aborted(reasons, end) => {
+                Self::OnNode(reasons, Some(end)).holds(about) && about.evidence.abort == Some(true)
+            }
+            Self::Crossed(first) => {
+                Self::OnNode(&[], Some(End::Server)).holds(about)
+                    && about.role == Role::Client
+                    && about.undelivered
+                    && first == (received == Some(0))
+            }
         }
     }
 }
@@ -264,6 +298,7 @@ mod tests {
             role,
             reset: None,
             likely: false,
+            undelivered: false,
             errno: None,
             bytes: Bytes::default(),
             local: HERE,
@@ -299,7 +334,7 @@ mod tests {
     }
 
     /// Each kind of evidence that rows ask for.
-    fn evidences() -> [record::Evidence<'static>; 6] {
+    fn evidences() -> [record::Evidence<'static>; 7] {
         [
             record::Evidence::default(),
             icmp(13, None),
@@ -310,6 +345,30 @@ mod tests {
                 drop_reason: Some("NETFILTER_DROP"),
                 ..record::Evidence::default()
             },
+            exit(None),
+        ]
+    }
+
+    fn exit(signal: Option<&'static str>) -> record::Evidence<'static> {
+        record::Evidence {
+            exit: Some(record::Exit { signal }),
+            ..record::Evidence::default()
+        }
+    }
+
+    /// How resets come to be sent: what is found of it, and whether all had arrived by then.
+    fn ways() -> [(record::Evidence<'static>, bool); 5] {
+        let abort = record::Evidence {
+            abort: Some(true),
+            ..record::Evidence::default()
+        };
+        let none = record::Evidence::default();
+        [
+            (none, false),
+            (none, true),
+            (exit(None), false),
+            (exit(Some("SIGKILL")), false),
+            (abort, false),
         ]
     }
 
@@ -348,11 +407,16 @@ mod tests {
                                     .iter()
                                     .flat_map(|&reason| [(reason, false), (reason, true)])
                                 {
-                                    each(&About {
-                                        reset: Some((direction, origin, reason)),
-                                        likely,
-                                        ..about
-                                    });
+                                    let ways = ways().into_iter().take(if likely { 1 } else { 5 });
+                                    for (evidence, undelivered) in ways {
+                                        each(&About {
+                                            reset: Some((direction, origin, reason)),
+                                            likely,
+                                            evidence,
+                                            undelivered,
+                                            ..about
+                                        });
+                                    }
                                 }
                             }
                         }

@@ -273,6 +273,7 @@ impl Checker<'_> {
             errno,
             bytes,
             evidence,
+            aborted,
             steps,
         } = *expect;
         let unseen = unseen.filter(|_| !self.kernel.has(Feature::UntypedReads));
@@ -307,7 +308,7 @@ impl Checker<'_> {
                 );
             }
         }
-        self.evidence(evidence, &record["evidence"]);
+        self.evidence(evidence, aborted, &record["evidence"]);
         self.timeline(steps, &record["timeline"]);
         self.same("complete", &Value::Bool(true), &record["complete"]);
         self.that(
@@ -430,7 +431,7 @@ impl Checker<'_> {
     }
 
     /// What is stated is there, and nothing else is.
-    fn evidence(&mut self, stated: &[Found], evidence: &Value) {
+    fn evidence(&mut self, stated: &[Found], aborted: bool, evidence: &Value) {
         for found in stated {
             let kernel_has_it = found.needs.is_none_or(|feature| self.kernel.has(feature));
             let mut path = found.member.split('.');
@@ -440,11 +441,16 @@ impl Checker<'_> {
                 _ if !kernel_has_it => continue,
                 Is::Number(number) => number.into(),
                 Is::Text(text) => text.into(),
+                Is::Null => Value::Null,
                 Is::Pid(who) => self.played.process(who).map(|process| process.pid).into(),
             };
             self.same(found.member, &expected, got.unwrap_or(&Value::Null));
         }
-        for (member, value) in evidence.as_object().into_iter().flatten() {
+        let abort = evidence.get("abort").unwrap_or(&Value::Null);
+        let expected = if aborted { true.into() } else { Value::Null };
+        self.same("abort", &expected, abort);
+        let members = evidence.as_object().into_iter().flatten();
+        for (member, value) in members.filter(|(member, _)| *member != "abort") {
             let names = |found: &Found| found.member.split('.').next() == Some(member);
             if !stated.iter().any(names) {
                 self.same(member, &Value::Null, value);

@@ -5,7 +5,7 @@ use std::net::Ipv4Addr;
 use anyhow::{Result, ensure};
 
 use super::expect::{
-    Owner, Stray, client, dropped, icmp, ports, queue, received, sent, server, stray,
+    KILLED, Owner, Stray, client, dropped, icmp, ports, queue, received, sent, server, stray,
 };
 use super::net::Sock;
 use super::process::Actor;
@@ -23,11 +23,12 @@ pub(super) const REFUSED: Expect = client("refused")
     .bytes(0, 0)
     .steps(&["connect", "reset_received", "CLOSE"]);
 pub(super) const CLOSED_PORT: &[Stray] = &[stray("NO_SOCKET")];
-pub(super) const CANCELED: &[Expect] = &[client("connect_canceled")
+pub(super) const CANCELED: &[Expect] = &[CANCELED_ONE];
+const CANCELED_ONE: Expect = client("connect_canceled")
     .peer(Owner::Any)
     .bytes(0, 0)
     .evidence(&[dropped("SOCKET_FILTER")])
-    .steps(&["connect", "CLOSE"])];
+    .steps(&["connect", "CLOSE"]);
 const NO_ROOM: &[Expect] = &[client("connect_canceled")
     .peer(Owner::Any)
     .bytes(0, 0)
@@ -136,7 +137,7 @@ pub(super) const LIST: &[Scenario] = &[
         "connect_killed",
         "the client is killed while it waits in connect()",
         killed,
-        CANCELED,
+        &[CANCELED_ONE.evidence(&[dropped("SOCKET_FILTER"), KILLED])],
         &[],
     ),
     Scenario {

@@ -131,6 +131,7 @@ pub enum Is {
     Number(u64),
     Text(&'static str),
     Pid(Who),
+    Null,
 }
 
 const fn found(member: &'static str, is: Is, needs: Option<Feature>) -> Found {
@@ -144,6 +145,12 @@ pub(super) const fn dropped(reason: &'static str) -> Found {
     let needs = Some(Feature::DropReasons);
     found("drop_reason", Is::Text(reason), needs)
 }
+
+/// The process was killed for which the kernel closed the socket.
+pub(super) const KILLED: Found = found("exit.signal", Is::Text("SIGKILL"), HEADERS);
+
+/// The same of one that ended by itself.
+pub(super) const EXITED: Found = found("exit.signal", Is::Null, HEADERS);
 
 /// The ICMP error, and who sent it.
 pub(super) const fn icmp(kind: u64, code: u64, from: &'static str) -> [Found; 3] {
@@ -215,8 +222,10 @@ pub struct Expect {
     pub errno: Option<Option<&'static str>>,
     /// Payload sent and received; `None`: not stated.
     pub bytes: (Option<u64>, Option<u64>),
-    /// All that `evidence` has.
+    /// All that `evidence` has, but for `abort`.
     pub evidence: &'static [Found],
+    /// `evidence.abort`: the reset was sent on purpose, by `SO_LINGER` set to 0.
+    pub aborted: bool,
     /// Steps that have to come in this order, others between them: a state's name is the
     /// transition to it.
     pub steps: &'static [&'static str],
@@ -240,6 +249,7 @@ impl Expect {
             errno: Some(None),
             bytes: (None, None),
             evidence: &[],
+            aborted: false,
             steps: &[],
         }
     }
@@ -292,6 +302,17 @@ impl Expect {
 
     pub(super) const fn evidence(mut self, evidence: &'static [Found]) -> Self {
         self.evidence = evidence;
+        self
+    }
+
+    pub(super) const fn aborted(mut self) -> Self {
+        self.aborted = true;
+        self
+    }
+
+    /// The reset came of a close with data unread, not on purpose.
+    pub(super) const fn by_chance(mut self) -> Self {
+        self.aborted = false;
         self
     }
 

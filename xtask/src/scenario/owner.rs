@@ -4,7 +4,7 @@
 use anyhow::Result;
 
 use super::connect::wired;
-use super::expect::{Owner, client, received, sent, server};
+use super::expect::{EXITED, Found, KILLED, Owner, client, received, sent, server};
 use super::net::Sock;
 use super::{
     BEFORE_PAYLOAD, BEFORE_RESPONSE, Ctx, Expect, Family, Pair, Played, REQUEST, RESPONSE, RQ, RS,
@@ -37,17 +37,20 @@ const BY_WORKER: Owner = Owner::By(&[
 /// By the process that asked the kernel for it.
 const BY_ADMINISTRATOR: Owner = Owner::By(&[("closer", &[Who::Worker])]);
 
-const KILLED_UNREAD: &[Expect] = &[
-    client("reset_before_response")
+const fn gone_unread(evidence: &'static [Found]) -> [Expect; 2] {
+    let client = client("reset_before_response")
         .flag(BEFORE_RESPONSE)
         .reset(received("TCP_ABORT_ON_CLOSE", BY_SERVER))
         .errno("ECONNRESET")
-        .bytes(RQ, 0),
-    server("reset_before_response")
+        .evidence(evidence)
+        .bytes(RQ, 0);
+    let server = server("reset_before_response")
         .flag(BEFORE_RESPONSE)
         .reset(sent("TCP_ABORT_ON_CLOSE", BY_SERVER))
-        .bytes(0, RQ),
-];
+        .evidence(evidence)
+        .bytes(0, RQ);
+    [client, server]
+}
 
 pub(super) const LIST: &[Scenario] = &[
     plain(
@@ -68,12 +71,14 @@ pub(super) const LIST: &[Scenario] = &[
                 .flag(BEFORE_RESPONSE)
                 .peer(HANDED_ON)
                 .reset(received("TCP_STATE", BY_WORKER))
+                .aborted()
                 .errno("ECONNRESET")
                 .bytes(RQ, 0),
             server("reset_before_response")
                 .flag(BEFORE_RESPONSE)
                 .owner(HANDED_ON)
                 .reset(sent("TCP_STATE", BY_WORKER))
+                .aborted()
                 .bytes(0, RQ),
         ],
     ),
@@ -99,15 +104,25 @@ pub(super) const LIST: &[Scenario] = &[
         "killed_unread",
         "the server is killed with the request unread",
         killed_unread,
-        KILLED_UNREAD,
+        &gone_unread(&[KILLED]),
+    ),
+    plain(
+        "exit_unread",
+        "the server ends with the request unread",
+        exit_unread,
+        &gone_unread(&[EXITED]),
     ),
     plain(
         "killed_unanswered",
         "the server is killed after it read the request",
         killed_unanswered,
         &[
-            client("closed_before_response").bytes(RQ, 0),
-            server("closed_before_response").bytes(0, RQ),
+            client("closed_before_response")
+                .evidence(&[KILLED])
+                .bytes(RQ, 0),
+            server("closed_before_response")
+                .evidence(&[KILLED])
+                .bytes(0, RQ),
         ],
     ),
     plain(
@@ -148,11 +163,13 @@ pub(super) const LIST: &[Scenario] = &[
             client("reset_before_payload")
                 .flag(BEFORE_PAYLOAD)
                 .reset(received("TCP_STATE", BY_SERVER).arrives(64, Some(64)))
+                .aborted()
                 .errno("ECONNRESET")
                 .bytes(0, 0),
             server("reset_before_payload")
                 .flag(BEFORE_PAYLOAD)
                 .reset(sent("TCP_STATE", BY_SERVER))
+                .aborted()
                 .bytes(0, 0),
         ],
     ),
@@ -214,6 +231,15 @@ fn killed_unread(ctx: &Ctx) -> Result<Played> {
     pair.client.send(pair.c, REQUEST)?;
     pair.server.wait_unread(pair.s, RQ)?;
     pair.server.kill();
+    pair.client.receive_fails(pair.c, libc::ECONNRESET)?;
+    Ok(pair.played)
+}
+
+fn exit_unread(ctx: &Ctx) -> Result<Played> {
+    let mut pair = Pair::open(ctx, Family::V4)?;
+    pair.client.send(pair.c, REQUEST)?;
+    pair.server.wait_unread(pair.s, RQ)?;
+    pair.server.exit(1)?;
     pair.client.receive_fails(pair.c, libc::ECONNRESET)?;
     Ok(pair.played)
 }

@@ -12,6 +12,7 @@ mod child;
 
 use std::ffi::{CString, c_int, c_long};
 use std::io;
+use std::mem::MaybeUninit;
 use std::os::fd::{AsRawFd, FromRawFd, OwnedFd, RawFd};
 use std::time::Duration;
 
@@ -250,6 +251,19 @@ impl Actor {
     /// Ends it by SIGKILL and waits until the kernel has closed all it had open.
     pub fn kill(self) {
         drop(self);
+    }
+
+    /// Lets it end by itself and waits until the kernel has closed all it had open.
+    pub(super) fn exit(mut self, status: c_int) -> Result<()> {
+        self.begin(&Call::new("exit_group", libc::SYS_exit_group).value(status))?;
+        let pid = libc::id_t::try_from(self.pid)?;
+        let mut info = MaybeUninit::<libc::siginfo_t>::uninit();
+        // It stays a zombie, so that nobody else has its id when it is dropped.
+        let how = libc::WEXITED | libc::WNOWAIT | libc::__WALL;
+        // SAFETY: `info` is valid for writes of a siginfo_t.
+        let waited = unsafe { libc::waitid(libc::P_PID, pid, info.as_mut_ptr(), how) };
+        ensure!(waited == 0, "waitid: {}", io::Error::last_os_error());
+        Ok(())
     }
 
     /// Ends it by SIGKILL in the middle of a call.

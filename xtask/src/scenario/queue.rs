@@ -21,11 +21,13 @@ const ABORTED_BY_CLIENT: &[Expect] = &[
     client("probe")
         .flag(BEFORE_PAYLOAD)
         .reset(sent("TCP_STATE", BY_CLIENT))
+        .aborted()
         .bytes(0, 0)
         .steps(&["connect", "ESTABLISHED", "CLOSE", "reset_sent"]),
     NEVER_ACCEPTED
         .flag(BEFORE_PAYLOAD)
         .reset(received("TCP_STATE", BY_CLIENT))
+        .aborted()
         .bytes(0, 0)
         .evidence(&queue(1, 16))
         .steps(&["ESTABLISHED", "reset_received", "CLOSE"]),
@@ -60,10 +62,12 @@ pub(super) const LIST: &[Scenario] = &[
             client("reset_before_response")
                 .flag(BEFORE_RESPONSE)
                 .reset(sent("TCP_STATE", BY_CLIENT))
+                .aborted()
                 .bytes(RQ, 0),
             NEVER_ACCEPTED
                 .flag(BEFORE_RESPONSE)
                 .reset(received("TCP_STATE", BY_CLIENT))
+                .aborted()
                 .bytes(0, RQ)
                 .evidence(&queue(1, 16)),
         ],
@@ -137,10 +141,12 @@ pub(super) const LIST: &[Scenario] = &[
             client("probe")
                 .flag(BEFORE_PAYLOAD)
                 .reset(sent("TCP_STATE", BY_CLIENT))
+                .aborted()
                 .bytes(0, 0),
             NEVER_ACCEPTED
                 .flag(BEFORE_PAYLOAD)
                 .reset(received("TCP_STATE", BY_CLIENT))
+                .aborted()
                 .bytes(0, 0)
                 .evidence(&queue_of(Who::Server, 1, 16)),
         ],

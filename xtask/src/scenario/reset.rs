@@ -18,26 +18,34 @@ const SENT: &[&str] = &["ESTABLISHED", "CLOSE", "reset_sent"];
 
 /// What the server says that reset on purpose.
 const fn server_resets(verdict: &'static str, reason: &'static str) -> Expect {
-    server(verdict).reset(sent(reason, BY_SERVER)).steps(SENT)
+    server(verdict)
+        .reset(sent(reason, BY_SERVER))
+        .aborted()
+        .steps(SENT)
 }
 
 /// What its client says.
 const fn client_is_reset(verdict: &'static str, reason: &'static str) -> Expect {
     client(verdict)
         .reset(received(reason, BY_SERVER))
+        .aborted()
         .errno("ECONNRESET")
         .steps(RECEIVED)
 }
 
 /// What the client says that reset on purpose.
 const fn client_resets(verdict: &'static str, reason: &'static str) -> Expect {
-    client(verdict).reset(sent(reason, BY_CLIENT)).steps(SENT)
+    client(verdict)
+        .reset(sent(reason, BY_CLIENT))
+        .aborted()
+        .steps(SENT)
 }
 
 /// What its server says.
 const fn server_is_reset(verdict: &'static str, reason: &'static str) -> Expect {
     server(verdict)
         .reset(received(reason, BY_CLIENT))
+        .aborted()
         .errno("ECONNRESET")
         .steps(RECEIVED)
 }
@@ -87,6 +95,21 @@ pub(super) const LIST: &[Scenario] = &[
         "close_unread",
         "the server closes with the request unread",
         close_unread,
+        &[
+            client_is_reset("reset_before_response", "TCP_ABORT_ON_CLOSE")
+                .by_chance()
+                .flag(BEFORE_RESPONSE)
+                .bytes(RQ, 0),
+            server_resets("reset_before_response", "TCP_ABORT_ON_CLOSE")
+                .by_chance()
+                .flag(BEFORE_RESPONSE)
+                .bytes(0, RQ),
+        ],
+    ),
+    plain(
+        "abort_unread",
+        "the server resets on purpose with the request unread",
+        abort_unread,
         &[
             client_is_reset("reset_before_response", "TCP_ABORT_ON_CLOSE")
                 .flag(BEFORE_RESPONSE)
@@ -192,9 +215,11 @@ pub(super) const LIST: &[Scenario] = &[
         pooled_close_unread,
         &[
             client_is_reset("reset_before_response", "TCP_ABORT_ON_CLOSE")
+                .by_chance()
                 .flag(BEFORE_RESPONSE)
                 .bytes(2 * RQ, RS),
             server_resets("reset_before_response", "TCP_ABORT_ON_CLOSE")
+                .by_chance()
                 .flag(BEFORE_RESPONSE)
                 .bytes(RS, 2 * RQ),
         ],
@@ -336,8 +361,12 @@ pub(super) const LIST: &[Scenario] = &[
         "the client closes with the answer unread",
         client_closes_unread,
         &[
-            client_resets("local_abort", "TCP_ABORT_ON_CLOSE").bytes(RQ, RS),
-            server_is_reset("reset_mid_stream", "TCP_ABORT_ON_CLOSE").bytes(RS, RQ),
+            client_resets("local_abort", "TCP_ABORT_ON_CLOSE")
+                .by_chance()
+                .bytes(RQ, RS),
+            server_is_reset("reset_mid_stream", "TCP_ABORT_ON_CLOSE")
+                .by_chance()
+                .bytes(RS, RQ),
         ],
     ),
 ];
@@ -392,6 +421,15 @@ fn close_unread(ctx: &Ctx) -> Result<Played> {
     pair.client.send(pair.c, REQUEST)?;
     pair.server.wait_unread(pair.s, RQ)?;
     pair.server.close(pair.s)?;
+    pair.client.receive_fails(pair.c, libc::ECONNRESET)?;
+    pair.end()
+}
+
+fn abort_unread(ctx: &Ctx) -> Result<Played> {
+    let mut pair = Pair::open(ctx, Family::V4)?;
+    pair.client.send(pair.c, REQUEST)?;
+    pair.server.wait_unread(pair.s, RQ)?;
+    pair.server.abort(pair.s)?;
     pair.client.receive_fails(pair.c, libc::ECONNRESET)?;
     pair.end()
 }

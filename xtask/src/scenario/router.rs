@@ -51,11 +51,13 @@ const fn server_resets(ttl: u8) -> [Expect; 2] {
         client("reset_before_response")
             .flag(BEFORE_RESPONSE)
             .reset(received("TCP_STATE", by_server).arrives(ttl, Some(ttl)))
+            .aborted()
             .errno("ECONNRESET")
             .bytes(RQ, 0),
         server("reset_before_response")
             .flag(BEFORE_RESPONSE)
             .reset(sent("TCP_STATE", by_server))
+            .aborted()
             .any_errno()
             .bytes(0, RQ),
     ]

@@ -119,6 +119,20 @@ impl Evidence {
                 HELLO.end()
             ),
             Self::FirstExchange => "the server sent nothing at all".to_owned(),
+            Self::Killed(end) => format!("a signal killed the process of {}", name(end)),
+            Self::Ended(end) => format!("the process of {} came to its end", name(end)),
+            Self::Aborted(reasons, end) => {
+                format!(
+                    "{}; SO_LINGER was 0",
+                    Self::OnNode(reasons, Some(end)).words()
+                )
+            }
+            Self::Crossed(first) => {
+                let which = if first { "first" } else { "next" };
+                format!(
+                    "reset by the server, which is on this node and did not receive the {which} request"
+                )
+            }
         }
     }
 }
