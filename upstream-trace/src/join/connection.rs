@@ -185,17 +185,13 @@ pub mod seen {
     /// The end: it waits to be printed and takes no further state.
     pub const END: u16 = 1 << 5;
     /// That a FIN of this end was sent at all.
-    pub const FIN_SENT: u16 = 1 << 7;
-    /// That the other end, on this node as well, received payload.
-    pub const PEER_GOT_PAYLOAD: u16 = 1 << 8;
+    pub const FIN_SENT: u16 = 1 << 6;
     /// That events of it are missing.
-    pub const LOSS: u16 = 1 << 9;
+    pub const LOSS: u16 = 1 << 7;
     /// That its other end had ended, so that it is not looked for any more.
-    pub const PEER_ENDED: u16 = 1 << 10;
+    pub const PEER_ENDED: u16 = 1 << 8;
     /// That its other end was looked for among the connections that are still open.
-    pub const ASKED: u16 = 1 << 11;
-    /// That the other end, on this node as well, did not receive all payload that this one sent.
-    pub const UNDELIVERED: u16 = 1 << 12;
+    pub const ASKED: u16 = 1 << 9;
 }
 
 /// One connection, as one socket sees it.
@@ -235,6 +231,8 @@ pub struct Connection {
     pub owner: Option<Owner>,
     /// Who had the other end, once that is gone.
     pub peer_owner: Option<Owner>,
+    /// How much payload the other end received, once that is gone.
+    pub peer_received: Option<u64>,
     /// What happened.
     pub steps: Steps,
     /// How it ended; boxed because few connections are ending at a time.

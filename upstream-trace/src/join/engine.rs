@@ -365,6 +365,7 @@ impl Engine {
             peer_exit: exit::NONE,
             owner: None,
             peer_owner: None,
+            peer_received: None,
             steps: Steps::default(),
             end: None,
         });

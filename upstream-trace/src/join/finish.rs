@@ -54,9 +54,9 @@ pub(super) fn connection(
 
 /// Each end's record needs something of the other, whichever is printed first.
 fn leave_to_peer(engine: &mut Engine, ended: &mut Connection) {
-    let got_payload = |connection: &Connection| {
+    let received = |connection: &Connection| {
         let stats = connection.end.as_ref().and_then(|end| end.stats());
-        stats.and_then(facts::received) > Some(0)
+        stats.and_then(facts::received)
     };
     let sent = |connection: &Connection| {
         let end = connection.end.as_ref()?;
@@ -71,16 +71,6 @@ fn leave_to_peer(engine: &mut Engine, ended: &mut Connection) {
             aborts,
         })
     };
-    let undelivered = |sender: &Connection, receiver: &Connection| {
-        let sent = sender
-            .end
-            .as_ref()
-            .and_then(|end| facts::sent(end.stats()?));
-        let end = receiver.end.as_ref();
-        let received = end.and_then(|end| facts::received(end.stats()?));
-        sent.zip(received)
-            .is_some_and(|(sent, received)| sent > received)
-    };
     let Some(peer) = engine.table.get_mut(ended.peer) else {
         return;
     };
@@ -89,18 +79,8 @@ fn leave_to_peer(engine: &mut Engine, ended: &mut Connection) {
     if ended.peer_owner.is_none() {
         ended.peer_owner.clone_from(&peer.owner);
     }
-    if got_payload(ended) {
-        peer.seen |= seen::PEER_GOT_PAYLOAD;
-    }
-    if got_payload(peer) {
-        ended.seen |= seen::PEER_GOT_PAYLOAD;
-    }
-    if undelivered(peer, ended) {
-        peer.seen |= seen::UNDELIVERED;
-    }
-    if undelivered(ended, peer) {
-        ended.seen |= seen::UNDELIVERED;
-    }
+    peer.peer_received = received(ended);
+    ended.peer_received = ended.peer_received.or_else(|| received(peer));
     peer.peer_exit = ended.exit;
     if ended.peer_exit == exit::NONE {
         ended.peer_exit = peer.exit;
@@ -178,7 +158,7 @@ fn print(engine: &mut Engine, ended: &Connection, clock: &impl WallClock, sink: 
         reset_in_path: reset.as_ref().is_some_and(ResetFound::is_certainly_in_path),
         has_local_port: ended.tuple.local_port != 0,
         icmp: evidence.icmp.is_some(),
-        peer_received_payload: ended.saw(seen::PEER_GOT_PAYLOAD),
+        peer_received_payload: ended.peer_received > Some(0),
         counters,
     };
     let judgement = rules::judge(&facts, context.idle_after_us);
@@ -193,7 +173,7 @@ fn print(engine: &mut Engine, ended: &Connection, clock: &impl WallClock, sink: 
         reset: reset
             .as_ref()
             .map(|reset| (reset.direction, reset.origin, reset.reason)),
-        undelivered: ended.saw(seen::UNDELIVERED),
+        undelivered: ended.peer_received.is_some() && ended.peer_received < counters.bytes.sent,
         likely: reset.as_ref().is_some_and(ResetFound::is_likely),
         errno,
         bytes: counters.bytes,

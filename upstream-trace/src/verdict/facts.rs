@@ -50,7 +50,11 @@ impl Counters {
         let syn_acked = role == Role::Client;
 
         let received = received(stats);
-        let sent = sent(stats);
+        let sent = when(
+            stats,
+            present::BYTES_SENT,
+            stats.bytes_sent.saturating_sub(stats.bytes_retrans),
+        );
         let acked = when(stats, present::BYTES_ACKED, stats.bytes_acked).map(|bytes| {
             let control = u64::from(fin_acked) + u64::from(syn_acked);
             let payload = bytes.saturating_sub(control);
@@ -135,12 +139,6 @@ fn fin_received(stats: &Stats) -> bool {
 pub fn received(stats: &Stats) -> Option<u64> {
     let bytes = when(stats, present::BYTES_RECEIVED, stats.bytes_received)?;
     Some(bytes.saturating_sub(u64::from(fin_received(stats))))
-}
-
-/// Payload bytes sent, each once.
-pub fn sent(stats: &Stats) -> Option<u64> {
-    let once = stats.bytes_sent.saturating_sub(stats.bytes_retrans);
-    when(stats, present::BYTES_SENT, once)
 }
 
 /// `value`, where the kernel side could read it.

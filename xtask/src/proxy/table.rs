@@ -15,8 +15,10 @@ pub fn run(programs: &Proxies) -> Result<()> {
     let dir = tempfile::tempdir()?;
     let trial = trial::play(Program::Envoy, programs, dir.path(), 1, 0)?;
     let found = trial.by_path();
-    println!("| what happens | Envoy's log | `upstream-trace explain` | reset by | why (kernel) |");
-    println!("|---|---|---|---|---|");
+    println!(
+        "| what happens | Envoy's log | `upstream-trace explain` | reset by | why (kernel) | next |"
+    );
+    println!("|---|---|---|---|---|---|");
     let failing = Fault::bad().filter(|fault| fault.fails() == Some(true));
     for fault in failing {
         let path = trial::path(fault, 0);
@@ -49,7 +51,7 @@ fn row(fault: Fault, explanation: &Value) -> String {
         None => "no connection behind it".to_owned(),
     };
     format!(
-        "| {} | `{} {}` | {verdict} | {sender} | {} |",
+        "| {} | `{} {}` | {verdict} | {sender} | {} | {} |",
         fault.row().story,
         word(&explanation["flags"]),
         word(&explanation["said"])
@@ -57,5 +59,6 @@ fn row(fault: Fault, explanation: &Value) -> String {
             .next()
             .unwrap_or_default(),
         word(&reset["reason"]),
+        word(&explanation["hint"]),
     )
 }

@@ -23,8 +23,8 @@ pub(super) const REFUSED: Expect = client("refused")
     .bytes(0, 0)
     .steps(&["connect", "reset_received", "CLOSE"]);
 pub(super) const CLOSED_PORT: &[Stray] = &[stray("NO_SOCKET")];
-pub(super) const CANCELED: &[Expect] = &[CANCELED_ONE];
-const CANCELED_ONE: Expect = client("connect_canceled")
+
+pub(super) const CANCELED: Expect = client("connect_canceled")
     .peer(Owner::Any)
     .bytes(0, 0)
     .evidence(&[dropped("SOCKET_FILTER")])
@@ -120,7 +120,7 @@ pub(super) const LIST: &[Scenario] = &[
         "connect_canceled_lost",
         "the SYN is lost on its way and the client gives up",
         canceled_lost,
-        CANCELED,
+        &[CANCELED],
         &[],
     ),
     with_strays(
@@ -137,7 +137,7 @@ pub(super) const LIST: &[Scenario] = &[
         "connect_killed",
         "the client is killed while it waits in connect()",
         killed,
-        &[CANCELED_ONE.evidence(&[dropped("SOCKET_FILTER"), KILLED])],
+        &[CANCELED.evidence(&[dropped("SOCKET_FILTER"), KILLED])],
         &[],
     ),
     Scenario {

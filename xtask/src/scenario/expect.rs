@@ -149,6 +149,9 @@ pub(super) const fn dropped(reason: &'static str) -> Found {
 /// The process was killed for which the kernel closed the socket.
 pub(super) const KILLED: Found = found("exit.signal", Is::Text("SIGKILL"), HEADERS);
 
+/// The same, or the kernel's worker closed it: as it comes.
+pub(super) const KILLED_OR_NOT: Found = found("exit", Is::Any, None);
+
 /// The same of one that ended by itself.
 pub(super) const EXITED: Found = found("exit.signal", Is::Null, HEADERS);
 

@@ -18,7 +18,7 @@ use serde_json::Value;
 use tempfile::TempDir;
 use xtask::provision;
 use xtask::proxy::{
-    fault::{By, Place},
+    fault::{By, Fault, Place},
     healthy,
     programs::Program,
     talk::Talk,
@@ -229,8 +229,43 @@ fn complaints(trial: &Trial) -> Vec<String> {
     for upstream in &trial.upstreams {
         wrong.extend(accused(upstream, &trial.records));
     }
+    if trial.program == Program::Envoy {
+        wrong.extend(alike(trial));
+    }
     if trial.account["unknown"] != 0 || trial.account["records_unknown"] != 0 {
         wrong.push(format!("lines that were not understood: {}", trial.account));
+    }
+    wrong
+}
+
+/// Six faults that are one to Envoy, `connection_termination`.
+const TERMINATIONS: [Fault; 6] = [
+    Fault::ResetAfterAccept,
+    Fault::ResetAfterRequest,
+    Fault::CloseUnread,
+    Fault::ClosedUnanswered,
+    Fault::RacedByReset,
+    Fault::WorkerKilled,
+];
+
+/// Those of them that are explained alike.
+fn alike(trial: &Trial) -> Vec<String> {
+    let found = trial.by_path();
+    let hints = |fault| {
+        let played = trial.played.iter().filter(move |one| one.fault == fault);
+        let explanations = played.filter_map(|one| found.get(one.path.as_str()));
+        let hints = explanations.flatten().map(|one| one["hint"].as_str());
+        hints.flatten().collect::<HashSet<_>>()
+    };
+    let mut wrong = Vec::new();
+    for (index, &fault) in TERMINATIONS.iter().enumerate() {
+        for &other in &TERMINATIONS[..index] {
+            for hint in hints(fault).intersection(&hints(other)) {
+                wrong.push(format!(
+                    "{other:?} and {fault:?} are explained alike: {hint}"
+                ));
+            }
+        }
     }
     wrong
 }
