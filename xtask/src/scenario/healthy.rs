@@ -102,13 +102,10 @@ pub(super) const LIST: &[Scenario] = &[
         "both ends close at once, so that their FINs cross",
         simultaneous_close,
         &[
-            client("ok").bytes(RQ, RS).steps(&[
-                "connect",
-                "ESTABLISHED",
-                "FIN_WAIT1",
-                "FIN_WAIT2",
-                "CLOSE",
-            ]),
+            // Over FIN_WAIT2, or over CLOSING as well where both FINs are sent again at the same moment.
+            client("ok")
+                .bytes(RQ, RS)
+                .steps(&["connect", "ESTABLISHED", "FIN_WAIT1", "CLOSE"]),
             server("ok")
                 .bytes(RS, RQ)
                 .steps(&["ESTABLISHED", "FIN_WAIT1", "CLOSING", "CLOSE"]),

@@ -27,6 +27,7 @@ mod timeout;
 
 use std::cell::RefCell;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
+use std::sync::{Mutex, PoisonError};
 use std::time::{Duration, SystemTime};
 
 use anyhow::{Context as _, Result};
@@ -58,12 +59,28 @@ pub struct Ctx {
     zygote: RefCell<Actor>,
 }
 
+/// What all actors are forked from, where it was made.
+static ROOT: Mutex<Option<Actor>> = Mutex::new(None);
+
+/// Makes all actors copies of the program as it is now, which is small; later it may hold a gigabyte, and a fork then takes
+/// many milliseconds. For the main thread: actors die with the thread that their first one was forked from.
+pub fn prepare() -> Result<()> {
+    let root = Actor::first()?;
+    *ROOT.lock().unwrap_or_else(PoisonError::into_inner) = Some(root);
+    Ok(())
+}
+
 impl Ctx {
-    /// Make it early: the actors are forked from a copy of the program as it is now.
+    /// Without [`prepare`] the actors are forked from a copy of the program as it is now.
     pub fn new(port: u16) -> Result<Self> {
+        let mut root = ROOT.lock().unwrap_or_else(PoisonError::into_inner);
+        let zygote = match &mut *root {
+            Some(root) => root.fork("ut-zygote")?,
+            None => Actor::first()?,
+        };
         Ok(Self {
             port,
-            zygote: RefCell::new(Actor::first()?),
+            zygote: RefCell::new(zygote),
         })
     }
 

@@ -22,7 +22,7 @@ use std::time::Duration;
 
 use anyhow::{Context as _, Result, ensure};
 use libtest_mimic::{Arguments, Failed, Trial};
-use xtask::scenario::check::Line;
+use xtask::scenario::{self, check::Line};
 use xtask::tracer::{self, Tracer};
 
 /// The first of the ports that the tests use; below the range that the kernel chooses from.
@@ -36,6 +36,10 @@ fn main() -> ExitCode {
         && let Err(error) = can_trace()
     {
         eprintln!("the live tests need a machine that can be traced: {error:#}");
+        return ExitCode::FAILURE;
+    }
+    if let Err(error) = scenario::prepare() {
+        eprintln!("no process can be forked: {error:#}");
         return ExitCode::FAILURE;
     }
     let mut trials = scenarios::each();
