@@ -63,7 +63,10 @@ impl Who<'_> {
     #[inline(always)]
     fn put(self, actor: &mut Actor) {
         match self {
-            Self::Current => filter::current(actor),
+            Self::Current => {
+                filter::current(actor);
+                actor.exit = task::current_exit();
+            }
             Self::Nobody => task::nobody(actor),
             Self::Holder(task, tgid) => filter::of_task(actor, task, tgid),
             Self::Known(known) => {

@@ -47,7 +47,7 @@ pub fn task_is_under<M: Memory>(task: Struct<M>, wanted: impl Fn(u64) -> bool) -
         .is_some_and(|cgroup| is_under(cgroup, wanted))
 }
 
-/// The process that the current task belongs to; whether it is wanted is not known here. uid and cgroup by helpers: the verifier takes some
+/// The process that the current task belongs to; whether it is wanted, and whether it comes to its end, is not known here. uid and cgroup by helpers: the verifier takes some
 /// milliseconds for each load of a pointer through the current task (see `TcpSock`), of which the
 /// group leader is the one that cannot be spared.
 #[inline(always)]
@@ -62,7 +62,6 @@ pub fn current(actor: &mut Actor) {
         let task = unsafe { bpf_get_current_task() };
         name(actor, Struct::<Copied>::new(task as *const u8), tgid);
     }
-    actor.exit = current_exit();
     #[expect(
         clippy::cast_possible_truncation,
         reason = "the gid is in the upper half"
