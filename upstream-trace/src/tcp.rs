@@ -40,10 +40,10 @@ states! {
     NewSynRecv = 12, "NEW_SYN_RECV";
 }
 
-macro_rules! errnos {
-    ($($name:ident)*) => {
-        /// The name of an errno that TCP reports; `None` for 0 and for numbers it never uses.
-        pub const fn errno_name(number: u32) -> Option<&'static str> {
+macro_rules! names {
+    ($(#[$doc:meta])* $function:ident: $($name:ident)*) => {
+        $(#[$doc])*
+        pub const fn $function(number: u32) -> Option<&'static str> {
             $(const $name: u32 = libc::$name.cast_unsigned();)*
             match number {
                 $($name => Some(stringify!($name)),)*
@@ -53,26 +53,17 @@ macro_rules! errnos {
     };
 }
 
-errnos! {
+names! {
+    /// The name of an errno that TCP reports; `None` for 0 and for numbers it never uses.
+    errno_name:
     EPERM EINTR EIO ENOMEM EACCES EINVAL EPIPE EPROTO EMSGSIZE ENOPROTOOPT EOPNOTSUPP EADDRINUSE
     EADDRNOTAVAIL ENETDOWN ENETUNREACH ECONNABORTED ECONNRESET ENOBUFS EISCONN ENOTCONN ETIMEDOUT
     ECONNREFUSED EHOSTDOWN EHOSTUNREACH ENONET ENODEV
 }
 
-macro_rules! signals {
-    ($($name:ident)*) => {
-        /// The name of a signal that can end a process; `None` for 0 and for those without a name of their own.
-        pub const fn signal_name(number: u32) -> Option<&'static str> {
-            $(const $name: u32 = libc::$name.cast_unsigned();)*
-            match number {
-                $($name => Some(stringify!($name)),)*
-                _ => None,
-            }
-        }
-    };
-}
-
-signals! {
+names! {
+    /// The name of a signal that can end a process; `None` for 0 and for those without a name of their own.
+    signal_name:
     SIGHUP SIGINT SIGQUIT SIGILL SIGTRAP SIGABRT SIGBUS SIGFPE SIGKILL SIGUSR1 SIGSEGV SIGUSR2 SIGPIPE
     SIGALRM SIGTERM SIGSTKFLT SIGXCPU SIGXFSZ SIGVTALRM SIGPROF SIGIO SIGPWR SIGSYS
 }

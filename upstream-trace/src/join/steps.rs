@@ -99,7 +99,7 @@ impl Engine {
                 self.transition(slot, base, seen::ACCEPTED | seen::FIN_SENT | first);
                 let closer = self.actor(event, describe);
                 self.closed_by(slot, closer.as_ref());
-                self.exits(slot, event.actor.map_or(exit::NONE, |actor| actor.exit));
+                self.actor_exits(slot, event);
             }
             (Some(State::Established), Some(State::CloseWait)) => {
                 self.transition(slot, base, seen::PEER_CLOSED_FIRST);
@@ -148,6 +148,11 @@ impl Engine {
         }
     }
 
+    /// Who acted closed the connection, perhaps because it came to its end.
+    fn actor_exits(&mut self, slot: Slot, event: Event<'_>) {
+        self.exits(slot, event.actor.map_or(exit::NONE, |actor| actor.exit));
+    }
+
     /// The kernel closed the connection for a process that came to its end.
     pub(super) fn exits(&mut self, slot: Slot, exit: u8) {
         if exit != exit::NONE
@@ -187,7 +192,7 @@ impl Engine {
             });
         }
         if with_socket && stats.err == 0 {
-            self.exits(slot, event.actor.map_or(exit::NONE, |actor| actor.exit));
+            self.actor_exits(slot, event);
         }
         if with_socket {
             if stats.err == 0 && base.old != State::SynSent as u8 {
@@ -313,7 +318,7 @@ impl Engine {
         }
         if !was_data && base.old == State::Close as u8 {
             // Its closer's doing.
-            self.exits(slot, event.actor.map_or(exit::NONE, |actor| actor.exit));
+            self.actor_exits(slot, event);
         }
         let end = self.table.end(slot)?;
         if was_data && let Some(received) = end.received.take() {

@@ -10,9 +10,7 @@ use anyhow::{Result, bail};
 use super::expect::{Reset, client, server, stray};
 use super::net::{Sock, State, poll, sockaddr};
 use super::process::{Actor, Call};
-use super::{
-    BEFORE_RESPONSE, Ctx, Family, Link, Pair, Played, RQ, RS, Scenario, alone, with_strays,
-};
+use super::{BEFORE_RESPONSE, Ctx, Family, Link, Pair, Played, RQ, RS, Scenario, with_strays};
 
 /// `include/uapi/linux/tcp.h`.
 const TCP_REPAIR: i32 = 19;
@@ -216,9 +214,7 @@ fn challenged(ctx: &Ctx) -> Result<Played> {
 }
 
 fn in_time_wait(ctx: &Ctx) -> Result<Played> {
-    let (client, server) = alone(ctx)?;
-    let mut pair = Pair::between(client, server, ctx.address(Family::V4))?;
-    pair.accept()?;
+    let mut pair = Pair::alone(ctx, Family::V4)?;
     pair.exchange()?;
     // The other end's FIN takes one more.
     let last = pair.client.expected(pair.c)?.wrapping_add(1);

@@ -216,9 +216,7 @@ fn fast_open(ctx: &Ctx) -> Result<Played> {
 /// Both FINs are lost. The client's, sent again, is the first that arrives, and its acknowledgement is lost
 /// too, so that the server's comes before it.
 fn simultaneous_close(ctx: &Ctx) -> Result<Played> {
-    let (client, server) = alone(ctx)?;
-    let mut pair = Pair::between(client, server, ctx.address(Family::V4))?;
-    pair.accept()?;
+    let mut pair = Pair::alone(ctx, Family::V4)?;
     pair.exchange()?;
     pair.client.wait_acked(pair.c)?;
     pair.server.wait_acked(pair.s)?;

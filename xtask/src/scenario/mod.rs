@@ -266,6 +266,22 @@ impl Pair {
         Ok(pair)
     }
 
+    /// The same, with a network namespace to themselves.
+    fn alone(ctx: &Ctx, family: Family) -> Result<Self> {
+        let (client, server) = alone(ctx)?;
+        let mut pair = Self::between(client, server, ctx.address(family))?;
+        pair.accept()?;
+        Ok(pair)
+    }
+
+    /// Established and accepted, with the request there and not read.
+    fn unread(ctx: &Ctx) -> Result<Self> {
+        let mut pair = Self::open(ctx, Family::V4)?;
+        pair.client.send(pair.c, REQUEST)?;
+        pair.server.wait_unread(pair.s, RQ)?;
+        Ok(pair)
+    }
+
     /// Established, not accepted.
     fn queued(ctx: &Ctx, family: Family) -> Result<Self> {
         let (client, server) = (ctx.actor("ut-client")?, ctx.actor("ut-server")?);

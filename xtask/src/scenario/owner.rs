@@ -227,18 +227,14 @@ fn descriptor_passed(ctx: &Ctx) -> Result<Played> {
 }
 
 fn killed_unread(ctx: &Ctx) -> Result<Played> {
-    let mut pair = Pair::open(ctx, Family::V4)?;
-    pair.client.send(pair.c, REQUEST)?;
-    pair.server.wait_unread(pair.s, RQ)?;
+    let mut pair = Pair::unread(ctx)?;
     pair.server.kill();
     pair.client.receive_fails(pair.c, libc::ECONNRESET)?;
     Ok(pair.played)
 }
 
 fn exit_unread(ctx: &Ctx) -> Result<Played> {
-    let mut pair = Pair::open(ctx, Family::V4)?;
-    pair.client.send(pair.c, REQUEST)?;
-    pair.server.wait_unread(pair.s, RQ)?;
+    let mut pair = Pair::unread(ctx)?;
     pair.server.exit(1)?;
     pair.client.receive_fails(pair.c, libc::ECONNRESET)?;
     Ok(pair.played)

@@ -8,7 +8,7 @@ use super::expect::{Owner, Reset, Stray, client, received, sent, server, stray};
 use super::net::{State, next_tick};
 use super::{
     BEFORE_PAYLOAD, BEFORE_RESPONSE, Ctx, Expect, Family, IDLE_AFTER, Pair, Played, REQUEST,
-    RESPONSE, RQ, RS, Scenario, Who, alone, plain,
+    RESPONSE, RQ, RS, Scenario, Who, plain,
 };
 
 const BY_CLIENT: Owner = Owner::Is(Who::Client);
@@ -417,18 +417,14 @@ fn after_request(ctx: &Ctx) -> Result<Played> {
 }
 
 fn close_unread(ctx: &Ctx) -> Result<Played> {
-    let mut pair = Pair::open(ctx, Family::V4)?;
-    pair.client.send(pair.c, REQUEST)?;
-    pair.server.wait_unread(pair.s, RQ)?;
+    let mut pair = Pair::unread(ctx)?;
     pair.server.close(pair.s)?;
     pair.client.receive_fails(pair.c, libc::ECONNRESET)?;
     pair.end()
 }
 
 fn abort_unread(ctx: &Ctx) -> Result<Played> {
-    let mut pair = Pair::open(ctx, Family::V4)?;
-    pair.client.send(pair.c, REQUEST)?;
-    pair.server.wait_unread(pair.s, RQ)?;
+    let mut pair = Pair::unread(ctx)?;
     pair.server.abort(pair.s)?;
     pair.client.receive_fails(pair.c, libc::ECONNRESET)?;
     pair.end()
@@ -519,9 +515,7 @@ fn alert_then_reset(ctx: &Ctx) -> Result<Played> {
 }
 
 fn late_request(ctx: &Ctx, family: Family) -> Result<Played> {
-    let (client, server) = alone(ctx)?;
-    let mut pair = Pair::between(client, server, ctx.address(family))?;
-    pair.accept()?;
+    let mut pair = Pair::alone(ctx, family)?;
     pair.exchange()?;
     next_tick();
     pair.server.close(pair.s)?;
