@@ -2,7 +2,7 @@
 //!
 //! For any run `SEEN == records taken from the ring + RING_FULL + READ_FAULT + UNMARKED`.
 
-/// Events that passed the filters and were to be written to the ring.
+/// Events that passed the filters and were to be written to the ring; those of a story when it is.
 pub const SEEN: usize = 0;
 /// Events not written because the ring had no room.
 pub const RING_FULL: usize = 1;

@@ -70,7 +70,13 @@ impl Story {
     /// How many events of the hooks it tells of.
     #[inline]
     pub const fn events(&self) -> u32 {
-        1 + self.len as u32 + (self.accepted != 0) as u32
+        self.events_if(self.accepted)
+    }
+
+    /// The same if that is [`Story::accepted`].
+    #[inline]
+    pub const fn events_if(&self, accepted: u64) -> u32 {
+        1 + self.len as u32 + (accepted != 0) as u32
     }
 }
 
@@ -103,6 +109,14 @@ pub struct Ended {
     pub late: u32,
     /// The socket's counters at that moment.
     pub stats: Stats,
+}
+
+impl Ended {
+    /// How many events of the hooks it tells of.
+    #[inline]
+    pub const fn events(&self) -> u32 {
+        self.story.events() + 1
+    }
 }
 
 const _: () = {

@@ -2,7 +2,7 @@
 //!
 //! A wake-up for each record would cost more than everything else together (an `irq_work` and a
 //! context switch), so the agent looks by itself every few milliseconds and is woken only when the
-//! ring fills up.
+//! ring fills up, which is asked now and then.
 
 use core::arch::asm;
 
@@ -27,8 +27,9 @@ use crate::{
     maps::{self, set},
 };
 
-/// How far above the mark a wake-up is still sent: a few records, because not each one asks.
-const WAKE_BAND: u64 = 4096;
+/// After so many events of a CPU, a power of two, it is asked how full the ring is: the answer costs as much
+/// as a step of a story. They take 7 KiB at most.
+const ASK_EVERY: u64 = 32;
 
 /// A story as words.
 const STORY_WORDS: usize = size_of::<Story>() / 8;
@@ -76,18 +77,17 @@ impl Who<'_> {
     }
 }
 
-/// One more of `counter`.
+/// So many more of `counter`; returns how many there are now.
 #[inline(always)]
-pub fn count(counter: usize) {
-    count_by(counter, 1);
-}
-
-#[inline(always)]
-fn count_by(counter: usize, by: u64) {
-    if let Some(values) = maps::COUNTERS.get_ptr_mut(0) {
-        // Atomic even though it is per CPU: a softirq may run another hook between load and store.
-        add(values.cast::<u64>().wrapping_add(counter), by);
-    }
+fn count(counter: usize, by: u32) -> u64 {
+    let Some(values) = maps::COUNTERS.get_ptr_mut(0) else {
+        return 0;
+    };
+    let value = values.cast::<u64>().wrapping_add(counter);
+    // Atomic even though it is per CPU: a softirq may run another hook between load and store.
+    add(value, by.into());
+    // SAFETY: an element of the map is always there. Volatile, so that it comes after the addition.
+    unsafe { core::ptr::read_volatile(value) }
 }
 
 /// Adds to a word of a map, atomically. `BPF_XADD` by hand, because the target's `AtomicU64` has no
@@ -101,22 +101,21 @@ pub fn add(word: *mut u64, by: u64) {
 /// An event whose identity could not be read.
 #[inline(always)]
 pub fn unreadable() {
-    count(counter::SEEN);
-    count(counter::READ_FAULT);
+    count(counter::SEEN, 1);
+    count(counter::READ_FAULT, 1);
 }
 
 /// A socket of a wanted process that could not be marked, so that its further events are missing.
 #[inline(always)]
 pub fn unmarked() {
-    count(counter::SEEN);
-    count(counter::UNMARKED);
+    count(counter::SEEN, 1);
+    count(counter::UNMARKED, 1);
 }
 
 /// Writes when, which and what.
 #[inline(always)]
 pub fn base(what: What, sk: *const u8, tuple: &Tuple) {
-    count(counter::SEEN);
-    write(BPF_RB_NO_WAKEUP, 1, |record: &mut Base| {
+    write(1, |record: &mut Base| {
         fill(record, what, sk, tuple);
     });
 }
@@ -124,8 +123,7 @@ pub fn base(what: What, sk: *const u8, tuple: &Tuple) {
 /// Writes the same and a process.
 #[inline(always)]
 pub fn acted(what: What, sk: *const u8, tuple: &Tuple, who: Who<'_>) {
-    count(counter::SEEN);
-    write(BPF_RB_NO_WAKEUP, 1, |record: &mut Acted| {
+    write(1, |record: &mut Acted| {
         fill(&mut record.base, what, sk, tuple);
         who.put(&mut record.actor);
     });
@@ -134,8 +132,7 @@ pub fn acted(what: What, sk: *const u8, tuple: &Tuple, who: Who<'_>) {
 /// Writes everything about `sock`.
 #[inline(always)]
 pub fn full<M: Memory>(what: What, sock: TcpSock<M>, tuple: &Tuple, who: Who<'_>) {
-    count(counter::SEEN);
-    write(wake(), 1, |record: &mut Full| {
+    write(1, |record: &mut Full| {
         fill(&mut record.base, what, sock.sk.address(), tuple);
         who.put(&mut record.actor);
         sock.stats(&mut record.stats);
@@ -145,8 +142,7 @@ pub fn full<M: Memory>(what: What, sock: TcpSock<M>, tuple: &Tuple, who: Who<'_>
 /// Writes what is known of why the connection with these ends fails.
 #[inline(always)]
 pub fn note(what: What, tuple: &Tuple, detail: [u64; 3]) {
-    count(counter::SEEN);
-    write(BPF_RB_NO_WAKEUP, 1, |record: &mut Note| {
+    write(1, |record: &mut Note| {
         fill(&mut record.base, what, core::ptr::null(), tuple);
         copy_words(&detail, &mut record.detail);
     });
@@ -161,8 +157,7 @@ pub fn packet(
     [reset, handshake]: [Way; 2],
     ahead: Option<u32>,
 ) {
-    count(counter::SEEN);
-    write(BPF_RB_NO_WAKEUP, 1, |record: &mut Packet| {
+    write(1, |record: &mut Packet| {
         fill(&mut record.base, what, sk, tuple);
         record.reset = reset;
         record.handshake = handshake;
@@ -174,17 +169,18 @@ pub fn packet(
 /// Writes a story that goes on as single events.
 #[inline(always)]
 pub fn story(story: &Story) {
-    write(BPF_RB_NO_WAKEUP, story.events(), |record: &mut Story| {
-        copy_words::<STORY_WORDS>(transmute_ref!(story), transmute_mut!(record));
+    let accepted = accepted(story);
+    write(story.events_if(accepted), |record: &mut Story| {
+        copy(story, accepted, record);
     });
 }
 
 /// Writes a story with its end.
 #[inline(always)]
 pub fn ended<M: Memory>(story: &Story, old: u8, late: bool, sock: TcpSock<M>) {
-    count(counter::SEEN);
-    write(wake(), story.events() + 1, |record: &mut Ended| {
-        copy_words::<STORY_WORDS>(transmute_ref!(story), transmute_mut!(&mut record.story));
+    let accepted = accepted(story);
+    write(story.events_if(accepted) + 1, |record: &mut Ended| {
+        copy(story, accepted, &mut record.story);
         // SAFETY: the helper takes no argument.
         record.ktime = unsafe { bpf_ktime_get_ns() };
         record.old = u32::from(old);
@@ -193,17 +189,18 @@ pub fn ended<M: Memory>(story: &Story, old: u8, late: bool, sock: TcpSock<M>) {
     });
 }
 
-/// Whether to wake the agent: only while the ring passes the mark, because each wake-up costs
-/// microseconds. Asked once or twice a connection.
+/// When the socket was accepted, if it was. Read once: another CPU may be accepting it at this moment, and what
+/// is counted has to be what is written.
 #[inline(always)]
-fn wake() -> u32 {
-    let waiting = maps::EVENTS.query(u64::from(BPF_RB_AVAIL_DATA));
-    let above = waiting.wrapping_sub(u64::from(set::WAKE_AT()));
-    if above < WAKE_BAND {
-        BPF_RB_FORCE_WAKEUP
-    } else {
-        BPF_RB_NO_WAKEUP
-    }
+fn accepted(story: &Story) -> u64 {
+    // SAFETY: a reference is valid for reads. Volatile, so that it is read once.
+    unsafe { core::ptr::read_volatile(&raw const story.accepted) }
+}
+
+#[inline(always)]
+fn copy(story: &Story, accepted: u64, record: &mut Story) {
+    copy_words::<STORY_WORDS>(transmute_ref!(story), transmute_mut!(record));
+    record.accepted = accepted;
 }
 
 /// Fills a record's common part.
@@ -224,15 +221,31 @@ pub fn fill(base: &mut Base, what: What, sk: *const u8, tuple: &Tuple) {
     put_words(&mut base.remote, tuple.remote);
 }
 
-/// Reserves, fills and submits a record that tells of so many events.
+/// Counts, reserves, fills and submits a record that tells of so many events. Counted first: after the record
+/// was written, an atomic addition would wait for its memory.
 #[inline(always)]
-fn write<T: 'static>(wake: u32, events: u32, fill: impl FnOnce(&mut T)) {
+fn write<T: 'static>(events: u32, fill: impl FnOnce(&mut T)) {
+    let seen = count(counter::SEEN, events);
     let Some(mut entry) = maps::EVENTS.reserve::<T>(0) else {
-        count_by(counter::RING_FULL, u64::from(events));
+        count(counter::RING_FULL, events);
         return;
     };
     // SAFETY: the ring's memory is initialised (it holds bytes of older records or zeros) and every
     // record type is plain integers, for which any bytes are valid; `fill` sets all of them.
     fill(unsafe { entry.assume_init_mut() });
-    entry.submit(u64::from(wake));
+    // One of these events is the one after which it is asked.
+    let asks = seen % ASK_EVERY < u64::from(events);
+    entry.submit(u64::from(if asks { wake() } else { BPF_RB_NO_WAKEUP }));
+}
+
+/// Whether to wake the agent: only while the ring is fuller than the mark, because each wake-up costs
+/// microseconds.
+#[inline(always)]
+fn wake() -> u32 {
+    let waiting = maps::EVENTS.query(u64::from(BPF_RB_AVAIL_DATA));
+    if waiting < u64::from(set::WAKE_AT()) {
+        BPF_RB_NO_WAKEUP
+    } else {
+        BPF_RB_FORCE_WAKEUP
+    }
 }

@@ -7,7 +7,6 @@ use core::hint::black_box;
 
 use aya_ebpf::helpers::bpf_ktime_get_ns;
 use upstream_trace_common::{
-    counter,
     event::{exit, kind},
     story::{AT_ACCEPT, AT_BIRTH, NOBODY, Place, STEPS, Step, Story},
 };
@@ -78,7 +77,6 @@ pub fn begin(what: What, sk: *const u8, tuple: &Tuple) -> bool {
         filter::current(&mut story.actor);
     }
     name(story, sk);
-    emit::count(counter::SEEN);
     if story.acted == AT_BIRTH {
         introduce(story, tuple);
     }
@@ -186,7 +184,6 @@ pub fn step(story: &mut Story, sk: *const u8, what: What, local_port: Option<u16
     if story.base.local_port == 0 {
         story.base.local_port = local_port.unwrap_or(0);
     }
-    emit::count(counter::SEEN);
     true
 }
 
@@ -199,7 +196,6 @@ pub fn accept(story: &mut Story, sk: *const u8) {
     story.acted = AT_ACCEPT;
     // SAFETY: a reference is valid for writes. Volatile, so that it is the last one.
     unsafe { core::ptr::write_volatile(&raw mut story.accepted_sk, sk as u64) };
-    emit::count(counter::SEEN);
 }
 
 /// Puts the story into the ring as far as it got; what follows is told event by event.

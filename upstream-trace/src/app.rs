@@ -217,23 +217,27 @@ impl Tracer {
             ..
         } = self;
         let taken = loaded.ring.drain(BATCH, |record| {
-            account.taken += match decode::decode(record) {
+            let (events, new) = match decode::decode(record) {
                 Some(Record::Event(event)) => {
                     engine.event(event, &mut Proc, anchor, printer);
-                    1
+                    (1, 1)
                 }
                 Some(Record::Note(note)) => {
                     engine.note(note, &mut Proc, anchor, printer);
-                    1
+                    (1, 1)
                 }
                 Some(Record::Packet(packet)) => {
                     engine.packet(packet, anchor, printer);
-                    1
+                    (1, 1)
                 }
-                Some(Record::Story(story)) => engine.story(story, &mut Proc),
-                Some(Record::Ended(ended)) => engine.ended_story(ended, &mut Proc, anchor, printer),
-                None => 0,
+                Some(Record::Story(story)) => (story.events(), engine.story(story, &mut Proc)),
+                Some(Record::Ended(ended)) => {
+                    let new = engine.ended_story(ended, &mut Proc, anchor, printer);
+                    (ended.events(), new)
+                }
+                None => (0, 0),
             };
+            account.told(events.into(), new);
         });
         if account.kernel(loaded.counters()?) {
             engine.lost(clock::monotonic());
@@ -269,7 +273,7 @@ impl Tracer {
             ..
         } = self;
         let read = loaded.stories.each(|story| {
-            account.taken += take(engine, story);
+            account.read_ahead(take(engine, story));
         });
         read.map_err(|error| {
             let message =

@@ -36,7 +36,7 @@ impl Engine {
         sink: &mut impl Sink,
     ) -> u64 {
         if !self.wants(&ended.story) {
-            return u64::from(ended.story.events()) + 1;
+            return ended.events().into();
         }
         let (slot, known) = self.replay(&ended.story, describe);
         self.pair(slot, ended.ktime);
@@ -45,7 +45,7 @@ impl Engine {
             // tcp_disconnect() has cleared the counters by now: nothing is left to judge by.
             if ended.stats.segs_out == 0 {
                 self.ended(slot, ended.ktime);
-                return self.count(slot, ended.story.events() + 1, known);
+                return self.count(slot, ended.events(), known);
             }
         }
         let base = Base {
@@ -61,7 +61,7 @@ impl Engine {
             stats: Some(&ended.stats),
         };
         self.changed(slot, event, describe);
-        let new = self.count(slot, ended.story.events() + 1, known);
+        let new = self.count(slot, ended.events(), known);
         self.finish_if_both_parted(slot, clock, sink);
         new
     }
