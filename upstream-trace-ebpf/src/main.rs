@@ -1,7 +1,7 @@
 //! The kernel side: hooks on TCP's state changes and resets that write one record per event.
 //!
 //! `probe/` has one hook a file; `kernel/` is the only place that reads kernel memory; `filter`
-//! decides what passes; `listener` knows who listens where; `story` keeps a socket's life until it ends; `emit` is the only writer of the
+//! decides what passes; `actor` remembers who acts; `listener` knows who listens where; `story` keeps a socket's life until it ends; `emit` is the only writer of the
 //! ring; `maps` holds every map and global.
 //! Must not know: any kernel version or struct layout. Offsets and settings come as read-only
 //! globals.
@@ -26,6 +26,7 @@
     reason = "a binary of its own; hooks are exported by name, not by path"
 )]
 
+mod actor;
 mod emit;
 mod filter;
 mod kernel;

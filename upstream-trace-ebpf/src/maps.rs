@@ -8,6 +8,8 @@ use aya_ebpf::{
 };
 use upstream_trace_common::{counter, setting, story::Place};
 
+use crate::actor::Known;
+
 /// Events. The agent sets the size (`--ring-size`); this is only a placeholder.
 #[map]
 pub static EVENTS: RingBuf = RingBuf::with_byte_size(4 << 20, 0);
@@ -25,6 +27,13 @@ pub static COUNTERS: PerCpuArray<[u64; counter::COUNT]> = PerCpuArray::with_max_
 #[map]
 pub static STORIES: Array<Place> =
     Array::with_max_entries(setting::STORY_PLACES_MAX, BPF_F_MMAPABLE);
+
+/// Processes that acted on this CPU, by their id's low bits (`actor.rs`). Few take turns within a jiffy.
+#[map]
+pub static ACTORS: PerCpuArray<Known> = PerCpuArray::with_max_entries(ACTORS_MAX, 0);
+
+/// A power of two.
+pub const ACTORS_MAX: u32 = 16;
 
 /// Processes that the agent has been told of, by their id's low bits: start and the first half of the
 /// name, so that neither a reused pid nor an `exec` goes unnoticed. One that is put out by another is

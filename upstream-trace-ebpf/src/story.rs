@@ -12,6 +12,7 @@ use upstream_trace_common::{
 };
 
 use crate::{
+    actor,
     emit::{self, What, Who},
     filter,
     kernel::{
@@ -74,7 +75,7 @@ pub fn begin(what: What, sk: *const u8, tuple: &Tuple) -> bool {
     }
     if what.new == state::SYN_SENT {
         story.acted = AT_BIRTH;
-        filter::current(&mut story.actor);
+        actor::this_jiffy(&mut story.actor);
     }
     name(story, sk);
     if story.acted == AT_BIRTH {
@@ -84,8 +85,8 @@ pub fn begin(what: What, sk: *const u8, tuple: &Tuple) -> bool {
 }
 
 /// Takes a place, unless another socket has it or is about to: of two that come at once, both may go
-/// away empty-handed, never none. The additions to one address have an order, and each reads its own
-/// or what came later.
+/// away empty-handed, never none, and then the place stays taken. The additions to one address have an
+/// order, and each reads its own or what came later.
 #[inline(always)]
 fn claim(claims: &mut u64) -> bool {
     if *claims != 0 {
@@ -93,11 +94,7 @@ fn claim(claims: &mut u64) -> bool {
     }
     emit::add(claims, 1);
     // SAFETY: a reference is valid for reads. Volatile, so that it comes after the addition.
-    if unsafe { core::ptr::read_volatile(claims) } == 1 {
-        return true;
-    }
-    emit::add(claims, u64::MAX);
-    false
+    (unsafe { core::ptr::read_volatile(claims) }) == 1
 }
 
 /// Whose story it is: the last thing that is written of a new one, the first of one that is over.
@@ -172,7 +169,7 @@ pub fn step(story: &mut Story, sk: *const u8, what: What, local_port: Option<u16
     if what.new == state::FIN_WAIT1 || what.new == state::LAST_ACK {
         story.exit = task::current_exit();
         if story.acted == NOBODY {
-            filter::current(&mut story.actor);
+            actor::this_jiffy(&mut story.actor);
             story.acted = story.len;
         }
     }
@@ -239,6 +236,7 @@ fn put(story: &Story, sk: *const u8) {
 fn forget(sk: *const u8) {
     if let Some(place) = place(sk) {
         name(&mut place.story, core::ptr::null());
-        emit::add(&raw mut place.claims, u64::MAX);
+        // SAFETY: a reference is valid for writes. Volatile, so that it is the last one.
+        unsafe { core::ptr::write_volatile(&raw mut place.claims, 0) };
     }
 }
