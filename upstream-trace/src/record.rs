@@ -3,6 +3,8 @@
 //! Borrowed where the engine owns the text, so that building a record allocates nothing.
 //! Must not know: where a value came from, where it is written to.
 
+pub(crate) mod digits;
+mod second;
 mod spelling;
 
 use std::{cell::OnceCell, net::IpAddr};
@@ -10,7 +12,6 @@ use std::{cell::OnceCell, net::IpAddr};
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
-pub(crate) use self::spelling::pair;
 pub use self::spelling::{Spelling, spell_address};
 use crate::tcp::State;
 

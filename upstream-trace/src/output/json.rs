@@ -18,7 +18,10 @@ use std::fmt::{self, Display};
 use serde::{Serialize, ser};
 
 use self::encoder::Encoder;
-use crate::record::{Connection, Event, Process, Spelled, Stats, StrayReset, pair};
+use crate::record::{
+    Connection, Event, Process, Spelled, Stats, StrayReset,
+    digits::{EIGHT, eight, leading},
+};
 
 /// Appends the line of a finished connection.
 pub fn connection(record: &Connection<'_>, room: &mut [u8]) -> Option<usize> {
@@ -118,28 +121,12 @@ fn put_some<const N: usize>(room: &mut [u8], bytes: [u8; N], len: usize) -> Room
 
 #[inline]
 fn integer(room: &mut [u8], number: u64) -> Room<'_> {
-    if number < 10_000 {
-        leading(room, number)
-    } else if number < 100_000_000 {
-        put(leading(room, number / 10_000)?, &four(number % 10_000))
+    if number < EIGHT {
+        let (digits, len) = leading(number);
+        put_some(room, digits, len)
     } else {
-        put(room, itoa::Buffer::new().format(number).as_bytes())
+        put(integer(room, number / EIGHT)?, &eight(number % EIGHT))
     }
-}
-
-/// Four decimal digits.
-#[inline]
-fn four(number: u64) -> [u8; 4] {
-    let [[a, b], [c, d]] = [pair(number / 100), pair(number)];
-    [a, b, c, d]
-}
-
-/// A number below 10,000 without leading zeros.
-#[inline]
-fn leading(room: &mut [u8], number: u64) -> Room<'_> {
-    let zeros = usize::from(number < 10) + usize::from(number < 100) + usize::from(number < 1_000);
-    let digits = u32::from_be_bytes(four(number)) << (8 * zeros);
-    put_some(room, digits.to_be_bytes(), 4 - zeros)
 }
 
 /// A word of our own between what surrounds it. Inlined, all three are constants and this becomes a few stores.

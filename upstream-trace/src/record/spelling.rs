@@ -10,7 +10,11 @@ use std::{
 use schemars::{JsonSchema, Schema, SchemaGenerator, json_schema};
 use serde::{Serialize, Serializer};
 
-use super::{Id, Timestamp};
+use super::{
+    Id, Timestamp,
+    digits::{EIGHT, eight, hexadecimal, leading},
+    second,
+};
 
 /// Room for the longest spelling, an IPv6 address of 39 bytes, its quotes, and for what [`Spelling::add`] copies too much.
 const ROOM: usize = 48;
@@ -50,10 +54,20 @@ impl Spelling {
         self.len += text.len();
     }
 
-    /// Adds the first `len` of four bytes; copying all of them is faster than looking at `len`.
-    fn add(&mut self, bytes: [u8; 4], len: usize) {
-        self.bytes[self.len..self.len + 4].copy_from_slice(&bytes);
+    /// Adds the first `len` of these bytes; copying all of them is faster than looking at `len`.
+    fn add<const N: usize>(&mut self, bytes: [u8; N], len: usize) {
+        self.bytes[self.len..self.len + N].copy_from_slice(&bytes);
         self.len += len;
+    }
+
+    fn number(&mut self, number: u64) {
+        if number < EIGHT {
+            let (digits, len) = leading(number);
+            self.add(digits, len);
+        } else {
+            self.number(number / EIGHT);
+            self.add(eight(number % EIGHT), 8);
+        }
     }
 
     fn v4(&mut self, address: Ipv4Addr) {
@@ -107,56 +121,12 @@ impl Spelling {
             if index > 0 && index != gap.end {
                 self.add(*b":\0\0\0", 1);
             }
-            let digits = u32::from_be_bytes(hexadecimal(group));
+            let [.., a, b, c, d] = hexadecimal(group.into());
+            let digits = u32::from_be_bytes([a, b, c, d]);
             let zeros = group.leading_zeros().min(15) / 4;
             self.add((digits << (8 * zeros)).to_be_bytes(), 4 - zeros as usize);
         }
     }
-}
-
-/// Four hexadecimal digits.
-const fn hexadecimal(number: u16) -> [u8; 4] {
-    const HEX: &[u8; 16] = b"0123456789abcdef";
-    let [high, low] = number.to_be_bytes();
-    [
-        HEX[(high >> 4) as usize],
-        HEX[(high & 0xf) as usize],
-        HEX[(low >> 4) as usize],
-        HEX[(low & 0xf) as usize],
-    ]
-}
-
-/// The last two decimal digits.
-pub(crate) const fn pair(number: u64) -> [u8; 2] {
-    const PAIRS: [[u8; 2]; 100] = {
-        let mut pairs = [*b"00"; 100];
-        let mut index: u8 = 0;
-        while index < 100 {
-            pairs[index as usize] = [b'0' + index / 10, b'0' + index % 10];
-            index += 1;
-        }
-        pairs
-    };
-    PAIRS[(number % 100) as usize]
-}
-
-/// Year, month and day of a count of days since 1970-01-01.
-///
-/// Howard Hinnant's `civil_from_days`, for days that are not negative: years begin in March, so that the leap day is the last.
-const fn civil(days: u32) -> (u32, u32, u32) {
-    let shifted = days + 719_468;
-    let day_of_era = shifted % 146_097;
-    let year_of_era =
-        (day_of_era - day_of_era / 1_460 + day_of_era / 36_524 - day_of_era / 146_096) / 365;
-    let day_of_year = day_of_era - (365 * year_of_era + year_of_era / 4 - year_of_era / 100);
-    let month_from_march = (5 * day_of_year + 2) / 153;
-    let day = day_of_year - (153 * month_from_march + 2) / 5 + 1;
-    let (month, carry) = if month_from_march < 10 {
-        (month_from_march + 3, 0)
-    } else {
-        (month_from_march - 9, 1)
-    };
-    (shifted / 146_097 * 400 + year_of_era + carry, month, day)
 }
 
 impl Timestamp {
@@ -171,28 +141,11 @@ impl Timestamp {
 
     /// The same as JSON, of a length that the compiler knows.
     #[inline]
-    fn quoted(self) -> [u8; 32] {
-        let seconds = self.0 / 1_000_000_000;
-        let nanos = (self.0 % 1_000_000_000) as u32;
-        let second = (seconds % 86_400) as u32;
-        let (year, month, day) = civil((seconds / 86_400) as u32);
-
-        let mut text = *b"\"0000-00-00T00:00:00.000000000Z\"";
-        let mut put = |at: usize, number: u32| {
-            text[at + 1..at + 3].copy_from_slice(&pair(number.into()));
-        };
-        put(0, year / 100);
-        put(2, year);
-        put(5, month);
-        put(8, day);
-        put(11, second / 3_600);
-        put(14, second / 60 % 60);
-        put(17, second % 60);
-        put(20, nanos / 10_000_000);
-        put(22, nanos / 100_000);
-        put(24, nanos / 1_000);
-        put(26, nanos / 10);
-        [_, text[29]] = pair(nanos.into());
+    fn quoted(self) -> second::Text {
+        let mut text = second::spell(self.0);
+        let nanos = self.0 % 1_000_000_000;
+        text[21..29].copy_from_slice(&eight(nanos / 10));
+        text[29] = b'0' + (nanos % 10) as u8;
         text
     }
 }
@@ -201,12 +154,12 @@ impl Id {
     /// `<run, 16 hexadecimal digits>-<serial>`.
     pub fn spell(self) -> Spelling {
         let mut spelling = Spelling::EMPTY;
-        for group in self.run.to_be_bytes().as_chunks().0 {
-            spelling.add(hexadecimal(u16::from_be_bytes(*group)), 4);
+        let [a, b, c, d, rest @ ..] = self.run.to_be_bytes();
+        for half in [[a, b, c, d], rest] {
+            spelling.add(hexadecimal(u32::from_be_bytes(half)), 8);
         }
-        spelling.add(*b"-\0\0\0", 1);
-        let mut digits = itoa::Buffer::new();
-        spelling.append(digits.format(self.serial));
+        spelling.add(*b"-", 1);
+        spelling.number(self.serial);
         spelling
     }
 }
