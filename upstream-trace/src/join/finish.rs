@@ -143,8 +143,10 @@ fn print(engine: &mut Engine, ended: &Connection, clock: &impl WallClock, sink: 
     let closed = end.closed.as_ref();
     let err = error(end);
     let accepted = accepted(ended, closed.is_some(), complete);
-    let broken = reset.is_some() || err != 0;
-    let mut evidence = evidence(engine, ended, accepted, broken);
+    let orderly =
+        ended.saw(seen::ESTABLISHED) && accepted != Some(false) && reset.is_none() && err == 0;
+    // No more is said of how full a queue was, or of what was dropped, where all went well in the end.
+    let noted = (!orderly).then(|| noted(engine, ended));
     let facts = Facts {
         role: (ended.role != Role::Unknown).then_some(ended.role),
         established: ended.saw(seen::ESTABLISHED),
@@ -157,29 +159,11 @@ fn print(engine: &mut Engine, ended: &Connection, clock: &impl WallClock, sink: 
         reset: reset.as_ref().map(|reset| reset.direction),
         reset_in_path: reset.as_ref().is_some_and(ResetFound::is_certainly_in_path),
         has_local_port: ended.tuple.local_port != 0,
-        icmp: evidence.icmp.is_some(),
+        icmp: noted.as_ref().is_some_and(|noted| noted.icmp.is_some()),
         peer_received_payload: ended.peer_received > Some(0),
         counters,
     };
     let judgement = rules::judge(&facts, context.idle_after_us);
-    evidence.exit = exit_of(ended, reset.as_ref(), judgement.verdict);
-    evidence.abort = reset.as_ref().and_then(ResetFound::abort);
-    let errno = tcp::errno_name(err)
-        .or((judgement.verdict == Verdict::NoLocalPort).then_some("EADDRNOTAVAIL"));
-
-    let meaning = playbook::meaning(&playbook::About {
-        verdict: judgement.verdict,
-        role: ended.role,
-        reset: reset
-            .as_ref()
-            .map(|reset| (reset.direction, reset.origin, reset.reason)),
-        undelivered: ended.peer_received.is_some() && ended.peer_received < counters.bytes.sent,
-        likely: reset.as_ref().is_some_and(ResetFound::is_likely),
-        errno,
-        bytes: counters.bytes,
-        local: ended.tuple.local().address,
-        evidence,
-    });
     let owner = ended.owner.as_ref();
     let mut record = record::Connection {
         schema: Schema,
@@ -201,19 +185,54 @@ fn print(engine: &mut Engine, ended: &Connection, clock: &impl WallClock, sink: 
         idle_us: counters.idle_us(),
         rtt_us: counters.rtt_us,
         retransmits: counters.retransmits,
-        errno,
-        reset: reset.as_ref().map(ResetFound::record),
+        errno: None,
+        reset: None,
         verdict: judgement.verdict,
         flag: judgement.flag,
-        cause: meaning.and_then(|meaning| meaning.cause),
-        layer: meaning.map(|meaning| meaning.layer),
-        evidence: Some(evidence).filter(|found| *found != Evidence::default()),
-        proxy: meaning.and_then(|meaning| meaning.proxy),
-        hint: meaning.map(|meaning| meaning.hint),
+        cause: None,
+        layer: None,
+        evidence: None,
+        proxy: None,
+        hint: None,
         complete,
     };
+    if !orderly || judgement.verdict != Verdict::Ok {
+        let evidence = noted.unwrap_or_default();
+        explain(&mut record, ended, err, reset.as_ref(), evidence);
+    }
     sink.connection(&mut record, ended.events);
     engine.scratch = timeline;
+}
+
+/// Adds what is said of a connection that did not go well.
+fn explain<'a>(
+    record: &mut record::Connection<'a>,
+    ended: &Connection,
+    err: u32,
+    reset: Option<&ResetFound<'a>>,
+    mut evidence: Evidence<'a>,
+) {
+    evidence.exit = exit_of(ended, reset, record.verdict);
+    evidence.abort = reset.and_then(ResetFound::abort);
+    record.errno = tcp::errno_name(err)
+        .or((record.verdict == Verdict::NoLocalPort).then_some("EADDRNOTAVAIL"));
+    let meaning = playbook::meaning(&playbook::About {
+        verdict: record.verdict,
+        role: ended.role,
+        reset: reset.map(|reset| (reset.direction, reset.origin, reset.reason)),
+        undelivered: ended.peer_received.is_some() && ended.peer_received < record.bytes.sent,
+        likely: reset.is_some_and(ResetFound::is_likely),
+        errno: record.errno,
+        bytes: record.bytes,
+        local: record.local.address,
+        evidence,
+    });
+    record.reset = reset.map(ResetFound::record);
+    record.cause = meaning.and_then(|meaning| meaning.cause);
+    record.layer = meaning.map(|meaning| meaning.layer);
+    record.evidence = Some(evidence).filter(|found| *found != Evidence::default());
+    record.proxy = meaning.and_then(|meaning| meaning.proxy);
+    record.hint = meaning.map(|meaning| meaning.hint);
 }
 
 /// Whose the other end is: who had it or, where a listener answered for it, who listens.
@@ -254,17 +273,8 @@ fn exit_of(
     })
 }
 
-/// What the kernel side noted of it. No more of an established connection than how full its accept queue was, and
-/// that only where it failed.
-fn evidence<'a>(
-    engine: &'a Engine,
-    ended: &Connection,
-    accepted: Option<bool>,
-    broken: bool,
-) -> Evidence<'a> {
-    if ended.saw(seen::ESTABLISHED) && accepted != Some(false) && !broken {
-        return Evidence::default();
-    }
+/// What the kernel side noted of it. No more of an established connection than how full its accept queue was.
+fn noted<'a>(engine: &'a Engine, ended: &Connection) -> Evidence<'a> {
     let of = |kind| {
         let notes = &engine.notes;
         notes.of(ended.netns, &ended.tuple, kind, ended.first)
