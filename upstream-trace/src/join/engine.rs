@@ -369,9 +369,7 @@ impl Engine {
             steps: Steps::default(),
             end: None,
         });
-        if let Some(evicted) = evicted {
-            self.evicted_events += u64::from(evicted.events);
-        }
+        self.evicted_events += u64::from(evicted);
         slot
     }
 

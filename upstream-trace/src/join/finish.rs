@@ -35,25 +35,50 @@ pub(super) fn connection(
     clock: &impl WallClock,
     sink: &mut impl Sink,
 ) {
-    let Some(mut ended) = engine.table.remove(slot) else {
-        return;
-    };
-    leave_to_peer(engine, &mut ended);
+    leave_to_peer(engine, slot);
+    let mut timeline = std::mem::take(&mut engine.scratch);
+    if let Some(ended) = engine.table.get(slot)
+        && is_wanted(engine, ended)
+    {
+        let id = Id {
+            run: engine.context.run,
+            serial: ended.serial,
+        };
+        // Looked up also where this end sent the reset itself: the other end's answer to it may be there.
+        let stray = engine.strays.claim(ended.netns, &ended.tuple, id);
+        timeline.clear();
+        timeline.extend(ended.steps.iter().map(PackedStep::unpack));
+        let found = Found {
+            id,
+            stray,
+            timeline: &timeline,
+        };
+        print(engine, ended, &found, clock, sink);
+    }
+    engine.scratch = timeline;
+    engine.table.remove(slot);
+}
+
+/// What a record needs besides the connection.
+struct Found<'a> {
+    id: Id,
+    /// The reset that the other end was sent without a socket.
+    stray: Option<Base>,
+    timeline: &'a [record::Step],
+}
+
+fn is_wanted(engine: &Engine, ended: &Connection) -> bool {
     let owner = ended.owner.as_ref();
     let wanted = &engine.context.wanted;
     // Nothing is said of an end that was not seen: the loss is counted, a verdict would be invented.
     let end_seen = ended.end.as_ref().is_some_and(|end| end.stats().is_some());
-    if end_seen
+    end_seen
         && wanted.port(ended.tuple.local_port, ended.tuple.remote_port)
         && (!wanted.by_owner() || owner.is_some_and(|owner| owner.process.wanted))
-    {
-        print(engine, &ended, clock, sink);
-    }
-    engine.table.recycle(ended.end.take());
 }
 
 /// Each end's record needs something of the other, whichever is printed first.
-fn leave_to_peer(engine: &mut Engine, ended: &mut Connection) {
+fn leave_to_peer(engine: &mut Engine, slot: Slot) {
     let received = |connection: &Connection| {
         let stats = connection.end.as_ref().and_then(|end| end.stats());
         stats.and_then(facts::received)
@@ -71,7 +96,7 @@ fn leave_to_peer(engine: &mut Engine, ended: &mut Connection) {
             aborts,
         })
     };
-    let Some(peer) = engine.table.get_mut(ended.peer) else {
+    let Some((ended, peer)) = engine.table.with_peer(slot) else {
         return;
     };
     peer.seen |= seen::PEER_ENDED;
@@ -91,8 +116,9 @@ fn leave_to_peer(engine: &mut Engine, ended: &mut Connection) {
     if let (Some(end), Some(sent)) = (&mut ended.end, sent(peer)) {
         end.peer_sent = Some(sent);
     }
-    if let Some(sent) = sent(ended)
-        && let Some(end) = engine.table.end(ended.peer)
+    let (sent, peer) = (sent(ended), ended.peer);
+    if let Some(sent) = sent
+        && let Some(end) = engine.table.end(peer)
     {
         end.peer_sent = Some(sent);
     }
@@ -113,24 +139,22 @@ fn counters(ended: &Connection, tick_ns: u64) -> Counters {
     }
 }
 
-fn print(engine: &mut Engine, ended: &Connection, clock: &impl WallClock, sink: &mut impl Sink) {
-    let id = Id {
-        run: engine.context.run,
-        serial: ended.serial,
-    };
+fn print(
+    engine: &Engine,
+    ended: &Connection,
+    found: &Found<'_>,
+    clock: &impl WallClock,
+    sink: &mut impl Sink,
+) {
     let no_end = End::default();
     let end = ended.end.as_deref().unwrap_or(&no_end);
     let before = |at: Option<u64>| at.is_none_or(|at| at < ended.first);
     let complete = ended.saw(seen::BIRTH) && !ended.saw(seen::LOSS) && before(engine.lost_at);
     let saw_all_resets = complete && before(engine.skipped_at) && engine.strays.knew_all(end.at);
     let counters = counters(ended, engine.context.tick_ns);
-    // Looked up also where this end sent the reset itself: the other end's answer to it may be there.
-    let stray = engine.strays.claim(ended.netns, &ended.tuple, id);
-    let mut timeline = std::mem::take(&mut engine.scratch);
-    timeline.clear();
-    timeline.extend(ended.steps.iter().map(PackedStep::unpack));
     let context = &engine.context;
-    let peer = other_end(engine, ended, stray.as_ref());
+    let stray = found.stray.as_ref();
+    let peer = other_end(engine, ended, stray);
     let tick_us = context.tick_ns / 1000;
     let packet = |arrival: &Arrival| way::evidence(arrival, &counters, tick_us);
     let known = Known {
@@ -138,7 +162,7 @@ fn print(engine: &mut Engine, ended: &Connection, clock: &impl WallClock, sink: 
         packet: end.arrival.as_ref().map(packet),
         lived_us: counters.lived_us,
     };
-    let reset = reset::found(engine, ended, end, stray.as_ref(), peer, &known);
+    let reset = reset::found(engine, ended, end, stray, peer, &known);
 
     let closed = end.closed.as_ref();
     let err = error(end);
@@ -170,7 +194,7 @@ fn print(engine: &mut Engine, ended: &Connection, clock: &impl WallClock, sink: 
         kind: ConnectionType,
         time: clock.at(end.at),
         seq: 0,
-        id,
+        id: found.id,
         netns: (ended.netns != 0).then_some(ended.netns),
         family: ended.tuple.family(),
         local: ended.tuple.local(),
@@ -180,7 +204,7 @@ fn print(engine: &mut Engine, ended: &Connection, clock: &impl WallClock, sink: 
         peer: peer.map(|(process, attribution)| process.record(attribution)),
         started: ended.saw(seen::BIRTH).then(|| clock.at(ended.first)),
         duration_us: end.at.saturating_sub(ended.first) / 1000,
-        timeline: &timeline,
+        timeline: found.timeline,
         bytes: counters.bytes,
         idle_us: counters.idle_us(),
         rtt_us: counters.rtt_us,
@@ -201,7 +225,6 @@ fn print(engine: &mut Engine, ended: &Connection, clock: &impl WallClock, sink: 
         explain(&mut record, ended, err, reset.as_ref(), evidence);
     }
     sink.connection(&mut record, ended.events);
-    engine.scratch = timeline;
 }
 
 /// Adds what is said of a connection that did not go well.

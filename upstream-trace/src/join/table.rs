@@ -95,11 +95,12 @@ impl Table {
     }
 
     /// Adds a connection; where the table is full, one that was not used for long is put out for it.
-    pub fn insert(&mut self, connection: Connection) -> (Slot, Option<Connection>) {
+    /// Returns where it is, and how many events the other had.
+    pub fn insert(&mut self, connection: Connection) -> (Slot, u32) {
         let evicted = if self.len() >= self.limit {
             self.evict()
         } else {
-            None
+            0
         };
         let slot = self.free.pop().unwrap_or_else(|| {
             self.slots.push(None);
@@ -145,19 +146,37 @@ impl Table {
         }
     }
 
-    /// Takes a connection out; its peer no longer refers to it.
-    pub fn remove(&mut self, slot: Slot) -> Option<Connection> {
-        self.get(slot)?;
+    /// Takes a connection out, where it is; its peer no longer refers to it, and its ending part is there
+    /// for another. Returns how many events it had.
+    pub fn remove(&mut self, slot: Slot) -> u32 {
         self.forget_sk(slot);
         self.unlink_tuple(slot);
-        let connection = self.slots.get_mut(slot as usize)?.take()?;
-        self.free.push(slot);
-        if let Some(peer) = self.get_mut(connection.peer)
+        if let Some((_, peer)) = self.with_peer(slot)
             && peer.peer == slot
         {
             peer.peer = NONE;
         }
-        Some(connection)
+        let Some(place) = self.slots.get_mut(slot as usize) else {
+            return 0;
+        };
+        let Some(connection) = place else {
+            return 0;
+        };
+        let (events, end) = (connection.events, connection.end.take());
+        *place = None;
+        self.free.push(slot);
+        self.recycle(end);
+        events
+    }
+
+    /// A connection and the other end of it, where that is tracked.
+    pub fn with_peer(&mut self, slot: Slot) -> Option<(&mut Connection, &mut Connection)> {
+        let peer = self.get(slot)?.peer;
+        let both = [slot as usize, peer as usize];
+        let [ended, peer] = self.slots.get_disjoint_mut(both).ok()?;
+        let (ended, peer) = (ended.as_mut()?, peer.as_mut()?);
+        peer.touched = true;
+        Some((ended, peer))
     }
 
     /// The ending part of a connection, begun where it is not yet.
@@ -171,8 +190,7 @@ impl Table {
         )
     }
 
-    /// Gives an ending part back for another connection.
-    pub fn recycle(&mut self, end: Option<Box<End>>) {
+    fn recycle(&mut self, end: Option<Box<End>>) {
         if let Some(mut end) = end
             && self.ends.len() < SPARE_ENDS
         {
@@ -190,7 +208,7 @@ impl Table {
 
     /// Puts out a connection that was not used since the hand came by last (the CLOCK algorithm): no
     /// list to keep in order on every event.
-    fn evict(&mut self) -> Option<Connection> {
+    fn evict(&mut self) -> u32 {
         for _ in 0..2 * self.slots.len() {
             let at = self.hand;
             self.hand = (at + 1) % self.slots.len().max(1);
@@ -198,11 +216,11 @@ impl Table {
                 if connection.touched {
                     connection.touched = false;
                 } else {
-                    return self.remove(Slot::try_from(at).ok()?);
+                    return Slot::try_from(at).map_or(0, |slot| self.remove(slot));
                 }
             }
         }
-        None
+        0
     }
 
     fn link_tuple(&mut self, slot: Slot) {
