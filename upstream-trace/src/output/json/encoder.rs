@@ -21,11 +21,16 @@ use super::{Result, Room, Unwritten, integer, put, string, word};
 /// The room travels in two registers; a vector's length would be stored and loaded again for each piece.
 pub(super) struct Encoder<'a>(pub(super) &'a mut [u8]);
 
-/// An object or a list that has been opened.
-pub(super) struct Open<'a> {
+/// An object, which its first key opens.
+pub(super) struct Object<'a> {
     room: &'a mut [u8],
     empty: bool,
-    close: u8,
+}
+
+/// A list, which its first element opens.
+pub(super) struct List<'a> {
+    room: &'a mut [u8],
+    empty: bool,
 }
 
 macro_rules! unsupported {
@@ -39,12 +44,12 @@ macro_rules! unsupported {
 impl<'a> Serializer for Encoder<'a> {
     type Ok = &'a mut [u8];
     type Error = Unwritten;
-    type SerializeSeq = Open<'a>;
+    type SerializeSeq = List<'a>;
     type SerializeTuple = Impossible<&'a mut [u8], Unwritten>;
     type SerializeTupleStruct = Impossible<&'a mut [u8], Unwritten>;
     type SerializeTupleVariant = Impossible<&'a mut [u8], Unwritten>;
     type SerializeMap = Impossible<&'a mut [u8], Unwritten>;
-    type SerializeStruct = Open<'a>;
+    type SerializeStruct = Object<'a>;
     type SerializeStructVariant = Impossible<&'a mut [u8], Unwritten>;
 
     #[inline]
@@ -109,14 +114,20 @@ impl<'a> Serializer for Encoder<'a> {
         word(self.0, "\"", text, "\"")
     }
 
-    #[inline]
-    fn serialize_seq(self, _: Option<usize>) -> Result<Open<'a>> {
-        Open::new(self.0, b'[', b']')
+    #[inline(always)]
+    fn serialize_seq(self, _: Option<usize>) -> Result<List<'a>> {
+        Ok(List {
+            room: self.0,
+            empty: true,
+        })
     }
 
-    #[inline]
-    fn serialize_struct(self, _: &'static str, _: usize) -> Result<Open<'a>> {
-        Open::new(self.0, b'{', b'}')
+    #[inline(always)]
+    fn serialize_struct(self, _: &'static str, _: usize) -> Result<Object<'a>> {
+        Ok(Object {
+            room: self.0,
+            empty: true,
+        })
     }
 
     unsupported! {
@@ -176,23 +187,7 @@ impl<'a> Serializer for Encoder<'a> {
     }
 }
 
-impl<'a> Open<'a> {
-    #[inline(always)]
-    fn new(room: &'a mut [u8], open: u8, close: u8) -> Result<Self> {
-        Ok(Self {
-            room: put(room, &[open])?,
-            empty: true,
-            close,
-        })
-    }
-
-    #[inline(always)]
-    fn close(self) -> Room<'a> {
-        put(self.room, &[self.close])
-    }
-}
-
-impl<'a> ser::SerializeStruct for Open<'a> {
+impl<'a> ser::SerializeStruct for Object<'a> {
     type Ok = &'a mut [u8];
     type Error = Unwritten;
 
@@ -203,7 +198,7 @@ impl<'a> ser::SerializeStruct for Open<'a> {
         value: &T,
     ) -> Result<()> {
         let room = mem::take(&mut self.room);
-        let before = if self.empty { "\"" } else { ",\"" };
+        let before = if self.empty { "{\"" } else { ",\"" };
         self.empty = false;
         self.room = value.serialize(Encoder(word(room, before, key, "\":")?))?;
         Ok(())
@@ -211,20 +206,18 @@ impl<'a> ser::SerializeStruct for Open<'a> {
 
     #[inline(always)]
     fn end(self) -> Room<'a> {
-        self.close()
+        put(self.room, if self.empty { b"{}" as &[u8] } else { b"}" })
     }
 }
 
-impl<'a> ser::SerializeSeq for Open<'a> {
+impl<'a> ser::SerializeSeq for List<'a> {
     type Ok = &'a mut [u8];
     type Error = Unwritten;
 
     #[inline(always)]
     fn serialize_element<T: Serialize + ?Sized>(&mut self, value: &T) -> Result<()> {
-        let mut room = mem::take(&mut self.room);
-        if !self.empty {
-            room = put(room, b",")?;
-        }
+        let before = if self.empty { b"[" } else { b"," };
+        let room = put(mem::take(&mut self.room), before)?;
         self.empty = false;
         self.room = value.serialize(Encoder(room))?;
         Ok(())
@@ -232,6 +225,6 @@ impl<'a> ser::SerializeSeq for Open<'a> {
 
     #[inline(always)]
     fn end(self) -> Room<'a> {
-        self.close()
+        put(self.room, if self.empty { b"[]" as &[u8] } else { b"]" })
     }
 }
