@@ -4,6 +4,11 @@
 
 use std::{env, ffi::OsStr, fs, path::PathBuf, process::ExitCode};
 
+use object::{
+    build::elf::{Builder, SectionData},
+    elf,
+};
+
 use bpf_toolchain::{Build, LINKER_ENV, PROVISION, Toolchain};
 
 #[expect(
@@ -83,9 +88,35 @@ fn build() -> Result<ExitCode, String> {
         return Ok(ExitCode::FAILURE);
     }
     let object = build.object();
-    fs::copy(&object, out_dir.join("upstream-trace.bpf.o"))
-        .map_err(|error| format!("cannot copy {}: {error}", object.display()))?;
+    let built =
+        fs::read(&object).map_err(|error| format!("cannot read {}: {error}", object.display()))?;
+    let bare = without_debug(&built)
+        .map_err(|error| format!("cannot make sense of {}: {error}", object.display()))?;
+    let to = out_dir.join("upstream-trace.bpf.o");
+    fs::write(&to, bare).map_err(|error| format!("cannot write {}: {error}", to.display()))?;
     Ok(ExitCode::SUCCESS)
+}
+
+/// The object without what only a debugger or a reader of the verifier's log wants: DWARF, which the linker
+/// makes BTF from, and lines of source (`.BTF.ext`). It is fourteen parts of fifteen; aya reads all sections
+/// and their relocations at each start, and the kernel moves the lines with each instruction that it removes.
+fn without_debug(object: &[u8]) -> object::build::Result<Vec<u8>> {
+    let mut builder = Builder::read(object)?;
+    for section in &mut builder.sections {
+        let name: &[u8] = &section.name;
+        let of = name.strip_prefix(b".rel").unwrap_or(name);
+        section.delete = of.starts_with(b".debug") || of == b".BTF.ext";
+    }
+    builder.delete_orphans();
+    // LLVM keeps sections' names among the symbols', and these are written apart.
+    let names = builder.sections.add();
+    names.name = ".shstrtab".into();
+    names.sh_type = elf::SHT_STRTAB;
+    names.sh_addralign = 1;
+    names.data = SectionData::SectionString;
+    let mut bare = Vec::new();
+    builder.write(&mut bare)?;
+    Ok(bare)
 }
 
 fn variable(name: &str) -> Result<String, String> {
