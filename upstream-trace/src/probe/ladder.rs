@@ -6,13 +6,16 @@
 use std::{collections::HashMap, io};
 
 use aya::{
-    Btf, BtfError,
+    BtfError,
     programs::{
         BtfTracePoint, FEntry, FExit, Iter, KProbe, Program, ProgramError, kprobe::KProbeError,
     },
 };
 
-use super::catalog::{Entry, Kind, Rung};
+use super::{
+    catalog::{Entry, Kind, Rung},
+    targets::Targets,
+};
 use crate::exit::{Code, Failure};
 
 /// There where the kernel has kprobes.
@@ -68,7 +71,7 @@ impl<'a> Climb<'a> {
     }
 
     /// Up to the next rung that the kernel loads; to none where it is known why all are unfit.
-    pub(super) fn load(&mut self, targets: &Btf, unfit: Option<&'static str>) {
+    pub(super) fn load(&mut self, targets: &Targets, unfit: Option<&'static str>) {
         if let Some(why) = unfit {
             self.refused
                 .extend(self.left.by_ref().map(|(rung, _)| Refusal {
@@ -80,7 +83,7 @@ impl<'a> Climb<'a> {
         self.next(targets);
     }
 
-    fn next(&mut self, targets: &Btf) {
+    fn next(&mut self, targets: &Targets) {
         for (rung, program) in self.left.by_ref() {
             let result = match program {
                 Some(program) => load_program(program, targets, rung).map(|()| program),
@@ -96,7 +99,7 @@ impl<'a> Climb<'a> {
         }
     }
 
-    pub(super) fn attach(mut self, targets: &Btf) -> Filled {
+    pub(super) fn attach(mut self, targets: &Targets) -> Filled {
         let mut by = None;
         while let Some((rung, program)) = self.loaded.take() {
             match attach(program, rung) {
@@ -154,19 +157,20 @@ fn why(error: &ProgramError) -> String {
     }
 }
 
-fn load_program(program: &mut Program, targets: &Btf, rung: &Rung) -> Result<(), ProgramError> {
+fn load_program(program: &mut Program, targets: &Targets, rung: &Rung) -> Result<(), ProgramError> {
+    let types = &targets.of(rung.kind);
     match rung.kind {
         Kind::Tracepoint => {
             let program: &mut BtfTracePoint = program.try_into()?;
-            program.load(rung.target, targets)
+            program.load(rung.target, types)
         }
         Kind::Fentry => {
             let program: &mut FEntry = program.try_into()?;
-            program.load(rung.target, targets)
+            program.load(rung.target, types)
         }
         Kind::Fexit => {
             let program: &mut FExit = program.try_into()?;
-            program.load(rung.target, targets)
+            program.load(rung.target, types)
         }
         Kind::Kprobe | Kind::Kretprobe => {
             // Attaching asks for it as well, but only after the kernel has verified the program.
@@ -176,7 +180,7 @@ fn load_program(program: &mut Program, targets: &Btf, rung: &Rung) -> Result<(),
         }
         Kind::Iterator => {
             let program: &mut Iter = program.try_into()?;
-            program.load(rung.target, targets)
+            program.load(rung.target, types)
         }
     }
 }

@@ -10,7 +10,7 @@ use std::{
 };
 
 use aya::{
-    Btf, Ebpf, EbpfLoader, VerifierLogLevel,
+    Ebpf, EbpfLoader, VerifierLogLevel,
     maps::{Array, HashMap, LpmTrie, Map, MapData, MapError, PerCpuArray, RingBuf, lpm_trie::Key},
     programs::{Iter, Program},
 };
@@ -21,7 +21,7 @@ use super::{
     ladder::{Climb, Filled, chain, os_error},
     ring::Ring,
     stories::Stories,
-    targets,
+    targets::Targets,
 };
 use crate::{
     exit::{Code, Failure},
@@ -180,18 +180,12 @@ pub fn load(
     }
     let (targets, ebpf) = thread::scope(|scope| {
         let rungs = plan.entries().flat_map(|entry| entry.rungs);
-        let targets = scope.spawn(|| targets::types(plan.btf, rungs));
+        let targets = scope.spawn(|| Targets::new(plan.btf, rungs));
         let ebpf = open(plan, &globals, loader);
         (targets.join(), ebpf)
     });
     let mut ebpf = ebpf?;
-    let targets = targets
-        .map_err(|_| "it cannot be parsed".to_owned())
-        .and_then(|targets| targets.map_err(|error| chain(&error)))
-        .map_err(|error| {
-            let message = format!("cannot use the kernel's BTF: {error}");
-            Failure::new(Code::Kernel, message)
-        })?;
+    let targets = targets.map_err(|_| Failure::new(Code::Kernel, "cannot use the kernel's BTF"))?;
     filter(&mut ebpf, plan.wanted).map_err(|error| {
         Failure::new(
             Code::Failure,
@@ -366,7 +360,7 @@ fn filter(ebpf: &mut Ebpf, wanted: &Wanted) -> Result<(), MapError> {
 }
 
 /// Loads side by side, since verifying takes most of the time, then attaches in the order of the catalog.
-fn fill(ebpf: &mut Ebpf, targets: &Btf, plan: &Plan<'_>) -> Vec<Filled> {
+fn fill(ebpf: &mut Ebpf, targets: &Targets, plan: &Plan<'_>) -> Vec<Filled> {
     let mut programs: collections::HashMap<_, _> = ebpf.programs_mut().collect();
     let mut climbs: Vec<_> = plan
         .entries()
@@ -374,7 +368,7 @@ fn fill(ebpf: &mut Ebpf, targets: &Btf, plan: &Plan<'_>) -> Vec<Filled> {
         .collect();
     // What takes longest first, so that neither thread waits long for the other.
     let mut queue: Vec<_> = climbs.iter_mut().rev().collect();
-    queue.sort_by_key(|climb| climb.entry.role != Role::ResetsSent);
+    queue.sort_by_key(|climb| !matches!(climb.entry.role, Role::States | Role::ResetsSent));
     let queue = Mutex::new(queue.into_iter());
     let work = || {
         let next = || queue.lock().unwrap_or_else(PoisonError::into_inner).next();
@@ -383,7 +377,10 @@ fn fill(ebpf: &mut Ebpf, targets: &Btf, plan: &Plan<'_>) -> Vec<Filled> {
         }
     };
     thread::scope(|scope| {
-        scope.spawn(work);
+        scope.spawn(|| {
+            work();
+            targets.forget_functions();
+        });
         work();
     });
     let filled = climbs.into_iter().map(|climb| climb.attach(targets));

@@ -3,89 +3,123 @@
 //! Reading all of the kernel's types takes aya longer than the verifier takes for all programs, so it gets
 //! types that are `void` but for those few, which keep their ids. Must not know: programs.
 
-use aya::{Btf, BtfError, Endianness};
-use aya_obj::btf::{BtfType, Func, FuncLinkage};
-use zerocopy::IntoBytes as _;
+use std::{
+    mem,
+    sync::{Arc, Mutex, MutexGuard, PoisonError},
+};
+
+use aya::Btf;
+use aya_obj::btf::{BtfType, Func, FuncLinkage, Typedef};
 
 use super::catalog::{Kind, Rung};
 use crate::kernel::btf;
 
-/// Words of `struct btf_header` and of `struct btf_type`, `include/uapi/linux/btf.h`.
-const MAGIC_AND_VERSION: u32 = 0x0001_eb9f;
-const HEADER_SIZE: u32 = 24;
+/// Kind of a `struct btf_type` in its `info`, `include/uapi/linux/btf.h`.
 const TYPEDEF: u32 = 8 << 24;
-const FUNCTION: u32 = 12 << 24;
 
-/// What a rung attaches to, with the id that it has in `btf`.
+/// What a rung attaches to, with the id that it has in the kernel's types.
+#[derive(Debug)]
 struct Target {
     id: u32,
     name: String,
-    info: u32,
+    /// A typedef; else a function.
+    is_typedef: bool,
 }
 
 impl Target {
     fn of(rung: &Rung, btf: &btf::Btf) -> Option<Self> {
-        let (name, info) = match rung.kind {
-            Kind::Tracepoint => (format!("btf_trace_{}", rung.target), TYPEDEF),
-            Kind::Fentry | Kind::Fexit => (rung.target.to_owned(), FUNCTION),
-            Kind::Iterator => (format!("bpf_iter_{}", rung.target), FUNCTION),
+        let (name, is_typedef) = match rung.kind {
+            Kind::Tracepoint => (format!("btf_trace_{}", rung.target), true),
+            Kind::Fentry | Kind::Fexit => (rung.target.to_owned(), false),
+            Kind::Iterator => (format!("bpf_iter_{}", rung.target), false),
             Kind::Kprobe | Kind::Kretprobe => return None,
         };
-        let id = match info {
-            TYPEDEF => btf.typedef(&name),
-            _ => btf.function(&name),
+        let id = if is_typedef {
+            btf.typedef(&name)
+        } else {
+            btf.function(&name)
         }?;
-        Some(Self { id, name, info })
+        Some(Self {
+            id,
+            name,
+            is_typedef,
+        })
     }
 }
 
-/// The targets of `rungs`, as far as `btf` has them.
-pub fn types<'a>(btf: &btf::Btf, rungs: impl Iterator<Item = &'a Rung>) -> Result<Btf, BtfError> {
-    let mut targets: Vec<_> = rungs.filter_map(|rung| Target::of(rung, btf)).collect();
-    targets.sort_unstable_by_key(|target| target.id);
-    // Functions can be added one by one, which is quick; typedefs can only be parsed.
-    let typedef = targets.iter().rposition(|target| target.info == TYPEDEF);
-    let added = targets.split_off(typedef.map_or(0, |last| last + 1));
-    let mut types = Btf::parse(&bytes(&targets), Endianness::default())?;
-    let mut next = targets.last().map_or(1, |target| target.id + 1);
-    for Target { id, name, .. } in added {
-        while next < id {
+/// The targets of some rungs, as far as the kernel has them. Tracepoints are typedefs and have low ids;
+/// functions have high ones, and the types up to them are made only when a program asks.
+#[derive(Debug)]
+pub struct Targets {
+    typedefs: Arc<Btf>,
+    /// In the order of their ids.
+    named: Vec<Target>,
+    functions: Mutex<Option<Arc<Btf>>>,
+}
+
+impl Targets {
+    /// Looks them up in `btf`.
+    pub fn new<'a>(btf: &btf::Btf, rungs: impl Iterator<Item = &'a Rung>) -> Self {
+        let mut targets: Vec<_> = rungs.filter_map(|rung| Target::of(rung, btf)).collect();
+        targets.sort_unstable_by_key(|target| target.id);
+        let (typedefs, named): (Vec<_>, _) =
+            targets.into_iter().partition(|target| target.is_typedef);
+        Self {
+            typedefs: Arc::new(types(&typedefs)),
+            named,
+            functions: Mutex::new(None),
+        }
+    }
+
+    /// The types among which a rung of this kind has its target.
+    pub fn of(&self, kind: Kind) -> Arc<Btf> {
+        match kind {
+            Kind::Tracepoint | Kind::Kprobe | Kind::Kretprobe => Arc::clone(&self.typedefs),
+            Kind::Fentry | Kind::Fexit | Kind::Iterator => {
+                let mut functions = self.functions();
+                Arc::clone(functions.get_or_insert_with(|| Arc::new(types(&self.named))))
+            }
+        }
+    }
+
+    /// Gives their memory back. They are made anew for whoever asks all the same.
+    pub fn forget_functions(&self) {
+        let functions = self.functions().take();
+        drop(functions);
+    }
+
+    fn functions(&self) -> MutexGuard<'_, Option<Arc<Btf>>> {
+        self.functions
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+/// Types that are `void` but for `targets`, which are in the order of their ids. Added one by one: to have
+/// them parsed takes aya several times as long.
+fn types(targets: &[Target]) -> Btf {
+    let mut types = Btf::new();
+    let mut next = 1;
+    for target in targets {
+        while next < target.id {
             next = types.add_type(BtfType::Unknown) + 1;
         }
-        let name = types.add_string(&name);
-        let function = Func::new(name, 0, FuncLinkage::Static);
-        next = types.add_type(BtfType::Func(function)) + 1;
+        let name = types.add_string(&target.name);
+        let ty = if target.is_typedef {
+            BtfType::Typedef(typedef(name))
+        } else {
+            BtfType::Func(Func::new(name, 0, FuncLinkage::Static))
+        };
+        next = types.add_type(ty) + 1;
     }
-    Ok(types)
+    types
 }
 
-/// BTF of `targets`, which are in the order of their ids.
-fn bytes(targets: &[Target]) -> Vec<u8> {
-    let last = targets.last().map_or(0, |target| target.id);
-    let mut types = vec![[0_u32; 3]; last as usize];
-    let mut strings = vec![0];
-    for Target { id, name, info } in targets {
-        if let Some(ty) = types.get_mut(*id as usize - 1) {
-            *ty = [length(&strings), *info, 0];
-        }
-        strings.extend(name.bytes());
-        strings.push(0);
-    }
-    let types_size = last * 12;
-    let header = [
-        MAGIC_AND_VERSION,
-        HEADER_SIZE,
-        0,
-        types_size,
-        types_size,
-        length(&strings),
-    ];
-    [header.as_bytes(), types.as_bytes(), &strings].concat()
-}
-
-/// A handful of names.
-fn length(strings: &[u8]) -> u32 {
-    u32::try_from(strings.len()).unwrap_or(u32::MAX)
+/// A typedef of `void`, for which aya has no constructor.
+fn typedef(name: u32) -> Typedef {
+    // SAFETY: three integers in C's order, name, `info` and type, for which any bits are valid. Only this
+    // version of aya-obj is built with.
+    unsafe { mem::transmute([name, TYPEDEF, 0]) }
 }
 
 #[cfg(test)]
@@ -100,37 +134,53 @@ mod tests {
     fn targets_keep_their_ids() {
         let btf = host::btf().unwrap();
         let rungs = || CATALOG.iter().flat_map(|entry| entry.rungs);
-        let types = types(&btf, rungs()).unwrap();
+        let targets = Targets::new(&btf, rungs());
         let all = Btf::from_sys_fs().unwrap();
-        let mut found = 0;
-        for target in rungs().filter_map(|rung| Target::of(rung, &btf)) {
-            let kind = match target.info {
-                TYPEDEF => BtfKind::Typedef,
-                _ => BtfKind::Func,
+        let mut found = [0; 2];
+        for rung in rungs() {
+            let Some(target) = Target::of(rung, &btf) else {
+                continue;
+            };
+            let kind = if target.is_typedef {
+                BtfKind::Typedef
+            } else {
+                BtfKind::Func
             };
             let id = all.id_by_type_name_kind(&target.name, kind).unwrap();
             assert_eq!(target.id, id, "{}", target.name);
+            let types = targets.of(rung.kind);
             let id = types.id_by_type_name_kind(&target.name, kind).unwrap();
             assert_eq!(target.id, id, "{}", target.name);
-            found += 1;
+            found[usize::from(target.is_typedef)] += 1;
         }
-        assert!(found >= 5, "{found}");
-        let other = types.id_by_type_name_kind("tcp_sendmsg", BtfKind::Func);
+        assert!(found.iter().all(|&found| found >= 5), "{found:?}");
+        let other = targets
+            .of(Kind::Fentry)
+            .id_by_type_name_kind("tcp_sendmsg", BtfKind::Func);
         assert!(other.is_err(), "{other:?}");
     }
 
     #[test]
-    fn any_order_of_ids_will_do() {
-        let target = |id, name: &str, info| Target {
+    fn types_between_targets_are_void() {
+        let target = |id, name: &str, is_typedef| Target {
             id,
             name: name.to_owned(),
-            info,
+            is_typedef,
         };
-        let targets = [target(2, "f", FUNCTION), target(5, "t", TYPEDEF)];
-        let types = Btf::parse(&bytes(&targets), Endianness::default()).unwrap();
-        assert_eq!(types.id_by_type_name_kind("f", BtfKind::Func).unwrap(), 2);
-        let typedef = types.id_by_type_name_kind("t", BtfKind::Typedef);
-        assert_eq!(typedef.unwrap(), 5);
-        Btf::parse(&bytes(&[]), Endianness::default()).unwrap();
+        let types = types(&[
+            target(1, "f", false),
+            target(2, "s", true),
+            target(5, "t", true),
+            target(7, "g", false),
+        ]);
+        let id = |name, kind| types.id_by_type_name_kind(name, kind).ok();
+        for (name, expected) in [("f", 1), ("g", 7)] {
+            assert_eq!(id(name, BtfKind::Func), Some(expected));
+            assert_eq!(id(name, BtfKind::Typedef), None);
+        }
+        for (name, expected) in [("s", 2), ("t", 5)] {
+            assert_eq!(id(name, BtfKind::Typedef), Some(expected));
+            assert_eq!(id(name, BtfKind::Func), None);
+        }
     }
 }
