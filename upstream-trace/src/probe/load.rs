@@ -390,7 +390,7 @@ fn fill(ebpf: &mut Ebpf, targets: &Targets, plan: &Plan<'_>) -> Vec<Filled> {
 impl Loaded {
     /// Whether all that a run reads can be read as things are.
     pub fn is_readable(&mut self) -> bool {
-        self.stories.each(|_| {}).is_ok()
+        self.stories.is_readable()
             && self.counters().is_ok()
             && (!self.scans || self.holders().is_some())
     }

@@ -26,6 +26,11 @@ impl Stories {
         Self { map, places }
     }
 
+    /// Whether they can be mapped: as much of them as costs nothing.
+    pub fn is_readable(&self) -> bool {
+        Shared::new(self.map.fd().as_fd(), size_of::<Place>()).is_ok()
+    }
+
     /// Hands over every story. One that begins or ends meanwhile may be missing. Mapped only as long:
     /// the pages would count as this process's memory.
     pub fn each(&self, mut take: impl FnMut(&Story)) -> io::Result<()> {
