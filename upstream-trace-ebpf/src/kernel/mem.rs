@@ -6,7 +6,7 @@
 
 use core::{arch::asm, marker::PhantomData};
 
-use aya_ebpf::helpers::bpf_probe_read_kernel;
+use aya_ebpf::helpers::{bpf_probe_read_kernel, generated};
 use upstream_trace_common::field::ABSENT;
 
 use crate::maps::set;
@@ -68,6 +68,31 @@ impl Memory for Copied {
         }
         // SAFETY: the helper checks the address itself and fails on a bad one; `T` is plain data.
         unsafe { bpf_probe_read_kernel(address) }.ok()
+    }
+}
+
+/// The address of a kernel struct that is only a number, or 0.
+#[derive(Clone, Copy)]
+pub struct Number(pub u64);
+
+impl Number {
+    /// Copies the words of a member; zeros where it cannot be read. The helper makes them so, and without a
+    /// branch: the verifier would walk all that follows once more.
+    #[inline(always)]
+    pub fn copy<const N: usize>(self, field: &'static u32, words: &mut [u64; N]) {
+        let Some(offset) = offset(field).filter(|_| set::CAN_PROBE_READ() != 0) else {
+            for word in words {
+                // SAFETY: a reference is valid for writes. Volatile as in `copy_words`.
+                unsafe { core::ptr::write_volatile(word, 0) };
+            }
+            return;
+        };
+        let address = (self.0 as *const u8).wrapping_add(offset);
+        #[expect(clippy::cast_possible_truncation, reason = "a few words")]
+        let size = size_of::<[u64; N]>() as u32;
+        let words: *mut [u64; N] = words;
+        // SAFETY: so many bytes may be written; the helper checks the address itself.
+        unsafe { generated::bpf_probe_read_kernel(words.cast(), size, address.cast()) };
     }
 }
 

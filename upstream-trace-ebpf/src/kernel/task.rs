@@ -1,5 +1,7 @@
 //! `struct task_struct`: the process behind the current task, or behind one from an iterator.
 
+use core::array;
+
 use aya_ebpf::helpers::{
     bpf_get_current_pid_tgid, bpf_get_current_task, bpf_get_current_task_btf,
     bpf_get_current_uid_gid, generated::bpf_get_current_cgroup_id,
@@ -47,20 +49,17 @@ pub fn task_is_under<M: Memory>(task: Struct<M>, wanted: impl Fn(u64) -> bool) -
         .is_some_and(|cgroup| is_under(cgroup, wanted))
 }
 
-/// The process that the current task belongs to; whether it is wanted, and whether it comes to its end, is not known here. uid and cgroup by helpers: the verifier takes some
-/// milliseconds for each load of a pointer through the current task (see `TcpSock`), of which the
-/// group leader is the one that cannot be spared.
+/// The process that the current task belongs to; whether it is wanted, and whether it comes to its end, is not known here. uid and cgroup by helpers, the rest copied wherever that is allowed: the verifier takes
+/// a millisecond or two for each load of a pointer through the current task (see `TcpSock`), each time that it comes by.
 #[inline(always)]
 pub fn current(actor: &mut Actor) {
     let tgid = current_tgid();
-    if set::HAS_CURRENT_TASK_BTF() != 0 {
+    if set::HAS_CURRENT_TASK_BTF() != 0 && set::CAN_PROBE_READ() == 0 {
         // SAFETY: the helper takes no argument.
         let task = unsafe { bpf_get_current_task_btf() };
         name(actor, Struct::<Direct>::new(task.cast()), tgid);
     } else {
-        // SAFETY: the helper takes no argument.
-        let task = unsafe { bpf_get_current_task() };
-        name(actor, Struct::<Copied>::new(task as *const u8), tgid);
+        copy_name(actor, tgid);
     }
     #[expect(
         clippy::cast_possible_truncation,
@@ -77,20 +76,26 @@ pub fn current(actor: &mut Actor) {
     };
 }
 
-/// How the process of the current task comes to its end, if it does. The thread that runs says that it does, the process by what; the latter is
-/// copied, to spare the verifier one more load of a pointer (see [`current`]).
+/// `task_struct.flags` of the current task: of the thread that runs.
 #[inline(always)]
-pub fn current_exit() -> u8 {
+fn current_flags() -> u32 {
     let flags = if set::HAS_CURRENT_TASK_BTF() != 0 {
         // SAFETY: the helper takes no argument.
         let task = unsafe { bpf_get_current_task_btf() };
-        Struct::<Direct>::new(task.cast()).and_then(|task| task.get::<u32>(&mem::TASK_FLAGS))
+        Struct::<Direct>::new(task.cast()).and_then(|task| task.get(&mem::TASK_FLAGS))
     } else {
         // SAFETY: the helper takes no argument.
         let task = unsafe { bpf_get_current_task() };
         Struct::<Copied>::new(task as *const u8).and_then(|task| task.get(&mem::TASK_FLAGS))
     };
-    if flags.unwrap_or(0) & PF_EXITING == 0 {
+    flags.unwrap_or(0)
+}
+
+/// How the process of the current task comes to its end, if it does. The thread that runs says that it does, the process by what; the latter is
+/// copied, to spare the verifier one more load of a pointer (see [`current`]).
+#[inline(always)]
+pub fn current_exit() -> u8 {
+    if current_flags() & PF_EXITING == 0 {
         return exit::NONE;
     }
     // SAFETY: the helper takes no argument.
@@ -136,9 +141,28 @@ fn name<M: Memory>(actor: &mut Actor, task: Option<Struct<M>>, tgid: u32) {
     put_words(&mut actor.comm, [word(0), word(8)]);
     let start = leader.and_then(|leader| leader.get(&mem::TASK_START));
     actor.start = start.unwrap_or(0);
-    actor.tgid = tgid;
     let flags = leader.and_then(|leader| leader.get::<u32>(&mem::TASK_FLAGS));
-    actor.kthread = u16::from(flags.unwrap_or(0) & PF_KTHREAD != 0);
+    rest(actor, tgid, flags.unwrap_or(0));
+}
+
+/// The same of the current task's process, copied. A kernel thread is its own group leader.
+#[inline(always)]
+fn copy_name(actor: &mut Actor, tgid: u32) {
+    // SAFETY: the helper takes no argument.
+    let task = mem::Number(unsafe { bpf_get_current_task() });
+    let mut leader = 0;
+    task.copy(&mem::TASK_LEADER, array::from_mut(&mut leader));
+    let leader = mem::Number(leader);
+    leader.copy(&mem::TASK_COMM, &mut actor.comm);
+    leader.copy(&mem::TASK_START, array::from_mut(&mut actor.start));
+    rest(actor, tgid, current_flags());
+}
+
+/// What is not a word of the group leader's.
+#[inline(always)]
+fn rest(actor: &mut Actor, tgid: u32, flags: u32) {
+    actor.tgid = tgid;
+    actor.kthread = u16::from(flags & PF_KTHREAD != 0);
     actor.exit = exit::NONE;
     actor.reserved = 0;
     actor.wanted = 0;
