@@ -24,8 +24,9 @@ pub const HAS_CURRENT_TASK_BTF: &str = "HAS_CURRENT_TASK_BTF";
 pub const HAS_SOCK_FROM_FILE: &str = "HAS_SOCK_FROM_FILE";
 /// `u32`, 1 where `inet_csk_accept` takes `struct proto_accept_arg` (two arguments, 6.10 and later).
 pub const ACCEPT_HAS_ARG_STRUCT: &str = "ACCEPT_HAS_ARG_STRUCT";
-/// `u32`, places in which a connection's steps are kept in the kernel until its end, a power of two; 0
-/// where each event is wanted as it happens (`--events`).
+/// `u32`, 1 where each event is wanted as it happens (`--events`): no connection's steps are kept until its end.
+pub const EACH_EVENT: &str = "EACH_EVENT";
+/// `u32`, places in which a connection's steps are kept in the kernel until its end, a power of two.
 pub const STORY_PLACES: &str = "STORY_PLACES";
 /// `u32`, bytes waiting in the ring beyond which the agent is woken at once.
 pub const WAKE_AT: &str = "WAKE_AT";

@@ -27,8 +27,8 @@ use crate::{
     maps::{self, set},
 };
 
-/// After so many events of a CPU, a power of two, it is asked how full the ring is: the answer costs as much
-/// as a step of a story. They take 7 KiB at most.
+/// After so many events of a CPU, a power of two, the end of a story asks how full the ring is: the answer costs
+/// as much as a step. They take 7 KiB at most.
 const ASK_EVERY: u64 = 32;
 
 /// A story as words.
@@ -115,7 +115,7 @@ pub fn unmarked() {
 /// Writes when, which and what.
 #[inline(always)]
 pub fn base(what: What, sk: *const u8, tuple: &Tuple) {
-    write(1, |record: &mut Base| {
+    write(|record: &mut Base| {
         fill(record, what, sk, tuple);
     });
 }
@@ -123,7 +123,7 @@ pub fn base(what: What, sk: *const u8, tuple: &Tuple) {
 /// Writes the same and a process.
 #[inline(always)]
 pub fn acted(what: What, sk: *const u8, tuple: &Tuple, who: Who<'_>) {
-    write(1, |record: &mut Acted| {
+    write(|record: &mut Acted| {
         fill(&mut record.base, what, sk, tuple);
         who.put(&mut record.actor);
     });
@@ -132,17 +132,21 @@ pub fn acted(what: What, sk: *const u8, tuple: &Tuple, who: Who<'_>) {
 /// Writes everything about `sock`.
 #[inline(always)]
 pub fn full<M: Memory>(what: What, sock: TcpSock<M>, tuple: &Tuple, who: Who<'_>) {
-    write(1, |record: &mut Full| {
-        fill(&mut record.base, what, sock.sk.address(), tuple);
-        who.put(&mut record.actor);
-        sock.stats(&mut record.stats);
-    });
+    put(
+        1,
+        |_| true,
+        |record: &mut Full| {
+            fill(&mut record.base, what, sock.sk.address(), tuple);
+            who.put(&mut record.actor);
+            sock.stats(&mut record.stats);
+        },
+    );
 }
 
 /// Writes what is known of why the connection with these ends fails.
 #[inline(always)]
 pub fn note(what: What, tuple: &Tuple, detail: [u64; 3]) {
-    write(1, |record: &mut Note| {
+    write(|record: &mut Note| {
         fill(&mut record.base, what, core::ptr::null(), tuple);
         copy_words(&detail, &mut record.detail);
     });
@@ -157,7 +161,7 @@ pub fn packet(
     [reset, handshake]: [Way; 2],
     ahead: Option<u32>,
 ) {
-    write(1, |record: &mut Packet| {
+    write(|record: &mut Packet| {
         fill(&mut record.base, what, sk, tuple);
         record.reset = reset;
         record.handshake = handshake;
@@ -170,16 +174,23 @@ pub fn packet(
 #[inline(always)]
 pub fn story(story: &Story) {
     let accepted = accepted(story);
-    write(story.events_if(accepted), |record: &mut Story| {
-        copy(story, accepted, record);
-    });
+    put(
+        story.events_if(accepted),
+        |_| false,
+        |record: &mut Story| {
+            copy(story, accepted, record);
+        },
+    );
 }
 
 /// Writes a story with its end.
 #[inline(always)]
 pub fn ended<M: Memory>(story: &Story, old: u8, late: bool, sock: TcpSock<M>) {
     let accepted = accepted(story);
-    write(story.events_if(accepted) + 1, |record: &mut Ended| {
+    let events = story.events_if(accepted) + 1;
+    // The count passed a multiple.
+    let asks = |seen| seen % ASK_EVERY < u64::from(events);
+    put(events, asks, |record: &mut Ended| {
         copy(story, accepted, &mut record.story);
         // SAFETY: the helper takes no argument.
         record.ktime = unsafe { bpf_ktime_get_ns() };
@@ -221,10 +232,17 @@ pub fn fill(base: &mut Base, what: What, sk: *const u8, tuple: &Tuple) {
     put_words(&mut base.remote, tuple.remote);
 }
 
-/// Counts, reserves, fills and submits a record that tells of so many events. Counted first: after the record
-/// was written, an atomic addition would wait for its memory.
+/// Writes a record that tells of one event.
 #[inline(always)]
-fn write<T: 'static>(events: u32, fill: impl FnOnce(&mut T)) {
+fn write<T: 'static>(fill: impl FnOnce(&mut T)) {
+    put(1, |_| false, fill);
+}
+
+/// Counts, reserves, fills and submits a record that tells of so many events; `asks` with the count of all, whether
+/// to ask about a wake-up. Counted first: after the record was written, an atomic addition would wait for its
+/// memory.
+#[inline(always)]
+fn put<T: 'static>(events: u32, asks: impl FnOnce(u64) -> bool, fill: impl FnOnce(&mut T)) {
     let seen = count(counter::SEEN, events);
     let Some(mut entry) = maps::EVENTS.reserve::<T>(0) else {
         count(counter::RING_FULL, events);
@@ -233,9 +251,11 @@ fn write<T: 'static>(events: u32, fill: impl FnOnce(&mut T)) {
     // SAFETY: the ring's memory is initialised (it holds bytes of older records or zeros) and every
     // record type is plain integers, for which any bytes are valid; `fill` sets all of them.
     fill(unsafe { entry.assume_init_mut() });
-    // One of these events is the one after which it is asked.
-    let asks = seen % ASK_EVERY < u64::from(events);
-    entry.submit(u64::from(if asks { wake() } else { BPF_RB_NO_WAKEUP }));
+    entry.submit(u64::from(if asks(seen) {
+        wake()
+    } else {
+        BPF_RB_NO_WAKEUP
+    }));
 }
 
 /// Whether to wake the agent: only while the ring is fuller than the mark, because each wake-up costs

@@ -24,12 +24,11 @@ pub fn wants(tuple: &Tuple) -> bool {
             || network(tuple.family, tuple.remote))
 }
 
-/// As [`wants`] for a connect whose local port may not be chosen yet: then it passes where that port
-/// could turn out to be a wanted one, and the agent decides.
+/// Whether a connect whose local port is not chosen yet may turn out to be wanted: that port could be a
+/// wanted one, and the agent decides.
 #[inline(always)]
-pub fn wants_connecting(tuple: &Tuple) -> bool {
-    let undecided = tuple.local_port == 0 && set::FILTER_PORTS_EPHEMERAL() != 0;
-    undecided || wants(tuple)
+pub fn may_want(tuple: &Tuple) -> bool {
+    tuple.local_port == 0 && set::FILTER_PORTS_EPHEMERAL() != 0
 }
 
 #[inline(always)]

@@ -25,35 +25,30 @@ use crate::{
 
 /// The place of the socket at this address: always the same, perhaps taken by another socket.
 #[inline(always)]
-fn place(sk: *const u8) -> Option<&'static mut Place> {
-    let places = set::STORY_PLACES();
-    if places == 0 {
-        return None;
-    }
-    let place = maps::STORIES.get_ptr_mut(mem::place(sk, places))?;
+pub fn place(sk: *const u8) -> Option<&'static mut Place> {
+    let place = maps::STORIES.get_ptr_mut(mem::place(sk, set::STORY_PLACES()))?;
     // SAFETY: an element of the map is always there, and is plain integers, for which any bytes are
     // valid. Other CPUs may write it at the same time; what that means is said where it is read.
     Some(unsafe { &mut *place })
 }
 
-/// The story of the socket at this address, if it has one.
+/// Whether the story there is this socket's. Only its own events make it so, or no longer so.
 #[inline(always)]
-pub fn of(sk: *const u8) -> Option<&'static mut Story> {
-    let story = &mut place(sk)?.story;
-    // Only this socket's own events make it equal, or no longer equal.
-    (story.base.sk == sk as u64).then_some(story)
+pub fn is_of(place: &Place, sk: *const u8) -> bool {
+    place.story.base.sk == sk as u64
 }
 
-/// Begins a story with this birth; `false` where it has to be told as an event of its own.
+/// The place of this socket's story, if it has one.
 #[inline(always)]
-pub fn begin(what: What, sk: *const u8, tuple: &Tuple) -> bool {
-    let Some(place) = place(sk) else {
-        return false;
-    };
-    if place.story.base.sk == sk as u64 {
-        return again(&mut place.story, what, sk);
-    }
-    if !claim(&mut place.claims) {
+pub fn of(sk: *const u8) -> Option<&'static mut Place> {
+    place(sk).filter(|place| is_of(place, sk))
+}
+
+/// Begins a story with this birth, where there is none; `false` where another socket's is, or each event is
+/// wanted as it happens.
+#[inline(always)]
+pub fn begin(place: &mut Place, what: What, sk: *const u8, tuple: &Tuple) -> bool {
+    if set::EACH_EVENT() != 0 || !claim(&mut place.claims) {
         return false;
     }
     let story = &mut place.story;
@@ -104,18 +99,6 @@ fn name(story: &mut Story, sk: *const u8) {
     unsafe { core::ptr::write_volatile(&raw mut story.base.sk, sk as u64) };
 }
 
-/// A birth of a socket that has a story.
-#[inline(always)]
-fn again(story: &mut Story, what: What, sk: *const u8) -> bool {
-    if what.old == state::SYN_RECV && story.state == state::SYN_RECV {
-        // A simultaneous open, or a connection to itself.
-        return step(story, sk, what, None);
-    }
-    // The end of the socket that had this address was kept from every hook.
-    put(story, sk);
-    false
-}
-
 /// Tells the agent at once who connects, unless it knows.
 #[inline(always)]
 fn introduce(story: &Story, tuple: &Tuple) {
@@ -139,13 +122,12 @@ fn introduce(story: &Story, tuple: &Tuple) {
     emit::acted(what, story.base.sk as *const u8, tuple, Who::Known(actor));
 }
 
-/// Continues a story; `false` where it had no room, so that it was told and the event has to be as well.
+/// Continues a story; `false` where it has no room, so that it has to be told and the event as well.
 /// `local_port` is the socket's, where the story may not know it yet.
 #[inline(always)]
-pub fn step(story: &mut Story, sk: *const u8, what: What, local_port: Option<u16>) -> bool {
+pub fn step(story: &mut Story, what: What, local_port: Option<u16>) -> bool {
     let len = usize::from(story.len);
     if len >= STEPS {
-        put(story, sk);
         return false;
     }
     // SAFETY: the helper takes no argument.
@@ -197,25 +179,32 @@ pub fn accept(story: &mut Story, sk: *const u8) {
 
 /// Puts the story into the ring as far as it got; what follows is told event by event.
 #[inline(always)]
-pub fn tell<M: Memory>(story: &mut Story, sock: TcpSock<M>) {
-    know_port(story, sock);
-    put(story, sock.sk.address());
+pub fn tell<M: Memory>(place: &mut Place, sock: TcpSock<M>) {
+    know_port(&mut place.story, sock);
+    give_up(place);
 }
 
 /// As [`tell`], if the socket has a story.
 #[inline(always)]
 pub fn tell_if_any<M: Memory>(sock: TcpSock<M>) {
-    if let Some(story) = of(sock.sk.address()) {
-        tell(story, sock);
+    if let Some(place) = of(sock.sk.address()) {
+        tell(place, sock);
     }
+}
+
+/// As [`tell`] of a socket that is there no longer.
+#[inline(always)]
+pub fn give_up(place: &mut Place) {
+    emit::story(&place.story);
+    forget(place);
 }
 
 /// Puts the story into the ring with its end.
 #[inline(always)]
-pub fn end<M: Memory>(story: &mut Story, old: u8, late: bool, sock: TcpSock<M>) {
-    know_port(story, sock);
-    emit::ended(story, old, late, sock);
-    forget(sock.sk.address());
+pub fn end<M: Memory>(place: &mut Place, old: u8, late: bool, sock: TcpSock<M>) {
+    know_port(&mut place.story, sock);
+    emit::ended(&place.story, old, late, sock);
+    forget(place);
 }
 
 /// A connect's local port is chosen after its birth.
@@ -227,16 +216,8 @@ pub fn know_port<M: Memory>(story: &mut Story, sock: TcpSock<M>) {
 }
 
 #[inline(always)]
-fn put(story: &Story, sk: *const u8) {
-    emit::story(story);
-    forget(sk);
-}
-
-#[inline(always)]
-fn forget(sk: *const u8) {
-    if let Some(place) = place(sk) {
-        name(&mut place.story, core::ptr::null());
-        // SAFETY: a reference is valid for writes. Volatile, so that it is the last one.
-        unsafe { core::ptr::write_volatile(&raw mut place.claims, 0) };
-    }
+fn forget(place: &mut Place) {
+    name(&mut place.story, core::ptr::null());
+    // SAFETY: a reference is valid for writes. Volatile, so that it is the last one.
+    unsafe { core::ptr::write_volatile(&raw mut place.claims, 0) };
 }

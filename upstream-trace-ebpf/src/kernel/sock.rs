@@ -221,12 +221,17 @@ fn is_v4_mapped(address: [u64; 2]) -> bool {
 }
 
 impl<M: Memory> TcpSock<M> {
-    /// Both ends at birth: `skc_num`, which is 0 unless the port was bound, because `inet_sport` still
-    /// holds the port of the socket's connection before.
+    /// Both ends. At birth `skc_num`, which is 0 unless the port was bound, because `inet_sport` still holds the
+    /// port of the socket's connection before; then `inet_sport`, because `skc_num` is 0 once the port was given
+    /// back.
     #[inline(always)]
-    pub fn tuple_at_birth(self) -> Option<Tuple> {
-        let local_port = self.sk.get(&mem::SK_NUM)?;
-        self.sk.ends(local_port, self.tp.own_netns())
+    pub fn tuple_at(self, birth: bool) -> Option<Tuple> {
+        let local_port = if birth {
+            self.sk.get(&mem::SK_NUM)
+        } else {
+            self.local_port()
+        };
+        self.sk.ends(local_port?, self.tp.own_netns())
     }
 
     /// Whether a `struct socket` is attached: a process still has it.
@@ -247,10 +252,10 @@ impl<M: Memory> TcpSock<M> {
         self.tp.get(&mem::TP_RCV_NXT)
     }
 
-    /// Both ends. `inet_sport`, because `skc_num` is 0 once the port was given back.
+    /// Both ends of one that was born.
     #[inline(always)]
     pub fn tuple(self) -> Option<Tuple> {
-        self.sk.ends(self.local_port()?, self.tp.own_netns())
+        self.tuple_at(false)
     }
 
     /// What was last queued for the owner to ask for: a packet, with what is said of it in its `cb`.

@@ -49,8 +49,8 @@ pub fn inet_csk_accept_kretprobe(ctx: RetProbeContext) -> u32 {
 #[inline(always)]
 fn accepted<M: Memory>(sock: TcpSock<M>) {
     let sk = sock.sk.address();
-    if let Some(story) = story::of(sk) {
-        return story::accept(story, sk);
+    if let Some(place) = story::of(sk) {
+        return story::accept(&mut place.story, sk);
     }
     let Some(tuple) = sock.tuple() else {
         return emit::unreadable();

@@ -39,8 +39,8 @@ pub fn tcp_connect_kprobe(ctx: ProbeContext) -> u32 {
 
 #[inline(always)]
 fn connecting<M: Memory>(sock: TcpSock<M>) {
-    if let Some(story) = story::of(sock.sk.address()) {
-        return story::know_port(story, sock);
+    if let Some(place) = story::of(sock.sk.address()) {
+        return story::know_port(&mut place.story, sock);
     }
     let Some(tuple) = sock.tuple() else {
         return emit::unreadable();

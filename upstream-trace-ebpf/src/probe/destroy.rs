@@ -29,16 +29,16 @@ pub fn tcp_destroy_sock(ctx: BtfTracePointContext) -> i32 {
 
 #[inline(always)]
 fn destroyed(sk: Struct<Direct>) {
-    let story = story::of(sk.address());
-    if story.is_none() && sk.fin_received() {
+    let place = story::of(sk.address());
+    if place.is_none() && sk.fin_received() {
         return;
     }
     let Some(sock) = TcpSock::direct(sk) else {
         return;
     };
-    if let Some(story) = story {
+    if let Some(place) = place {
         // It cannot be destroyed in any state but CLOSE: the kernel kept that change from its hook.
-        return story::end(story, story.state, true, sock);
+        return story::end(place, place.story.state, true, sock);
     }
     let Some(tuple) = sock.tuple() else {
         return emit::unreadable();

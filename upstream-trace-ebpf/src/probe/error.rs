@@ -31,7 +31,7 @@ pub fn inet_sk_error_report(ctx: BtfTracePointContext) -> i32 {
     if sock.sk.state() == Some(state::SYN_SENT) && !sock.sk.has_error() {
         return queued(sock);
     }
-    let Some(story) = story::of(sk) else {
+    let Some(place) = story::of(sk) else {
         return 0;
     };
     // Without an error it was reported on another CPU already, and nothing is left to see here.
@@ -40,10 +40,10 @@ pub fn inet_sk_error_report(ctx: BtfTracePointContext) -> i32 {
     }
     let what = What {
         kind: kind::STATE,
-        old: story.state,
+        old: place.story.state,
         new: state::CLOSE,
     };
-    story::tell(story, sock);
+    story::tell(place, sock);
     let Some(tuple) = sock.tuple() else {
         emit::unreadable();
         return 0;

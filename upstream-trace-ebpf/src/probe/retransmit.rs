@@ -29,14 +29,18 @@ pub fn tcp_retransmit_skb(ctx: BtfTracePointContext) -> i32 {
         old: state::SYN_SENT,
         new: state::SYN_SENT,
     };
-    if let Some(story) = story::of(sk.address())
-        && story::step(story, sk.address(), what, sk.get(&mem::SK_NUM))
+    let mut place = story::of(sk.address());
+    if let Some(place) = &mut place
+        && story::step(&mut place.story, what, sk.get(&mem::SK_NUM))
     {
         return 0;
     }
     let Some(sock) = TcpSock::direct(sk) else {
         return 0;
     };
+    if let Some(place) = place {
+        story::tell(place, sock);
+    }
     let Some(tuple) = sock.tuple() else {
         emit::unreadable();
         return 0;

@@ -4,7 +4,7 @@
 //! since 4.16; 5.10 to 7.2 alike. Fires before `sk_state` is written.
 
 use aya_ebpf::{macros::btf_tracepoint, programs::BtfTracePointContext};
-use upstream_trace_common::{event::kind, story::Story};
+use upstream_trace_common::{event::kind, story::Place};
 
 use crate::{
     emit::{self, What, Who},
@@ -40,43 +40,35 @@ fn changed(sk: *const u8, old: u8, new: u8) {
         old,
         new,
     };
-    let birth = old == state::CLOSE || old == state::SYN_RECV && new == state::ESTABLISHED;
-    if !birth
-        && let Some(story) = story::of(sk)
-        && goes_on(story, sk, what)
-    {
+    let Some(sk) = Struct::<Direct>::new(sk) else {
         return;
+    };
+    if old == state::LISTEN || new == state::LISTEN {
+        return listens(sk, what);
     }
-    let Some(sock) = Struct::<Direct>::new(sk).and_then(TcpSock::direct) else {
+    let address = sk.address();
+    let Some(place) = story::place(address) else {
         return;
     };
-    let tuple = if old == state::CLOSE {
-        sock.tuple_at_birth()
-    } else {
-        sock.tuple()
+    let birth = old == state::CLOSE || old == state::SYN_RECV && new == state::ESTABLISHED;
+    if story::is_of(place, address) {
+        if goes_on(place, sk, what, birth) {
+            return;
+        }
+        story::give_up(place);
+    }
+    let Some(sock) = TcpSock::direct(sk) else {
+        return;
     };
-    let Some(tuple) = tuple else {
+    let connects = old == state::CLOSE;
+    let Some(tuple) = sock.tuple_at(connects) else {
         return emit::unreadable();
     };
-    let passes = match (old, new) {
-        // connect(): the current task is the owner.
-        (state::CLOSE, state::SYN_SENT) => {
-            filter::wants_connecting(&tuple) && filter::own_as_current(sk)
-        }
-        (state::CLOSE, state::LISTEN) => {
-            listener::opened(sk, &tuple);
-            filter::wants(&tuple) && filter::own_listener(sk, &tuple)
-        }
-        (state::LISTEN, _) => {
-            listener::closed(sk, &tuple);
-            filter::wants(&tuple) && filter::owned(sk)
-        }
-        (state::SYN_RECV, state::ESTABLISHED) => {
-            filter::wants(&tuple) && filter::own_as_child(sk, &tuple)
-        }
-        _ => filter::wants(&tuple) && filter::owned(sk),
-    };
-    if !passes || birth && new != state::LISTEN && story::begin(what, sk, &tuple) {
+    let passes = connects && filter::may_want(&tuple) || filter::wants(&tuple);
+    if !passes || !owned(address, what, &tuple) {
+        return;
+    }
+    if birth && story::begin(place, what, address, &tuple) {
         return;
     }
     match new {
@@ -88,11 +80,51 @@ fn changed(sk: *const u8, old: u8, new: u8) {
             failed(old, is_open, sock, &tuple);
             emit::full(what, sock, &tuple, who);
         }
-        // connect(), listen(), and close() or shutdown(), in the context of who calls them.
-        state::SYN_SENT | state::LISTEN | state::FIN_WAIT1 | state::LAST_ACK => {
-            emit::acted(what, sk, &tuple, Who::Current);
+        // connect(), and close() or shutdown(), in the context of who calls them.
+        state::SYN_SENT | state::FIN_WAIT1 | state::LAST_ACK => {
+            emit::acted(what, address, &tuple, Who::Current);
         }
-        _ => emit::base(what, sk, &tuple),
+        _ => emit::base(what, address, &tuple),
+    }
+}
+
+/// Whether the socket is one of a wanted owner's, or nobody asked.
+#[inline(always)]
+fn owned(sk: *const u8, what: What, tuple: &Tuple) -> bool {
+    match (what.old, what.new) {
+        // connect(): the current task is the owner.
+        (state::CLOSE, _) => filter::own_as_current(sk),
+        (state::SYN_RECV, state::ESTABLISHED) => filter::own_as_child(sk, tuple),
+        _ => filter::owned(sk),
+    }
+}
+
+/// `listen()`, and the `close()` of a socket that listens, in the context of who calls them.
+#[inline(always)]
+fn listens(sk: Struct<Direct>, what: What) {
+    let Some(sock) = TcpSock::direct(sk) else {
+        return;
+    };
+    let opens = what.new == state::LISTEN;
+    let Some(tuple) = sock.tuple_at(opens) else {
+        return emit::unreadable();
+    };
+    let sk = sk.address();
+    if opens {
+        listener::opened(sk, &tuple);
+    } else {
+        listener::closed(sk, &tuple);
+    }
+    if !filter::wants(&tuple) {
+        return;
+    }
+    let owned = if opens {
+        filter::own_listener(sk, &tuple)
+    } else {
+        filter::owned(sk)
+    };
+    if owned {
+        emit::acted(what, sk, &tuple, Who::Current);
     }
 }
 
@@ -114,24 +146,27 @@ fn failed(old: u8, is_open: bool, sock: TcpSock<Direct>, tuple: &Tuple) {
     }
 }
 
-/// Takes the change into the socket's story; `false` where it has to be told by itself.
+/// Takes the change into the socket's story; `false` where that has to be told as far as it got, and the change by
+/// itself.
 #[inline(always)]
-fn goes_on(story: &mut Story, sk: *const u8, what: What) -> bool {
-    let Some(sk) = Struct::<Direct>::new(sk) else {
+fn goes_on(place: &mut Place, sk: Struct<Direct>, what: What, birth: bool) -> bool {
+    let story = &mut place.story;
+    // A simultaneous open, or a connection to itself; else the end of the socket that had this address was kept
+    // from every hook.
+    if birth && (what.old != state::SYN_RECV || story.state != state::SYN_RECV) {
         return false;
-    };
+    }
     if what.new != state::CLOSE {
-        let local_port = sk.get(&mem::SK_NUM);
-        return story::step(story, sk.address(), what, local_port);
+        return story::step(story, what, sk.get(&mem::SK_NUM));
     }
     let Some(sock) = TcpSock::direct(sk) else {
         return false;
     };
     if sock.is_open() {
         // Who closes it matters.
-        story::tell(story, sock);
+        story::know_port(story, sock);
         return false;
     }
-    story::end(story, what.old, false, sock);
+    story::end(place, what.old, false, sock);
     true
 }

@@ -237,7 +237,7 @@ fn map_failure(error: &MapError) -> Failure {
 }
 
 /// Name and value of every read-only global that is not a field's offset.
-fn globals(plan: &Plan<'_>) -> [(&'static str, u32); 12] {
+fn globals(plan: &Plan<'_>) -> [(&'static str, u32); 13] {
     let flag = u32::from;
     [
         (setting::FILTER_PORTS, flag(plan.wanted.ports.is_some())),
@@ -265,10 +265,8 @@ fn globals(plan: &Plan<'_>) -> [(&'static str, u32); 12] {
             setting::ACCEPT_HAS_ARG_STRUCT,
             flag(plan.btf.function_args("inet_csk_accept") == Some(2)),
         ),
-        (
-            setting::STORY_PLACES,
-            if plan.events { 0 } else { plan.story_places() },
-        ),
+        (setting::EACH_EVENT, flag(plan.events)),
+        (setting::STORY_PLACES, plan.story_places()),
         // A quarter leaves time to be scheduled before the rest fills up.
         (setting::WAKE_AT, plan.ring_size / 4),
     ]
