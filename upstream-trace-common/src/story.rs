@@ -37,16 +37,13 @@ pub struct Step {
     pub reserved: u8,
 }
 
-/// The story of a socket.
+/// The story of a socket. What each step touches is together: a step finds the socket's address in the second
+/// of the CPU's cache lines and writes into the first.
 #[derive(
     Clone, Copy, Debug, Default, PartialEq, Eq, FromBytes, IntoBytes, KnownLayout, Immutable,
 )]
 #[repr(C)]
 pub struct Story {
-    /// The birth. `local_port` is kept up to date.
-    pub base: Base,
-    /// A process: whose, [`Story::acted`] says.
-    pub actor: Actor,
     /// When each step was, `CLOCK_MONOTONIC` nanoseconds.
     pub at: [u64; STEPS],
     /// What each step was.
@@ -59,6 +56,10 @@ pub struct Story {
     pub state: u8,
     /// How the process comes to its end that sent this socket's FIN, see [`crate::event::exit`].
     pub exit: u8,
+    /// The birth. `local_port` is kept up to date.
+    pub base: Base,
+    /// A process: whose, [`Story::acted`] says.
+    pub actor: Actor,
     /// When a process accepted the socket; 0: none was seen to.
     pub accepted: u64,
     /// `Base::sk` of the socket that was accepted. An accept may race with the socket's end and find
@@ -80,11 +81,10 @@ impl Story {
     }
 }
 
-/// Where the kernel side keeps a story.
-#[derive(
-    Clone, Copy, Debug, Default, PartialEq, Eq, FromBytes, IntoBytes, KnownLayout, Immutable,
-)]
-#[repr(C)]
+/// Where the kernel side keeps a story. Aligned, so that it begins with a cache line: where a story lay across
+/// one line more, the time in BPF was 5 to 10 % longer.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, FromBytes, KnownLayout, Immutable)]
+#[repr(C, align(64))]
 pub struct Place {
     /// Its `base.sk` is 0 where there is none, or it is not whole.
     pub story: Story,
@@ -121,6 +121,6 @@ impl Ended {
 
 const _: () = {
     assert!(size_of::<Story>() == 192);
-    assert!(size_of::<Place>() == 192 + 8);
+    assert!(size_of::<Place>() == 256);
     assert!(size_of::<Ended>() == 192 + 16 + 88);
 };
