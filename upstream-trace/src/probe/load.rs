@@ -180,7 +180,12 @@ pub fn load(
     }
     let (targets, ebpf) = thread::scope(|scope| {
         let rungs = plan.entries().flat_map(|entry| entry.rungs);
-        let targets = scope.spawn(|| Targets::new(plan.btf, rungs));
+        let targets = scope.spawn(|| {
+            let targets = Targets::new(plan.btf, rungs);
+            // Meanwhile the kernel makes the maps.
+            targets.make_functions();
+            targets
+        });
         let ebpf = open(plan, &globals, loader);
         (targets.join(), ebpf)
     });

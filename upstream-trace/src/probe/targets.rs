@@ -75,11 +75,14 @@ impl Targets {
     pub fn of(&self, kind: Kind) -> Arc<Btf> {
         match kind {
             Kind::Tracepoint | Kind::Kprobe | Kind::Kretprobe => Arc::clone(&self.typedefs),
-            Kind::Fentry | Kind::Fexit | Kind::Iterator => {
-                let mut functions = self.functions();
-                Arc::clone(functions.get_or_insert_with(|| Arc::new(types(&self.named))))
-            }
+            Kind::Fentry | Kind::Fexit | Kind::Iterator => self.make_functions(),
         }
+    }
+
+    /// The types of functions, made if they are not there: to ask early saves waiting for them.
+    pub fn make_functions(&self) -> Arc<Btf> {
+        let mut functions = self.functions();
+        Arc::clone(functions.get_or_insert_with(|| Arc::new(types(&self.named))))
     }
 
     /// Gives their memory back. They are made anew for whoever asks all the same.
