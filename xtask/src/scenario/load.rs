@@ -1,6 +1,9 @@
 //! Healthy traffic in quantity: one client, one server, one connection after another.
 
-use std::time::{Duration, Instant};
+use std::{
+    net::{Ipv4Addr, TcpListener, TcpStream},
+    time::{Duration, Instant},
+};
 
 use anyhow::Result;
 
@@ -116,8 +119,12 @@ impl Open<'_> {
     }
 }
 
-/// Healthy connections to `port` for half a second, at least a hundred. An end that was kept from its hook
-/// is noticed when the socket's memory is used again.
+/// So many connections are open at once that memory is used again which lay fallow, and not only what was freed
+/// last.
+const AT_ONCE: usize = 300;
+
+/// Healthy connections to `port` for half a second, at least a hundred, then many at once. An end that was kept
+/// from its hook is noticed when the socket's memory is used again.
 pub fn use_memory_again(port: u16) -> Result<()> {
     let mut load = Load::new(&Ctx::new(port)?, false)?;
     let began = Instant::now();
@@ -126,5 +133,11 @@ pub fn use_memory_again(port: u16) -> Result<()> {
         load.one(Shape::KeepAlive)?;
         count += 1;
     }
+    let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, 0))?;
+    let address = listener.local_addr()?;
+    let pairs: Result<Vec<_>> = (0..AT_ONCE)
+        .map(|_| Ok((TcpStream::connect(address)?, listener.accept()?)))
+        .collect();
+    drop(pairs?);
     Ok(())
 }

@@ -18,6 +18,8 @@ use crate::{PORT, setting};
 /// What plays at a time; each player has a port of its own.
 const PLAYERS: u16 = 4;
 pub(crate) const LOAD_PORT: u16 = PORT + PLAYERS;
+/// Not traced.
+const AGAIN_PORT: u16 = LOAD_PORT + 1;
 /// Plays of one scenario at most, where hooks are skipped.
 pub(crate) const ATTEMPTS: usize = 3;
 /// Repetitions of each scenario, where nothing else is asked for.
@@ -84,11 +86,10 @@ pub(crate) fn random_order() -> Result<()> {
         for player in players {
             plays.push(player.join().expect("a player does not panic"));
         }
-        // An end that was kept from its hook is noticed when the socket's memory is used again.
-        thread::sleep(Duration::from_millis(500));
         done.store(true, Ordering::Relaxed);
         (plays, load.join().expect("the load does not panic"))
     });
+    load::use_memory_again(AGAIN_PORT)?;
     let plays: Result<Vec<_>> = plays.into_iter().collect();
     let plays: Vec<_> = plays?.into_iter().flatten().collect();
     let healthy = healthy?;
