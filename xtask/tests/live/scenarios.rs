@@ -90,6 +90,7 @@ pub(crate) fn random_order() -> Result<()> {
         (plays, load.join().expect("the load does not panic"))
     });
     load::use_memory_again(AGAIN_PORT)?;
+    load::use_fallow_memory_again()?;
     let plays: Result<Vec<_>> = plays.into_iter().collect();
     let plays: Vec<_> = plays?.into_iter().flatten().collect();
     let healthy = healthy?;
