@@ -21,7 +21,7 @@ const WORDS: usize = size_of::<Actor>() / 8;
 pub struct Known {
     /// Its id above the jiffy's number; 0 while the rest is written.
     key: u64,
-    actor: [u64; WORDS],
+    actor: Actor,
 }
 
 /// The process of the current task as it was in this jiffy. Only for one program, that of a tracepoint: on
@@ -36,12 +36,18 @@ pub fn this_jiffy(actor: &mut Actor) {
     // SAFETY: an element of the map is always there, is plain integers, and is this CPU's.
     let known = unsafe { &mut *known };
     if known.key == key {
-        return copy_words::<WORDS>(&known.actor, transmute_mut!(actor));
+        return copy(&known.actor, actor);
     }
     filter::current(actor);
     set_key(known, 0);
-    copy_words::<WORDS>(transmute_ref!(actor), &mut known.actor);
+    copy(actor, &mut known.actor);
     set_key(known, key);
+}
+
+/// The same process in another record.
+#[inline(always)]
+pub fn copy(from: &Actor, to: &mut Actor) {
+    copy_words::<WORDS>(transmute_ref!(from), transmute_mut!(to));
 }
 
 /// Volatile, so that it keeps its place in the order.

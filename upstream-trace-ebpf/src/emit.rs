@@ -18,7 +18,7 @@ use upstream_trace_common::{
 use zerocopy::{transmute_mut, transmute_ref};
 
 use crate::{
-    filter,
+    actor, filter,
     kernel::{
         mem::{Direct, Memory, Struct, copy_words, put_words},
         sock::{self, TcpSock, Tuple},
@@ -33,8 +33,6 @@ const ASK_EVERY: u64 = 32;
 
 /// A story as words.
 const STORY_WORDS: usize = size_of::<Story>() / 8;
-/// A process as words.
-const ACTOR_WORDS: usize = size_of::<Actor>() / 8;
 
 /// The part of an event that differs from hook to hook.
 #[derive(Clone, Copy)]
@@ -70,9 +68,7 @@ impl Who<'_> {
             }
             Self::Nobody => task::nobody(actor),
             Self::Holder(task, tgid) => filter::of_task(actor, task, tgid),
-            Self::Known(known) => {
-                copy_words::<ACTOR_WORDS>(transmute_ref!(known), transmute_mut!(actor));
-            }
+            Self::Known(known) => actor::copy(known, actor),
         }
     }
 }

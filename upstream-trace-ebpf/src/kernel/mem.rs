@@ -2,7 +2,8 @@
 //!
 //! Two ways to read: [`Direct`] through a pointer whose type the verifier knows (cheap, fault-safe,
 //! allowed under lockdown=confidentiality) and [`Copied`] through `bpf_probe_read_kernel` for
-//! pointers that are only numbers (kprobe arguments, packet headers).
+//! pointers that are only numbers (kprobe arguments, packet headers). [`Number`] is the latter without an answer
+//! whether it could be read, for the one place where the verifier would pay for that.
 
 use core::{arch::asm, marker::PhantomData};
 

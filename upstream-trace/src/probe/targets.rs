@@ -48,7 +48,7 @@ impl Target {
 }
 
 /// The targets of some rungs, as far as the kernel has them. Tracepoints are typedefs and have low ids;
-/// functions have high ones, and the types up to them are made only when a program asks.
+/// functions have high ones, and the types up to them are kept only as long as programs are loaded.
 #[derive(Debug)]
 pub struct Targets {
     typedefs: Arc<Btf>,
