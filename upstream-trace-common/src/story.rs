@@ -8,7 +8,7 @@
 
 use zerocopy::{FromBytes, Immutable, IntoBytes, KnownLayout};
 
-use crate::event::{Actor, Base, Stats};
+use crate::event::{Actor, Base, Stats, kind};
 
 /// Steps that a story can take. A healthy connection has four at most; one more than that is a SYN that
 /// was lost.
@@ -21,43 +21,84 @@ pub const AT_BIRTH: u8 = 0xfe;
 /// [`Story::acted`] where the actor is who accepted, at [`Story::accepted`].
 pub const AT_ACCEPT: u8 = 0xfd;
 
-/// What a step was, without its time: `kind`, `old` and `new` as of [`Base`].
+/// What a step or a birth was, without its time: `old` and `new` of [`Base`], and by them its kind. A SYN that is
+/// sent again leaves the state as it is, and nothing else does.
 #[derive(
     Clone, Copy, Debug, Default, PartialEq, Eq, FromBytes, IntoBytes, KnownLayout, Immutable,
 )]
-#[repr(C)]
-pub struct Step {
-    /// One of [`crate::event::kind`].
-    pub kind: u8,
+#[repr(transparent)]
+pub struct Change(u8);
+
+impl Change {
+    /// From state to state, of which there are fewer than sixteen.
+    #[inline]
+    pub const fn of(old: u8, new: u8) -> Self {
+        Self(old << 4 | new & 15)
+    }
+
     /// `Base::old`.
-    pub old: u8,
+    #[inline]
+    pub const fn before(self) -> u8 {
+        self.0 >> 4
+    }
+
     /// `Base::new`.
-    pub new: u8,
-    /// Always 0.
-    pub reserved: u8,
+    #[inline]
+    pub const fn after(self) -> u8 {
+        self.0 & 15
+    }
+
+    /// One of [`crate::event::kind`].
+    #[inline]
+    pub const fn kind(self) -> u8 {
+        if self.before() == self.after() {
+            kind::SYN_RETRANSMIT
+        } else {
+            kind::STATE
+        }
+    }
 }
 
-/// The story of a socket. What each step touches is together: a step finds the socket's address in the second
-/// of the CPU's cache lines and writes into the first.
+/// The story of a socket. What each step touches is in the first of the CPU's cache lines.
 #[derive(
     Clone, Copy, Debug, Default, PartialEq, Eq, FromBytes, IntoBytes, KnownLayout, Immutable,
 )]
 #[repr(C)]
 pub struct Story {
+    /// As of [`Base`].
+    pub sk: u64,
     /// When each step was, `CLOCK_MONOTONIC` nanoseconds.
     pub at: [u64; STEPS],
     /// What each step was.
-    pub what: [Step; STEPS],
+    pub what: [Change; STEPS],
     /// Steps so far.
     pub len: u8,
     /// The step at which the actor acted, [`AT_BIRTH`], [`AT_ACCEPT`] or [`NOBODY`].
     pub acted: u8,
-    /// State after the last step.
-    pub state: u8,
     /// How the process comes to its end that sent this socket's FIN, see [`crate::event::exit`].
     pub exit: u8,
-    /// The birth. `local_port` is kept up to date.
-    pub base: Base,
+    /// As of [`Base`]: at the birth, then at the first FIN.
+    pub jiffies: u32,
+    /// As of [`Base`], kept up to date.
+    pub local_port: u16,
+    /// As of [`Base`].
+    pub remote_port: u16,
+    /// When the birth was, `CLOCK_MONOTONIC` nanoseconds.
+    pub born: u64,
+    /// As of [`Base`].
+    pub netns: u32,
+    /// As of [`Base`].
+    pub family: u8,
+    /// What the birth was.
+    pub birth: Change,
+    /// State after the last step.
+    pub state: u8,
+    /// Always 0.
+    pub reserved: u8,
+    /// As of [`Base`].
+    pub local: [u64; 2],
+    /// As of [`Base`].
+    pub remote: [u64; 2],
     /// A process: whose, [`Story::acted`] says.
     pub actor: Actor,
     /// When a process accepted the socket; 0: none was seen to.
@@ -79,14 +120,38 @@ impl Story {
     pub const fn events_if(&self, accepted: u64) -> u32 {
         1 + self.len as u32 + (accepted != 0) as u32
     }
+
+    /// The birth, but for what is kept up to date.
+    #[inline]
+    pub const fn base(&self) -> Base {
+        self.event(self.birth, self.born)
+    }
+
+    /// The event that this was at `ktime`.
+    #[inline]
+    pub const fn event(&self, what: Change, ktime: u64) -> Base {
+        Base {
+            ktime,
+            sk: self.sk,
+            kind: what.kind(),
+            family: self.family,
+            old: what.before(),
+            new: what.after(),
+            local_port: self.local_port,
+            remote_port: self.remote_port,
+            netns: self.netns,
+            jiffies: self.jiffies,
+            local: self.local,
+            remote: self.remote,
+        }
+    }
 }
 
-/// Where the kernel side keeps a story. Aligned, so that it begins with a cache line: where a story lay across
-/// one line more, the time in BPF was 5 to 10 % longer.
+/// Where the kernel side keeps a story. Aligned, so that it begins with a cache line.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, FromBytes, KnownLayout, Immutable)]
 #[repr(C, align(64))]
 pub struct Place {
-    /// Its `base.sk` is 0 where there is none, or it is not whole.
+    /// Its `sk` is 0 where there is none, or it is not whole.
     pub story: Story,
     /// How many sockets hold the place or are about to; one that finds another there gives way.
     pub claims: u64,
@@ -120,7 +185,7 @@ impl Ended {
 }
 
 const _: () = {
-    assert!(size_of::<Story>() == 192);
-    assert!(size_of::<Place>() == 256);
-    assert!(size_of::<Ended>() == 192 + 16 + 88);
+    assert!(size_of::<Story>() == 176);
+    assert!(size_of::<Place>() == 192);
+    assert!(size_of::<Ended>() == 176 + 16 + 88);
 };

@@ -20,7 +20,7 @@ pub static EVENTS: RingBuf = RingBuf::with_byte_size(4 << 20, 0);
 pub static COUNTERS: PerCpuArray<[u64; counter::COUNT]> = PerCpuArray::with_max_entries(1, 0);
 
 /// Sockets whose life is kept here until it ends, each in the one place that its address leads to
-/// (`story.rs`). 65,536 at 256 bytes, or fewer where the agent is told to follow fewer. A place that is
+/// (`story.rs`). 65,536 at 192 bytes, or fewer where the agent is told to follow fewer. A place that is
 /// taken costs nothing but the advantage: the events of the further socket go into the ring one by one.
 /// An array, because its look-up is inlined and nothing is inserted or removed: with a hash table these
 /// were more than half of all the time in the kernel. The agent maps it to read what is open.

@@ -8,7 +8,7 @@ use core::hint::black_box;
 use aya_ebpf::helpers::bpf_ktime_get_ns;
 use upstream_trace_common::{
     event::{exit, kind},
-    story::{AT_ACCEPT, AT_BIRTH, NOBODY, Place, STEPS, Step, Story},
+    story::{AT_ACCEPT, AT_BIRTH, Change, NOBODY, Place, STEPS, Story},
 };
 
 use crate::{
@@ -35,7 +35,7 @@ pub fn place(sk: *const u8) -> Option<&'static mut Place> {
 /// Whether the story there is this socket's. Only its own events make it so, or no longer so.
 #[inline(always)]
 pub fn is_of(place: &Place, sk: *const u8) -> bool {
-    place.story.base.sk == sk as u64
+    place.story.sk == sk as u64
 }
 
 /// The place of this socket's story, if it has one.
@@ -53,11 +53,22 @@ pub fn begin(place: &mut Place, what: What, sk: *const u8, tuple: &Tuple) -> boo
     }
     let story = &mut place.story;
     // Not yet this socket's, for the agent reads at any time.
-    emit::fill(&mut story.base, what, core::ptr::null(), tuple);
+    name(story, core::ptr::null());
+    // SAFETY: the helper takes no argument.
+    story.born = unsafe { bpf_ktime_get_ns() };
+    story.birth = Change::of(what.old, what.new);
+    story.jiffies = sock::jiffies();
+    story.family = tuple.family;
+    story.local_port = tuple.local_port;
+    story.remote_port = tuple.remote_port;
+    story.netns = tuple.netns;
+    put_words(&mut story.local, tuple.local);
+    put_words(&mut story.remote, tuple.remote);
     story.len = 0;
     story.acted = NOBODY;
     story.state = what.new;
     story.exit = exit::NONE;
+    story.reserved = 0;
     let Story {
         accepted,
         accepted_sk,
@@ -96,7 +107,7 @@ fn claim(claims: &mut u64) -> bool {
 #[inline(always)]
 fn name(story: &mut Story, sk: *const u8) {
     // SAFETY: a reference is valid for writes. Volatile, so that it keeps its place in the order.
-    unsafe { core::ptr::write_volatile(&raw mut story.base.sk, sk as u64) };
+    unsafe { core::ptr::write_volatile(&raw mut story.sk, sk as u64) };
 }
 
 /// Tells the agent at once who connects, unless it knows.
@@ -119,7 +130,7 @@ fn introduce(story: &Story, tuple: &Tuple) {
         old: 0,
         new: 0,
     };
-    emit::acted(what, story.base.sk as *const u8, tuple, Who::Known(actor));
+    emit::acted(what, story.sk as *const u8, tuple, Who::Known(actor));
 }
 
 /// Continues a story; `false` where it has no room, so that it has to be told and the event as well.
@@ -139,14 +150,8 @@ pub fn step(story: &mut Story, what: What, local_port: Option<u16>) -> bool {
     // SAFETY: `place` is `len`, which is below the number of places.
     unsafe { at.write_volatile(now) };
     let what_place = story.what.as_mut_ptr().wrapping_add(place);
-    let step = Step {
-        kind: what.kind,
-        old: what.old,
-        new: what.new,
-        reserved: 0,
-    };
     // SAFETY: as above.
-    unsafe { what_place.write_volatile(step) };
+    unsafe { what_place.write_volatile(Change::of(what.old, what.new)) };
     // close() or shutdown(), in the context of who calls it.
     if what.new == state::FIN_WAIT1 || what.new == state::LAST_ACK {
         story.exit = task::current_exit();
@@ -156,12 +161,12 @@ pub fn step(story: &mut Story, what: What, local_port: Option<u16>) -> bool {
         }
     }
     if what.new == state::FIN_WAIT1 || what.new == state::CLOSE_WAIT {
-        story.base.jiffies = sock::jiffies();
+        story.jiffies = sock::jiffies();
     }
     story.len += 1;
     story.state = what.new;
-    if story.base.local_port == 0 {
-        story.base.local_port = local_port.unwrap_or(0);
+    if story.local_port == 0 {
+        story.local_port = local_port.unwrap_or(0);
     }
     true
 }
@@ -210,8 +215,8 @@ pub fn end<M: Memory>(place: &mut Place, old: u8, late: bool, sock: TcpSock<M>) 
 /// A connect's local port is chosen after its birth.
 #[inline(always)]
 pub fn know_port<M: Memory>(story: &mut Story, sock: TcpSock<M>) {
-    if story.base.local_port == 0 {
-        story.base.local_port = sock.local_port().unwrap_or(0);
+    if story.local_port == 0 {
+        story.local_port = sock.local_port().unwrap_or(0);
     }
 }
 

@@ -30,7 +30,7 @@ impl Engine {
     /// Takes the story of a connection that is still open, if it is one that is looked for; returns how
     /// many of its events are new.
     pub fn offer(&mut self, story: &Story, describe: &mut impl Describe) -> u64 {
-        if self.asked.contains(&Tuple::of(&story.base)) {
+        if self.asked.contains(&Tuple::of(&story.base())) {
             self.story(story, describe)
         } else {
             0

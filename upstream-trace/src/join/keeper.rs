@@ -4,7 +4,7 @@
 use hashbrown::HashMap;
 use upstream_trace_common::{
     event::{Actor, Base, Stats, exit, kind},
-    story::{AT_ACCEPT, AT_BIRTH, Ended, NOBODY, STEPS, Step, Story},
+    story::{AT_ACCEPT, AT_BIRTH, Change, Ended, NOBODY, STEPS, Story},
 };
 
 use crate::{decode::Event, tcp::State};
@@ -41,8 +41,8 @@ impl Keeper {
         let Some(story) = self.stories.get_mut(&base.sk) else {
             return vec![Told::Event(event)];
         };
-        if story.base.local_port == 0 {
-            story.base.local_port = base.local_port;
+        if story.local_port == 0 {
+            story.local_port = base.local_port;
         }
         match base.kind {
             kind::CONNECT | kind::HELD => vec![],
@@ -75,7 +75,16 @@ impl Keeper {
         let stale = self.stories.remove(&base.sk);
         let by_connect = base.new == State::SynSent as u8;
         let story = Story {
-            base: *base,
+            sk: base.sk,
+            jiffies: base.jiffies,
+            local_port: base.local_port,
+            remote_port: base.remote_port,
+            born: base.ktime,
+            netns: base.netns,
+            family: base.family,
+            birth: Change::of(base.old, base.new),
+            local: base.local,
+            remote: base.remote,
             actor: actor.filter(|_| by_connect).copied().unwrap_or_default(),
             acted: if by_connect { AT_BIRTH } else { NOBODY },
             state: base.new,
@@ -95,12 +104,7 @@ impl Keeper {
             return self.tell(base.sk, event);
         }
         story.at[len] = base.ktime;
-        story.what[len] = Step {
-            kind: base.kind,
-            old: base.old,
-            new: base.new,
-            reserved: 0,
-        };
+        story.what[len] = Change::of(base.old, base.new);
         let closes = [State::FinWait1 as u8, State::LastAck as u8].contains(&base.new);
         if closes {
             story.exit = actor.map_or(exit::NONE, |actor| actor.exit);
@@ -111,7 +115,7 @@ impl Keeper {
         }
         let is_fin = [State::FinWait1 as u8, State::CloseWait as u8].contains(&base.new);
         if base.kind == kind::STATE && is_fin {
-            story.base.jiffies = base.jiffies;
+            story.jiffies = base.jiffies;
         }
         story.len += 1;
         if base.kind == kind::STATE {

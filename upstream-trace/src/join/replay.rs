@@ -53,7 +53,7 @@ impl Engine {
             kind: kind::STATE,
             old: u8::try_from(ended.old).unwrap_or(0),
             new: State::Close as u8,
-            ..ended.story.base
+            ..ended.story.base()
         };
         let event = Event {
             base: &base,
@@ -68,14 +68,17 @@ impl Engine {
 
     /// A connect whose local port was not known had to pass the kernel's filter; now it is known.
     fn wants(&self, story: &Story) -> bool {
-        let base = &story.base;
-        base.local_port == 0 || self.context.wanted.port(base.local_port, base.remote_port)
+        story.local_port == 0
+            || self
+                .context
+                .wanted
+                .port(story.local_port, story.remote_port)
     }
 
     /// Joins those events of a story that are not known yet.
     fn replay(&mut self, story: &Story, describe: &mut impl Describe) -> (Slot, u32) {
-        let base = &story.base;
-        let known = self.table.by_sk(base.sk).filter(|&slot| {
+        let base = &story.base();
+        let known = self.table.by_sk(story.sk).filter(|&slot| {
             let connection = self.table.get(slot);
             connection.is_some_and(|connection| connection.first == base.ktime)
         });
@@ -101,7 +104,7 @@ impl Engine {
 
     /// Begins the connection of a story.
     fn born(&mut self, story: &Story, describe: &mut impl Describe) -> Slot {
-        let base = &story.base;
+        let base = &story.base();
         self.is_local(base);
         let event = Event {
             base,

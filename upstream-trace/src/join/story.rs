@@ -9,7 +9,7 @@ use upstream_trace_common::{
 
 /// Whether the socket was accepted and not another one that had the same place in the kernel's table.
 fn was_accepted(story: &Story) -> bool {
-    story.accepted != 0 && story.accepted_sk == story.base.sk
+    story.accepted != 0 && story.accepted_sk == story.sk
 }
 
 /// The steps after the birth in order of time, each with its actor.
@@ -23,19 +23,15 @@ pub fn steps(story: &Story) -> impl Iterator<Item = (Base, Option<&Actor>)> {
             let base = Base {
                 ktime,
                 kind: kind::ACCEPT,
-                ..story.base
+                ..story.base()
             };
             return Some((base, (story.acted == AT_ACCEPT).then_some(&story.actor)));
         }
-        let (index, (&ktime, what)) = own.next()?;
-        let base = Base {
-            ktime,
-            kind: what.kind,
-            old: what.old,
-            new: what.new,
-            ..story.base
-        };
-        Some((base, (story.acted == index).then_some(&story.actor)))
+        let (index, (&ktime, &what)) = own.next()?;
+        Some((
+            story.event(what, ktime),
+            (story.acted == index).then_some(&story.actor),
+        ))
     })
 }
 

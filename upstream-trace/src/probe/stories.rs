@@ -48,9 +48,9 @@ impl Stories {
 /// The story in a place, if there is one and it stayed the same socket's while it was read.
 fn read(place: *const Place) -> Option<Story> {
     // SAFETY: the place is within what is mapped.
-    let sk = unsafe { &raw const (*place).story.base.sk };
+    let sk = unsafe { &raw const (*place).story.sk };
     // SAFETY: as above.
-    let born = unsafe { &raw const (*place).story.base.ktime };
+    let born = unsafe { &raw const (*place).story.born };
     // SAFETY: as above.
     let story = unsafe { &raw const (*place).story };
     let whose = || {

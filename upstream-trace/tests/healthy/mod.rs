@@ -10,8 +10,8 @@ use upstream_trace::{
     tcp::State,
 };
 use upstream_trace_common::{
-    event::{Actor, Base, IPV4, Stats, kind},
-    story::{AT_BIRTH, Ended, Step, Story},
+    event::{Actor, IPV4, Stats},
+    story::{AT_BIRTH, Change, Ended, Story},
 };
 use zerocopy::IntoBytes as _;
 
@@ -167,20 +167,15 @@ impl Healthy {
         let by_connect = birth.1 == State::SynSent;
         let pid = if by_connect { 100 } else { 200 };
         let mut story = Story {
-            base: Base {
-                ktime: self.now,
-                sk,
-                kind: kind::STATE,
-                family: IPV4,
-                old: birth.0 as u8,
-                new: birth.1 as u8,
-                local_port,
-                remote_port,
-                netns: 1,
-                local: [0x0100_007f, 0],
-                remote: [0x0100_007f, 0],
-                ..Base::default()
-            },
+            sk,
+            local_port,
+            remote_port,
+            born: self.now,
+            netns: 1,
+            family: IPV4,
+            birth: Change::of(birth.0 as u8, birth.1 as u8),
+            local: [0x0100_007f, 0],
+            remote: [0x0100_007f, 0],
             actor: Actor {
                 tgid: pid,
                 start: pid.into(),
@@ -194,12 +189,7 @@ impl Healthy {
         };
         for (at, &(old, new)) in steps.iter().enumerate() {
             story.at[at] = self.now + 5_500 * (at as u64 + 1);
-            story.what[at] = Step {
-                kind: kind::STATE,
-                old: old as u8,
-                new: new as u8,
-                reserved: 0,
-            };
+            story.what[at] = Change::of(old as u8, new as u8);
         }
         Ended {
             story,
