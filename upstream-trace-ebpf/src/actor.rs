@@ -1,13 +1,15 @@
 //! Who acts: the process of the current task, read anew once a jiffy.
 //!
-//! Reading it costs as much as a whole step of a story, and on a busy node the same process acts again
+//! Reading it costs as much as several steps of a story, and on a busy node the same process acts again
 //! within the jiffy. Must not know: stories.
+
+use core::ptr;
 
 use upstream_trace_common::event::Actor;
 use zerocopy::{transmute_mut, transmute_ref};
 
 use crate::{
-    filter,
+    atomic, filter,
     kernel::{mem::copy_words, sock, task},
     maps,
 };
@@ -21,27 +23,43 @@ const WORDS: usize = size_of::<Actor>() / 8;
 pub struct Known {
     /// Its id above the jiffy's number; 0 while the rest is written.
     key: u64,
+    /// How many write it or are about to. Two that gave way to each other leave it so: nothing is kept
+    /// there any more.
+    claims: u64,
     actor: Actor,
 }
 
-/// The process of the current task as it was in this jiffy. Only for one program, that of a tracepoint: on
-/// a CPU it interrupts itself in a softirq at most, where the current task is the same.
+/// The process of the current task as it was in this jiffy.
+///
+/// A program stays on its CPU, but where it runs for a function rather than a tracepoint, or the kernel is a
+/// real-time one, another process may come between. So one at a time writes, none what was written in the
+/// same jiffy, and who has read looks at the key again.
 #[inline(always)]
 pub fn this_jiffy(actor: &mut Actor) {
-    let tgid = task::current_tgid();
-    let key = u64::from(tgid) << 32 | u64::from(sock::jiffies());
+    let (tgid, jiffies) = (task::current_tgid(), sock::jiffies());
+    let key = u64::from(tgid) << 32 | u64::from(jiffies);
     let Some(known) = maps::ACTORS.get_ptr_mut(tgid % maps::ACTORS_MAX) else {
         return filter::current(actor);
     };
     // SAFETY: an element of the map is always there, is plain integers, and is this CPU's.
     let known = unsafe { &mut *known };
-    if known.key == key {
-        return copy(&known.actor, actor);
+    let before = known.key();
+    if before == key {
+        copy(&known.actor, actor);
+        if known.key() == key {
+            return;
+        }
     }
     filter::current(actor);
-    set_key(known, 0);
+    #[expect(clippy::cast_possible_truncation, reason = "the jiffy's number")]
+    let is_of_now = before as u32 == jiffies;
+    if is_of_now || !atomic::claim(&mut known.claims) {
+        return;
+    }
+    known.set_key(0);
     copy(actor, &mut known.actor);
-    set_key(known, key);
+    known.set_key(key);
+    atomic::release(&mut known.claims);
 }
 
 /// The same process in another record.
@@ -50,9 +68,18 @@ pub fn copy(from: &Actor, to: &mut Actor) {
     copy_words::<WORDS>(transmute_ref!(from), transmute_mut!(to));
 }
 
-/// Volatile, so that it keeps its place in the order.
-#[inline(always)]
-fn set_key(known: &mut Known, key: u64) {
-    // SAFETY: a reference is valid for writes.
-    unsafe { core::ptr::write_volatile(&raw mut known.key, key) };
+impl Known {
+    /// Volatile as [`Self::set_key`].
+    #[inline(always)]
+    fn key(&self) -> u64 {
+        // SAFETY: a reference is valid for reads.
+        unsafe { ptr::read_volatile(&raw const self.key) }
+    }
+
+    /// Volatile, so that it keeps its place in the order.
+    #[inline(always)]
+    fn set_key(&mut self, key: u64) {
+        // SAFETY: a reference is valid for writes.
+        unsafe { ptr::write_volatile(&raw mut self.key, key) };
+    }
 }

@@ -4,8 +4,6 @@
 //! context switch), so the agent looks by itself every few milliseconds and is woken only when the
 //! ring fills up, which is asked now and then.
 
-use core::arch::asm;
-
 use aya_ebpf::{
     bindings::{BPF_RB_AVAIL_DATA, BPF_RB_FORCE_WAKEUP, BPF_RB_NO_WAKEUP},
     helpers::bpf_ktime_get_ns,
@@ -18,7 +16,7 @@ use upstream_trace_common::{
 use zerocopy::{transmute_mut, transmute_ref};
 
 use crate::{
-    actor, filter,
+    actor, atomic, filter,
     kernel::{
         mem::{Direct, Memory, Struct, copy_words, put_words},
         sock::{self, TcpSock, Tuple},
@@ -81,17 +79,9 @@ fn count(counter: usize, by: u32) -> u64 {
     };
     let value = values.cast::<u64>().wrapping_add(counter);
     // Atomic even though it is per CPU: a softirq may run another hook between load and store.
-    add(value, by.into());
+    atomic::add(value, by.into());
     // SAFETY: an element of the map is always there. Volatile, so that it comes after the addition.
     unsafe { core::ptr::read_volatile(value) }
-}
-
-/// Adds to a word of a map, atomically. `BPF_XADD` by hand, because the target's `AtomicU64` has no
-/// read-modify-write.
-#[inline(always)]
-pub fn add(word: *mut u64, by: u64) {
-    // SAFETY: the verifier accepts it only within an element of a map.
-    unsafe { asm!("lock *(u64 *)({} + 0) += {}", in(reg) word, in(reg) by) };
 }
 
 /// An event whose identity could not be read.

@@ -27,6 +27,7 @@
 )]
 
 mod actor;
+mod atomic;
 mod emit;
 mod filter;
 mod kernel;

@@ -12,9 +12,8 @@ use upstream_trace_common::{
 };
 
 use crate::{
-    actor,
+    actor, atomic,
     emit::{self, What, Who},
-    filter,
     kernel::{
         mem::{self, Memory, put_words},
         sock::{self, TcpSock, Tuple, state},
@@ -48,7 +47,7 @@ pub fn of(sk: *const u8) -> Option<&'static mut Place> {
 /// wanted as it happens.
 #[inline(always)]
 pub fn begin(place: &mut Place, what: What, sk: *const u8, tuple: &Tuple) -> bool {
-    if set::EACH_EVENT() != 0 || !claim(&mut place.claims) {
+    if set::EACH_EVENT() != 0 || !atomic::claim(&mut place.claims) {
         return false;
     }
     let story = &mut place.story;
@@ -88,19 +87,6 @@ pub fn begin(place: &mut Place, what: What, sk: *const u8, tuple: &Tuple) -> boo
         introduce(story, tuple);
     }
     true
-}
-
-/// Takes a place, unless another socket has it or is about to: of two that come at once, both may go
-/// away empty-handed, never none, and then the place stays taken. The additions to one address have an
-/// order, and each reads its own or what came later.
-#[inline(always)]
-fn claim(claims: &mut u64) -> bool {
-    if *claims != 0 {
-        return false;
-    }
-    emit::add(claims, 1);
-    // SAFETY: a reference is valid for reads. Volatile, so that it comes after the addition.
-    (unsafe { core::ptr::read_volatile(claims) }) == 1
 }
 
 /// Whose story it is: the last thing that is written of a new one, the first of one that is over.
@@ -176,7 +162,7 @@ pub fn step(story: &mut Story, what: What, local_port: Option<u16>) -> bool {
 pub fn accept(story: &mut Story, sk: *const u8) {
     // SAFETY: the helper takes no argument.
     story.accepted = unsafe { bpf_ktime_get_ns() };
-    filter::current(&mut story.actor);
+    actor::this_jiffy(&mut story.actor);
     story.acted = AT_ACCEPT;
     // SAFETY: a reference is valid for writes. Volatile, so that it is the last one.
     unsafe { core::ptr::write_volatile(&raw mut story.accepted_sk, sk as u64) };
@@ -223,6 +209,5 @@ pub fn know_port<M: Memory>(story: &mut Story, sock: TcpSock<M>) {
 #[inline(always)]
 fn forget(place: &mut Place) {
     name(&mut place.story, core::ptr::null());
-    // SAFETY: a reference is valid for writes. Volatile, so that it is the last one.
-    unsafe { core::ptr::write_volatile(&raw mut place.claims, 0) };
+    atomic::release(&mut place.claims);
 }

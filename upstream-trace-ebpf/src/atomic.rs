@@ -1,0 +1,33 @@
+//! What several may write at a time: additions to a word, and places that one of them takes.
+//!
+//! Must not know: what is kept there.
+
+use core::{arch::asm, ptr};
+
+/// Adds to a word of a map, atomically. `BPF_XADD` by hand, because the target's `AtomicU64` has no
+/// read-modify-write.
+#[inline(always)]
+pub fn add(word: *mut u64, by: u64) {
+    // SAFETY: the verifier accepts it only within an element of a map.
+    unsafe { asm!("lock *(u64 *)({} + 0) += {}", in(reg) word, in(reg) by) };
+}
+
+/// Takes a place, unless another has it or is about to: of two that come at once, both may go
+/// away empty-handed, never none, and then the place stays taken. The additions to one address have an
+/// order, and each reads its own or what came later.
+#[inline(always)]
+pub fn claim(claims: &mut u64) -> bool {
+    if *claims != 0 {
+        return false;
+    }
+    add(claims, 1);
+    // SAFETY: a reference is valid for reads. Volatile, so that it comes after the addition.
+    (unsafe { ptr::read_volatile(claims) }) == 1
+}
+
+/// Gives a place back, whatever was written there before.
+#[inline(always)]
+pub fn release(claims: &mut u64) {
+    // SAFETY: a reference is valid for writes. Volatile, so that it is the last one.
+    unsafe { ptr::write_volatile(claims, 0) };
+}
