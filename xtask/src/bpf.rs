@@ -7,10 +7,11 @@ use std::{
     fs, io,
     os::fd::{FromRawFd as _, OwnedFd},
     path::Path,
-    time::Duration,
+    thread,
+    time::{Duration, Instant},
 };
 
-use anyhow::{Context as _, Result};
+use anyhow::{Context as _, Result, ensure};
 
 /// Of `enum bpf_cmd` and `enum bpf_stats_type`, `include/uapi/linux/bpf.h`.
 const BPF_PROG_GET_FD_BY_ID: libc::c_long = 13;
@@ -18,6 +19,9 @@ const BPF_MAP_GET_FD_BY_ID: libc::c_long = 14;
 const BPF_LINK_GET_FD_BY_ID: libc::c_long = 30;
 const BPF_ENABLE_STATS: libc::c_long = 32;
 const BPF_STATS_RUN_TIME: u32 = 0;
+
+/// The kernel takes objects apart after a grace period or two.
+const PATIENCE: Duration = Duration::from_secs(10);
 
 /// A program, a map or a link.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
@@ -114,6 +118,25 @@ impl Object {
         // SAFETY: the kernel has just made this descriptor for us alone.
         drop(unsafe { OwnedFd::from_raw_fd(i32::try_from(fd)?) });
         Ok(true)
+    }
+}
+
+/// Waits until none of them is there any more.
+pub fn are_gone(mut objects: Vec<Object>) -> Result<()> {
+    let began = Instant::now();
+    loop {
+        let mut left = Vec::new();
+        for object in objects {
+            if object.exists()? {
+                left.push(object);
+            }
+        }
+        if left.is_empty() {
+            return Ok(());
+        }
+        ensure!(began.elapsed() < PATIENCE, "still there: {left:?}");
+        objects = left;
+        thread::sleep(Duration::from_millis(20));
     }
 }
 

@@ -21,7 +21,7 @@ use crate::scenario::check::Line;
 /// Names the binary, where it is not beside this one.
 pub const BINARY_VARIABLE: &str = "UPSTREAM_TRACE_BINARY";
 /// What the tracer says on standard error once everything is attached.
-const READY: &str = "upstream-trace: tracing";
+pub(crate) const READY: &str = "upstream-trace: tracing";
 const START_PATIENCE: Duration = Duration::from_secs(20);
 const STOP_PATIENCE: Duration = Duration::from_secs(10);
 

@@ -1,11 +1,12 @@
-//! Fetches a kernel from Debian's archive: its newest package of the suite, verified, unpacked, kept.
+//! Fetches packages from Debian's archive: the newest of its kind, or one with what it is linked with; verified, unpacked, kept.
 //!
 //! The archive is where this machine's apt gets its packages from, and apt's own helper does the
 //! fetching, so that proxies and mirrors are those that are configured. What is fetched is trusted
 //! because its suite's `InRelease` file is signed by a key that this machine has, names the checksum of the
-//! list of packages, which names the checksum of the package. Must not know: what a kernel is for.
+//! list of packages, which names the checksum of the package. Must not know: what a package is for.
 
 use std::{
+    collections::HashMap,
     fs,
     path::{Path, PathBuf},
     process::{Command, Stdio},
@@ -34,6 +35,16 @@ struct Package<'a> {
     name: &'a str,
     file: &'a str,
     sha256: &'a str,
+}
+
+impl<'a> Package<'a> {
+    fn described(paragraph: &'a str) -> Option<Self> {
+        Some(Self {
+            name: field(paragraph, "Package")?,
+            file: field(paragraph, "Filename")?,
+            sha256: field(paragraph, "SHA256")?,
+        })
+    }
 }
 
 impl Suite {
@@ -71,6 +82,17 @@ impl Suite {
     pub(super) fn unpacked(&self, begin: &str, end: &str) -> Result<(String, PathBuf)> {
         let package = newest(&self.packages, begin, end)
             .with_context(|| format!("the archive has no package {begin}*{end}"))?;
+        Ok((package.name.to_owned(), self.unpack(&package)?))
+    }
+
+    /// The package of this name and those of the libraries that its programs are linked with, unpacked.
+    pub(super) fn with_libraries(&self, name: &str) -> Result<Vec<PathBuf>> {
+        let packages = with_libraries(&self.packages, name);
+        ensure!(!packages.is_empty(), "the archive has no package {name}");
+        packages.iter().map(|one| self.unpack(one)).collect()
+    }
+
+    fn unpack(&self, package: &Package<'_>) -> Result<PathBuf> {
         let directory = self.cache.join(package.sha256);
         if !directory.is_dir() {
             let file = self.cache.join(format!("{}.deb", package.sha256));
@@ -88,7 +110,7 @@ impl Suite {
             fs::rename(partial.keep(), &directory)?;
             fs::remove_file(&file)?;
         }
-        Ok((package.name.to_owned(), directory))
+        Ok(directory)
     }
 }
 
@@ -164,19 +186,42 @@ fn checksum_of<'a>(release: &'a str, file: &str) -> Option<&'a str> {
 fn newest<'a>(packages: &'a str, begin: &str, end: &str) -> Option<Package<'a>> {
     packages
         .split("\n\n")
-        .filter_map(|paragraph| {
-            let field = |name: &str| {
-                let line = paragraph.lines().find_map(|line| line.strip_prefix(name))?;
-                line.strip_prefix(": ")
-            };
-            Some(Package {
-                name: field("Package")?,
-                file: field("Filename")?,
-                sha256: field("SHA256")?,
-            })
-        })
+        .filter_map(Package::described)
         .filter(|package| package.name.starts_with(begin) && package.name.ends_with(end))
         .max_by_key(|package| numbers(package.name))
+}
+
+/// The package of this name, and in turn those that one of them depends on and that hold libraries: what else is depended
+/// on is for scripts that run when it is installed. Of alternatives the first is taken.
+fn with_libraries<'a>(packages: &'a str, name: &str) -> Vec<Package<'a>> {
+    let described = |paragraph: &'a str| Some((field(paragraph, "Package")?, paragraph));
+    let by_name: HashMap<_, _> = packages.split("\n\n").filter_map(described).collect();
+    let mut all: Vec<Package<'_>> = Vec::new();
+    let mut pending: Vec<_> = by_name.get(name).copied().into_iter().collect();
+    while let Some(paragraph) = pending.pop() {
+        let Some(package) = Package::described(paragraph) else {
+            continue;
+        };
+        if all.contains(&package) {
+            continue;
+        }
+        all.push(package);
+        let depends = ["Pre-Depends", "Depends"].map(|name| field(paragraph, name));
+        let depends = depends.into_iter().flatten().flat_map(|all| all.split(','));
+        // `libc6:any (>= 2.34) | other`
+        let names = depends.filter_map(|one| one.trim().split([' ', ':', '|']).next());
+        let found = names.filter_map(|name| by_name.get(name).copied());
+        pending.extend(found.filter(|other| field(other, "Section") == Some("libs")));
+    }
+    all
+}
+
+/// What a paragraph says of a package in one line.
+fn field<'a>(paragraph: &'a str, name: &str) -> Option<&'a str> {
+    let line = paragraph
+        .lines()
+        .find_map(|line| line.strip_prefix(name)?.strip_prefix(": "));
+    line.map(str::trim)
 }
 
 /// The numbers in a name, by which versions are ordered.
@@ -207,5 +252,32 @@ mod tests {
         let found = newest(&packages, "linux-6.1.", "-cloud").unwrap();
         assert_eq!((found.file, found.sha256), ("f10-cloud", "s10-cloud"));
         assert_eq!(newest(&packages, "linux-6.2.", "-cloud"), None);
+    }
+
+    #[test]
+    fn libraries_are_followed_and_nothing_else() {
+        let packages = [
+            (
+                "init",
+                "admin",
+                "Pre-Depends: libc6 (>= 2.34)\nDepends: libm:any, tools | libx, gone (= 1)\n",
+            ),
+            ("tools", "utils", "Depends: libx\n"),
+            ("libx", "libs", ""),
+            ("libm", "libs", "Depends: zlib1g | libx, libc6\n"),
+            ("zlib1g", "libs", "Depends: libm\n"),
+            ("libc6", "libs", "Suggests: libx\n"),
+        ];
+        let packages = packages.map(|(name, section, depends)| {
+            format!("Package: {name}\nSection: {section}\n{depends}Filename: f-{name}\nSHA256: s-{name}\n")
+        });
+        let packages = packages.join("\n");
+        let mut names: Vec<_> = with_libraries(&packages, "init")
+            .iter()
+            .map(|package| package.name)
+            .collect();
+        names.sort_unstable();
+        assert_eq!(names, ["init", "libc6", "libm", "zlib1g"]);
+        assert_eq!(with_libraries(&packages, "gone"), []);
     }
 }

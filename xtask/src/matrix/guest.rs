@@ -19,6 +19,7 @@ use super::{
     Plays,
     initramfs::MODULE_DIR,
     report::{Line, Outcome},
+    service,
 };
 use crate::{
     bench::kernels,
@@ -63,20 +64,31 @@ pub enum Task {
     Bench,
     /// Write the kernel's type information to the disk, after its length.
     Types,
+    /// Become systemd, which starts the next.
+    Systemd,
+    /// Test the tracer as a service.
+    Service,
 }
 
 /// Never returns: the kernel does not survive its first process.
 pub fn run(task: Task, plays: Plays) -> Result<()> {
+    let is_first = std::process::id() == 1;
     ensure!(
-        std::process::id() == 1,
+        is_first || task == Task::Service && service::is_inside(),
         "this is for the first process of a guest"
     );
-    mount_all()?;
+    if task == Task::Systemd {
+        return service::boot();
+    }
+    if is_first {
+        mount_all()?;
+    }
     let mut report = serial(REPORT)?;
     let done = match task {
         Task::Play => play(&mut report, plays),
         Task::Bench => bench(&mut report, plays.runs),
         Task::Types => types(),
+        Task::Systemd | Task::Service => service::play(&mut report),
     };
     let error = done.err().map(|error| format!("{error:#}"));
     tell(&mut report, &Line::End { error })?;
@@ -126,7 +138,7 @@ fn drain(file: &File) {
     unsafe { libc::tcdrain(file.as_raw_fd()) };
 }
 
-fn tell(report: &mut File, line: &Line) -> Result<()> {
+pub(super) fn tell(report: &mut File, line: &Line) -> Result<()> {
     let mut text = serde_json::to_string(line)?;
     text.push('\n');
     report.write_all(text.as_bytes())?;
@@ -207,15 +219,20 @@ fn every_filter() -> Result<()> {
     Ok(())
 }
 
-fn play(report: &mut File, how: Plays) -> Result<()> {
+/// The first line of a report.
+pub(super) fn describe_kernel() -> Result<Line> {
     let release = fs::read_to_string("/proc/sys/kernel/osrelease")?;
-    let kernel = Features::here();
-    let features = kernel.iter().map(|feature| feature.name().to_owned());
-    let line = Line::Kernel {
+    let features = Features::here();
+    let features = features.iter().map(|feature| feature.name().to_owned());
+    Ok(Line::Kernel {
         release: release.trim().to_owned(),
         features: features.collect(),
-    };
-    tell(report, &line)?;
+    })
+}
+
+fn play(report: &mut File, how: Plays) -> Result<()> {
+    tell(report, &describe_kernel()?)?;
+    let kernel = Features::here();
     load_modules()?;
     let ctx = Ctx::new(PORT)?;
     ctx.loopback_up()?;

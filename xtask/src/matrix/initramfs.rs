@@ -1,10 +1,11 @@
-//! What a guest boots with: the kernel, and an initramfs of programs and the modules they need.
+//! What a guest boots with: the kernel, and an initramfs of programs, the modules they need, and a system of packages where they need one.
 //!
 //! Must not know: what the programs do.
 
 use std::{
     fs,
     io::{self, Write as _},
+    os::unix::fs::PermissionsExt as _,
     path::{Path, PathBuf},
     process::Command,
 };
@@ -66,16 +67,28 @@ impl Program {
     }
 }
 
-/// Writes an initramfs of `programs` and the modules of these names from `packages`.
-pub(super) fn write(
-    to: &Path,
-    programs: &[Program],
-    packages: &[PathBuf],
-    modules: &[&str],
-) -> Result<()> {
+/// What goes into an initramfs.
+#[derive(Debug)]
+pub(super) struct Contents<'a> {
+    pub(super) programs: &'a [Program],
+    /// Unpacked packages of the kernel, and the names of modules that are taken from them.
+    pub(super) kernel: &'a [PathBuf],
+    pub(super) modules: &'a [&'a str],
+    /// Unpacked packages that are taken whole.
+    pub(super) system: &'a [PathBuf],
+}
+
+/// Writes an initramfs.
+pub(super) fn write(to: &Path, contents: &Contents<'_>) -> Result<()> {
+    let Contents {
+        programs,
+        kernel,
+        modules,
+        system,
+    } = *contents;
     let mut loaded = Vec::new();
     for module in modules {
-        module_and_needed(packages, module, &mut loaded)?;
+        module_and_needed(kernel, module, &mut loaded)?;
     }
     let file = fs::File::create(to).with_context(|| format!("cannot create {}", to.display()))?;
     let mut archive = Archive {
@@ -85,6 +98,14 @@ pub(super) fn write(
     };
     archive.directory(Path::new(MODULE_DIR))?;
     archive.directory(Path::new("/dev"))?;
+    if !system.is_empty() {
+        for name in MERGED {
+            archive.entry(&format!("/{name}"), LINK, format!("usr/{name}").as_bytes())?;
+        }
+    }
+    for package in system {
+        archive.tree(package, package)?;
+    }
     for Program { path, from } in programs {
         let bytes = fs::read(from).with_context(|| format!("cannot read {}", from.display()))?;
         archive.directory(Path::new(path).parent().context("a program is a file")?)?;
@@ -103,6 +124,13 @@ pub(super) fn write(
 
 const DIRECTORY: u32 = 0o040_755;
 const PROGRAM: u32 = 0o100_755;
+const FILE: u32 = 0o100_000;
+const LINK: u32 = 0o120_777;
+
+/// Links to the same below `/usr`, where systemd demands to find it; packages of old suites have directories there.
+const MERGED: [&str; 4] = ["bin", "sbin", "lib", "lib64"];
+/// For people.
+const UNREAD: &str = "usr/share";
 
 struct Archive {
     to: io::BufWriter<fs::File>,
@@ -123,6 +151,40 @@ impl Archive {
         self.directory(parent)?;
         self.entry(path.to_str().context("a plain path")?, DIRECTORY, &[])?;
         self.directories.push(path.to_owned());
+        Ok(())
+    }
+
+    /// All that is below `directory`, where it is below `root`.
+    fn tree(&mut self, root: &Path, directory: &Path) -> Result<()> {
+        let entries = fs::read_dir(directory)
+            .with_context(|| format!("cannot read {}", directory.display()))?;
+        for entry in entries {
+            let from = entry?.path();
+            let below = from.strip_prefix(root)?;
+            if below == Path::new(UNREAD) {
+                continue;
+            }
+            let to = if MERGED.iter().any(|name| below.starts_with(name)) {
+                Path::new("/usr").join(below)
+            } else {
+                Path::new("/").join(below)
+            };
+            let about = fs::symlink_metadata(&from)?;
+            if about.is_dir() {
+                self.directory(&to)?;
+                self.tree(root, &from)?;
+                continue;
+            }
+            let (mode, bytes) = if about.is_symlink() {
+                let target = fs::read_link(&from)?;
+                (LINK, target.into_os_string().into_encoded_bytes())
+            } else {
+                let bytes = fs::read(&from);
+                let bytes = bytes.with_context(|| format!("cannot read {}", from.display()))?;
+                (FILE | about.permissions().mode() & 0o7777, bytes)
+            };
+            self.entry(to.to_str().context("a plain path")?, mode, &bytes)?;
+        }
         Ok(())
     }
 

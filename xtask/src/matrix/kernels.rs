@@ -17,6 +17,8 @@ pub(super) struct Kernel {
     pub(super) packages: &'static [&'static str],
     /// What its command line forbids even root.
     pub(super) lockdown: Option<&'static str>,
+    /// The suite whose systemd starts the tracer on it, as a service; without one, scenarios are played.
+    pub(super) systemd: Option<&'static str>,
     /// Which of the features that scenarios ask for it has. What is played and what is skipped
     /// follows from it.
     pub(super) features: &'static [Feature],
@@ -91,6 +93,9 @@ const NO_RESET_PACKETS: &str =
     "not seen on this host: the packets of resets, which may tell a middlebox from the other end";
 const NO_HANDSHAKE_PACKETS: &str =
     "not seen on this host: the packets of handshakes, to hold those of resets against";
+/// Without `CAP_SYS_PTRACE`.
+const NO_EXECUTABLES: &str =
+    "not seen on this host: the executables of other users' processes (that takes CAP_SYS_PTRACE)";
 const NO_ERRORS: &str = "not seen on this host: a second look at connections that failed, for where the first was missed";
 
 const V5_10: Kernel = Kernel {
@@ -98,6 +103,7 @@ const V5_10: Kernel = Kernel {
     suite: "bullseye-security",
     packages: &["linux-image-5.10."],
     lockdown: None,
+    systemd: None,
     features: &[
         Feature::UntypedReads,
         Feature::FunctionHooks,
@@ -120,6 +126,7 @@ const V6_1: Kernel = Kernel {
     suite: "bookworm-security",
     packages: &["linux-image-6.1."],
     lockdown: None,
+    systemd: None,
     features: &[
         Feature::Mptcp,
         Feature::UntypedReads,
@@ -138,6 +145,7 @@ const V6_12: Kernel = Kernel {
     suite: "bookworm-security",
     packages: &["linux-image-6.12."],
     lockdown: None,
+    systemd: None,
     features: &[
         Feature::ResetReasons,
         Feature::Mptcp,
@@ -189,7 +197,7 @@ const fn integrity(name: &'static str, kernel: Kernel) -> Kernel {
     }
 }
 
-/// Oldest first.
+/// Oldest first, then the oldest and the newest as a service.
 pub(super) const KERNELS: &[Kernel] = &[
     V5_10,
     integrity("5.10-integrity", V5_10),
@@ -245,6 +253,26 @@ pub(super) const KERNELS: &[Kernel] = &[
         suite: V7_2.suite,
         packages: V7_2.packages,
         ..V6_12_CONFIDENTIALITY
+    },
+    Kernel {
+        name: "5.10-systemd",
+        systemd: Some("bullseye"),
+        limits: &[
+            NO_RESET_PACKETS,
+            NO_HANDSHAKE_PACKETS,
+            NO_ERRORS,
+            NO_DROPS,
+            NO_REASONS,
+            NO_COUNT,
+            NO_EXECUTABLES,
+        ],
+        ..V5_10
+    },
+    Kernel {
+        name: "7.2-systemd",
+        systemd: Some("trixie"),
+        limits: &[NO_EXECUTABLES],
+        ..V7_2
     },
 ];
 

@@ -1,7 +1,8 @@
 //! `cargo xtask test --kernels LIST`: every scenario against the release binary on other kernels.
 //!
 //! [`kernels`] says which, [`archive`] fetches them, [`initramfs`] packs what they boot with, [`qemu`] runs
-//! them, [`guest`] is what runs inside, [`report`] judges what that says. Two guests run at a time.
+//! them, [`guest`] is what runs inside, [`service`] where that is systemd, [`report`] judges what they say. Two guests run at a
+//! time.
 
 mod archive;
 pub mod guest;
@@ -9,6 +10,7 @@ mod initramfs;
 mod kernels;
 mod qemu;
 mod report;
+mod service;
 
 use std::{
     fs,
@@ -29,7 +31,7 @@ use crate::{
     workspace::{self, Workspace},
 };
 use archive::Suite;
-use initramfs::Program;
+use initramfs::{Contents, Program};
 use kernels::Kernel;
 use qemu::{Accelerator, Guest};
 use report::Test;
@@ -55,6 +57,12 @@ impl Kernels {
     pub fn all() -> Self {
         Self(kernels::KERNELS.iter().collect())
     }
+
+    /// Those that are not there to run the tracer as a service.
+    fn bare(&self) -> impl Iterator<Item = &'static Kernel> {
+        let bare = self.0.iter().filter(|kernel| kernel.systemd.is_none());
+        bare.copied()
+    }
 }
 
 /// How often scenarios are played in guests and in which order, which is random.
@@ -68,27 +76,20 @@ pub struct Plays {
     seed: Option<u64>,
 }
 
-/// Plays every scenario on each of these kernels.
+/// Plays every scenario on each of these kernels, or tests the service there.
 pub fn run(workspace: &Workspace, wanted: &Kernels, plays: Plays) -> Result<()> {
     let boots = prepare(workspace, wanted, &[])?;
     let accelerator = Accelerator::find()?;
-    let scenarios = scenario::all().map(|scenario| Test {
-        name: scenario.name,
-        needs: scenario.needs,
-    });
-    let beside = guest::CHECKS.map(|(name, needs, _)| Test { name, needs });
-    let tests: Vec<_> = scenarios.chain(beside).collect();
     let now = SystemTime::now().duration_since(UNIX_EPOCH)?.subsec_nanos();
     let seed = plays.seed.unwrap_or_else(|| u64::from(now));
     let runs = plays.runs;
     eprintln!(
-        "xtask: {} tests on {} kernels, by {accelerator:?}, --runs {runs} --seed {seed}",
-        tests.len(),
+        "xtask: {} guests, by {accelerator:?}, --runs {runs} --seed {seed}",
         boots.len()
     );
     let failed = each(&boots, |boot| {
         let began = Instant::now();
-        let right = boot.play(accelerator, &tests, (runs, seed), began);
+        let right = boot.play(accelerator, (runs, seed), began);
         right.with_context(|| format!("Linux {}", boot.kernel.name))
     });
     let failed: Vec<_> = failed.into_iter().filter_map(Result::err).collect();
@@ -105,8 +106,8 @@ pub fn run(workspace: &Workspace, wanted: &Kernels, plays: Plays) -> Result<()> 
 ///
 /// The guests only hand it over; what is kept of it is decided where it is tested.
 pub fn save_types(workspace: &Workspace, wanted: &Kernels) -> Result<()> {
-    let plain = wanted.0.iter().filter(|kernel| kernel.lockdown.is_none());
-    let boots = prepare(workspace, &Kernels(plain.copied().collect()), &[])?;
+    let plain = wanted.bare().filter(|kernel| kernel.lockdown.is_none());
+    let boots = prepare(workspace, &Kernels(plain.collect()), &[])?;
     let accelerator = Accelerator::find()?;
     let directory = tempfile::tempdir_in(&workspace.target)?;
     let saved = each(&boots, |boot| {
@@ -132,7 +133,8 @@ pub(crate) fn measure(
     tracer: &Path,
     rounds: u32,
 ) -> Result<Vec<(&'static str, Costs)>> {
-    let boots = prepare(workspace, wanted, &Program::with_libraries(tracer)?)?;
+    let wanted = Kernels(wanted.bare().collect());
+    let boots = prepare(workspace, &wanted, &Program::with_libraries(tracer)?)?;
     let accelerator = Accelerator::find()?.measuring();
     let rounds = if accelerator == Accelerator::Counted {
         1
@@ -187,6 +189,7 @@ fn prepare(workspace: &Workspace, wanted: &Kernels, others: &[Program]) -> Resul
     for program in build::for_guests(workspace)? {
         programs.push(Program::alone(&program)?);
     }
+    programs.push(Program::alone(&workspace.root.join(service::UNIT))?);
     provision::for_guests()?;
     let home = workspace.target.join("kernels");
     let cache = home.join("cache");
@@ -198,11 +201,21 @@ fn prepare(workspace: &Workspace, wanted: &Kernels, others: &[Program]) -> Resul
             let (_, directory) = suite.unpacked(begin, kernels::FLAVOUR)?;
             packages.push(directory);
         }
+        let system = match kernel.systemd {
+            Some(suite) => Suite::look_up(suite, &cache)?.with_libraries("systemd")?,
+            None => Vec::new(),
+        };
         let directory = home.join(kernel.name);
         fs::create_dir_all(&directory)
             .with_context(|| format!("cannot create {}", directory.display()))?;
         let initramfs = directory.join("initramfs");
-        initramfs::write(&initramfs, &programs, &packages, kernels::MODULES)?;
+        let contents = Contents {
+            programs: &programs,
+            kernel: &packages,
+            modules: kernels::MODULES,
+            system: &system,
+        };
+        initramfs::write(&initramfs, &contents)?;
         boots.push(Boot {
             kernel,
             image: initramfs::kernel_image(&packages)?,
@@ -269,11 +282,15 @@ impl Boot {
     fn play(
         &self,
         accelerator: Accelerator,
-        tests: &[Test],
         (runs, seed): (u32, u64),
         began: Instant,
     ) -> Result<()> {
-        let arguments = format!("guest play --runs {runs} --seed {seed}");
+        let arguments = if self.kernel.systemd.is_some() {
+            "guest systemd".into()
+        } else {
+            format!("guest play --runs {runs} --seed {seed}")
+        };
+        let tests = &tests(self.kernel);
         let ended = self.boot(accelerator, &arguments, None, PATIENCE * runs.max(1));
         let text = fs::read_to_string(self.report()).context("its report")?;
         let judged = report::judge(self.kernel, tests, &text);
@@ -299,6 +316,20 @@ impl Boot {
         }
         Err(anyhow!("{}", judged.complaints.join("\n")))
     }
+}
+
+/// What a guest of this kernel has to report of.
+fn tests(kernel: &Kernel) -> Vec<Test> {
+    if kernel.systemd.is_some() {
+        let checks = service::CHECKS.map(|(name, _)| Test { name, needs: None });
+        return checks.to_vec();
+    }
+    let scenarios = scenario::all().map(|scenario| Test {
+        name: scenario.name,
+        needs: scenario.needs,
+    });
+    let beside = guest::CHECKS.map(|(name, needs, _)| Test { name, needs });
+    scenarios.chain(beside).collect()
 }
 
 fn listed(names: &[String]) -> String {

@@ -186,6 +186,7 @@ mod tests {
         suite: "none",
         packages: &[],
         lockdown: None,
+        systemd: None,
         features: &[Feature::Mptcp],
         without: &[],
         limits: &["this kernel has no x"],

@@ -2,7 +2,7 @@
 
 use std::fs;
 use std::thread;
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use anyhow::{Context as _, Result, ensure};
 use xtask::bpf::{self, Object};
@@ -15,8 +15,6 @@ use crate::{PORT, setting};
 
 /// Starts and stops, where nothing else is asked for.
 const STARTS: u64 = 200;
-/// The kernel takes them apart after a grace period or two.
-const PATIENCE: Duration = Duration::from_secs(10);
 
 /// What a running tracer has in the kernel: programs and maps at the least.
 fn objects(tracer: &Tracer) -> Result<Vec<Object>> {
@@ -29,24 +27,6 @@ fn objects(tracer: &Tracer) -> Result<Vec<Object>> {
     Ok(objects)
 }
 
-fn are_gone(mut objects: Vec<Object>) -> Result<()> {
-    let began = Instant::now();
-    loop {
-        let mut left = Vec::new();
-        for object in objects {
-            if object.exists()? {
-                left.push(object);
-            }
-        }
-        if left.is_empty() {
-            return Ok(());
-        }
-        ensure!(began.elapsed() < PATIENCE, "still there: {left:?}");
-        objects = left;
-        thread::sleep(Duration::from_millis(20));
-    }
-}
-
 pub(crate) fn killed() -> Result<()> {
     let tracer = Tracer::start(&["--port", &PORT.to_string()])?;
     let objects = objects(&tracer)?;
@@ -56,7 +36,7 @@ pub(crate) fn killed() -> Result<()> {
     tracer.signal(libc::SIGKILL)?;
     let run = tracer.wait()?;
     ensure!(!run.status.success(), "{}", run.status);
-    are_gone(objects)
+    bpf::are_gone(objects)
 }
 
 pub(crate) fn started_and_stopped_many_times() -> Result<()> {
@@ -70,7 +50,7 @@ pub(crate) fn started_and_stopped_many_times() -> Result<()> {
         ensure!(run.status.success(), "{}", run.status);
     }
     println!("{starts} starts made {} objects", all.len());
-    are_gone(all)?;
+    bpf::are_gone(all)?;
     let after = kernel_memory()?;
     println!("the kernel's memory: {before} KiB, then {after} KiB");
     // One that is not given back has 16 MiB in one map alone.
