@@ -20,7 +20,7 @@ use serde::{Serialize, ser};
 use self::encoder::Encoder;
 use crate::record::{
     Connection, Event, Process, Spelled, Stats, StrayReset,
-    digits::{EIGHT, eight, leading},
+    digits::{EIGHT, SMALL, eight, leading},
 };
 
 /// Appends the line of a finished connection.
@@ -121,7 +121,9 @@ fn put_some<const N: usize>(room: &mut [u8], bytes: [u8; N], len: usize) -> Room
 
 #[inline]
 fn integer(room: &mut [u8], number: u64) -> Room<'_> {
-    if number < EIGHT {
+    if let Some(&(digits, len)) = usize::try_from(number).ok().and_then(|number| SMALL.get(number)) {
+        put_some(room, digits, len.into())
+    } else if number < EIGHT {
         let (digits, len) = leading(number);
         put_some(room, digits, len)
     } else {

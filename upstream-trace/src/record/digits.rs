@@ -1,4 +1,5 @@
-//! Eight digits at once, side by side in one word: no table, no loop, no branch on how many there are.
+//! Decimal digits without a loop: most numbers of a line are small and come from a table, of others eight digits are made at once, side by
+//! side in one word.
 //!
 //! Must not know: what is counted.
 
@@ -7,6 +8,23 @@ pub(crate) const EIGHT: u64 = 100_000_000;
 
 /// Makes ASCII digits of the numbers 0 to 9.
 const ZEROS: u64 = u64::from_ne_bytes(*b"00000000");
+
+/// The numbers of at most three digits: these, then a dot, and how many they are.
+pub(crate) const SMALL: [([u8; 4], u8); 1000] = {
+    let mut small = [([0; 4], 0); 1000];
+    let mut number = 0;
+    while number < small.len() {
+        let ([a, b, c, ..], len) = leading(number as u64);
+        let text = match len {
+            1 => [a, b'.', 0, 0],
+            2 => [a, b, b'.', 0],
+            _ => [a, b, c, b'.'],
+        };
+        small[number] = (text, len as u8);
+        number += 1;
+    }
+    small
+};
 
 /// The decimal digits of a number below [`EIGHT`], leading zeros included.
 #[inline]
@@ -59,6 +77,10 @@ mod tests {
             assert_eq!(eight(number), *format!("{number:08}").as_bytes());
             let (text, len) = leading(number);
             assert_eq!(text[..len], *number.to_string().as_bytes());
+        }
+        for (number, (text, len)) in SMALL.iter().enumerate() {
+            let len = usize::from(*len);
+            assert_eq!(text[..=len], *format!("{number}.").as_bytes());
         }
         for number in (0..u32::MAX).step_by(99_991) {
             assert_eq!(hexadecimal(number), *format!("{number:08x}").as_bytes());

@@ -12,7 +12,7 @@ use serde::{Serialize, Serializer};
 
 use super::{
     Id, Timestamp,
-    digits::{EIGHT, eight, hexadecimal, leading},
+    digits::{EIGHT, SMALL, eight, hexadecimal, leading},
     second,
 };
 
@@ -71,30 +71,10 @@ impl Spelling {
     }
 
     fn v4(&mut self, address: Ipv4Addr) {
-        /// The digits and the dot after them.
-        const OCTETS: [([u8; 4], u8); 256] = {
-            let mut octets = [(*b"0.\0\0", 2); 256];
-            let mut octet: u8 = 1;
-            loop {
-                let (hundreds, tens, ones) = (
-                    b'0' + octet / 100,
-                    b'0' + octet / 10 % 10,
-                    b'0' + octet % 10,
-                );
-                octets[octet as usize] = match octet {
-                    100.. => ([hundreds, tens, ones, b'.'], 4),
-                    10.. => ([tens, ones, b'.', 0], 3),
-                    _ => ([ones, b'.', 0, 0], 2),
-                };
-                if octet == u8::MAX {
-                    break octets;
-                }
-                octet += 1;
-            }
-        };
         for octet in address.octets() {
-            let (digits, len) = OCTETS[usize::from(octet)];
-            self.add(digits, len.into());
+            let (digits, len) = SMALL[usize::from(octet)];
+            // The dot after them as well.
+            self.add(digits, usize::from(len) + 1);
         }
         self.len -= 1;
     }
