@@ -3,6 +3,7 @@
 //! Borrowed where the engine owns the text, so that building a record allocates nothing.
 //! Must not know: where a value came from, where it is written to.
 
+mod change;
 pub(crate) mod digits;
 mod second;
 mod spelling;
@@ -10,8 +11,9 @@ mod spelling;
 use std::{cell::OnceCell, net::IpAddr};
 
 use schemars::JsonSchema;
-use serde::{Deserialize, Serialize};
+use serde::{Deserialize, Serialize, ser::SerializeStruct as _};
 
+use self::change::Change;
 pub use self::spelling::{Spelling, spell_address};
 use crate::tcp::State;
 
@@ -281,6 +283,7 @@ impl Serialize for Process<'_> {
 
 /// One step of the timeline.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, JsonSchema)]
+#[serde(remote = "Self")]
 pub struct Step {
     /// Microseconds from the start of the connection.
     pub at_us: u64,
@@ -298,6 +301,20 @@ pub struct Step {
     #[serde(skip_serializing_if = "Option::is_none")]
     #[schemars(with = "&str")]
     pub errno: Option<&'static str>,
+}
+
+impl Serialize for Step {
+    fn serialize<S: serde::Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        match Change::of(self) {
+            Some(change) if !serializer.is_human_readable() => {
+                let mut step = serializer.serialize_struct("Step", 2)?;
+                step.serialize_field("at_us", &self.at_us)?;
+                step.serialize_field("event", &change)?;
+                step.end()
+            }
+            _ => Self::serialize(self, serializer),
+        }
+    }
 }
 
 /// Payload bytes; SYN and FIN are not counted.

@@ -215,6 +215,8 @@ pub struct Connection {
     pub seen: u16,
     /// For the table's eviction: used since the hand passed.
     pub touched: bool,
+    /// The table finds it by its socket's address and by its ends.
+    pub indexed: bool,
     /// The socket of the other end, where it is tracked.
     pub peer: Slot,
     /// The next connection with the same tuple (another namespace), in the table's index.

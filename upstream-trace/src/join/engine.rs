@@ -336,16 +336,18 @@ impl Engine {
     }
 
     pub(super) fn begin(&mut self, base: &Base, role: Role, seen: u16) -> Slot {
-        let slot = self.insert(base, role, seen);
-        self.pair(slot, u64::MAX);
-        slot
-    }
-
-    pub(super) fn insert(&mut self, base: &Base, role: Role, seen: u16) -> Slot {
         // The same socket connects again, or its address belongs to another one now.
         if let Some(before) = self.table.by_sk(base.sk) {
             self.abandon(before, base.ktime);
         }
+        let slot = self.insert(base, role, seen);
+        self.table.index(slot);
+        self.pair(slot, u64::MAX);
+        slot
+    }
+
+    /// Adds a connection that nothing finds yet.
+    pub(super) fn insert(&mut self, base: &Base, role: Role, seen: u16) -> Slot {
         self.serial += 1;
         let (slot, evicted) = self.table.insert(Connection {
             sk: base.sk,
@@ -357,6 +359,7 @@ impl Engine {
             state: base.old,
             seen,
             touched: true,
+            indexed: false,
             peer: NONE,
             next_same_tuple: NONE,
             events: 0,

@@ -22,6 +22,7 @@ impl Engine {
             return story.events().into();
         }
         let (slot, known) = self.replay(story, describe);
+        self.table.index(slot);
         self.pair(slot, u64::MAX);
         self.count(slot, story.events(), known)
     }
@@ -40,12 +41,22 @@ impl Engine {
         }
         let (slot, known) = self.replay(&ended.story, describe);
         self.pair(slot, ended.ktime);
+        self.end_story(slot, ended, describe);
+        let new = self.count(slot, ended.events(), known);
+        self.finish_if_both_parted(slot, clock, sink);
+        // Most of those that end second are gone by now, and never had to be found.
+        self.table.index(slot);
+        new
+    }
+
+    /// The transition to `CLOSE`.
+    fn end_story(&mut self, slot: Slot, ended: &Ended, describe: &mut impl Describe) {
         if ended.late != 0 {
             self.missing(slot);
             // tcp_disconnect() has cleared the counters by now: nothing is left to judge by.
             if ended.stats.segs_out == 0 {
                 self.ended(slot, ended.ktime);
-                return self.count(slot, ended.events(), known);
+                return;
             }
         }
         let base = Base {
@@ -61,9 +72,6 @@ impl Engine {
             stats: Some(&ended.stats),
         };
         self.changed(slot, event, describe);
-        let new = self.count(slot, ended.events(), known);
-        self.finish_if_both_parted(slot, clock, sink);
-        new
     }
 
     /// A connect whose local port was not known had to pass the kernel's filter; now it is known.
@@ -75,14 +83,20 @@ impl Engine {
                 .port(story.local_port, story.remote_port)
     }
 
-    /// Joins those events of a story that are not known yet.
+    /// Joins those events of a story that are not known yet; where all are new, nothing finds the connection yet.
     fn replay(&mut self, story: &Story, describe: &mut impl Describe) -> (Slot, u32) {
         let base = &story.base();
-        let known = self.table.by_sk(story.sk).filter(|&slot| {
+        let before = self.table.by_sk(story.sk);
+        let known = before.filter(|&slot| {
             let connection = self.table.get(slot);
             connection.is_some_and(|connection| connection.first == base.ktime)
         });
-        let slot = known.unwrap_or_else(|| self.born(story, describe));
+        let slot = known.unwrap_or_else(|| {
+            if let Some(before) = before {
+                self.abandon(before, base.ktime);
+            }
+            self.born(story, describe)
+        });
         self.table.complete_tuple(slot, Tuple::of(base));
         let events = self.table.get(slot).map_or(0, |known| known.events);
         let skip = usize::try_from(events).unwrap_or(0).saturating_sub(1);

@@ -94,8 +94,8 @@ impl Table {
         })
     }
 
-    /// Adds a connection; where the table is full, one that was not used for long is put out for it.
-    /// Returns where it is, and how many events the other had.
+    /// Adds a connection, not to be found before [`Self::index`]; where the table is full, one that was not used
+    /// for long is put out for it. Returns where it is, and how many events the other had.
     pub fn insert(&mut self, connection: Connection) -> (Slot, u32) {
         let evicted = if self.len() >= self.limit {
             self.evict()
@@ -107,10 +107,21 @@ impl Table {
             // The limit keeps the number of slots below NONE.
             Slot::try_from(self.slots.len() - 1).unwrap_or(NONE)
         });
-        let (sk, whole) = (connection.sk, connection.tuple.is_whole());
         if let Some(place) = self.slots.get_mut(slot as usize) {
             *place = Some(connection);
         }
+        (slot, evicted)
+    }
+
+    /// Lets a connection be found, if it is there and was not to be found before.
+    pub fn index(&mut self, slot: Slot) {
+        let Some(connection) = self.get_mut(slot) else {
+            return;
+        };
+        if std::mem::replace(&mut connection.indexed, true) {
+            return;
+        }
+        let (sk, whole) = (connection.sk, connection.tuple.is_whole());
         let Self {
             by_sk,
             slots,
@@ -123,7 +134,6 @@ impl Table {
         if whole {
             self.link_tuple(slot);
         }
-        (slot, evicted)
     }
 
     /// Sets the tuple of a connection whose local port was not known.
@@ -133,7 +143,9 @@ impl Table {
             && tuple.is_whole()
         {
             connection.tuple = tuple;
-            self.link_tuple(slot);
+            if connection.indexed {
+                self.link_tuple(slot);
+            }
         }
     }
 
@@ -149,8 +161,10 @@ impl Table {
     /// Takes a connection out, where it is; its peer no longer refers to it, and its ending part is there
     /// for another. Returns how many events it had.
     pub fn remove(&mut self, slot: Slot) -> u32 {
-        self.forget_sk(slot);
-        self.unlink_tuple(slot);
+        if self.get(slot).is_some_and(|connection| connection.indexed) {
+            self.forget_sk(slot);
+            self.unlink_tuple(slot);
+        }
         if let Some((_, peer)) = self.with_peer(slot)
             && peer.peer == slot
         {
