@@ -20,8 +20,8 @@ use crate::{
 /// How long a reader of the output that has stopped reading is waited for at the end.
 const PATIENCE: Duration = Duration::from_secs(1);
 /// Bytes after which a batch is handed over before its time. Large, because each hand-over wakes the
-/// writer and each write has a price of its own; but its memory should stay in the caches, and be used again.
-const BATCH: usize = 1 << 19;
+/// writer and each write has a price of its own; but its memory, which grows by doubling, should stay in the caches, and be used again.
+const BATCH: usize = (1 << 19) - (1 << 14);
 
 /// Opens what the settings name as output.
 pub fn open(settings: &Settings) -> Result<Destination, Failure> {

@@ -2,10 +2,7 @@
 //!
 //! Must not know: what a line says, where it goes.
 
-use std::{
-    mem,
-    ops::{AddAssign, SubAssign},
-};
+use std::ops::{AddAssign, SubAssign};
 
 /// How many lines, and how many kernel events they stand for.
 #[must_use = "lines that are not printed have to be counted"]
@@ -68,31 +65,38 @@ impl Batch {
         }
     }
 
-    /// Moves all lines of `other` here, as many as fit into `room` bytes; returns the weight of the rest, which are dropped.
-    pub(super) fn take(&mut self, other: &mut Self, room: usize) -> Weight {
+    /// Keeps the lines that fit into `room` bytes, from the first one on; returns the weight of the rest, which are dropped.
+    pub(super) fn keep(&mut self, room: usize) -> Weight {
         let mut dropped = Weight::default();
-        if self.is_empty() && other.len() <= room {
-            self.clear();
-            mem::swap(self, other);
+        if self.len() <= room {
             return dropped;
         }
+        let fitting = |line: &Line| line.end - self.start <= room;
+        let kept = self.first + self.lines[self.first..].partition_point(fitting);
+        for line in self.lines.drain(kept..) {
+            dropped += Weight {
+                lines: 1,
+                events: line.events,
+            };
+        }
+        self.end = self.lines.last().map_or(self.start, |line| line.end);
+        dropped
+    }
+
+    /// Moves all lines of `other` here, if they fit into the memory that is held; whether they did.
+    pub(super) fn append(&mut self, other: &mut Self) -> bool {
+        let text = &other.bytes[other.start..other.end];
+        let Some(room) = self.bytes[self.end..].get_mut(..text.len()) else {
+            return false;
+        };
+        room.copy_from_slice(text);
         let mut start = other.start;
-        let mut taken = 0;
         for line in &other.lines[other.first..] {
-            let len = line.end - start;
-            if taken + len <= room {
-                taken += len;
-                self.append(&other.bytes[start..line.end], line.events);
-            } else {
-                dropped += Weight {
-                    lines: 1,
-                    events: line.events,
-                };
-            }
+            self.add(line.end - start, line.events);
             start = line.end;
         }
         other.clear();
-        dropped
+        true
     }
 
     /// What to write next: everything, or with `most` as many whole lines as fit into it, but at least one.
@@ -173,15 +177,6 @@ impl Batch {
             events,
         });
     }
-
-    fn append(&mut self, text: &[u8], events: u64) {
-        let end = self.end + text.len();
-        if end > self.bytes.len() {
-            self.bytes.resize(end.next_power_of_two().max(4096), 0);
-        }
-        self.bytes[self.end..end].copy_from_slice(text);
-        self.add(text.len(), events);
-    }
 }
 
 #[cfg(test)]
@@ -213,23 +208,32 @@ mod tests {
     }
 
     #[test]
-    fn takes_as_many_whole_lines_as_fit() {
-        let mut queue = batch(&["queued\n"]);
-        let mut next = batch(&["one\n", "two\n", "three\n"]);
-        assert_eq!(queue.take(&mut next, 9), weight(1, 3));
-        assert_eq!(queue.front(None), b"queued\none\ntwo\n");
-        assert!(next.is_empty());
-        assert_eq!(next.weight(), weight(0, 0));
+    fn keeps_as_many_whole_lines_as_fit() {
+        let mut batch = batch(&["one\n", "two\n", "three\n"]);
+        assert_eq!(batch.keep(14), weight(0, 0));
+        assert_eq!(batch.keep(13), weight(1, 3));
+        assert_eq!(batch.front(None), b"one\ntwo\n");
+        assert_eq!(batch.weight(), weight(2, 3));
+        assert_eq!(batch.keep(3), weight(2, 3));
+        assert!(batch.is_empty());
     }
 
     #[test]
-    fn an_empty_queue_takes_the_memory_itself() {
-        let mut queue = Batch::default();
-        let mut next = batch(&["one\n"]);
-        let text = next.front(None).as_ptr();
-        assert_eq!(queue.take(&mut next, 4), weight(0, 0));
-        assert_eq!(queue.front(None).as_ptr(), text);
+    fn takes_another_into_the_memory_that_it_has() {
+        let mut queue = batch(&["queued\n"]);
+        let mut next = batch(&["one\n", "two\n"]);
+        assert!(queue.append(&mut next));
         assert!(next.is_empty());
+        assert_eq!(queue.front(None), b"queued\none\ntwo\n");
+        assert_eq!(queue.weight(), weight(3, 4));
+
+        let long = "x".repeat(queue.memory() - queue.len()) + "\n";
+        let mut next = batch(&[&long]);
+        assert!(!queue.append(&mut next));
+        assert_eq!(
+            (queue.weight(), next.weight()),
+            (weight(3, 4), weight(1, 1))
+        );
     }
 
     #[test]

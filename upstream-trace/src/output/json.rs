@@ -121,7 +121,10 @@ fn put_some<const N: usize>(room: &mut [u8], bytes: [u8; N], len: usize) -> Room
 
 #[inline]
 fn integer(room: &mut [u8], number: u64) -> Room<'_> {
-    if let Some(&(digits, len)) = usize::try_from(number).ok().and_then(|number| SMALL.get(number)) {
+    if let Some(&(digits, len)) = usize::try_from(number)
+        .ok()
+        .and_then(|number| SMALL.get(number))
+    {
         put_some(room, digits, len.into())
     } else if number < EIGHT {
         let (digits, len) = leading(number);

@@ -7,10 +7,12 @@
 //! Must not know: what a line says.
 
 use std::{
+    collections::VecDeque,
     fmt::{self, Display, Formatter},
     fs::File,
     future, io,
     io::{ErrorKind, Write as _},
+    mem,
     os::{
         fd::{AsFd as _, AsRawFd as _},
         unix::fs::FileTypeExt as _,
@@ -28,8 +30,10 @@ use super::batch::{Batch, Weight};
 /// Bytes that may wait for a slow reader: some 7,000 records.
 pub const DEFAULT_LIMIT: usize = 8 << 20;
 
-/// More memory than this is given back after a burst.
+/// A batch with more memory than this is not used again.
 const KEEP: usize = 1 << 20;
+/// Batches kept to be used again: so many wait while other programs have all processors.
+const SPARE: usize = 4;
 
 /// The output cannot be opened.
 #[derive(Debug, thiserror::Error)]
@@ -192,7 +196,9 @@ struct Queue {
 
 #[derive(Debug, Default)]
 struct State {
-    pending: Batch,
+    pending: VecDeque<Batch>,
+    /// Empty ones, for their memory.
+    spare: Vec<Batch>,
     /// Bytes that the thread has taken and not yet written.
     in_flight: usize,
     /// All lines not yet written, pending and in flight.
@@ -218,6 +224,33 @@ impl State {
     fn idle(&self) -> bool {
         self.phase == Phase::Dead || (self.in_flight == 0 && self.pending.is_empty())
     }
+
+    /// Bytes that are not yet written.
+    fn bytes(&self) -> usize {
+        self.in_flight + self.pending.iter().map(Batch::len).sum::<usize>()
+    }
+
+    /// Puts all lines of `batch` behind those that wait: with the last ones where there is memory for them, else
+    /// as they are.
+    fn take(&mut self, batch: &mut Batch) {
+        if self
+            .pending
+            .back_mut()
+            .is_some_and(|last| last.append(batch))
+        {
+            return;
+        }
+        let empty = self.spare.pop().unwrap_or_default();
+        self.pending.push_back(mem::replace(batch, empty));
+    }
+
+    /// Keeps the memory of a batch that was written.
+    fn recycle(&mut self, mut batch: Batch) {
+        if self.spare.len() < SPARE && (1..=KEEP).contains(&batch.memory()) {
+            batch.clear();
+            self.spare.push(batch);
+        }
+    }
 }
 
 impl Queue {
@@ -226,22 +259,18 @@ impl Queue {
     }
 
     fn push(&self, batch: &mut Batch) -> Weight {
-        let mut dropped = batch.weight();
-        if dropped == Weight::default() {
-            return dropped;
-        }
         let mut state = self.lock();
         if state.phase == Phase::Dead {
+            let dropped = batch.weight();
             batch.clear();
             return dropped;
         }
-        let free = self
-            .limit
-            .saturating_sub(state.in_flight + state.pending.len());
-        let mut taken = dropped;
-        dropped = state.pending.take(batch, free);
-        taken -= dropped;
-        state.waiting += taken;
+        let dropped = batch.keep(self.limit.saturating_sub(state.bytes()));
+        if batch.is_empty() {
+            return dropped;
+        }
+        state.waiting += batch.weight();
+        state.take(batch);
         if state.asleep {
             state.asleep = false;
             drop(state);
@@ -257,7 +286,7 @@ impl Queue {
             .unwrap_or_else(PoisonError::into_inner);
         state.pending.clear();
         state.abandoned = state.in_flight > 0;
-        std::mem::take(&mut state.waiting)
+        mem::take(&mut state.waiting)
     }
 
     /// Lets the thread end once all is written; whether it already is.
@@ -275,7 +304,8 @@ impl Queue {
     /// The thread.
     fn serve(&self, sink: &Sink) -> io::Result<()> {
         let mut batch = Batch::default();
-        while self.next(&mut batch) {
+        while let Some(next) = self.next(batch) {
+            batch = next;
             while !batch.is_empty() {
                 match sink.write(batch.front(sink.most)) {
                     Ok(written) => self.written(&mut batch, written),
@@ -293,16 +323,19 @@ impl Queue {
         Ok(())
     }
 
-    /// Exchanges an empty batch for all that waits; false at the end.
-    fn next(&self, batch: &mut Batch) -> bool {
-        if batch.memory() > KEEP {
-            *batch = Batch::default();
-        }
-        batch.clear();
+    /// Exchanges a batch that was written for the first that waits; `None` at the end.
+    fn next(&self, written: Batch) -> Option<Batch> {
         let mut state = self.lock();
-        while state.pending.is_empty() {
+        state.recycle(written);
+        loop {
+            if let Some(batch) = state.pending.pop_front() {
+                state.asleep = false;
+                state.abandoned = false;
+                state.in_flight = batch.len();
+                return Some(batch);
+            }
             if state.phase == Phase::Closing {
-                return false;
+                return None;
             }
             state.asleep = true;
             state = self
@@ -310,11 +343,6 @@ impl Queue {
                 .wait(state)
                 .unwrap_or_else(PoisonError::into_inner);
         }
-        state.asleep = false;
-        state.abandoned = false;
-        std::mem::swap(&mut state.pending, batch);
-        state.in_flight = batch.len();
-        true
     }
 
     fn written(&self, batch: &mut Batch, bytes: usize) {
@@ -450,7 +478,7 @@ mod tests {
             add(&mut batch, number, 1_000);
             lost += writer.push(&mut batch);
             let state = writer.queue.lock();
-            assert!(state.in_flight + state.pending.len() <= 1 << 20);
+            assert!(state.bytes() <= 1 << 20);
         }
         assert!(lost.lines > 18_000);
         lost += writer.drain(SHORT);
