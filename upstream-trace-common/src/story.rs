@@ -124,19 +124,13 @@ impl Story {
     /// The birth, but for what is kept up to date.
     #[inline]
     pub const fn base(&self) -> Base {
-        self.event(self.birth, self.born)
-    }
-
-    /// The event that this was at `ktime`.
-    #[inline]
-    pub const fn event(&self, what: Change, ktime: u64) -> Base {
         Base {
-            ktime,
+            ktime: self.born,
             sk: self.sk,
-            kind: what.kind(),
+            kind: self.birth.kind(),
             family: self.family,
-            old: what.before(),
-            new: what.after(),
+            old: self.birth.before(),
+            new: self.birth.after(),
             local_port: self.local_port,
             remote_port: self.remote_port,
             netns: self.netns,

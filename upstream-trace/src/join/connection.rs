@@ -38,16 +38,7 @@ impl PackedStep {
     /// A step `ns` nanoseconds after the start; `detail` as for [`StepKind`]: states for `State`, the
     /// errno for `Error`.
     pub const fn new(ns: u64, kind: StepKind, detail: u16) -> Self {
-        let kind = match kind {
-            StepKind::Connect => 0,
-            StepKind::State => 1,
-            StepKind::SynRetransmit => 2,
-            StepKind::Accept => 3,
-            StepKind::ResetSent => 4,
-            StepKind::ResetReceived => 5,
-            StepKind::Error => 6,
-        };
-        Self((ns / 1000) << 16 | kind << 12 | (detail & 0xfff) as u64)
+        Self((ns / 1000) << 16 | (kind as u64) << 12 | (detail & 0xfff) as u64)
     }
 
     /// The detail of a `State` step.
@@ -56,16 +47,9 @@ impl PackedStep {
     }
 
     /// What happened.
-    pub const fn kind(self) -> StepKind {
-        match self.0 >> 12 & 0xf {
-            0 => StepKind::Connect,
-            1 => StepKind::State,
-            2 => StepKind::SynRetransmit,
-            3 => StepKind::Accept,
-            4 => StepKind::ResetSent,
-            5 => StepKind::ResetReceived,
-            _ => StepKind::Error,
-        }
+    pub fn kind(self) -> StepKind {
+        let kinds = StepKind::ALL.get((self.0 >> 12 & 0xf) as usize);
+        kinds.copied().unwrap_or(StepKind::Error)
     }
 
     /// As it is printed.

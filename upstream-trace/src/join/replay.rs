@@ -85,7 +85,7 @@ impl Engine {
 
     /// Joins those events of a story that are not known yet; where all are new, nothing finds the connection yet.
     fn replay(&mut self, story: &Story, describe: &mut impl Describe) -> (Slot, u32) {
-        let base = &story.base();
+        let mut base = story.base();
         let before = self.table.by_sk(story.sk);
         let known = before.filter(|&slot| {
             let connection = self.table.get(slot);
@@ -97,16 +97,19 @@ impl Engine {
             }
             self.born(story, describe)
         });
-        self.table.complete_tuple(slot, Tuple::of(base));
+        self.table.complete_tuple(slot, Tuple::of(&base));
         let events = self.table.get(slot).map_or(0, |known| known.events);
         let skip = usize::try_from(events).unwrap_or(0).saturating_sub(1);
-        for (base, actor) in story::steps(story).skip(skip) {
+        for step in story::steps(story).skip(skip) {
+            base.ktime = step.ktime;
+            base.kind = step.kind;
+            (base.old, base.new) = (step.change.before(), step.change.after());
             let event = Event {
                 base: &base,
-                actor,
+                actor: step.actor,
                 stats: None,
             };
-            match base.kind {
+            match step.kind {
                 kind::STATE => self.changed(slot, event, describe),
                 kind::ACCEPT => self.accepted(slot, event, describe),
                 _ => self.progressed(slot, &base),

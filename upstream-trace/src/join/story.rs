@@ -3,8 +3,8 @@
 //! Must not know: connections.
 
 use upstream_trace_common::{
-    event::{Actor, Base, kind},
-    story::{AT_ACCEPT, AT_BIRTH, Story},
+    event::{Actor, kind},
+    story::{AT_ACCEPT, AT_BIRTH, Change, Story},
 };
 
 /// Whether the socket was accepted and not another one that had the same place in the kernel's table.
@@ -12,26 +12,46 @@ fn was_accepted(story: &Story) -> bool {
     story.accepted != 0 && story.accepted_sk == story.sk
 }
 
-/// The steps after the birth in order of time, each with its actor.
-pub fn steps(story: &Story) -> impl Iterator<Item = (Base, Option<&Actor>)> {
-    let own = story.at.iter().zip(&story.what).take(story.len.into());
-    let mut own = (0_u8..).zip(own).peekable();
+/// A step after the birth.
+#[derive(Debug)]
+pub struct Step<'a> {
+    /// `CLOCK_MONOTONIC` nanoseconds.
+    pub ktime: u64,
+    /// One of [`kind`].
+    pub kind: u8,
+    /// From which state to which.
+    pub change: Change,
+    /// Who acted.
+    pub actor: Option<&'a Actor>,
+}
+
+/// The steps in order of time.
+pub fn steps(story: &Story) -> impl Iterator<Item = Step<'_>> {
+    let acted = |at| (story.acted == at).then_some(&story.actor);
     let mut accepted = was_accepted(story).then_some(story.accepted);
+    let mut index = 0;
     std::iter::from_fn(move || {
-        let next = own.peek().map_or(u64::MAX, |&(_, (&at, _))| at);
+        let at = usize::from(index);
+        let own = story.at.get(at).zip(story.what.get(at));
+        let own = own.filter(|_| index < story.len);
+        let next = own.map_or(u64::MAX, |(&ktime, _)| ktime);
         if let Some(ktime) = accepted.take_if(|accepted| *accepted <= next) {
-            let base = Base {
+            return Some(Step {
                 ktime,
                 kind: kind::ACCEPT,
-                ..story.base()
-            };
-            return Some((base, (story.acted == AT_ACCEPT).then_some(&story.actor)));
+                change: story.birth,
+                actor: acted(AT_ACCEPT),
+            });
         }
-        let (index, (&ktime, &what)) = own.next()?;
-        Some((
-            story.event(what, ktime),
-            (story.acted == index).then_some(&story.actor),
-        ))
+        let (&ktime, &change) = own?;
+        let actor = acted(index);
+        index += 1;
+        Some(Step {
+            ktime,
+            kind: change.kind(),
+            change,
+            actor,
+        })
     })
 }
 
