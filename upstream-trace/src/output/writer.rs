@@ -25,7 +25,10 @@ use std::{
 
 use tokio::sync::watch;
 
-use super::batch::{Batch, Weight};
+use super::{
+    ahead::Ahead,
+    batch::{Batch, Weight},
+};
 
 /// Bytes that may wait for a slow reader: some 7,000 records.
 pub const DEFAULT_LIMIT: usize = 8 << 20;
@@ -80,6 +83,8 @@ pub struct Destination {
     file: File,
     /// For messages.
     name: String,
+    /// Of a file that is ours from its beginning.
+    ahead: Option<Ahead>,
 }
 
 impl Destination {
@@ -90,6 +95,7 @@ impl Destination {
             Ok(fd) => Ok(Self {
                 file: fd.into(),
                 name,
+                ahead: None,
             }),
             Err(reason) => Err(OpenError::Open { name, reason }),
         }
@@ -99,7 +105,14 @@ impl Destination {
     pub fn file(path: &Path) -> Result<Self, OpenError> {
         let name = path.display().to_string();
         match File::create(path) {
-            Ok(file) => Ok(Self { file, name }),
+            Ok(file) => {
+                let regular = file.metadata().is_ok_and(|data| data.is_file());
+                Ok(Self {
+                    file,
+                    name,
+                    ahead: regular.then(Ahead::default),
+                })
+            }
             Err(reason) => Err(OpenError::Open { name, reason }),
         }
     }
@@ -107,11 +120,13 @@ impl Destination {
 
 impl Writer {
     /// Starts the thread, with at most `limit` bytes waiting.
-    pub fn start(Destination { file, name }: Destination, limit: usize) -> Result<Self, OpenError> {
+    pub fn start(destination: Destination, limit: usize) -> Result<Self, OpenError> {
+        let Destination { file, name, ahead } = destination;
         let pipe = file.metadata().is_ok_and(|data| data.file_type().is_fifo());
-        let sink = Sink {
+        let mut sink = Sink {
             file,
             most: pipe.then_some(libc::PIPE_BUF),
+            ahead,
         };
         let queue = Arc::new(Queue {
             limit,
@@ -123,7 +138,9 @@ impl Writer {
         let run = {
             let queue = Arc::clone(&queue);
             move || {
-                if let Err(error) = queue.serve(&sink) {
+                let served = queue.serve(&mut sink);
+                sink.release();
+                if let Err(error) = served {
                     report.send_replace(Some(match error.kind() {
                         ErrorKind::BrokenPipe | ErrorKind::ConnectionReset => Ended::Closed,
                         _ => Ended::Failed(format!("cannot write {name}: {error}")),
@@ -302,7 +319,7 @@ impl Queue {
     }
 
     /// The thread.
-    fn serve(&self, sink: &Sink) -> io::Result<()> {
+    fn serve(&self, sink: &mut Sink) -> io::Result<()> {
         let mut batch = Batch::default();
         while let Some(next) = self.next(batch) {
             batch = next;
@@ -367,19 +384,36 @@ struct Sink {
     file: File,
     /// Of a pipe: the most bytes that it takes at once or not at all.
     most: Option<usize>,
+    ahead: Option<Ahead>,
 }
 
 impl Sink {
     /// One write, however long it takes; how many bytes were taken.
-    fn write(&self, bytes: &[u8]) -> io::Result<usize> {
+    fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
+        if let Some(ahead) = &mut self.ahead {
+            ahead.prepare(&self.file, bytes.len());
+        }
         loop {
-            match (&self.file).write(bytes) {
+            match self.file.write(bytes) {
                 Ok(0) => return Err(ErrorKind::WriteZero.into()),
+                Ok(written) => {
+                    if let Some(ahead) = &mut self.ahead {
+                        ahead.advance(written);
+                    }
+                    return Ok(written);
+                }
                 Err(error) if error.kind() == ErrorKind::Interrupted => {}
                 // Somebody who shares our standard output has made it non-blocking.
                 Err(error) if error.kind() == ErrorKind::WouldBlock => self.wait()?,
-                result => return result,
+                Err(error) => return Err(error),
             }
+        }
+    }
+
+    /// No more will be written.
+    fn release(&self) {
+        if let Some(ahead) = &self.ahead {
+            ahead.release(&self.file);
         }
     }
 
@@ -421,6 +455,7 @@ mod tests {
         let destination = Destination {
             file,
             name: "a pipe".to_owned(),
+            ahead: None,
         };
         (Writer::start(destination, limit).unwrap(), reader)
     }
