@@ -25,20 +25,18 @@ use crate::record::{
 
 /// Appends the line of a finished connection.
 pub fn connection(record: &Connection<'_>, room: &mut [u8]) -> Option<usize> {
-    [record.process, record.peer]
-        .into_iter()
-        .flatten()
-        .for_each(keep);
+    let both = [&record.process, &record.peer];
+    both.into_iter().flatten().for_each(keep);
     line(record, room)
 }
 
 /// Spells a process that has a place for it, unless that was done.
 #[inline]
-fn keep(process: Process<'_>) {
+fn keep(process: &Process<'_>) {
     if let Some(spelled) = process.spelled
         && spelled.get().is_none()
     {
-        spell(&process, spelled);
+        spell(process, spelled);
     }
 }
 

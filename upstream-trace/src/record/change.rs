@@ -53,11 +53,10 @@ impl Change {
     /// `None` where the step is something else.
     #[inline]
     pub(super) fn of(step: &Step) -> Option<Self> {
-        let (StepKind::State, Some(from), Some(to), None) =
-            (step.event, step.from, step.to, step.errno)
-        else {
+        if step.event != StepKind::State || step.errno.is_some() {
             return None;
-        };
+        }
+        let (from, to) = (step.from?, step.to?);
         let (text, len) = CHANGES.get(from.index())?.get(to.index())?;
         text.get(..usize::from(*len)).map(Self)
     }
