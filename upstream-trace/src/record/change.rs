@@ -11,7 +11,7 @@ use crate::tcp::State;
 pub(super) struct Change(&'static [u8]);
 
 /// Text and its length.
-type Text = ([u8; LONGEST], u8);
+type Text = ([u8; LONGEST], usize);
 
 const LONGEST: usize = r#""state","from":"NEW_SYN_RECV","to":"NEW_SYN_RECV""#.len();
 
@@ -46,7 +46,7 @@ const fn spell(from: State, to: State) -> Text {
         len += bytes.len();
         part += 1;
     }
-    (text, len as u8)
+    (text, len)
 }
 
 impl Change {
@@ -58,7 +58,7 @@ impl Change {
         }
         let (from, to) = (step.from?, step.to?);
         let (text, len) = CHANGES.get(from.index())?.get(to.index())?;
-        text.get(..usize::from(*len)).map(Self)
+        text.get(..*len).map(Self)
     }
 }
 

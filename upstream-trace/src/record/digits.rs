@@ -15,12 +15,11 @@ pub(crate) const SMALL: [([u8; 4], u8); 1000] = {
     let mut number = 0;
     while number < small.len() {
         let ([a, b, c, ..], len) = leading(number as u64);
-        let text = match len {
-            1 => [a, b'.', 0, 0],
-            2 => [a, b, b'.', 0],
-            _ => [a, b, c, b'.'],
+        small[number] = match len {
+            1 => ([a, b'.', 0, 0], 1),
+            2 => ([a, b, b'.', 0], 2),
+            _ => ([a, b, c, b'.'], 3),
         };
-        small[number] = (text, len as u8);
         number += 1;
     }
     small
