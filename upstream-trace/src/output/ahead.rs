@@ -1,4 +1,4 @@
-//! Blocks of the output file, asked for ahead of the writing: into those that are there the kernel writes for a third less.
+//! Blocks of the output file, asked for ahead of the writing: into those that are there the kernel writes for a fifth to a third less.
 //!
 //! The file's length stays what was written. What is left over is given back at the end; where the run is killed, it stays allocated
 //! behind the file's end. A file system that refuses is not asked again.
