@@ -124,6 +124,15 @@ pub fn save_types(workspace: &Workspace, wanted: &Kernels) -> Result<()> {
     workspace::run(&mut cut)
 }
 
+/// What tracing costs on kernels.
+#[derive(Debug)]
+pub(crate) struct Measured {
+    /// In instructions, where guests are emulated, and not in nanoseconds.
+    pub(crate) is_counted: bool,
+    /// By the kernels' names, oldest first.
+    pub(crate) costs: Vec<(&'static str, Costs)>,
+}
+
 /// What tracing costs on each of these kernels, beside this `tracer`: one after the other.
 ///
 /// In `rounds`, where time is measured; a count of instructions is the same in each, so one does.
@@ -132,15 +141,12 @@ pub(crate) fn measure(
     wanted: &Kernels,
     tracer: &Path,
     rounds: u32,
-) -> Result<Vec<(&'static str, Costs)>> {
+) -> Result<Measured> {
     let wanted = Kernels(wanted.bare().collect());
     let boots = prepare(workspace, &wanted, &Program::with_libraries(tracer)?)?;
     let accelerator = Accelerator::find()?.measuring();
-    let rounds = if accelerator == Accelerator::Counted {
-        1
-    } else {
-        rounds
-    };
+    let is_counted = accelerator == Accelerator::Counted;
+    let rounds = if is_counted { 1 } else { rounds };
     let mut all = Vec::new();
     for boot in &boots {
         let name = boot.kernel.name;
@@ -148,7 +154,10 @@ pub(crate) fn measure(
         let costs = boot.measure(accelerator, rounds);
         all.push((name, costs.with_context(|| format!("Linux {name}"))?));
     }
-    Ok(all)
+    Ok(Measured {
+        is_counted,
+        costs: all,
+    })
 }
 
 /// Does `work` for all of them, some at a time; results in their order.
