@@ -124,15 +124,6 @@ pub fn save_types(workspace: &Workspace, wanted: &Kernels) -> Result<()> {
     workspace::run(&mut cut)
 }
 
-/// What tracing costs on kernels.
-#[derive(Debug)]
-pub(crate) struct Measured {
-    /// In instructions, where guests are emulated, and not in nanoseconds.
-    pub(crate) is_counted: bool,
-    /// By the kernels' names, oldest first.
-    pub(crate) costs: Vec<(&'static str, Costs)>,
-}
-
 /// What tracing costs on each of these kernels, beside this `tracer`: one after the other.
 ///
 /// In `rounds`, where time is measured; a count of instructions is the same in each, so one does.
@@ -141,12 +132,15 @@ pub(crate) fn measure(
     wanted: &Kernels,
     tracer: &Path,
     rounds: u32,
-) -> Result<Measured> {
+) -> Result<Vec<(&'static str, Costs)>> {
     let wanted = Kernels(wanted.bare().collect());
     let boots = prepare(workspace, &wanted, &Program::with_libraries(tracer)?)?;
     let accelerator = Accelerator::find()?.measuring();
-    let is_counted = accelerator == Accelerator::Counted;
-    let rounds = if is_counted { 1 } else { rounds };
+    let rounds = if accelerator == Accelerator::Counted {
+        1
+    } else {
+        rounds
+    };
     let mut all = Vec::new();
     for boot in &boots {
         let name = boot.kernel.name;
@@ -154,10 +148,7 @@ pub(crate) fn measure(
         let costs = boot.measure(accelerator, rounds);
         all.push((name, costs.with_context(|| format!("Linux {name}"))?));
     }
-    Ok(Measured {
-        is_counted,
-        costs: all,
-    })
+    Ok(all)
 }
 
 /// Does `work` for all of them, some at a time; results in their order.
