@@ -34,6 +34,12 @@ impl Kernel {
         let attached = |hook: &&&str| !self.without.iter().any(|some| some.contains(hook));
         HOOKS.iter().filter(attached).copied().collect()
     }
+
+    /// What it says that is not seen, by the kernel's fault or as a service.
+    pub(super) fn limits(&self) -> Vec<&'static str> {
+        let as_service = self.systemd.map(|_| NO_EXECUTABLES);
+        self.limits.iter().copied().chain(as_service).collect()
+    }
 }
 
 /// Every hook at its best, in the tracer's order. Each kernel is without some.
@@ -93,7 +99,7 @@ const NO_RESET_PACKETS: &str =
     "not seen on this host: the packets of resets, which may tell a middlebox from the other end";
 const NO_HANDSHAKE_PACKETS: &str =
     "not seen on this host: the packets of handshakes, to hold those of resets against";
-/// Without `CAP_SYS_PTRACE`.
+/// Without `CAP_SYS_PTRACE`, which a service has not.
 const NO_EXECUTABLES: &str =
     "not seen on this host: the executables of other users' processes (that takes CAP_SYS_PTRACE)";
 const NO_ERRORS: &str = "not seen on this host: a second look at connections that failed, for where the first was missed";
@@ -197,6 +203,15 @@ const fn integrity(name: &'static str, kernel: Kernel) -> Kernel {
     }
 }
 
+/// The kernel with this suite's systemd, which starts the tracer.
+const fn service(name: &'static str, suite: &'static str, kernel: Kernel) -> Kernel {
+    Kernel {
+        name,
+        systemd: Some(suite),
+        ..kernel
+    }
+}
+
 /// Oldest first, then the oldest and the newest as a service.
 pub(super) const KERNELS: &[Kernel] = &[
     V5_10,
@@ -254,26 +269,8 @@ pub(super) const KERNELS: &[Kernel] = &[
         packages: V7_2.packages,
         ..V6_12_CONFIDENTIALITY
     },
-    Kernel {
-        name: "5.10-systemd",
-        systemd: Some("bullseye"),
-        limits: &[
-            NO_RESET_PACKETS,
-            NO_HANDSHAKE_PACKETS,
-            NO_ERRORS,
-            NO_DROPS,
-            NO_REASONS,
-            NO_COUNT,
-            NO_EXECUTABLES,
-        ],
-        ..V5_10
-    },
-    Kernel {
-        name: "7.2-systemd",
-        systemd: Some("trixie"),
-        limits: &[NO_EXECUTABLES],
-        ..V7_2
-    },
+    service("5.10-systemd", "bullseye", V5_10),
+    service("7.2-systemd", "trixie", V7_2),
 ];
 
 /// Of packages, the build without drivers for hardware: it boots in a second.

@@ -105,7 +105,7 @@ pub(super) fn judge(kernel: &Kernel, tests: &[Test], report: &str) -> Judged {
     let expected: Vec<_> = kernel.features.iter().map(|one| one.name()).collect();
     judged.same("features", &expected, &features);
     judged.same("hooks", &kernel.hooks(), &judged.hooks.clone());
-    judged.same("limits", kernel.limits, &judged.limits.clone());
+    judged.same("limits", &kernel.limits(), &judged.limits.clone());
     let (playable, skipped): (Vec<&Test>, Vec<&Test>) = tests.iter().partition(|test| {
         let needed = test.needs;
         needed.is_none_or(|feature| kernel.features.contains(&feature))
