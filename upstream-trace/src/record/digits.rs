@@ -10,7 +10,7 @@ pub(crate) const EIGHT: u64 = 100_000_000;
 const ZEROS: u64 = u64::from_ne_bytes(*b"00000000");
 
 /// The numbers of at most three digits: these, then a dot, and how many they are.
-pub(crate) const SMALL: [([u8; 4], u8); 1000] = {
+pub(crate) static SMALL: [([u8; 4], u8); 1000] = {
     let mut small = [([0; 4], 0); 1000];
     let mut number = 0;
     while number < small.len() {

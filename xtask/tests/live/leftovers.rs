@@ -53,7 +53,7 @@ pub(crate) fn started_and_stopped_many_times() -> Result<()> {
     bpf::are_gone(all)?;
     let after = kernel_memory()?;
     println!("the kernel's memory: {before} KiB, then {after} KiB");
-    // One that is not given back has 16 MiB in one map alone.
+    // One that is not given back has 12 MiB in one map alone.
     let grown = after.saturating_sub(before);
     ensure!(
         grown < 4 * 1024 * starts,
