@@ -26,7 +26,7 @@ use crate::{
     join::engine::{Context, Engine},
     printer::{self, Printer},
     probe::load::Loaded,
-    proc::Proc,
+    proc::{self, Proc},
     settings::Settings,
     survey::Survey,
 };
@@ -96,6 +96,7 @@ async fn trace(settings: Settings) -> Result<(), Failure> {
     }
     let context = Context {
         run: random()?,
+        own_comm: proc::own_comm(),
         tick_ns: survey.host.tick_ns,
         idle_after_us: u64::try_from(settings.idle_after.as_micros()).unwrap_or(u64::MAX),
         reasons: survey.reasons,

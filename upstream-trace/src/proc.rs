@@ -53,6 +53,16 @@ impl Describe for Proc {
     }
 }
 
+/// What this process is called, NUL-padded as two words like the kernel side copies it; zeros where it cannot be read.
+pub fn own_comm() -> [u64; 2] {
+    let comm = fs::read("/proc/self/comm").unwrap_or_default();
+    let mut bytes = [0; 16];
+    for (byte, of_name) in bytes.iter_mut().zip(comm.trim_ascii_end()) {
+        *byte = *of_name;
+    }
+    zerocopy::transmute!(bytes)
+}
+
 /// Whether the process is the one that started then, nanoseconds after boot (0: not known).
 fn is_same(pid: u32, start: u64) -> bool {
     let times = fs::read_to_string(format!("/proc/{pid}/stat")).ok();
@@ -123,6 +133,14 @@ mod tests {
         let exe = std::env::current_exe().unwrap();
         assert_eq!(details.exe.as_deref(), exe.to_str());
         assert!(details.comm.is_some() && details.uid.is_some());
+    }
+
+    #[test]
+    fn this_process_knows_its_own_name() {
+        let comm = upstream_trace_common::event::bytes(own_comm());
+        let name = Proc.describe(std::process::id(), 0).comm.unwrap();
+        assert_eq!(comm.split(|&byte| byte == 0).next(), Some(name.as_bytes()));
+        assert_eq!(comm[name.len()..], [0; 16][name.len()..]);
     }
 
     #[test]

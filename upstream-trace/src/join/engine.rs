@@ -8,7 +8,7 @@
 use std::{collections::VecDeque, rc::Rc};
 
 use hashbrown::HashSet;
-use upstream_trace_common::event::{Base, Packet, exit, kind};
+use upstream_trace_common::event::{Actor, Base, Packet, exit, kind};
 
 use super::{
     connection::{Connection, NONE, Slot, Steps, seen},
@@ -39,6 +39,8 @@ pub const HOLD_NS: u64 = 20_000_000;
 pub struct Context {
     /// Random for each run.
     pub run: u64,
+    /// Name of the tracer's own process, as of [`Actor`]; zeros where it is not known.
+    pub own_comm: [u64; 2],
     /// Length of a jiffy.
     pub tick_ns: u64,
     /// `--idle-after`.
@@ -475,5 +477,21 @@ impl Engine {
         describe: &mut impl Describe,
     ) -> Option<Rc<Process>> {
         self.processes.seen(event.actor?, describe)
+    }
+
+    /// The process that closes a socket. The kernel closes a file where the last reference to it is let go: by a
+    /// kernel thread where its owner's last one was in flight, by a tracer that looked at open files at that very
+    /// moment. Neither wanted it closed.
+    pub(super) fn closer(
+        &mut self,
+        event: Event<'_>,
+        describe: &mut impl Describe,
+    ) -> Option<Rc<Process>> {
+        let Actor { comm, kthread, .. } = *event.actor?;
+        let is_tracer = comm != [0; 2] && comm == self.context.own_comm;
+        if kthread != 0 || is_tracer {
+            return None;
+        }
+        self.actor(event, describe)
     }
 }

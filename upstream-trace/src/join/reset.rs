@@ -188,7 +188,13 @@ fn sender<'a>(
     // An abort by its closer comes after CLOSE; before it come the timers, in nobody's context, and
     // tcp_abort, in that of an administrator's tool.
     let acted = sent.state == State::Close as u8 || err == ECONNABORTED;
-    let process = actor.filter(|_| acted)?;
+    if !acted {
+        return None;
+    }
+    let Some(process) = actor else {
+        // Closed where a bystander let go of it last: for whoever had it.
+        return owner;
+    };
     let attribution = match owner {
         Some((owner, attribution)) if owner.pid == process.pid => attribution,
         _ => Attribution::Closer,

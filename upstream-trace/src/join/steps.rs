@@ -97,7 +97,7 @@ impl Engine {
                     0
                 };
                 self.transition(slot, base, seen::ACCEPTED | seen::FIN_SENT | first);
-                let closer = self.actor(event, describe);
+                let closer = self.closer(event, describe);
                 self.closed_by(slot, closer.as_ref());
                 self.actor_exits(slot, event);
             }
@@ -140,8 +140,7 @@ impl Engine {
         }
     }
 
-    /// A process closes the connection: its owner, unless a better witness says otherwise. A kernel
-    /// thread only finishes what a process began.
+    /// A process closes the connection: its owner, unless a better witness says otherwise.
     fn closed_by(&mut self, slot: Slot, closer: Option<&Rc<Process>>) {
         if let (Some(connection), Some(closer)) = (self.table.get_mut(slot), closer) {
             connection.owned_by(closer, Attribution::Closer);
@@ -197,7 +196,7 @@ impl Engine {
         if with_socket {
             if stats.err == 0 && base.old != State::SynSent as u8 {
                 // In the closer's own context: an abort, or connect(AF_UNSPEC).
-                let closer = self.actor(event, describe);
+                let closer = self.closer(event, describe);
                 self.closed_by(slot, closer.as_ref());
             } else {
                 let unowned = self.table.get(slot).is_some_and(|connection| {
@@ -296,7 +295,7 @@ impl Engine {
         describe: &mut impl Describe,
     ) -> Option<Slot> {
         let (base, stats) = (event.base, event.stats?);
-        let actor = self.actor(event, describe);
+        let actor = self.closer(event, describe);
         let slot = self.find_or_begin(base);
         let sent = Sent {
             kind: base.kind,
@@ -356,7 +355,7 @@ impl Engine {
             .any(connection.netns, connection.tuple.local_port);
         if end.stats.err != 0 && (was_held || listening) {
             // The network ended it; the current task is the one that closes what is left.
-            let closer = self.actor(event, describe);
+            let closer = self.closer(event, describe);
             self.closed_by(slot, closer.as_ref());
         }
         Some(slot)

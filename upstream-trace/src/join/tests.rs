@@ -145,6 +145,10 @@ const LISTENER: u64 = 0x1157;
 const CLIENT_PID: u32 = 100;
 const SERVER_PID: u32 = 200;
 const HELPER_PID: u32 = 300;
+const TRACER_PID: u32 = 400;
+/// Its name.
+const TRACER: [u64; 2] = [7, 7];
+const KWORKER_PID: u32 = 500;
 const LOOPBACK: u64 = u32::from_ne_bytes([127, 0, 0, 1]) as u64;
 const ELSEWHERE: u64 = u32::from_ne_bytes([192, 0, 2, 7]) as u64;
 const PORT: u16 = 8443;
@@ -153,6 +157,7 @@ const EPHEMERAL: u16 = 45_000;
 fn context() -> Context {
     Context {
         run: 1,
+        own_comm: TRACER,
         tick_ns: 4_000_000,
         idle_after_us: 250_000,
         reasons: Reasons::default(),
@@ -466,6 +471,8 @@ fn actor(tgid: u32) -> Actor {
         start: u64::from(tgid),
         uid: NO_UID,
         wanted: u32::from(tgid == CLIENT_PID),
+        comm: if tgid == TRACER_PID { TRACER } else { [0; 2] },
+        kthread: u16::from(tgid == KWORKER_PID),
         ..Actor::default()
     }
 }
@@ -1089,6 +1096,50 @@ fn nobody_accepted_and_the_listener_is_named() {
         seen[0].reset,
         Some((Direction::Sent, Origin::Local, Some(SERVER_PID)))
     );
+}
+
+#[test]
+fn whoever_only_let_go_of_it_last_is_neither_owner_nor_sender() {
+    for bystander in [TRACER_PID, KWORKER_PID] {
+        // In order.
+        let mut play = Play::new();
+        play.state(LISTENER, State::Close, State::Listen, SERVER_PID);
+        play.handshake();
+        play.state(SERVER, State::Established, State::FinWait1, bystander);
+        play.step(SERVER, State::FinWait1, State::FinWait2);
+        play.close(SERVER, State::FinWait2, 0, counted(64, 64));
+        let listener = Some((SERVER_PID, Attribution::Listener));
+        assert_eq!(play.finish()[0].owner, listener);
+
+        // With data unread: accepted by somebody, or with its listener by nobody.
+        for accepted in [true, false] {
+            let mut play = Play::new();
+            play.state(LISTENER, State::Close, State::Listen, SERVER_PID);
+            play.handshake();
+            let held = Stats {
+                has_socket: u16::from(accepted),
+                ..counted(64, 0)
+            };
+            if accepted {
+                play.accept();
+            } else {
+                play.state(LISTENER, State::Listen, State::Close, bystander);
+            }
+            play.close(SERVER, State::Established, bystander, held);
+            let (kind, state) = (kind::RESET_SENT_ACTIVE, State::Close);
+            play.reset_sent(SERVER, kind, state, bystander, held);
+            play.destroy(SERVER, bystander);
+            let seen = &play.finish()[0];
+            let by = if accepted {
+                Attribution::Exact
+            } else {
+                Attribution::Listener
+            };
+            assert_eq!(seen.owner, Some((SERVER_PID, by)));
+            let reset = (Direction::Sent, Origin::Local, Some(SERVER_PID));
+            assert_eq!(seen.reset, Some(reset));
+        }
+    }
 }
 
 #[test]

@@ -77,6 +77,7 @@ impl Healthy {
     pub(crate) fn new() -> Self {
         let context = Context {
             run: 1,
+            own_comm: [0; 2],
             tick_ns: 4_000_000,
             idle_after_us: 250_000,
             reasons: Reasons::default(),
