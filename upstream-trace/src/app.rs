@@ -36,7 +36,8 @@ use crate::{
 const TICK: Duration = Duration::from_millis(30);
 /// Records taken before something else gets its turn.
 const BATCH: usize = 65_536;
-/// Sockets asked for at a time while open files are scanned: a read of as many bytes.
+/// Files looked at in one go while they are scanned: a read of as many bytes. What is closed meanwhile may have to
+/// wait that long, a tenth of a millisecond or two.
 const SCAN_STEP: usize = 128;
 /// A scan rests so many times as long as it took.
 const SCAN_SHARE: u32 = 20;

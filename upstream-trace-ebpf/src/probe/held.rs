@@ -3,8 +3,9 @@
 //! proto: `int bpf_iter_task_file(struct bpf_iter_meta *meta, struct task_struct *task, u32 fd, struct file *file)`
 //! since 5.8. Walks every file of every process of the reader's pid namespace, whatever its network
 //! namespace. Records go through the ring, so that they are ordered with the events of the hooks; one
-//! byte a record goes to the iterator's own output, so that a reader who asks for few bytes can drain the
-//! ring between.
+//! byte a file goes to the iterator's own output, so that a reader who asks for few bytes can drain the
+//! ring between. And so that it comes back soon: a file whose owner closes it while it is looked at is
+//! closed by the reader, when its system call ends.
 
 use aya_ebpf::helpers::generated::{bpf_seq_write, bpf_sock_from_file};
 use upstream_trace_common::event::kind;
@@ -43,24 +44,22 @@ pub extern "C" fn task_file(ctx: *const Context) -> i32 {
     if let Some(task) = Struct::<Direct>::new(task)
         && let Some(open) = Struct::<Direct>::new(file.cast_const())
     {
-        let held = if set::HAS_SOCK_FROM_FILE() == 0 {
-            held(task, by_its_file_system(open))
+        if set::HAS_SOCK_FROM_FILE() == 0 {
+            held(task, by_its_file_system(open));
         } else {
             // SAFETY: `file` is a `struct file` that the iterator holds; NULL comes back for other files.
             let socket = unsafe { bpf_sock_from_file(file.cast()) };
             let socket = Struct::<Direct>::new(socket.cast_const().cast());
             let sk = socket.and_then(|socket| socket.follow(&mem::SOCKET_SK));
-            held(task, sk.and_then(TcpSock::direct))
-        };
-        if held {
-            // SAFETY: as above.
-            let meta = unsafe { (*ctx).meta };
-            // SAFETY: the first member of `struct bpf_iter_meta` is the output to write to.
-            let seq = unsafe { *meta };
-            let mut byte = 0_u8;
-            // SAFETY: one byte from the stack.
-            unsafe { bpf_seq_write(seq.cast(), (&raw mut byte).cast(), 1) };
+            held(task, sk.and_then(TcpSock::direct));
         }
+        // SAFETY: as above.
+        let meta = unsafe { (*ctx).meta };
+        // SAFETY: the first member of `struct bpf_iter_meta` is the output to write to.
+        let seq = unsafe { *meta };
+        let mut byte = 0_u8;
+        // SAFETY: one byte from the stack.
+        unsafe { bpf_seq_write(seq.cast(), (&raw mut byte).cast(), 1) };
     }
     0
 }
@@ -78,13 +77,13 @@ fn by_its_file_system(file: Struct<Direct>) -> Option<TcpSock<Copied>> {
 }
 
 #[inline(always)]
-fn held<M: Memory>(task: Struct<Direct>, sock: Option<TcpSock<M>>) -> bool {
+fn held<M: Memory>(task: Struct<Direct>, sock: Option<TcpSock<M>>) {
     let Some(sock) = sock else {
-        return false;
+        return;
     };
     let (Some(tuple), Some(tgid)) = (sock.tuple(), task.get::<u32>(&mem::TASK_TGID)) else {
         emit::unreadable();
-        return false;
+        return;
     };
     let sk = sock.sk.address();
     if sock.sk.state() == Some(state::LISTEN) {
@@ -92,10 +91,10 @@ fn held<M: Memory>(task: Struct<Direct>, sock: Option<TcpSock<M>>) -> bool {
     }
     if story::of(sk).is_some() {
         // Its owner is in its story, or will be.
-        return false;
+        return;
     }
     if !filter::wants(&tuple) || !filter::own_as(sk, task, tgid) {
-        return false;
+        return;
     }
     let old = sock.sk.state().unwrap_or(0);
     if old == state::LISTEN {
@@ -107,5 +106,4 @@ fn held<M: Memory>(task: Struct<Direct>, sock: Option<TcpSock<M>>) -> bool {
         new: 0,
     };
     emit::acted(what, sk, &tuple, Who::Holder(task, tgid));
-    true
 }
