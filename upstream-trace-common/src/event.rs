@@ -137,34 +137,30 @@ pub mod exit {
 pub mod present {
     /// `sk_err`.
     pub const ERR: u32 = 1 << 0;
-    /// `sk_socket`.
-    pub const SOCKET: u32 = 1 << 1;
     /// `sk_flags`.
-    pub const FLAGS: u32 = 1 << 2;
+    pub const FLAGS: u32 = 1 << 1;
     /// `bytes_received`.
-    pub const BYTES_RECEIVED: u32 = 1 << 3;
+    pub const BYTES_RECEIVED: u32 = 1 << 2;
     /// `bytes_acked`.
-    pub const BYTES_ACKED: u32 = 1 << 4;
+    pub const BYTES_ACKED: u32 = 1 << 3;
     /// `bytes_sent` and `bytes_retrans`.
-    pub const BYTES_SENT: u32 = 1 << 5;
+    pub const BYTES_SENT: u32 = 1 << 4;
     /// `segs_out`.
-    pub const SEGS_OUT: u32 = 1 << 6;
-    /// `data_segs_in`.
-    pub const DATA_SEGS_IN: u32 = 1 << 7;
-    /// `data_segs_out`.
-    pub const DATA_SEGS_OUT: u32 = 1 << 8;
+    pub const SEGS_OUT: u32 = 1 << 5;
     /// `snd_una` and `write_seq`.
-    pub const SEND_QUEUE: u32 = 1 << 9;
+    pub const SEND_QUEUE: u32 = 1 << 6;
     /// `rcv_nxt` and `copied_seq`.
-    pub const RECEIVE_QUEUE: u32 = 1 << 10;
+    pub const RECEIVE_QUEUE: u32 = 1 << 7;
     /// `srtt_us`.
-    pub const SRTT: u32 = 1 << 11;
+    pub const SRTT: u32 = 1 << 8;
     /// `total_retrans`.
-    pub const RETRANS: u32 = 1 << 12;
+    pub const RETRANS: u32 = 1 << 9;
     /// `lsndtime`.
-    pub const LAST_SENT: u32 = 1 << 13;
+    pub const LAST_SENT: u32 = 1 << 10;
     /// `lrcvtime`.
-    pub const LAST_RECEIVED: u32 = 1 << 14;
+    pub const LAST_RECEIVED: u32 = 1 << 11;
+    /// All of them.
+    pub const ALL: u32 = (1 << 12) - 1;
 }
 
 /// The socket's counters at that moment; a member is meaningful only where [`present`] says so.
@@ -185,10 +181,6 @@ pub struct Stats {
     pub present: u32,
     /// Segments sent, SYN included.
     pub segs_out: u32,
-    /// Segments with payload received.
-    pub data_segs_in: u32,
-    /// Segments with payload sent.
-    pub data_segs_out: u32,
     /// `write_seq - snd_una`: written and not yet acknowledged, SYN and FIN included.
     pub unacked: u32,
     /// `rcv_nxt - copied_seq`: received and not yet read, FIN included.
@@ -298,5 +290,5 @@ const _: () = {
     assert!(size_of::<Note>() == 64 + 24);
     assert!(size_of::<Packet>() == 64 + 16);
     assert!(size_of::<Acted>() == 64 + 48);
-    assert!(size_of::<Full>() == 64 + 48 + 88);
+    assert!(size_of::<Full>() == 64 + 48 + 80);
 };

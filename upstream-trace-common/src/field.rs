@@ -64,8 +64,6 @@ macro_rules! kernel_fields {
             TP_BYTES_SENT: 8 = "tcp_sock", "bytes_sent", Some("payload bytes sent");
             TP_BYTES_RETRANS: 8 = "tcp_sock", "bytes_retrans", Some("payload bytes sent");
             TP_SEGS_OUT: 4 = "tcp_sock", "segs_out", Some("whether a SYN left");
-            TP_DATA_SEGS_IN: 4 = "tcp_sock", "data_segs_in", Some("whether payload was received");
-            TP_DATA_SEGS_OUT: 4 = "tcp_sock", "data_segs_out", Some("whether payload was sent");
             TP_SND_UNA: 4 = "tcp_sock", "snd_una", Some("unacknowledged bytes");
             TP_WRITE_SEQ: 4 = "tcp_sock", "write_seq", Some("unacknowledged bytes");
             TP_RCV_NXT: 4 = "tcp_sock", "rcv_nxt", Some("unread bytes");

@@ -124,7 +124,7 @@ pub fn full<M: Memory>(what: What, sock: TcpSock<M>, tuple: &Tuple, who: Who<'_>
         |record: &mut Full| {
             fill(&mut record.base, what, sock.sk.address(), tuple);
             who.put(&mut record.actor);
-            sock.stats(&mut record.stats);
+            sock.stats(&mut record.stats, sock.is_open());
         },
     );
 }
@@ -169,7 +169,7 @@ pub fn story(story: &Story) {
     );
 }
 
-/// Writes a story with its end.
+/// Writes a story with its end: of a socket that no process has any more.
 #[inline(always)]
 pub fn ended<M: Memory>(story: &Story, old: u8, late: bool, sock: TcpSock<M>) {
     let accepted = accepted(story);
@@ -182,7 +182,7 @@ pub fn ended<M: Memory>(story: &Story, old: u8, late: bool, sock: TcpSock<M>) {
         record.ktime = unsafe { bpf_ktime_get_ns() };
         record.old = u32::from(old);
         record.late = u32::from(late);
-        sock.stats(&mut record.stats);
+        sock.stats(&mut record.stats, false);
     });
 }
 

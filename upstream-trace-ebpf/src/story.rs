@@ -3,7 +3,7 @@
 //! State changes of a socket are serialised by its lock, so a story has one writer at a time; only an
 //! accept comes from elsewhere, and has its own place. Must not know: hooks, kernel structs.
 
-use core::hint::black_box;
+use core::hint::{black_box, cold_path};
 
 use aya_ebpf::helpers::bpf_ktime_get_ns;
 use upstream_trace_common::{
@@ -15,7 +15,7 @@ use crate::{
     actor, atomic,
     emit::{self, What, Who},
     kernel::{
-        mem::{self, Memory, put_words},
+        mem::{self, Direct, Memory, Struct, put_words},
         sock::{self, TcpSock, Tuple, state},
         task,
     },
@@ -120,11 +120,11 @@ fn introduce(story: &Story, tuple: &Tuple) {
 }
 
 /// Continues a story; `false` where it has no room, so that it has to be told and the event as well.
-/// `local_port` is the socket's, where the story may not know it yet.
 #[inline(always)]
-pub fn step(story: &mut Story, what: What, local_port: Option<u16>) -> bool {
+pub fn step(story: &mut Story, what: What, sk: Struct<Direct>) -> bool {
     let len = usize::from(story.len);
     if len >= STEPS {
+        cold_path();
         return false;
     }
     // SAFETY: the helper takes no argument.
@@ -151,9 +151,7 @@ pub fn step(story: &mut Story, what: What, local_port: Option<u16>) -> bool {
     }
     story.len += 1;
     story.state = what.new;
-    if story.local_port == 0 {
-        story.local_port = local_port.unwrap_or(0);
-    }
+    know_port(story, || sk.get(&mem::SK_NUM));
     true
 }
 
@@ -171,7 +169,7 @@ pub fn accept(story: &mut Story, sk: *const u8) {
 /// Puts the story into the ring as far as it got; what follows is told event by event.
 #[inline(always)]
 pub fn tell<M: Memory>(place: &mut Place, sock: TcpSock<M>) {
-    know_port(&mut place.story, sock);
+    know_port(&mut place.story, || sock.local_port());
     give_up(place);
 }
 
@@ -193,16 +191,16 @@ pub fn give_up(place: &mut Place) {
 /// Puts the story into the ring with its end.
 #[inline(always)]
 pub fn end<M: Memory>(place: &mut Place, old: u8, late: bool, sock: TcpSock<M>) {
-    know_port(&mut place.story, sock);
+    know_port(&mut place.story, || sock.local_port());
     emit::ended(&place.story, old, late, sock);
     forget(place);
 }
 
-/// A connect's local port is chosen after its birth.
+/// A connect's local port is chosen after its birth, and asked for once.
 #[inline(always)]
-pub fn know_port<M: Memory>(story: &mut Story, sock: TcpSock<M>) {
+pub fn know_port(story: &mut Story, port: impl FnOnce() -> Option<u16>) {
     if story.local_port == 0 {
-        story.local_port = sock.local_port().unwrap_or(0);
+        story.local_port = port().unwrap_or(0);
     }
 }
 

@@ -5,7 +5,7 @@
 //! pointers that are only numbers (kprobe arguments, packet headers). [`Number`] is the latter without an answer
 //! whether it could be read, for the one place where the verifier would pay for that.
 
-use core::{arch::asm, marker::PhantomData};
+use core::{arch::asm, hint::cold_path, marker::PhantomData};
 
 use aya_ebpf::helpers::{bpf_probe_read_kernel, generated};
 use upstream_trace_common::field::ABSENT;
@@ -29,7 +29,11 @@ fn offset(global: &'static u32) -> Option<usize> {
     // SAFETY: a reference is valid for reads; volatile because the agent replaces the value at load,
     // which the compiler cannot see.
     let offset = unsafe { core::ptr::read_volatile(global) };
-    (offset != ABSENT).then_some(offset as usize)
+    if offset == ABSENT {
+        cold_path();
+        return None;
+    }
+    Some(offset as usize)
 }
 
 /// Whether the running kernel has a field.

@@ -1,5 +1,7 @@
 //! `struct sock` and `struct tcp_sock`: which connection, in which state, with which counters.
 
+use core::hint::cold_path;
+
 use aya_ebpf::helpers::generated::{
     bpf_jiffies64, bpf_skc_to_tcp_request_sock, bpf_skc_to_tcp_sock, bpf_skc_to_tcp_timewait_sock,
 };
@@ -79,12 +81,10 @@ pub struct TcpSock<M> {
 }
 
 impl TcpSock<Direct> {
-    /// The full TCP socket at `sk`; nothing for MPTCP's own sockets, for `TIME_WAIT` and for requests.
+    /// The full TCP socket at `sk`; nothing for MPTCP's own sockets and other protocols' (the helper compares
+    /// `sk_protocol`), for `TIME_WAIT` and for requests.
     #[inline(always)]
     pub fn direct(sk: Sock<Direct>) -> Option<Self> {
-        if sk.get::<u16>(&mem::SK_PROTOCOL)? != IPPROTO_TCP {
-            return None;
-        }
         // SAFETY: the helper takes any `struct sock_common` and returns NULL where it is no TCP socket.
         let tp = unsafe { bpf_skc_to_tcp_sock(sk.address().cast_mut().cast()) };
         Some(Self {
@@ -293,18 +293,18 @@ impl<M: Memory> TcpSock<M> {
         Some([within(own[0], first), within(own[1], last)])
     }
 
-    /// Fills `stats` with everything that can be read.
+    /// Fills `stats` with everything that can be read; whether it [`Self::is_open`] is known.
     #[inline(always)]
-    pub fn stats(self, stats: &mut Stats) {
-        stats.present = 0;
+    pub fn stats(self, stats: &mut Stats, is_open: bool) {
+        stats.present = present::ALL;
         macro_rules! put {
-            ($bit:ident, $member:ident, $value:expr) => {{
-                let value = $value;
-                if value.is_some() {
-                    stats.present |= present::$bit;
-                }
-                stats.$member = value.unwrap_or(0);
-            }};
+            ($bit:ident, $member:ident, $value:expr) => {
+                stats.$member = $value.unwrap_or_else(|| {
+                    cold_path();
+                    stats.present &= !present::$bit;
+                    0
+                });
+            };
         }
         let (sk, tp) = (self.sk, self.tp);
         put!(
@@ -316,8 +316,6 @@ impl<M: Memory> TcpSock<M> {
         put!(BYTES_SENT, bytes_retrans, tp.get(&mem::TP_BYTES_RETRANS));
         put!(BYTES_SENT, bytes_sent, tp.get(&mem::TP_BYTES_SENT));
         put!(SEGS_OUT, segs_out, tp.get(&mem::TP_SEGS_OUT));
-        put!(DATA_SEGS_IN, data_segs_in, tp.get(&mem::TP_DATA_SEGS_IN));
-        put!(DATA_SEGS_OUT, data_segs_out, tp.get(&mem::TP_DATA_SEGS_OUT));
         put!(
             SEND_QUEUE,
             unacked,
@@ -334,12 +332,7 @@ impl<M: Memory> TcpSock<M> {
         put!(LAST_RECEIVED, last_received, tp.get(&mem::TP_LRCVTIME));
         put!(ERR, err, sk.get(&mem::SK_ERR));
         put!(FLAGS, flags, sk.get::<u64>(&mem::SK_FLAGS).map(low));
-        let socket: Option<*const u8> = tp.get(&mem::SK_SOCKET);
-        put!(
-            SOCKET,
-            has_socket,
-            socket.map(|socket| u16::from(!socket.is_null()))
-        );
+        stats.has_socket = u16::from(is_open);
         let lingers = stats.flags >> SOCK_LINGER & 1 != 0;
         stats.aborts = u16::from(lingers && sk.get(&mem::SK_LINGERTIME) == Some(0_u64));
         stats.jiffies = jiffies();

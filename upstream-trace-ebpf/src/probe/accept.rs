@@ -17,7 +17,7 @@ use crate::{
     filter,
     kernel::{
         mem::{Copied, Direct, Memory, Struct},
-        sock::TcpSock,
+        sock::{Sock, TcpSock},
     },
     maps::set,
     story,
@@ -32,38 +32,42 @@ pub fn inet_csk_accept_fexit(ctx: FExitContext) -> u32 {
     } else {
         black_box(ctx.arg(2))
     };
-    if let Some(sock) = Struct::<Direct>::new(sk).and_then(TcpSock::direct) {
-        accepted(sock);
+    if let Some(sk) = Struct::<Direct>::new(sk) {
+        accepted(sk, TcpSock::direct);
     }
     0
 }
 
 #[kretprobe(function = "inet_csk_accept")]
 pub fn inet_csk_accept_kretprobe(ctx: RetProbeContext) -> u32 {
-    if let Some(sock) = Struct::<Copied>::new(ctx.ret()).and_then(TcpSock::copied) {
-        accepted(sock);
+    if let Some(sk) = Struct::<Copied>::new(ctx.ret()) {
+        accepted(sk, TcpSock::copied);
     }
     0
 }
 
 #[inline(always)]
-fn accepted<M: Memory>(sock: TcpSock<M>) {
-    let sk = sock.sk.address();
-    if let Some(place) = story::of(sk) {
-        return story::accept(&mut place.story, sk);
+fn accepted<M: Memory>(sk: Sock<M>, tcp: impl Fn(Sock<M>) -> Option<TcpSock<M>>) {
+    let address = sk.address();
+    // Only what is TCP's has a story.
+    if let Some(place) = story::of(address) {
+        return story::accept(&mut place.story, address);
     }
+    let Some(sock) = tcp(sk) else {
+        return;
+    };
     let Some(tuple) = sock.tuple() else {
         return emit::unreadable();
     };
-    if filter::wants(&tuple) && filter::own_as_current(sk) {
-        let old = sock.sk.state().unwrap_or(0);
+    if filter::wants(&tuple) && filter::own_as_current(address) {
+        let old = sk.state().unwrap_or(0);
         emit::acted(
             What {
                 kind: kind::ACCEPT,
                 old,
                 new: 0,
             },
-            sk,
+            address,
             &tuple,
             Who::Current,
         );

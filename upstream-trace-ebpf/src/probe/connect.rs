@@ -13,16 +13,16 @@ use crate::{
     emit::{self, What},
     filter,
     kernel::{
-        mem::{Copied, Direct, Memory, Struct},
-        sock::{TcpSock, state},
+        mem::{self, Copied, Direct, Memory, Struct},
+        sock::{Sock, TcpSock, state},
     },
     story,
 };
 
 #[fentry(function = "tcp_connect")]
 pub fn tcp_connect_fentry(ctx: FEntryContext) -> u32 {
-    if let Some(sock) = Struct::<Direct>::new(ctx.arg(0)).and_then(TcpSock::direct) {
-        connecting(sock);
+    if let Some(sk) = Struct::<Direct>::new(ctx.arg(0)) {
+        connecting(sk, TcpSock::direct);
     }
     0
 }
@@ -30,27 +30,32 @@ pub fn tcp_connect_fentry(ctx: FEntryContext) -> u32 {
 #[kprobe(function = "tcp_connect")]
 pub fn tcp_connect_kprobe(ctx: ProbeContext) -> u32 {
     if let Some(sk) = ctx.arg::<*const u8>(0)
-        && let Some(sock) = Struct::<Copied>::new(sk).and_then(TcpSock::copied)
+        && let Some(sk) = Struct::<Copied>::new(sk)
     {
-        connecting(sock);
+        connecting(sk, TcpSock::copied);
     }
     0
 }
 
 #[inline(always)]
-fn connecting<M: Memory>(sock: TcpSock<M>) {
-    if let Some(place) = story::of(sock.sk.address()) {
-        return story::know_port(&mut place.story, sock);
+fn connecting<M: Memory>(sk: Sock<M>, tcp: impl Fn(Sock<M>) -> Option<TcpSock<M>>) {
+    let address = sk.address();
+    // Only what is TCP's has a story.
+    if let Some(place) = story::of(address) {
+        return story::know_port(&mut place.story, || sk.get(&mem::SK_NUM));
     }
+    let Some(sock) = tcp(sk) else {
+        return;
+    };
     let Some(tuple) = sock.tuple() else {
         return emit::unreadable();
     };
-    if filter::wants(&tuple) && filter::owned(sock.sk.address()) {
+    if filter::wants(&tuple) && filter::owned(address) {
         let what = What {
             kind: kind::CONNECT,
             old: state::SYN_SENT,
             new: 0,
         };
-        emit::base(what, sock.sk.address(), &tuple);
+        emit::base(what, address, &tuple);
     }
 }

@@ -10,7 +10,7 @@ use crate::{
     emit::{self, What},
     filter,
     kernel::{
-        mem::{self, Direct, Struct},
+        mem::{Direct, Struct},
         sock::{TcpSock, state},
     },
     story,
@@ -31,7 +31,7 @@ pub fn tcp_retransmit_skb(ctx: BtfTracePointContext) -> i32 {
     };
     let mut place = story::of(sk.address());
     if let Some(place) = &mut place
-        && story::step(&mut place.story, what, sk.get(&mem::SK_NUM))
+        && story::step(&mut place.story, what, sk)
     {
         return 0;
     }

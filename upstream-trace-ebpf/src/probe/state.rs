@@ -10,7 +10,7 @@ use crate::{
     emit::{self, What, Who},
     filter,
     kernel::{
-        mem::{self, Direct, Struct},
+        mem::{Direct, Struct},
         sock::{TcpSock, Tuple, state},
     },
     listener, story,
@@ -157,14 +157,14 @@ fn goes_on(place: &mut Place, sk: Struct<Direct>, what: What, birth: bool) -> bo
         return false;
     }
     if what.new != state::CLOSE {
-        return story::step(story, what, sk.get(&mem::SK_NUM));
+        return story::step(story, what, sk);
     }
     let Some(sock) = TcpSock::direct(sk) else {
         return false;
     };
     if sock.is_open() {
         // Who closes it matters.
-        story::know_port(story, sock);
+        story::know_port(story, || sock.local_port());
         return false;
     }
     story::end(place, what.old, false, sock);

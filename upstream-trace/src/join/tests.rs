@@ -485,8 +485,6 @@ fn counted(received: u64, sent: u64) -> Stats {
         bytes_sent: sent,
         bytes_acked: sent,
         segs_out: 1,
-        data_segs_in: u32::from(received > 0),
-        data_segs_out: u32::from(sent > 0),
         last_sent: u32::from(sent > 0),
         ..Stats::default()
     }

@@ -60,13 +60,8 @@ impl Counters {
             let payload = bytes.saturating_sub(control);
             sent.map_or(payload, |sent| payload.min(sent))
         });
-        let sent_any = when(stats, present::DATA_SEGS_OUT, stats.data_segs_out > 0);
-        // `data_segs_in` also counts keep-alive probes with a byte of garbage; `received` does not.
-        let received_any = received.map(|bytes| bytes > 0).or(when(
-            stats,
-            present::DATA_SEGS_IN,
-            stats.data_segs_in > 0,
-        ));
+        let sent_any = when(stats, present::BYTES_SENT, stats.bytes_sent > 0);
+        let received_any = received.map(|bytes| bytes > 0);
         let age = |bit, jiffies: u32| {
             let ticks = u64::from(stats.jiffies.wrapping_sub(jiffies));
             when(stats, bit, ticks.saturating_mul(tick_ns) / 1000)
@@ -287,8 +282,7 @@ mod tests {
             jiffies: 5,
             last_sent: u32::MAX - 4,
             last_received: 2,
-            data_segs_out: 1,
-            data_segs_in: 1,
+            bytes_sent: 9,
             bytes_received: 9,
             ..Stats::default()
         };
@@ -306,7 +300,7 @@ mod tests {
     #[test]
     fn within_a_jiffy_what_waits_decides() {
         let both = Stats {
-            data_segs_out: 1,
+            bytes_sent: 9,
             bytes_received: 9,
             ..Stats::default()
         };

@@ -201,8 +201,6 @@ impl Healthy {
                 bytes_received: 64,
                 bytes_acked: 65,
                 bytes_sent: 64,
-                data_segs_in: 1,
-                data_segs_out: 1,
                 segs_out: 5,
                 flags: 1 << 1,
                 ..Stats::default()
