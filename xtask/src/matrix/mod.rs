@@ -124,9 +124,8 @@ pub fn save_types(workspace: &Workspace, wanted: &Kernels) -> Result<()> {
     workspace::run(&mut cut)
 }
 
-/// What tracing costs on each of these kernels, beside this `tracer`: one after the other.
-///
-/// In `rounds`, where time is measured; a count of instructions is the same in each, so one does.
+/// What tracing costs on each of these kernels, beside this `tracer`: one after the other, in `rounds` even where
+/// instructions are counted, because interrupts come upon a program more often in one storm than in another.
 pub(crate) fn measure(
     workspace: &Workspace,
     wanted: &Kernels,
@@ -136,11 +135,6 @@ pub(crate) fn measure(
     let wanted = Kernels(wanted.bare().collect());
     let boots = prepare(workspace, &wanted, &Program::with_libraries(tracer)?)?;
     let accelerator = Accelerator::find()?.measuring();
-    let rounds = if accelerator == Accelerator::Counted {
-        1
-    } else {
-        rounds
-    };
     let mut all = Vec::new();
     for boot in &boots {
         let name = boot.kernel.name;
