@@ -187,13 +187,10 @@ fn sender<'a>(
     let actor = sent.actor.as_deref();
     // An abort by its closer comes after CLOSE; before it come the timers, in nobody's context, and
     // tcp_abort, in that of an administrator's tool.
-    let acted = sent.state == State::Close as u8 || err == ECONNABORTED;
-    if !acted {
-        return None;
-    }
-    let Some(process) = actor else {
-        // Closed where a bystander let go of it last: for whoever had it.
-        return owner;
+    let closed = sent.state == State::Close as u8;
+    let Some(process) = actor.filter(|_| closed || err == ECONNABORTED) else {
+        // Where a bystander let go of it last, it was closed for whoever had it.
+        return owner.filter(|_| closed);
     };
     let attribution = match owner {
         Some((owner, attribution)) if owner.pid == process.pid => attribution,

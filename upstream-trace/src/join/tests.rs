@@ -1142,9 +1142,15 @@ fn whoever_only_let_go_of_it_last_is_neither_owner_nor_sender() {
 
 #[test]
 fn a_killer_is_the_sender_and_a_timer_is_nobody() {
-    for (err, sender, verdict) in [
-        (103, Some(HELPER_PID), Verdict::ResetBeforePayload),
-        (110, None, Verdict::Timeout),
+    for (err, actor, sender, verdict) in [
+        (
+            103,
+            HELPER_PID,
+            Some(HELPER_PID),
+            Verdict::ResetBeforePayload,
+        ),
+        (103, KWORKER_PID, None, Verdict::ResetBeforePayload),
+        (110, HELPER_PID, None, Verdict::Timeout),
     ] {
         let mut play = Play::new();
         play.handshake();
@@ -1153,10 +1159,10 @@ fn a_killer_is_the_sender_and_a_timer_is_nobody() {
             CLIENT,
             kind::RESET_SENT_ACTIVE,
             State::Established,
-            HELPER_PID,
+            actor,
             stats,
         );
-        play.close(CLIENT, State::Established, HELPER_PID, failed(err, stats));
+        play.close(CLIENT, State::Established, actor, failed(err, stats));
         play.reset_received(SERVER, State::Established, counted(0, 0));
         play.close(SERVER, State::Established, 0, failed(104, counted(0, 0)));
         let seen = play.finish();
