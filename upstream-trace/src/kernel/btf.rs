@@ -1,7 +1,7 @@
 //! Reads the kernel's type information (BTF): bytes in, answers out.
 //!
-//! One pass checks the whole type section, so that lookups need not; a second one indexes by name
-//! the kinds of types that are asked for. Names and types stay where they are in the bytes.
+//! One pass checks the whole type section, so that lookups need not, and hashes the names of the kinds of types
+//! that are asked for. Names and types stay where they are in the bytes.
 //! Answers are `Option`s: a kernel that lacks something is normal, only BTF that cannot be walked
 //! is an error.
 //!
@@ -106,55 +106,48 @@ pub struct Btf {
 #[derive(Clone, Copy)]
 struct Slot {
     at: u32,
-    /// Next type in the same bucket, always a higher id; 0 ends the list.
+    /// Next type in the same bucket, always a higher id; 0 ends the list. Before that is known, the hash of the
+    /// type's name, or [`UNNAMED`].
     next: u32,
 }
+
+/// No hash of a name.
+const UNNAMED: u32 = 0;
 
 impl Btf {
     pub fn parse(bytes: impl Into<Bytes>) -> Result<Self, BtfError> {
         let bytes = bytes.into();
         let (types, strings) = Header::sections(&bytes)?;
+        let names = bytes.get(strings.clone()).unwrap_or_default();
         let mut slots = Vec::with_capacity(types.len() / TYPICAL_TYPE_SIZE);
         let mut rest = bytes.get(types.clone()).unwrap_or_default();
         let mut id = 0;
         while !rest.is_empty() {
             id += 1;
             let at = u32::try_from(types.end - rest.len()).map_err(|_| BtfError::TooLarge)?;
-            slots.push(Slot { at, next: 0 });
-            (_, rest) = Type::read(id, rest)?;
+            let ty;
+            (ty, rest) = Type::read(id, rest)?;
+            let next = if ty.name == 0 || !ty.kind.is_looked_up() {
+                UNNAMED
+            } else {
+                let name = names.get(ty.name as usize..);
+                hash(name.ok_or(BtfError::Name { id })?)
+            };
+            slots.push(Slot { at, next });
         }
 
-        let buckets = vec![0; slots.len().next_power_of_two()];
-        let mut btf = Self {
+        let buckets = index(&mut slots);
+        Ok(Self {
             bytes,
             strings,
             slots,
             buckets,
-        };
-        btf.index(id)?;
-        Ok(btf)
+        })
     }
 
     /// All of it, as it was parsed.
     pub fn bytes(&self) -> &[u8] {
         &self.bytes
-    }
-
-    /// Backwards, so that each bucket lists its types in the order of the BTF.
-    fn index(&mut self, last: u32) -> Result<(), BtfError> {
-        for id in (1..=last).rev() {
-            let Some(ty) = self.ty(id) else { continue };
-            if ty.name == 0 || !ty.kind.is_looked_up() {
-                continue;
-            }
-            let bucket = self.bucket(self.tail(ty.name).ok_or(BtfError::Name { id })?);
-            if let Some(head) = self.buckets.get_mut(bucket)
-                && let Some(slot) = self.slots.get_mut(id as usize - 1)
-            {
-                slot.next = mem::replace(head, id);
-            }
-        }
-        Ok(())
     }
 
     /// Finds the member at the dotted `path` in `struct of` or `union of`.
@@ -360,8 +353,7 @@ impl Btf {
     }
 
     fn bucket(&self, name: &[u8]) -> usize {
-        // The upper bits of a product are the mixed ones.
-        (hash(name) >> 32) as usize & (self.buckets.len() - 1)
+        hash(name) as usize & (self.buckets.len() - 1)
     }
 }
 
@@ -373,9 +365,26 @@ impl fmt::Debug for Btf {
     }
 }
 
+/// The first type in each bucket, the others linked to it. Backwards, so that each bucket lists its types in the order of
+/// the BTF.
+fn index(slots: &mut [Slot]) -> Vec<u32> {
+    let mut buckets = vec![0; slots.len().next_power_of_two()];
+    let mask = buckets.len() - 1;
+    for (before, slot) in slots.iter_mut().enumerate().rev() {
+        let hash = mem::replace(&mut slot.next, 0);
+        if hash != UNNAMED
+            && let Ok(id) = u32::try_from(before + 1)
+            && let Some(head) = buckets.get_mut(hash as usize & mask)
+        {
+            slot.next = mem::replace(head, id);
+        }
+    }
+    buckets
+}
+
 /// Hashes up to the end of a string, which in BTF is a zero byte: eight bytes at a time, since this is
 /// most of the time that parsing takes. Nobody gains from making names collide.
-fn hash(mut name: &[u8]) -> u64 {
+fn hash(mut name: &[u8]) -> u32 {
     const LOW: u64 = 0x0101_0101_0101_0101;
     let mut hash = 0_u64;
     loop {
@@ -394,7 +403,8 @@ fn hash(mut name: &[u8]) -> u64 {
         let kept = word & (ends.wrapping_sub(1) & !ends);
         hash = (hash.rotate_left(5) ^ kept).wrapping_mul(0x9e37_79b9_7f4a_7c15);
         if ends != 0 {
-            return hash;
+            // The upper bits of a product are the mixed ones.
+            return ((hash >> 32) as u32).max(UNNAMED + 1);
         }
         name = rest;
     }
