@@ -5,12 +5,17 @@
 
 use core::ptr;
 
-use upstream_trace_common::event::Actor;
+use upstream_trace_common::event::{Actor, kind};
 use zerocopy::{transmute_mut, transmute_ref};
 
 use crate::{
-    atomic, filter,
-    kernel::{mem::copy_words, sock, task},
+    atomic,
+    emit::What,
+    filter,
+    kernel::{
+        mem::{copy_words, put_words},
+        sock, task,
+    },
     maps,
 };
 
@@ -60,6 +65,30 @@ pub fn this_jiffy(actor: &mut Actor) {
     copy(actor, &mut known.actor);
     known.set_key(key);
     atomic::release(&mut known.claims);
+}
+
+/// What tells the agent of a process.
+pub const INTRODUCED: What = What {
+    kind: kind::PROCESS,
+    old: 0,
+    new: 0,
+};
+
+/// Whether the agent was told of a process; from now on it was.
+#[inline(always)]
+pub fn is_told(actor: &Actor) -> bool {
+    let now = [actor.start, actor.comm[0]];
+    let Some(told) = maps::PROCESSES.get_ptr_mut(actor.tgid % maps::PROCESSES_MAX) else {
+        return true;
+    };
+    // SAFETY: an element of the map is always there, and is plain integers. Two processes may write it
+    // at once: then it is neither's, and both are told of again.
+    let told = unsafe { &mut *told };
+    if *told == now {
+        return true;
+    }
+    put_words(told, now);
+    false
 }
 
 /// The same process in another record.

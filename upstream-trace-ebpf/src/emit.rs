@@ -16,7 +16,7 @@ use upstream_trace_common::{
 use zerocopy::{transmute_mut, transmute_ref};
 
 use crate::{
-    actor, atomic, filter,
+    atomic, filter,
     kernel::{
         mem::{Direct, Memory, Struct, copy_words, put_words},
         sock::{self, TcpSock, Tuple},
@@ -45,18 +45,16 @@ pub struct What {
 
 /// Whom a record names as actor.
 #[derive(Clone, Copy)]
-pub enum Who<'a> {
+pub enum Who {
     /// The process that the current task belongs to.
     Current,
     /// Nobody: the event does not run in the context of anyone who caused it.
     Nobody,
     /// This task's process, with this id.
     Holder(Struct<Direct>, u32),
-    /// One that was read already.
-    Known(&'a Actor),
 }
 
-impl Who<'_> {
+impl Who {
     #[inline(always)]
     fn put(self, actor: &mut Actor) {
         match self {
@@ -66,7 +64,6 @@ impl Who<'_> {
             }
             Self::Nobody => task::nobody(actor),
             Self::Holder(task, tgid) => filter::of_task(actor, task, tgid),
-            Self::Known(known) => actor::copy(known, actor),
         }
     }
 }
@@ -108,7 +105,7 @@ pub fn base(what: What, sk: *const u8, tuple: &Tuple) {
 
 /// Writes the same and a process.
 #[inline(always)]
-pub fn acted(what: What, sk: *const u8, tuple: &Tuple, who: Who<'_>) {
+pub fn acted(what: What, sk: *const u8, tuple: &Tuple, who: Who) {
     write(|record: &mut Acted| {
         fill(&mut record.base, what, sk, tuple);
         who.put(&mut record.actor);
@@ -117,7 +114,7 @@ pub fn acted(what: What, sk: *const u8, tuple: &Tuple, who: Who<'_>) {
 
 /// Writes everything about `sock`.
 #[inline(always)]
-pub fn full<M: Memory>(what: What, sock: TcpSock<M>, tuple: &Tuple, who: Who<'_>) {
+pub fn full<M: Memory>(what: What, sock: TcpSock<M>, tuple: &Tuple, who: Who) {
     put(
         1,
         |_| true,

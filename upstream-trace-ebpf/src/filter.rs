@@ -2,6 +2,8 @@
 //!
 //! Each filter that is off is dead code to the verifier. Must not know: the ring.
 
+use core::hint::cold_path;
+
 use aya_ebpf::maps::lpm_trie::Key;
 use upstream_trace_common::event::{self, Actor};
 
@@ -15,11 +17,22 @@ use crate::{
     maps::{self, set},
 };
 
+/// Whether a filter by network or owner was asked for. Said to be seldom, so that the compiler puts what it takes out of
+/// the way: dead code in few places is what the verifier is done with soonest.
+#[inline(always)]
+fn is_on(filter: u32) -> bool {
+    if filter == 0 {
+        return false;
+    }
+    cold_path();
+    true
+}
+
 /// Whether either end is a wanted port in a wanted network.
 #[inline(always)]
 pub fn wants(tuple: &Tuple) -> bool {
     (set::FILTER_PORTS() == 0 || port(tuple.local_port) || port(tuple.remote_port))
-        && (set::FILTER_NETS() == 0
+        && (!is_on(set::FILTER_NETS())
             || network(tuple.family, tuple.local)
             || network(tuple.family, tuple.remote))
 }
@@ -51,12 +64,12 @@ fn network(family: u8, address: [u64; 2]) -> bool {
 /// Whether it matters whose a socket is.
 #[inline(always)]
 fn by_owner() -> bool {
-    set::FILTER_PIDS() != 0 || set::FILTER_CGROUPS() != 0
+    is_on(set::FILTER_PIDS()) || is_on(set::FILTER_CGROUPS())
 }
 
 #[inline(always)]
 fn pid(tgid: u32) -> bool {
-    set::FILTER_PIDS() == 0 || maps::PIDS.get_ptr(tgid).is_some()
+    !is_on(set::FILTER_PIDS()) || maps::PIDS.get_ptr(tgid).is_some()
 }
 
 #[inline(always)]
@@ -67,13 +80,13 @@ fn cgroup(id: u64) -> bool {
 /// Whether the process of the current task is wanted, or nobody asked.
 #[inline(always)]
 fn wants_current() -> bool {
-    pid(task::current_tgid()) && (set::FILTER_CGROUPS() == 0 || task::current_is_under(cgroup))
+    pid(task::current_tgid()) && (!is_on(set::FILTER_CGROUPS()) || task::current_is_under(cgroup))
 }
 
 /// Whether the process of a `task` that is not the current one is.
 #[inline(always)]
 fn wants_task(task: Struct<Direct>, tgid: u32) -> bool {
-    pid(tgid) && (set::FILTER_CGROUPS() == 0 || task::task_is_under(task, cgroup))
+    pid(tgid) && (!is_on(set::FILTER_CGROUPS()) || task::task_is_under(task, cgroup))
 }
 
 /// The process that the current task belongs to, and whether it is wanted.
@@ -86,7 +99,7 @@ pub fn current(actor: &mut Actor) {
 /// The process of a `task` that is not the current one, and whether it is wanted.
 #[inline(always)]
 pub fn of_task(actor: &mut Actor, task: Struct<Direct>, tgid: u32) {
-    task::of_task(actor, Some(task), tgid);
+    task::of_task(actor, task, tgid);
     actor.wanted = u32::from(wants_task(task, tgid));
 }
 

@@ -7,13 +7,13 @@ use core::hint::{black_box, cold_path};
 
 use aya_ebpf::helpers::bpf_ktime_get_ns;
 use upstream_trace_common::{
-    event::{exit, kind},
+    event::exit,
     story::{AT_ACCEPT, AT_BIRTH, Change, NOBODY, Place, STEPS, Story},
 };
 
 use crate::{
     actor, atomic,
-    emit::{self, What, Who},
+    emit::{self, What},
     kernel::{
         mem::{self, Direct, Memory, Struct, put_words},
         sock::{self, TcpSock, Tuple, state},
@@ -83,9 +83,6 @@ pub fn begin(place: &mut Place, what: What, sk: *const u8, tuple: &Tuple) -> boo
         actor::this_jiffy(&mut story.actor);
     }
     name(story, sk);
-    if story.acted == AT_BIRTH {
-        introduce(story, tuple);
-    }
     true
 }
 
@@ -94,29 +91,6 @@ pub fn begin(place: &mut Place, what: What, sk: *const u8, tuple: &Tuple) -> boo
 fn name(story: &mut Story, sk: *const u8) {
     // SAFETY: a reference is valid for writes. Volatile, so that it keeps its place in the order.
     unsafe { core::ptr::write_volatile(&raw mut story.sk, sk as u64) };
-}
-
-/// Tells the agent at once who connects, unless it knows.
-#[inline(always)]
-fn introduce(story: &Story, tuple: &Tuple) {
-    let actor = &story.actor;
-    let now = [actor.start, actor.comm[0]];
-    let Some(known) = maps::PROCESSES.get_ptr_mut(actor.tgid % maps::PROCESSES_MAX) else {
-        return;
-    };
-    // SAFETY: an element of the map is always there, and is plain integers. Two processes may write it
-    // at once: then it is neither's, and both are told of again.
-    let known = unsafe { &mut *known };
-    if *known == now {
-        return;
-    }
-    put_words(known, now);
-    let what = What {
-        kind: kind::PROCESS,
-        old: 0,
-        new: 0,
-    };
-    emit::acted(what, story.sk as *const u8, tuple, Who::Known(actor));
 }
 
 /// Continues a story; `false` where it has no room, so that it has to be told and the event as well.

@@ -44,6 +44,9 @@ pub fn is_present(field: &'static u32) -> bool {
 
 /// A way to read kernel memory.
 pub trait Memory: Copy {
+    /// Whether this host allows it. Asked where a [`Struct`] begins, so that not each read has to.
+    fn is_allowed() -> bool;
+
     /// The value at `address`, or nothing where it cannot be read.
     fn read<T: Copy>(address: *const T) -> Option<T>;
 }
@@ -53,6 +56,11 @@ pub trait Memory: Copy {
 pub struct Direct;
 
 impl Memory for Direct {
+    #[inline(always)]
+    fn is_allowed() -> bool {
+        true
+    }
+
     #[inline(always)]
     fn read<T: Copy>(address: *const T) -> Option<T> {
         // SAFETY: the verifier accepts this load only within the pointer's BTF type, and the kernel
@@ -67,16 +75,18 @@ pub struct Copied;
 
 impl Memory for Copied {
     #[inline(always)]
+    fn is_allowed() -> bool {
+        set::CAN_PROBE_READ() != 0
+    }
+
+    #[inline(always)]
     fn read<T: Copy>(address: *const T) -> Option<T> {
-        if set::CAN_PROBE_READ() == 0 {
-            return None;
-        }
         // SAFETY: the helper checks the address itself and fails on a bad one; `T` is plain data.
         unsafe { bpf_probe_read_kernel(address) }.ok()
     }
 }
 
-/// The address of a kernel struct that is only a number, or 0.
+/// The address of a kernel struct that is only a number, or 0, where [`Copied`] is allowed.
 #[derive(Clone, Copy)]
 pub struct Number(pub u64);
 
@@ -85,7 +95,7 @@ impl Number {
     /// branch: the verifier would walk all that follows once more.
     #[inline(always)]
     pub fn copy<const N: usize>(self, field: &'static u32, words: &mut [u64; N]) {
-        let Some(offset) = offset(field).filter(|_| set::CAN_PROBE_READ() != 0) else {
+        let Some(offset) = offset(field) else {
             for word in words {
                 // SAFETY: a reference is valid for writes. Volatile as in `copy_words`.
                 unsafe { core::ptr::write_volatile(word, 0) };
@@ -117,9 +127,18 @@ impl<M> Clone for Struct<M> {
 impl<M> Copy for Struct<M> {}
 
 impl<M: Memory> Struct<M> {
-    /// A struct at `address`, unless that is NULL.
+    /// A struct at `address`, unless that is NULL or may not be read.
     #[inline(always)]
     pub fn new(address: *const u8) -> Option<Self> {
+        if !M::is_allowed() {
+            cold_path();
+            return None;
+        }
+        Self::unless_null(address)
+    }
+
+    #[inline(always)]
+    fn unless_null(address: *const u8) -> Option<Self> {
         (!address.is_null()).then_some(Self {
             address,
             memory: PhantomData,
@@ -167,7 +186,25 @@ impl<M: Memory> Struct<M> {
     /// A pointer member that is not NULL.
     #[inline(always)]
     pub fn follow(self, field: &'static u32) -> Option<Self> {
-        Self::new(self.get(field)?)
+        Self::unless_null(self.get(field)?)
+    }
+}
+
+/// Bytes that have no type, as those of a packet's headers.
+impl Struct<Copied> {
+    /// What is so many bytes further.
+    #[inline(always)]
+    pub fn after(self, distance: usize) -> Self {
+        Self {
+            address: self.address.wrapping_add(distance),
+            memory: PhantomData,
+        }
+    }
+
+    /// What is here.
+    #[inline(always)]
+    pub fn read<T: Copy>(self) -> Option<T> {
+        Copied::read(self.address.cast())
     }
 }
 

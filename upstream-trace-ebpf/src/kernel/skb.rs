@@ -7,24 +7,17 @@ use super::{
     mem::{self, Copied, Memory, Struct},
     sock::Tuple,
 };
-use crate::maps::set;
 
 /// `SYN`, `RST` and `ACK` in the flags byte of a TCP header.
 pub const SYN: u8 = 1 << 1;
 pub const RST: u8 = 1 << 2;
 pub const ACK: u8 = 1 << 4;
 
-/// Whether headers can be read at all; where not, the agent says at start what is not seen.
+/// What `field`, one of the packet's header offsets, leads to.
 #[inline(always)]
-pub fn is_readable() -> bool {
-    set::CAN_PROBE_READ() != 0
-}
-
-/// The address that `field`, one of the packet's header offsets, leads to.
-#[inline(always)]
-fn header<M: Memory>(skb: Struct<M>, field: &'static u32) -> Option<*const u8> {
-    let head: *const u8 = skb.get(&mem::SKB_HEAD)?;
-    Some(head.wrapping_add(usize::from(skb.get::<u16>(field)?)))
+fn header<M: Memory>(skb: Struct<M>, field: &'static u32) -> Option<Struct<Copied>> {
+    let head = Struct::new(skb.get(&mem::SKB_HEAD)?)?;
+    Some(head.after(usize::from(skb.get::<u16>(field)?)))
 }
 
 /// Flags byte of the packet's TCP header; 0 where it cannot be read.
@@ -32,7 +25,7 @@ fn header<M: Memory>(skb: Struct<M>, field: &'static u32) -> Option<*const u8> {
 pub fn tcp_flags<M: Memory>(skb: Struct<M>) -> u8 {
     let flags = || {
         // Behind ports, sequence numbers and data offset of `struct tcphdr`.
-        Copied::read::<u8>(header(skb, &mem::SKB_TRANSPORT)?.wrapping_add(13))
+        header(skb, &mem::SKB_TRANSPORT)?.after(13).read::<u8>()
     };
     flags().unwrap_or(0)
 }
@@ -49,7 +42,7 @@ pub fn is_loopback<M: Memory>(skb: Struct<M>) -> bool {
 /// What the packet's IP header tells of its way here.
 #[inline(always)]
 pub fn way<M: Memory>(skb: Struct<M>) -> Option<Way> {
-    let bytes = Copied::read::<[u8; 12]>(header(skb, &mem::SKB_NETWORK)?.cast())?;
+    let bytes = header(skb, &mem::SKB_NETWORK)?.read::<[u8; 12]>()?;
     match bytes[0] >> 4 {
         // `id` is at 4 and `ttl` at 8 of `struct iphdr`.
         4 => Some(Way {
@@ -71,9 +64,8 @@ pub fn way<M: Memory>(skb: Struct<M>) -> Option<Way> {
 #[inline(always)]
 pub fn sequence<M: Memory>(skb: Struct<M>) -> Option<u32> {
     // Behind the ports of `struct tcphdr`.
-    let sequence = header(skb, &mem::SKB_TRANSPORT)?.wrapping_add(4);
-    let bytes = Copied::read::<[u8; 4]>(sequence.cast())?;
-    Some(u32::from_be_bytes(bytes))
+    let sequence = header(skb, &mem::SKB_TRANSPORT)?.after(4);
+    Some(u32::from_be_bytes(sequence.read()?))
 }
 
 /// Namespace of the device that the packet came by, while it has one: not once a socket was found for it
@@ -90,13 +82,9 @@ pub fn netns<M: Memory>(skb: Struct<M>) -> u32 {
 /// behind an untyped pointer, so they are copied.
 #[inline(always)]
 pub fn reply_tuple<M: Memory>(skb: Struct<M>, netns: u32) -> Option<Tuple> {
-    let head: *const u8 = skb.get(&mem::SKB_HEAD)?;
-    let network = usize::from(skb.get::<u16>(&mem::SKB_NETWORK)?);
-    let transport = usize::from(skb.get::<u16>(&mem::SKB_TRANSPORT)?);
-    let ip = head.wrapping_add(network);
-    let [source_port, destination_port] =
-        Copied::read::<[u16; 2]>(head.wrapping_add(transport).cast())?;
-    let family = match Copied::read::<u8>(ip)? >> 4 {
+    let ip = header(skb, &mem::SKB_NETWORK)?;
+    let [source_port, destination_port] = header(skb, &mem::SKB_TRANSPORT)?.read()?;
+    let family = match ip.read::<u8>()? >> 4 {
         4 => event::IPV4,
         6 => event::IPV6,
         _ => return None,
@@ -119,12 +107,9 @@ pub type IcmpError = [u8; 2];
 #[inline(always)]
 pub fn source<M: Memory>(skb: Struct<M>) -> Option<[u64; 2]> {
     let ip = header(skb, &mem::SKB_NETWORK)?;
-    match Copied::read::<u8>(ip)? >> 4 {
-        4 => {
-            let source = Copied::read::<u32>(ip.wrapping_add(12).cast())?;
-            Some([u64::from(source), 0])
-        }
-        6 => Copied::read(ip.wrapping_add(8).cast()),
+    match ip.read::<u8>()? >> 4 {
+        4 => Some([u64::from(ip.after(12).read::<u32>()?), 0]),
+        6 => ip.after(8).read(),
         _ => None,
     }
 }
@@ -145,17 +130,17 @@ pub fn queued_icmp<M: Memory>(skb: Struct<M>) -> Option<IcmpError> {
 /// Type and code of the ICMP error that the packet is.
 #[inline(always)]
 pub fn icmp<M: Memory>(skb: Struct<M>) -> Option<IcmpError> {
-    Copied::read(header(skb, &mem::SKB_TRANSPORT)?.cast())
+    header(skb, &mem::SKB_TRANSPORT)?.read()
 }
 
 /// Both ends of the TCP packet that an ICMP error over IPv4 quotes, as whoever sent it sees them.
 #[inline(always)]
 pub fn quoted_v4<M: Memory>(skb: Struct<M>) -> Option<Tuple> {
     // `struct icmphdr` has eight bytes.
-    let ip = header(skb, &mem::SKB_TRANSPORT)?.wrapping_add(8);
-    let length = usize::from(Copied::read::<u8>(ip)? & 15) * 4;
+    let ip = header(skb, &mem::SKB_TRANSPORT)?.after(8);
+    let length = usize::from(ip.read::<u8>()? & 15) * 4;
     let addresses = addresses(ip, event::IPV4)?;
-    let ports = Copied::read(ip.wrapping_add(length).cast())?;
+    let ports = ip.after(length).read()?;
     Some(ends(event::IPV4, addresses, ports, netns(skb)))
 }
 
@@ -163,9 +148,9 @@ pub fn quoted_v4<M: Memory>(skb: Struct<M>) -> Option<Tuple> {
 #[inline(always)]
 pub fn quoted_v6<M: Memory>(skb: Struct<M>, distance: usize) -> Option<Tuple> {
     // `struct icmp6hdr` has eight bytes.
-    let ip = header(skb, &mem::SKB_TRANSPORT)?.wrapping_add(8);
+    let ip = header(skb, &mem::SKB_TRANSPORT)?.after(8);
     let addresses = addresses(ip, event::IPV6)?;
-    let ports = Copied::read(ip.wrapping_add(distance).cast())?;
+    let ports = ip.after(distance).read()?;
     Some(ends(event::IPV6, addresses, ports, netns(skb)))
 }
 
@@ -174,18 +159,18 @@ pub fn quoted_v6<M: Memory>(skb: Struct<M>, distance: usize) -> Option<Tuple> {
 #[inline(always)]
 pub fn tcp_packet<M: Memory>(skb: Struct<M>) -> Option<(u8, Tuple)> {
     let ip = header(skb, &mem::SKB_NETWORK)?;
-    let first = Copied::read::<u8>(ip)?;
+    let first = ip.read::<u8>()?;
     let (family, protocol, length) = match first >> 4 {
         4 => (event::IPV4, 9, usize::from(first & 15) * 4),
         6 => (event::IPV6, 6, 40),
         _ => return None,
     };
-    if Copied::read::<u8>(ip.wrapping_add(protocol))? != TCP {
+    if ip.after(protocol).read::<u8>()? != TCP {
         return None;
     }
-    let tcp = ip.wrapping_add(length);
-    let flags = Copied::read::<u8>(tcp.wrapping_add(13))?;
-    let ports = Copied::read(tcp.cast())?;
+    let tcp = ip.after(length);
+    let flags = tcp.after(13).read::<u8>()?;
+    let ports = tcp.read()?;
     let addresses = addresses(ip, family)?;
     // One on its way out has a socket and perhaps no device yet, one on its way in the reverse.
     let netns = match skb.follow(&mem::SKB_SK) {
@@ -197,14 +182,14 @@ pub fn tcp_packet<M: Memory>(skb: Struct<M>) -> Option<(u8, Tuple)> {
 
 /// Source and destination of the IP header there.
 #[inline(always)]
-fn addresses(ip: *const u8, family: u8) -> Option<[[u64; 2]; 2]> {
+fn addresses(ip: Struct<Copied>, family: u8) -> Option<[[u64; 2]; 2]> {
     if family == event::IPV4 {
         // `saddr` is at 12 and `daddr` at 16 of `struct iphdr`.
-        let [source, destination] = Copied::read::<[u32; 2]>(ip.wrapping_add(12).cast())?;
+        let [source, destination] = ip.after(12).read::<[u32; 2]>()?;
         Some([[u64::from(source), 0], [u64::from(destination), 0]])
     } else {
         // `saddr` is at 8 and `daddr` at 24 of `struct ipv6hdr`.
-        Copied::read(ip.wrapping_add(8).cast())
+        ip.after(8).read()
     }
 }
 

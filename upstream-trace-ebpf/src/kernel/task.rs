@@ -1,6 +1,6 @@
 //! `struct task_struct`: the process behind the current task, or behind one from an iterator.
 
-use core::array;
+use core::{array, hint::cold_path};
 
 use aya_ebpf::helpers::{
     bpf_get_current_pid_tgid, bpf_get_current_task, bpf_get_current_task_btf,
@@ -54,12 +54,16 @@ pub fn task_is_under<M: Memory>(task: Struct<M>, wanted: impl Fn(u64) -> bool) -
 #[inline(always)]
 pub fn current(actor: &mut Actor) {
     let tgid = current_tgid();
-    if set::HAS_CURRENT_TASK_BTF() != 0 && set::CAN_PROBE_READ() == 0 {
+    if Copied::is_allowed() {
+        copy_name(actor, tgid);
+    } else if set::HAS_CURRENT_TASK_BTF() != 0 {
+        cold_path();
         // SAFETY: the helper takes no argument.
         let task = unsafe { bpf_get_current_task_btf() };
         name(actor, Struct::<Direct>::new(task.cast()), tgid);
     } else {
-        copy_name(actor, tgid);
+        cold_path();
+        name(actor, None::<Struct<Direct>>, tgid);
     }
     #[expect(
         clippy::cast_possible_truncation,
@@ -72,6 +76,7 @@ pub fn current(actor: &mut Actor) {
         unsafe { bpf_get_current_cgroup_id() }
     } else {
         // A kernel without cgroups has no such helper either.
+        cold_path();
         0
     };
 }
@@ -84,6 +89,7 @@ fn current_flags() -> u32 {
         let task = unsafe { bpf_get_current_task_btf() };
         Struct::<Direct>::new(task.cast()).and_then(|task| task.get(&mem::TASK_FLAGS))
     } else {
+        cold_path();
         // SAFETY: the helper takes no argument.
         let task = unsafe { bpf_get_current_task() };
         Struct::<Copied>::new(task as *const u8).and_then(|task| task.get(&mem::TASK_FLAGS))
@@ -98,6 +104,7 @@ pub fn current_exit() -> u8 {
     if current_flags() & PF_EXITING == 0 {
         return exit::NONE;
     }
+    cold_path();
     // SAFETY: the helper takes no argument.
     let task = unsafe { bpf_get_current_task() };
     let code: Option<u32> = Struct::<Copied>::new(task as *const u8).and_then(|task| {
@@ -111,12 +118,23 @@ pub fn current_exit() -> u8 {
 /// Nobody: the event does not run in the context of anyone who caused it.
 #[inline(always)]
 pub fn nobody(actor: &mut Actor) {
-    of_task(actor, None::<Struct<Direct>>, 0);
+    describe(actor, None::<Struct<Direct>>, 0);
 }
 
-/// The process of a `task` that is not the current one; whether it is wanted is not known here.
+/// The process of a `task` that is not the current one; whether it is wanted is not known here. Copied wherever that is
+/// allowed, for the same reason as [`current`].
 #[inline(always)]
-pub fn of_task<M: Memory>(actor: &mut Actor, task: Option<Struct<M>>, tgid: u32) {
+pub fn of_task(actor: &mut Actor, task: Struct<Direct>, tgid: u32) {
+    if Copied::is_allowed() {
+        describe(actor, Struct::<Copied>::new(task.address()), tgid);
+    } else {
+        cold_path();
+        describe(actor, Some(task), tgid);
+    }
+}
+
+#[inline(always)]
+fn describe<M: Memory>(actor: &mut Actor, task: Option<Struct<M>>, tgid: u32) {
     name(actor, task, tgid);
     let uid = task.and_then(|task| task.by_way_of(&mem::TASK_CRED)?.get(&mem::CRED_UID));
     actor.uid = uid.unwrap_or(NO_UID);

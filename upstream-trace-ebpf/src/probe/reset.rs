@@ -62,7 +62,7 @@ pub fn tcp_send_reset(ctx: BtfTracePointContext) -> i32 {
         u8::try_from(ctx.arg::<u32>(2)).unwrap_or(NO_REASON)
     };
     // The verifier allows nothing but a comparison before these two are known not to be NULL.
-    sent(Struct::new(sk), Struct::new(packet), reason);
+    sent(Struct::new(sk), packet, reason);
     0
 }
 
@@ -106,12 +106,11 @@ fn untraced<M: Memory>(
     packet: *const u8,
     ends: impl FnOnce(Struct<M>, u16) -> Option<Tuple>,
 ) {
-    let Some(packet) = Struct::<M>::new(packet) else {
-        return;
-    };
     let Some(sk) = Struct::<M>::new(sk) else {
         // No stack answers a reset with a reset: the function leaves at once.
-        if skb::tcp_flags(packet) & skb::RST == 0 {
+        if let Some(packet) = Struct::new(packet)
+            && skb::tcp_flags(packet) & skb::RST == 0
+        {
             no_socket(packet, NO_REASON);
         }
         return;
@@ -122,12 +121,10 @@ fn untraced<M: Memory>(
     }
 }
 
-/// Where no socket has the port that a packet came for.
+/// Where no socket has the port that a packet came for. The packet is copied, as its headers have to be: the verifier
+/// takes milliseconds over each load of a pointer of its (see `TcpSock`).
 #[inline(always)]
-fn no_socket<M: Memory>(packet: Struct<M>, reason: u8) {
-    if !skb::is_readable() {
-        return;
-    }
+fn no_socket(packet: Struct<Copied>, reason: u8) {
     let flags = skb::tcp_flags(packet);
     let tuple = skb::reply_tuple(packet, skb::netns(packet));
     let kind = kind::RESET_SENT_NO_SOCKET;
@@ -147,7 +144,9 @@ fn small<M: Memory>(
 }
 
 #[inline(always)]
-fn sent(sk: Option<Struct<Direct>>, packet: Option<Struct<Direct>>, reason: u8) {
+fn sent(sk: Option<Struct<Direct>>, packet: *const u8, reason: u8) {
+    let answers = !packet.is_null();
+    let packet = Struct::new(packet);
     let Some(sk) = sk else {
         if let Some(packet) = packet {
             no_socket(packet, reason);
@@ -155,13 +154,15 @@ fn sent(sk: Option<Struct<Direct>>, packet: Option<Struct<Direct>>, reason: u8) 
         return;
     };
     let old = sk.state().unwrap_or(0);
-    match (old, packet) {
-        (state::TIME_WAIT | state::NEW_SYN_RECV, _) => {
+    match old {
+        state::TIME_WAIT | state::NEW_SYN_RECV => {
             small(sk, old, reason, Struct::<Direct>::tuple);
         }
-        (state::LISTEN, Some(_)) if !skb::is_readable() => {}
         // The listener's own addresses are not the connection's; its namespace is.
-        (state::LISTEN, Some(packet)) => {
+        state::LISTEN if answers => {
+            let Some(packet) = packet else {
+                return;
+            };
             let tuple = skb::reply_tuple(packet, sk.netns());
             if let Some(tuple) = tuple {
                 listener::refused(sk, &tuple.reversed());
@@ -180,10 +181,10 @@ fn sent(sk: Option<Struct<Direct>>, packet: Option<Struct<Direct>>, reason: u8) 
             if !filter::wants(&tuple) {
                 return;
             }
-            let (kind, who) = if packet.is_none() {
-                (kind::RESET_SENT_ACTIVE, Who::Current)
-            } else {
+            let (kind, who) = if answers {
                 (kind::RESET_SENT_REPLY, Who::Nobody)
+            } else {
+                (kind::RESET_SENT_ACTIVE, Who::Current)
             };
             let what = What {
                 kind,

@@ -7,6 +7,7 @@ use aya_ebpf::{macros::btf_tracepoint, programs::BtfTracePointContext};
 use upstream_trace_common::{event::kind, story::Place};
 
 use crate::{
+    actor,
     emit::{self, What, Who},
     filter,
     kernel::{
@@ -18,58 +19,61 @@ use crate::{
 
 #[btf_tracepoint(function = "inet_sock_set_state")]
 pub fn inet_sock_set_state(ctx: BtfTracePointContext) -> i32 {
-    let sk: *const u8 = ctx.arg(0);
     let (old, new): (i32, i32) = (ctx.arg(1), ctx.arg(2));
     #[expect(
         clippy::cast_possible_truncation,
         clippy::cast_sign_loss,
         reason = "enum tcp_state"
     )]
-    changed(sk, old as u8, new as u8);
+    let (old, new) = (old as u8, new as u8);
+    if let Some(sk) = Struct::new(ctx.arg(0))
+        && let Some((what, tuple)) = changed(sk, old, new)
+    {
+        emit::acted(what, sk.address(), &tuple, Who::Current);
+    }
     0
 }
 
+/// What is left to tell of the process that acts: at one place for all, because to read it takes more code than
+/// everything else.
+type Act = (What, Tuple);
+
 #[inline(always)]
-fn changed(sk: *const u8, old: u8, new: u8) {
+fn changed(sk: Struct<Direct>, old: u8, new: u8) -> Option<Act> {
     // Up to 6.12 the child still has its listener's addresses here; its birth is the next step.
     if old == state::LISTEN && new == state::SYN_RECV {
-        return;
+        return None;
     }
     let what = What {
         kind: kind::STATE,
         old,
         new,
     };
-    let Some(sk) = Struct::<Direct>::new(sk) else {
-        return;
-    };
     if old == state::LISTEN || new == state::LISTEN {
         return listens(sk, what);
     }
     let address = sk.address();
-    let Some(place) = story::place(address) else {
-        return;
-    };
+    let place = story::place(address)?;
     let birth = old == state::CLOSE || old == state::SYN_RECV && new == state::ESTABLISHED;
     if story::is_of(place, address) {
         if goes_on(place, sk, what, birth) {
-            return;
+            return None;
         }
         story::give_up(place);
     }
-    let Some(sock) = TcpSock::direct(sk) else {
-        return;
-    };
+    let sock = TcpSock::direct(sk)?;
     let connects = old == state::CLOSE;
     let Some(tuple) = sock.tuple_at(connects) else {
-        return emit::unreadable();
+        emit::unreadable();
+        return None;
     };
     let passes = connects && filter::may_want(&tuple) || filter::wants(&tuple);
     if !passes || !owned(address, what, &tuple) {
-        return;
+        return None;
     }
     if birth && story::begin(place, what, address, &tuple) {
-        return;
+        let tells = connects && !actor::is_told(&place.story.actor);
+        return tells.then_some((actor::INTRODUCED, tuple));
     }
     match new {
         state::CLOSE => {
@@ -79,12 +83,14 @@ fn changed(sk: *const u8, old: u8, new: u8) {
             let who = if is_open { Who::Current } else { Who::Nobody };
             failed(old, is_open, sock, &tuple);
             emit::full(what, sock, &tuple, who);
+            None
         }
         // connect(), and close() or shutdown(), in the context of who calls them.
-        state::SYN_SENT | state::FIN_WAIT1 | state::LAST_ACK => {
-            emit::acted(what, address, &tuple, Who::Current);
+        state::SYN_SENT | state::FIN_WAIT1 | state::LAST_ACK => Some((what, tuple)),
+        _ => {
+            emit::base(what, address, &tuple);
+            None
         }
-        _ => emit::base(what, address, &tuple),
     }
 }
 
@@ -101,13 +107,12 @@ fn owned(sk: *const u8, what: What, tuple: &Tuple) -> bool {
 
 /// `listen()`, and the `close()` of a socket that listens, in the context of who calls them.
 #[inline(always)]
-fn listens(sk: Struct<Direct>, what: What) {
-    let Some(sock) = TcpSock::direct(sk) else {
-        return;
-    };
+fn listens(sk: Struct<Direct>, what: What) -> Option<Act> {
+    let sock = TcpSock::direct(sk)?;
     let opens = what.new == state::LISTEN;
     let Some(tuple) = sock.tuple_at(opens) else {
-        return emit::unreadable();
+        emit::unreadable();
+        return None;
     };
     let sk = sk.address();
     if opens {
@@ -115,17 +120,13 @@ fn listens(sk: Struct<Direct>, what: What) {
     } else {
         listener::closed(sk, &tuple);
     }
-    if !filter::wants(&tuple) {
-        return;
-    }
-    let owned = if opens {
-        filter::own_listener(sk, &tuple)
-    } else {
-        filter::owned(sk)
-    };
-    if owned {
-        emit::acted(what, sk, &tuple, Who::Current);
-    }
+    let tells = filter::wants(&tuple)
+        && if opens {
+            filter::own_listener(sk, &tuple)
+        } else {
+            filter::owned(sk)
+        };
+    tells.then_some((what, tuple))
 }
 
 /// What there was no room for, where that is why the connection ended.
