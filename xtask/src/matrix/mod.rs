@@ -79,7 +79,7 @@ pub struct Plays {
 /// Plays every scenario on each of these kernels, or tests the service there.
 pub fn run(workspace: &Workspace, wanted: &Kernels, plays: Plays) -> Result<()> {
     let boots = prepare(workspace, wanted, &[])?;
-    let accelerator = Accelerator::find()?;
+    let accelerator = accelerator(&boots)?;
     let now = SystemTime::now().duration_since(UNIX_EPOCH)?.subsec_nanos();
     let seed = plays.seed.unwrap_or_else(|| u64::from(now));
     let runs = plays.runs;
@@ -108,7 +108,7 @@ pub fn run(workspace: &Workspace, wanted: &Kernels, plays: Plays) -> Result<()> 
 pub fn save_types(workspace: &Workspace, wanted: &Kernels) -> Result<()> {
     let plain = wanted.bare().filter(|kernel| kernel.lockdown.is_none());
     let boots = prepare(workspace, &Kernels(plain.collect()), &[])?;
-    let accelerator = Accelerator::find()?;
+    let accelerator = accelerator(&boots)?;
     let directory = tempfile::tempdir_in(&workspace.target)?;
     let saved = each(&boots, |boot| {
         let file = directory.path().join(format!("{}.btf", boot.kernel.name));
@@ -134,7 +134,7 @@ pub(crate) fn measure(
 ) -> Result<Vec<(&'static str, Costs)>> {
     let wanted = Kernels(wanted.bare().collect());
     let boots = prepare(workspace, &wanted, &Program::with_libraries(tracer)?)?;
-    let accelerator = Accelerator::find()?.measuring();
+    let accelerator = accelerator(&boots)?.measuring();
     let mut all = Vec::new();
     for boot in &boots {
         let name = boot.kernel.name;
@@ -143,6 +143,12 @@ pub(crate) fn measure(
         all.push((name, costs.with_context(|| format!("Linux {name}"))?));
     }
     Ok(all)
+}
+
+/// What runs them here.
+fn accelerator(boots: &[Boot]) -> Result<Accelerator> {
+    let first = boots.first().context("no kernel to boot")?;
+    Accelerator::find(&first.image)
 }
 
 /// Does `work` for all of them, some at a time; results in their order.

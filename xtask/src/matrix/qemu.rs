@@ -5,7 +5,7 @@
 use std::{
     ffi::OsString,
     fs,
-    io::{BufRead as _, BufReader, Read, Write as _},
+    io::{BufRead as _, BufReader, Read},
     path::Path,
     process::{Child, Command, Stdio},
     sync::mpsc::{self, RecvTimeoutError},
@@ -27,6 +27,10 @@ const LOST: [&str; 6] = [
     "general protection fault",
     "self-detected stall",
 ];
+/// What it says where it was given no file system to go on with.
+const NO_ROOT: &str = "Unable to mount root fs";
+/// A boot by KVM takes a second or two until then.
+const BOOTS_WITHIN: Duration = Duration::from_secs(15);
 /// The last lines of a console that failed.
 const SHOWN: usize = 30;
 
@@ -59,27 +63,26 @@ impl Accelerator {
         }
     }
 
-    /// KVM where it works, which only trying tells: there are hosts where it opens and then fails.
-    pub(super) fn find() -> Result<Self> {
+    /// KVM where it works, which only trying tells: there are hosts where it opens and then fails, and others where it
+    /// runs no kernel but those made for it. So this one has to boot, until it finds nothing to go on with.
+    pub(super) fn find(kernel: &Path) -> Result<Self> {
         let mut probe = emulator(Self::Kvm)?;
-        // Set up to the first instruction, then told to quit.
-        probe.args(["-m", "64M", "-S", "-monitor", "stdio"]);
+        probe.args(["-m", "256M", "-no-reboot", "-serial", "stdio"]);
+        probe.arg("-kernel").arg(kernel);
+        probe.args(["-append", "console=ttyS0 panic=-1"]);
         let mut child = probe
-            .stdin(Stdio::piped())
-            .stdout(Stdio::null())
+            .stdin(Stdio::null())
+            .stdout(Stdio::piped())
             .stderr(Stdio::null())
             .spawn()
             .with_context(|| format!("cannot start {PROGRAM}"))?;
-        if let Some(mut monitor) = child.stdin.take() {
-            // One that has ended already reads nothing, and its status tells.
-            let _written = monitor.write_all(b"quit\n");
-        }
-        let status = child.wait().context("cannot wait for QEMU")?;
-        Ok(if status.success() {
-            Self::Kvm
-        } else {
-            Self::Tcg
-        })
+        let console = child.stdout.take().context("its console")?;
+        let mut said = Vec::new();
+        let _lost = watch(console, BOOTS_WITHIN, &mut said);
+        let _ended = child.kill();
+        child.wait().context("cannot wait for QEMU")?;
+        let boots = said.iter().any(|line| line.contains(NO_ROOT));
+        Ok(if boots { Self::Kvm } else { Self::Tcg })
     }
 }
 
@@ -211,7 +214,7 @@ fn end(child: Child) -> Result<()> {
 
 #[cfg(test)]
 mod tests {
-    use std::io;
+    use std::io::{self, Write as _};
 
     use super::*;
 
