@@ -248,6 +248,10 @@ impl Place<'_> {
                 "name": route.name, "type": "STATIC", "connect_timeout": "0.3s",
                 "load_assignment": {"cluster_name": route.name, "endpoints": [{"lb_endpoints": endpoints}]},
             });
+            if route.retries {
+                // Three at a time otherwise: whoever is the fourth gets the 503 (UO).
+                cluster["circuit_breakers"] = json!({"thresholds": [{"max_retries": 1024}]});
+            }
             match route.speech {
                 Speech::Plain => {}
                 Speech::Tls => cluster["transport_socket"] = json!({
@@ -356,12 +360,13 @@ impl Place<'_> {
             };
             backends.push(format!("backend {name}\n  http-reuse {reuse}\n{retries}"));
             let servers = route.servers.iter().enumerate();
-            backends.extend(
-                servers.map(|(number, address)| format!("  server s{number} {address}{speech}\n")),
-            );
+            backends.extend(servers.map(|(number, address)| {
+                format!("  server s{number} {address}{speech} pool-purge-delay 60s\n")
+            }));
         }
+        // What a fault needs is that the second request finds the connection of the first: neither another thread's, nor purged.
         let config = format!(
-            "global\n  log stdout format raw local0\ndefaults\n  mode http\n  log global\n  option httplog\n  option abortonclose\n  \
+            "global\n  nbthread 1\n  log stdout format raw local0\ndefaults\n  mode http\n  log global\n  option httplog\n  option abortonclose\n  \
              timeout connect 300ms\n  timeout server 2s\n  timeout client 10s\nfrontend in\n  bind {}\n{}{}",
             self.address,
             rules.concat(),
