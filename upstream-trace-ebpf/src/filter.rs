@@ -31,17 +31,25 @@ fn is_on(filter: u32) -> bool {
 /// Whether either end is a wanted port in a wanted network.
 #[inline(always)]
 pub fn wants(tuple: &Tuple) -> bool {
-    (set::FILTER_PORTS() == 0 || port(tuple.local_port) || port(tuple.remote_port))
-        && (!is_on(set::FILTER_NETS())
-            || network(tuple.family, tuple.local)
-            || network(tuple.family, tuple.remote))
+    wants_ports(tuple.local_port, tuple.remote_port) && wants_networks(tuple)
 }
 
-/// Whether a connect whose local port is not chosen yet may turn out to be wanted: that port could be a
-/// wanted one, and the agent decides.
+/// Whether either port is a wanted one. The local one of a connect may not be chosen yet (0) and turn out to be: the agent
+/// decides.
 #[inline(always)]
-pub fn may_want(tuple: &Tuple) -> bool {
-    tuple.local_port == 0 && set::FILTER_PORTS_EPHEMERAL() != 0
+pub fn wants_ports(local: u16, remote: u16) -> bool {
+    set::FILTER_PORTS() == 0
+        || port(remote)
+        || port(local)
+        || local == 0 && set::FILTER_PORTS_EPHEMERAL() != 0
+}
+
+/// Whether either end is in a wanted network.
+#[inline(always)]
+pub fn wants_networks(tuple: &Tuple) -> bool {
+    !is_on(set::FILTER_NETS())
+        || network(tuple.family, tuple.local)
+        || network(tuple.family, tuple.remote)
 }
 
 #[inline(always)]

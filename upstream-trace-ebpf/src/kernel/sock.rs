@@ -123,6 +123,12 @@ impl<M: Memory> Struct<M> {
             .is_some_and(|error| error != 0)
     }
 
+    /// `skc_dport`.
+    #[inline(always)]
+    pub fn remote_port(self) -> Option<u16> {
+        self.get(&mem::SK_DPORT).map(u16::from_be)
+    }
+
     /// Both ports of a socket that is established, as one word.
     #[inline(always)]
     pub fn ports(self) -> Option<u32> {
@@ -152,7 +158,7 @@ impl<M: Memory> Struct<M> {
     #[inline(always)]
     fn ends(self, local_port: u16, netns: u32) -> Option<Tuple> {
         let family: u16 = self.get(&mem::SK_FAMILY)?;
-        let remote_port = u16::from_be(self.get(&mem::SK_DPORT)?);
+        let remote_port = self.remote_port()?;
         if family == AF_INET6 {
             let remote: [u64; 2] = self.words(&mem::SK_V6_DADDR)?;
             if !is_v4_mapped(remote) {

@@ -11,7 +11,7 @@ use crate::{
     emit::{self, What, Who},
     filter,
     kernel::{
-        mem::{Direct, Struct},
+        mem::{self, Direct, Struct},
         sock::{TcpSock, Tuple, state},
     },
     listener, story,
@@ -61,13 +61,18 @@ fn changed(sk: Struct<Direct>, old: u8, new: u8) -> Option<Act> {
         }
         story::give_up(place);
     }
+    let (connects, ends) = (old == state::CLOSE, new == state::CLOSE);
+    // Most connections of a node are nobody's concern, and their ports, which are at hand until the end, say so.
+    if !ends && !filter::wants_ports(sk.get(&mem::SK_NUM)?, sk.remote_port()?) {
+        return None;
+    }
     let sock = TcpSock::direct(sk)?;
-    let connects = old == state::CLOSE;
     let Some(tuple) = sock.tuple_at(connects) else {
         emit::unreadable();
         return None;
     };
-    let passes = connects && filter::may_want(&tuple) || filter::wants(&tuple);
+    let passes = filter::wants_networks(&tuple)
+        && (!ends || filter::wants_ports(tuple.local_port, tuple.remote_port));
     if !passes || !owned(address, what, &tuple) {
         return None;
     }
