@@ -34,14 +34,16 @@ pub fn wants(tuple: &Tuple) -> bool {
     wants_ports(tuple.local_port, tuple.remote_port) && wants_networks(tuple)
 }
 
-/// Whether either port is a wanted one. The local one of a connect may not be chosen yet (0) and turn out to be: the agent
-/// decides.
+/// Whether either port is a wanted one.
 #[inline(always)]
 pub fn wants_ports(local: u16, remote: u16) -> bool {
-    set::FILTER_PORTS() == 0
-        || port(remote)
-        || port(local)
-        || local == 0 && set::FILTER_PORTS_EPHEMERAL() != 0
+    set::FILTER_PORTS() == 0 || port(local) || port(remote)
+}
+
+/// Whether the local port of a connect is not chosen yet (0) and may turn out to be a wanted one: the agent decides.
+#[inline(always)]
+pub fn may_want_port(local: u16) -> bool {
+    local == 0 && set::FILTER_PORTS_EPHEMERAL() != 0
 }
 
 /// Whether either end is in a wanted network.

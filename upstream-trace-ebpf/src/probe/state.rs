@@ -63,8 +63,11 @@ fn changed(sk: Struct<Direct>, old: u8, new: u8) -> Option<Act> {
     }
     let (connects, ends) = (old == state::CLOSE, new == state::CLOSE);
     // Most connections of a node are nobody's concern, and their ports, which are at hand until the end, say so.
-    if !ends && !filter::wants_ports(sk.get(&mem::SK_NUM)?, sk.remote_port()?) {
-        return None;
+    if !ends {
+        let (local, remote) = (sk.get(&mem::SK_NUM)?, sk.remote_port()?);
+        if !(filter::wants_ports(local, remote) || connects && filter::may_want_port(local)) {
+            return None;
+        }
     }
     let sock = TcpSock::direct(sk)?;
     let Some(tuple) = sock.tuple_at(connects) else {
