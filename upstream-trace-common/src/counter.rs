@@ -1,6 +1,6 @@
 //! Indices into the per-CPU counters that the kernel side keeps of itself.
 //!
-//! For any run `SEEN == records taken from the ring + RING_FULL + READ_FAULT + UNMARKED`.
+//! For any run `SEEN == events of the records in the ring + RING_FULL + READ_FAULT + UNMARKED`.
 
 /// Events that passed the filters and were to be written to the ring; those of a story when it is.
 pub const SEEN: usize = 0;

@@ -12,8 +12,8 @@ pub fn add(word: *mut u64, by: u64) {
     unsafe { asm!("lock *(u64 *)({} + 0) += {}", in(reg) word, in(reg) by) };
 }
 
-/// Takes a place, unless another has it or is about to: of two that come at once, both may go
-/// away empty-handed, never none, and then the place stays taken. The additions to one address have an
+/// Takes a place, unless another has it or is about to. Of two that come at once at most one succeeds; if neither does, the place
+/// stays taken by nobody, and its sockets' events go to the agent one by one. The additions to one address have an
 /// order, and each reads its own or what came later.
 #[inline(always)]
 pub fn claim(claims: &mut u64) -> bool {

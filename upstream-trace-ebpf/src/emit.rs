@@ -1,7 +1,7 @@
 //! The only writer of the ring: reserve, fill, submit; whatever fails is counted.
 //!
 //! A wake-up for each record would cost more than everything else together (an `irq_work` and a
-//! context switch), so the agent looks by itself every few milliseconds and is woken only when the
+//! context switch), so the agent looks by itself every 30 milliseconds and is woken only when the
 //! ring fills up, which is asked now and then.
 
 use aya_ebpf::{
@@ -26,7 +26,7 @@ use crate::{
 };
 
 /// After so many events of a CPU, a power of two, the end of a story asks how full the ring is: the answer costs
-/// as much as a step. They take 7 KiB at most.
+/// as much as a step. So many stories are 9 KiB.
 const ASK_EVERY: u64 = 32;
 
 /// A story as words.

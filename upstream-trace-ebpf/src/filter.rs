@@ -1,6 +1,6 @@
 //! What passes: ports, networks and owners, decided before anything is written.
 //!
-//! Each filter that is off is dead code to the verifier. Must not know: the ring.
+//! Each filter that is off is dead code to the verifier. Must not know: how a record looks.
 
 use core::hint::cold_path;
 

@@ -1,4 +1,4 @@
-//! The kernel side: hooks on TCP's state changes and resets that write one record per event.
+//! The kernel side: hooks on TCP's state changes and resets that keep a story for each socket, and write it when it ends.
 //!
 //! `probe/` has one hook a file; `kernel/` is the only place that reads kernel memory; `filter`
 //! decides what passes; `actor` remembers who acts; `listener` knows who listens where; `story` keeps a socket's life until it ends; `emit` is the only writer of the

@@ -2,17 +2,14 @@
 //!
 //! Must not know: how a record came about, how bytes are written.
 
-use std::{
-    io::{IsTerminal as _, stdout},
-    time::Duration,
-};
+use std::time::Duration;
 
 use crate::{
     account::Account,
     clock::{self, Anchor},
     exit::{Code, Failure},
     join::engine::{Sink, WallClock as _},
-    output::{Batch, Destination, Ended, Format, Selection, Style, Weight, Writer, writer},
+    output::{self, Batch, Destination, Ended, Format, Selection, Style, Weight, Writer, writer},
     record::{Connection, Event, StrayReset},
     settings::Settings,
 };
@@ -55,7 +52,7 @@ impl Printer {
         let writer = writer.map_err(|error| Failure::new(Code::Output, error.to_string()))?;
         let format = if settings.text {
             Format::Text(Style {
-                colour: settings.output.is_none() && colour(),
+                colour: settings.output.is_none() && output::wants_colour(),
             })
         } else {
             Format::Json
@@ -130,13 +127,6 @@ impl Printer {
             self.dropped += self.writer.push(&mut self.batch);
         }
     }
-}
-
-/// Whether colour is wanted: on a terminal that can, unless <https://no-color.org> says no.
-fn colour() -> bool {
-    let refused = std::env::var_os("NO_COLOR").is_some_and(|value| !value.is_empty());
-    let dumb = std::env::var_os("TERM").is_none_or(|term| term == "dumb");
-    stdout().is_terminal() && !refused && !dumb
 }
 
 impl Sink for Printer {

@@ -1,4 +1,4 @@
-//! What `bench` asks the system about processes, and how it starts its own.
+//! What xtask asks the system about processes, and how it starts its own.
 //!
 //! The only file here that calls into libc for them.
 

@@ -20,7 +20,7 @@ use crate::{
 
 /// The newest that needs no LLVM development files: it loads the LLVM of the Rust toolchain.
 const LINKER_VERSION: &str = "0.10.0";
-/// The version whose words `verdict/words.rs` has.
+/// The version whose words `verdict/playbook/rows.rs` has.
 const ENVOY_VERSION: &str = "1.40.0";
 /// The version whose words `explain/meaning.rs` has, besides those before it.
 const GRPC_VERSION: &str = "1.85.1";

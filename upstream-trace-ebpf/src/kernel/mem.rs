@@ -1,6 +1,6 @@
 //! The only place that reads kernel memory: an offset from BTF, a pointer, a value or nothing.
 //!
-//! Two ways to read: [`Direct`] through a pointer whose type the verifier knows (cheap, fault-safe,
+//! Two ways to read: [`Direct`] through a pointer whose type the verifier knows (cheap,
 //! allowed under lockdown=confidentiality) and [`Copied`] through `bpf_probe_read_kernel` for
 //! pointers that are only numbers (kprobe arguments, packet headers). [`Number`] is the latter without an answer
 //! whether it could be read, for the one place where the verifier would pay for that.
@@ -63,8 +63,9 @@ impl Memory for Direct {
 
     #[inline(always)]
     fn read<T: Copy>(address: *const T) -> Option<T> {
-        // SAFETY: the verifier accepts this load only within the pointer's BTF type, and the kernel
-        // handles a fault. Volatile keeps it a single load of this size at this offset.
+        // SAFETY: the verifier accepts this load only within the pointer's BTF type, and whoever holds the
+        // pointer has looked whether it is NULL (`Struct::follow`). Volatile keeps it a single load of this
+        // size at this offset.
         Some(unsafe { core::ptr::read_volatile(address) })
     }
 }

@@ -76,7 +76,7 @@ impl Asked {
 
     fn allows(&self, verdict: Verdict) -> bool {
         match self.failed.nature {
-            Nature::Connection(expected) => expected.likely.and(expected.possible).has(verdict),
+            Nature::Connection(expected) => expected.likely.or(expected.possible).has(verdict),
             Nature::Elsewhere(_) => false,
         }
     }
@@ -480,7 +480,7 @@ impl Join {
                 Nature::Elsewhere(_) => None,
             });
         let all = expected.reduce(Expected::and)?;
-        let possible = all.likely.and(all.possible);
+        let possible = all.likely.or(all.possible);
         [By::Pid, By::Name, By::Nobody].into_iter().find_map(|by| {
             let pair = |verdicts| self.pair_with(lines, by, verdicts, complete);
             let tried = [all.likely, possible.failed(), possible];

@@ -29,9 +29,9 @@ impl Verdicts {
         Self(bits)
     }
 
-    /// Those of both.
+    /// Those of either.
     #[must_use]
-    pub const fn and(self, other: Self) -> Self {
+    pub const fn or(self, other: Self) -> Self {
         Self(self.0 | other.0)
     }
 
@@ -63,8 +63,8 @@ impl Expected {
     #[must_use]
     pub const fn and(self, other: Self) -> Self {
         Self {
-            likely: self.likely.and(other.likely),
-            possible: self.possible.and(other.possible),
+            likely: self.likely.or(other.likely),
+            possible: self.possible.or(other.possible),
             talk: None,
         }
     }
@@ -89,7 +89,7 @@ impl Nature {
     const fn as_likely(self) -> Self {
         match self {
             Self::Connection(expected) => Self::Connection(Expected {
-                likely: expected.likely.and(expected.possible),
+                likely: expected.likely.or(expected.possible),
                 possible: NONE,
                 talk: expected.talk,
             }),
@@ -100,7 +100,7 @@ impl Nature {
 
 const NONE: Verdicts = Verdicts::of(&[]);
 const SYN_UNANSWERED: Verdicts = Verdicts::of(&[ConnectTimeout, ConnectCanceled]);
-const CONNECTING: Verdicts = Verdicts::of(&[Refused, Unreachable, NoLocalPort]).and(SYN_UNANSWERED);
+const CONNECTING: Verdicts = Verdicts::of(&[Refused, Unreachable, NoLocalPort]).or(SYN_UNANSWERED);
 const RESETS: Verdicts = Verdicts::of(&[
     ResetBeforePayload,
     ResetBeforeResponse,
@@ -142,18 +142,18 @@ pub const REFUSED: Nature = connection(Verdicts::of(&[Refused]), Verdicts::of(&[
 pub const CONNECT_TIMEOUT: Nature = connection(SYN_UNANSWERED, Verdicts::of(&[Unreachable]));
 /// HAProxy's, which includes the TLS handshake, and lasts although the kernel has an ICMP error for it.
 pub const HANDSHAKE_TIMEOUT: Nature = connection(
-    SYN_UNANSWERED.and(Verdicts::of(&[Unreachable])),
-    GAVE_UP.and(RESETS).and(CLOSED).and(FINE),
+    SYN_UNANSWERED.or(Verdicts::of(&[Unreachable])),
+    GAVE_UP.or(RESETS).or(CLOSED).or(FINE),
 );
 /// ICMP or routing.
 pub const UNREACHABLE: Nature = connection(Verdicts::of(&[Unreachable]), NONE);
 /// No SYN left.
 pub const NO_LOCAL_PORT: Nature = connection(Verdicts::of(&[NoLocalPort]), NONE);
 /// The connection was not made; the words do not say why. With TLS it was made, but not the handshake on it.
-pub const CONNECT_FAILED: Nature = connection(CONNECTING.and(RESETS).and(CLOSED), FINE);
+pub const CONNECT_FAILED: Nature = connection(CONNECTING.or(RESETS).or(CLOSED), FINE);
 /// The TLS handshake failed.
 pub const HANDSHAKE_FAILED: Nature = talk(
-    RESETS.and(CLOSED),
+    RESETS.or(CLOSED),
     FINE,
     "TCP worked and bytes went both ways, so the failure lies in TLS: look for a plaintext port, the server name (SNI), the protocols offered (ALPN), certificates and versions, here and in the upstream's log.",
 );
@@ -162,21 +162,21 @@ pub const RESET: Nature = connection(RESETS, CLOSED);
 /// Closed in order without an answer.
 pub const CLOSED_UNANSWERED: Nature = connection(CLOSED, FINE);
 /// Ended without an answer, by a reset or in order.
-pub const TERMINATED: Nature = connection(RESETS.and(CLOSED), FINE);
+pub const TERMINATED: Nature = connection(RESETS.or(CLOSED), FINE);
 /// Ended inside the response.
-pub const BROKEN_RESPONSE: Nature = connection(RESETS.and(CLOSED), FINE);
+pub const BROKEN_RESPONSE: Nature = connection(RESETS.or(CLOSED), FINE);
 /// The proxy waited no longer.
 pub const NO_ANSWER: Nature = connection(GAVE_UP, Verdicts::of(&[Ok, ClosedBeforeResponse]));
 /// Anything that makes a proxy answer 502.
-pub const BAD_GATEWAY: Nature = connection(CONNECTING.and(RESETS).and(CLOSED), FINE);
+pub const BAD_GATEWAY: Nature = connection(CONNECTING.or(RESETS).or(CLOSED), FINE);
 /// Anything that makes a proxy answer 504.
-pub const GATEWAY_TIMEOUT: Nature = connection(GAVE_UP.and(SYN_UNANSWERED), Verdicts::of(&[Ok]));
+pub const GATEWAY_TIMEOUT: Nature = connection(GAVE_UP.or(SYN_UNANSWERED), Verdicts::of(&[Ok]));
 /// Closed in order below a call. What HTTP/2 then says of itself may be the last on the connection: it looks like an answer as well as like a
 /// request, and may still be answered by a reset.
 pub const CLOSED_BELOW: Nature = TERMINATED.as_likely();
 /// A call that waited no longer, for a connection or for an answer on it. Then the connection goes on, or ends as the client pleases.
 pub const DEADLINE: Nature = connection(
-    GAVE_UP.and(SYN_UNANSWERED),
+    GAVE_UP.or(SYN_UNANSWERED),
     Verdicts::of(&[Ok, ClosedBeforeResponse]),
 );
 
@@ -193,7 +193,7 @@ pub const NOT_TCP: Nature = Nature::Elsewhere(
     "The upstream is not reached over TCP (a Unix socket or an internal listener): look in the log of the program behind it.",
 );
 /// The proxy could not understand the upstream.
-pub const BAD_RESPONSE: Nature = talk(RESETS.and(CLOSED), FINE, playbook::NOT_UNDERSTOOD);
+pub const BAD_RESPONSE: Nature = talk(RESETS.or(CLOSED), FINE, playbook::NOT_UNDERSTOOD);
 /// A proxy on the way answered in the upstream's place.
 pub const BEHIND_PROXY: Nature = Nature::Elsewhere(
     "A proxy between this client and the server said this, about its own connection to the server: explain the proxy's log instead.",
@@ -544,7 +544,7 @@ mod tests {
             for nature in natures {
                 // A client that has gone is no failed upstream connection.
                 if let Nature::Connection(expected) = nature.expect("known") {
-                    let possible = expected.likely.and(expected.possible);
+                    let possible = expected.likely.or(expected.possible);
                     assert!(possible.has(verdict), "{verdict:?}: {words:?}");
                 }
             }

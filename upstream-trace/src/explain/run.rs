@@ -5,7 +5,7 @@
 //! for, however slowly a pipe brings it. Must not know: formats, how a line and a record are joined.
 
 use std::{
-    io::{self, BufWriter, IsTerminal as _, Stdout, Write as _},
+    io::{self, BufWriter, Stdout, Write as _},
     path::PathBuf,
     time::{Duration, SystemTime, UNIX_EPOCH},
 };
@@ -25,7 +25,7 @@ use super::{
 use crate::{
     app::say,
     exit::{Code, Failure},
-    output::{Style, json},
+    output::{Style, json, wants_colour},
     record::{Schema, Timestamp},
 };
 
@@ -141,7 +141,7 @@ impl Run {
         });
         let logs = logs.collect::<Result<_, Failure>>()?;
         let keep = u64::try_from(settings.window.as_nanos()).unwrap_or(u64::MAX);
-        let colour = io::stdout().is_terminal() && std::env::var_os("NO_COLOR").is_none();
+        let colour = wants_colour();
         Ok(Self {
             logs,
             records: Records {

@@ -14,6 +14,11 @@ pub mod select;
 pub mod text;
 pub mod writer;
 
+use std::{
+    env,
+    io::{IsTerminal as _, stdout},
+};
+
 pub use self::{
     batch::{Batch, Weight},
     select::Selection,
@@ -21,6 +26,13 @@ pub use self::{
     writer::{Destination, Ended, OpenError, Writer},
 };
 use crate::record::{Connection, Event, Stats, StrayReset};
+
+/// Whether text on standard output is to have colour: on a terminal that can, unless <https://no-color.org> says no.
+pub fn wants_colour() -> bool {
+    let refused = env::var_os("NO_COLOR").is_some_and(|value| !value.is_empty());
+    let dumb = env::var_os("TERM").is_none_or(|term| term == "dumb");
+    stdout().is_terminal() && !refused && !dumb
+}
 
 /// How a line is spelled.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
