@@ -1,5 +1,5 @@
-//! The records in the ring: one [`Base`] each, some with an [`Actor`], some with [`Stats`] as well, one
-//! with two [`Way`]s.
+//! The records in the ring that tell of one event: a [`Base`] each, some with an [`Actor`], some with [`Stats`] as well, one
+//! with two [`Way`]s; and notes. Stories are in [`crate::story`].
 //!
 //! A record's length tells its parts, so the lengths differ. Integers are in the machine's
 //! byte order unless a field says otherwise; there is no padding. The order of records in the ring
@@ -52,6 +52,9 @@ pub mod kind {
     /// `tcp_reset`, with the packet that resets the connection; `RESET_RECEIVED` of the same packet follows. Not of one that came by
     /// loopback.
     pub const RESET_PACKET: u8 = 15;
+    /// `kfree_skb` of a reset that ended no connection; `old` is the state of the socket that it came for (0: not told), `new` the
+    /// `enum skb_drop_reason`.
+    pub const RESET_DROPPED: u8 = 16;
 }
 
 /// `Base::new` of a `RESET_SENT_*` record where the kernel gives no reason.

@@ -1,5 +1,4 @@
-//! Names of the read-only globals, other than field offsets, that the agent sets at load, and the
-//! keys of the filter maps.
+//! Names of the read-only globals, other than field offsets, that the agent sets at load, and sizes that both sides know.
 //!
 //! Each is constant to the verifier, so a feature that is off costs nothing per event.
 
@@ -31,10 +30,20 @@ pub const STORY_PLACES: &str = "STORY_PLACES";
 /// `u32`, bytes waiting in the ring beyond which the agent is woken at once.
 pub const WAKE_AT: &str = "WAKE_AT";
 
+/// `u32`, 1 where `kfree_skb` carries the socket that a packet came for (four arguments, 6.11 and later).
+pub const DROP_HAS_SOCKET: &str = "DROP_HAS_SOCKET";
+
+/// `u32`, the `enum skb_drop_reason` for which a packet is dropped that no socket waited for; 0: none.
+pub const NO_SOCKET_DROP: &str = "NO_SOCKET_DROP";
+
 /// `u64`, a bit for each `enum skb_drop_reason` below 64 with which a filter drops packets.
 pub const DROPS_LOW: &str = "DROPS_LOW";
 /// `u64`, the same of those from 64 to 127.
 pub const DROPS_HIGH: &str = "DROPS_HIGH";
+/// `u64`, a bit for each `enum skb_drop_reason` below 64 with which TCP drops a reset that ended no connection.
+pub const RESET_DROPS_LOW: &str = "RESET_DROPS_LOW";
+/// `u64`, the same of those from 64 to 127.
+pub const RESET_DROPS_HIGH: &str = "RESET_DROPS_HIGH";
 
 /// Words of the port bitmap: bit `port % 64` of word `port / 64`.
 pub const PORT_WORDS: u32 = 65536 / 64;

@@ -57,7 +57,7 @@ pub const HANDSHAKES_MAX: u32 = 65_536;
 #[map]
 pub static PORTS: Array<u64> = Array::with_max_entries(setting::PORT_WORDS, 0);
 
-/// Wanted IPv4 networks. 1,024 is beyond what a command line holds.
+/// Wanted IPv4 networks.
 #[map]
 pub static NETS_V4: LpmTrie<[u8; 4], u8> = LpmTrie::with_max_entries(1024, BPF_F_NO_PREALLOC);
 
@@ -74,11 +74,12 @@ pub static PIDS: HashMap<u32, u8> = HashMap::with_max_entries(1024, BPF_F_NO_PRE
 pub static CGROUPS: HashMap<u64, u8> = HashMap::with_max_entries(1024, BPF_F_NO_PREALLOC);
 
 /// Sockets of wanted processes, by address of `struct sock`; used only with `PIDS` or `CGROUPS`. Removed when the
-/// socket is destroyed; as large as the agent's own table, allocated as it fills.
+/// socket is destroyed; the agent makes it as large as its own table. Allocated as it fills.
 #[map]
 pub static OWNED: HashMap<u64, u8> = HashMap::with_max_entries(262_144, BPF_F_NO_PREALLOC);
 
-/// Listening ports of wanted processes (`netns << 16 | port`); used only with `PIDS` or `CGROUPS`.
+/// Listening ports of wanted processes (`netns << 16 | port`); used only with `PIDS` or `CGROUPS`. They stay: who listens there
+/// later is not wanted for that, and the agent knows (`Wanted`).
 #[map]
 pub static OWNED_PORTS: HashMap<u64, u8> = HashMap::with_max_entries(65_536, BPF_F_NO_PREALLOC);
 
@@ -129,6 +130,10 @@ settings!(
     EACH_EVENT: u32,
     STORY_PLACES: u32,
     WAKE_AT: u32,
+    DROP_HAS_SOCKET: u32,
+    NO_SOCKET_DROP: u32,
     DROPS_LOW: u64,
     DROPS_HIGH: u64,
+    RESET_DROPS_LOW: u64,
+    RESET_DROPS_HIGH: u64,
 );

@@ -24,6 +24,7 @@ use crate::{
 
 /// What was found out.
 #[derive(Debug)]
+#[expect(clippy::struct_excessive_bools, reason = "each is a fact of its own")]
 pub struct Survey {
     pub host: Host,
     /// At the start.
@@ -46,6 +47,8 @@ pub struct Survey {
     pub counts_syn_retransmits: bool,
     /// The kernel tells how often it skipped a hook.
     pub counts_skipped: bool,
+    /// The kernel does not tell what a dropped packet came for.
+    drops_lack_sockets: bool,
     /// Why nothing can be traced, first what a run stops at.
     pub obstacles: Vec<Failure>,
     /// Taken once hooks are attached.
@@ -85,6 +88,7 @@ impl Survey {
             drop_reasons: btf.as_ref().map(Reasons::of_drops).unwrap_or_default(),
             counts_syn_retransmits: false,
             counts_skipped: false,
+            drops_lack_sockets: false,
             obstacles,
             btf,
         })
@@ -116,9 +120,10 @@ impl Survey {
         let plan = Plan {
             btf: &btf,
             offsets,
-            drops: self.drop_reasons.filters(),
+            drop_reasons: &self.drop_reasons,
             release: &self.host.release,
             lockdown: self.host.lockdown,
+            runs_function_hooks: self.host.runs_function_hooks,
             wanted: &settings.wanted,
             ephemeral,
             ring_size: settings.ring_size,
@@ -129,6 +134,7 @@ impl Survey {
         let mut loaded = load::load(&plan, loader, &mut self.roles)?;
         self.counts_syn_retransmits = plan.counts_syn_retransmits(&self.roles);
         self.sees_all_resets = plan.sees_all_resets(&self.roles);
+        self.drops_lack_sockets = plan.drops_lack_sockets(&self.roles);
         self.kept = Some(give_up(self.capabilities, &mut loaded)?);
         self.counts_skipped = loaded.missed().is_some();
         Ok(loaded)
@@ -136,8 +142,7 @@ impl Survey {
 
     /// What will be invisible or less precise, a line each.
     pub fn limits(&self) -> Vec<String> {
-        let unfilled = self.roles.iter().filter(|role| role.by.is_none());
-        let unseen = unfilled.filter_map(|role| role.entry.loss);
+        let unseen = self.roles.iter().filter_map(Filled::loss);
         let unseen = unseen.chain(self.unseen_otherwise());
         let mut limits: Vec<_> = unseen
             .map(|what| format!("not seen on this host: {what}"))
@@ -165,6 +170,10 @@ impl Survey {
                 self.host.lockdown == Lockdown::Confidentiality,
                 "resets sent from closed ports and by listeners, and who sent an ICMP error, because lockdown \
                  keeps packet headers from being read",
+            ),
+            (
+                self.drops_lack_sockets,
+                "resets that reach TIME_WAIT or a half-open request",
             ),
             (
                 attached && !self.counts_skipped,

@@ -51,7 +51,7 @@ pub fn run() -> Result<()> {
         CASES.len()
     );
 
-    let kernel = Features::here();
+    let kernel = Features::here()?;
     let paint = Paint::for_stdout();
     let mut answers = BTreeSet::new();
     let mut wrong = Vec::new();

@@ -26,4 +26,5 @@ pub mod scenario;
 pub mod storm;
 pub mod test;
 pub mod tracer;
+pub mod types;
 pub mod workspace;

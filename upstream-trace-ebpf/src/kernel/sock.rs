@@ -138,7 +138,7 @@ impl<M: Memory> Struct<M> {
 
     /// Namespace of any socket.
     #[inline(always)]
-    pub(super) fn own_netns(self) -> u32 {
+    pub fn own_netns(self) -> u32 {
         self.by_way_of(&mem::SK_NET)
             .and_then(|net| net.get(&mem::NET_INUM))
             .unwrap_or(0)

@@ -1,8 +1,9 @@
-//! `kfree_skb`: a SYN, or the answer to one, that a filter of this node dropped.
+//! `kfree_skb`: a SYN, or the answer to one, that a filter of this node dropped; a reset that ended no connection.
 //!
 //! proto: `kfree_skb(struct sk_buff *skb, void *location, enum skb_drop_reason reason)` since 5.17, with
 //! `struct sock *rx_sk` behind it since 6.11; without a reason before, and then not used. Called for each packet
-//! that is dropped, never for one that arrives: all but a filter's reasons leave at once.
+//! that is dropped, never for one that is taken: all but a few reasons leave at once. A reset that ends a connection
+//! is freed without it (`tcp_validate_incoming`).
 
 use aya_ebpf::{macros::btf_tracepoint, programs::BtfTracePointContext};
 use upstream_trace_common::event::kind;
@@ -13,6 +14,7 @@ use crate::{
     kernel::{
         mem::{Copied, Struct},
         skb,
+        sock::Tuple,
     },
     maps::set,
 };
@@ -20,27 +22,41 @@ use crate::{
 #[btf_tracepoint(function = "kfree_skb")]
 pub fn kfree_skb(ctx: BtfTracePointContext) -> i32 {
     let reason: u32 = ctx.arg(2);
-    let reasons = match reason {
-        0..64 => set::DROPS_LOW(),
-        64..128 => set::DROPS_HIGH(),
-        _ => 0,
+    let is_one_of = |low: u64, high: u64| {
+        let reasons = match reason {
+            0..64 => low,
+            64..128 => high,
+            _ => 0,
+        };
+        reasons >> (reason & 63) & 1 != 0
     };
+    let by_filter = is_one_of(set::DROPS_LOW(), set::DROPS_HIGH());
+    if !by_filter && !is_one_of(set::RESET_DROPS_LOW(), set::RESET_DROPS_HIGH()) {
+        return 0;
+    }
     // Copied, because the verifier takes milliseconds over a pointer that it trusts.
-    if reasons >> (reason & 63) & 1 != 0
-        && let Some(packet) = Struct::<Copied>::new(ctx.arg(0))
-    {
-        #[expect(clippy::cast_possible_truncation, reason = "below 128")]
-        dropped(packet, reason as u8);
+    let packet = Struct::<Copied>::new(ctx.arg(0));
+    let Some((flags, tuple)) = packet.and_then(skb::tcp_packet) else {
+        return 0;
+    };
+    #[expect(clippy::cast_possible_truncation, reason = "below 128")]
+    let reason = reason as u8;
+    if by_filter {
+        handshake(flags, &tuple, reason);
+    } else if flags & skb::RST != 0 {
+        let sk = if set::DROP_HAS_SOCKET() == 0 {
+            None
+        } else {
+            Struct::new(ctx.arg(3))
+        };
+        reset(sk, tuple.reversed(), reason);
     }
     0
 }
 
 #[inline(always)]
-fn dropped(packet: Struct<Copied>, reason: u8) {
-    let Some((flags, tuple)) = skb::tcp_packet(packet) else {
-        return;
-    };
-    if flags & skb::SYN == 0 || !filter::wants(&tuple) {
+fn handshake(flags: u8, tuple: &Tuple, reason: u8) {
+    if flags & skb::SYN == 0 || !filter::wants(tuple) {
         return;
     }
     let what = What {
@@ -49,9 +65,27 @@ fn dropped(packet: Struct<Copied>, reason: u8) {
         new: reason,
     };
     let connecting = if flags & skb::ACK == 0 {
-        tuple
+        *tuple
     } else {
         tuple.reversed()
     };
     emit::note(what, &connecting, [0; 3]);
+}
+
+/// `sk`: the socket that it came for, where that is told.
+#[inline(always)]
+fn reset(sk: Option<Struct<Copied>>, mut tuple: Tuple, reason: u8) {
+    // The packet has no device any more once a socket was found for it.
+    if let Some(sk) = sk {
+        tuple.netns = sk.own_netns();
+    }
+    if !filter::wants(&tuple) {
+        return;
+    }
+    let what = What {
+        kind: kind::RESET_DROPPED,
+        old: sk.and_then(Struct::state).unwrap_or(0),
+        new: reason,
+    };
+    emit::base(what, core::ptr::null(), &tuple);
 }

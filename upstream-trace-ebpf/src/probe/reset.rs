@@ -4,7 +4,7 @@ use aya_ebpf::{
     macros::{btf_tracepoint, fentry, kprobe},
     programs::{BtfTracePointContext, FEntryContext, ProbeContext},
 };
-use upstream_trace_common::event::{NO_REASON, kind};
+use upstream_trace_common::event::{IPV4, IPV6, NO_REASON, kind};
 
 use crate::{
     emit::{self, What, Who},
@@ -97,6 +97,39 @@ pub fn tcp_v6_send_reset_kprobe(ctx: ProbeContext) -> u32 {
         untraced(sk, packet, Struct::<Copied>::tuple);
     }
     0
+}
+
+/// proto: `kfree_skb(struct sk_buff *skb, void *location, enum skb_drop_reason reason)` since 5.17; used up to 6.9, where
+/// no function can be hooked.
+///
+/// Called with `NO_SOCKET` for each packet that no socket waited for, after the reset that answered it.
+#[btf_tracepoint(function = "kfree_skb")]
+pub fn tcp_v4_send_reset_drop(ctx: BtfTracePointContext) -> i32 {
+    answered(ctx.arg(0), ctx.arg(2), IPV4);
+    0
+}
+
+/// The same over IPv6.
+#[btf_tracepoint(function = "kfree_skb")]
+pub fn tcp_v6_send_reset_drop(ctx: BtfTracePointContext) -> i32 {
+    answered(ctx.arg(0), ctx.arg(2), IPV6);
+    0
+}
+
+#[inline(always)]
+fn answered(packet: *const u8, reason: u32, family: u8) {
+    if reason != set::NO_SOCKET_DROP() {
+        return;
+    }
+    let packet = Struct::<Copied>::new(packet);
+    // No stack answers a reset with a reset.
+    if let Some((flags, tuple)) = packet.and_then(skb::tcp_packet)
+        && tuple.family == family
+        && flags & skb::RST == 0
+    {
+        let (kind, tuple) = (kind::RESET_SENT_NO_SOCKET, Some(tuple.reversed()));
+        stray(kind, flags, NO_REASON, core::ptr::null(), tuple);
+    }
 }
 
 /// A reset that the tracepoint reports only where a full socket sends it.

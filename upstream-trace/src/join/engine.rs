@@ -15,7 +15,7 @@ use super::{
     finish,
     listener::Listeners,
     note::Notes,
-    stray::Strays,
+    stray::{self, Strays},
     table::Table,
     tuple::Tuple,
 };
@@ -85,7 +85,10 @@ pub struct Engine {
     pub(super) table: Table,
     pub(super) processes: Processes,
     pub(super) listeners: Listeners,
+    /// Resets that this node sent without a connection's socket.
     pub(super) strays: Strays,
+    /// Resets that it received and that ended no connection.
+    pub(super) dropped: Strays,
     pub(super) notes: Notes,
     /// Ended connections by their end, with the serial that tells a reused slot.
     pub(super) ended: VecDeque<(u64, Slot, u64)>,
@@ -120,6 +123,7 @@ impl Engine {
             processes: Processes::default(),
             listeners: Listeners::default(),
             strays: Strays::default(),
+            dropped: Strays::received(),
             notes: Notes::default(),
             ended: VecDeque::new(),
             serial: 0,
@@ -190,6 +194,14 @@ impl Engine {
             kind::RESET_SENT_ACTIVE | kind::RESET_SENT_REPLY => self.reset_sent(event, describe),
             kind::RESET_SENT_NO_SOCKET | kind::RESET_SENT_TIME_WAIT | kind::RESET_SENT_LISTEN => {
                 if let Some(stray) = self.strays.insert(base) {
+                    finish::stray(self, &stray, clock, sink);
+                }
+                None
+            }
+            kind::RESET_DROPPED => {
+                if stray::kind_of(&self.context, base).is_some()
+                    && let Some(stray) = self.dropped.insert(base)
+                {
                     finish::stray(self, &stray, clock, sink);
                 }
                 None
@@ -286,7 +298,11 @@ impl Engine {
     }
 
     pub(super) fn strays_due(&mut self, now: u64, clock: &impl WallClock, sink: &mut impl Sink) {
-        while let Some(stray) = self.strays.due(now) {
+        let next = |engine: &mut Self| {
+            let sent = engine.strays.due(now);
+            sent.or_else(|| engine.dropped.due(now))
+        };
+        while let Some(stray) = next(self) {
             finish::stray(self, &stray, clock, sink);
         }
     }

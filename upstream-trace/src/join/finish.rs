@@ -9,8 +9,8 @@ use super::{
     connection::{Connection, End, PackedStep, PeerSent, Slot, seen},
     engine::{Engine, Sink, WallClock},
     note::Fact,
-    reset::{self, Known, ResetFound, aborts, derived, error, reason, stray_reason},
-    stray::Stray,
+    reset::{self, Known, ResetFound, aborts, derived, error, reason},
+    stray::{self, Stray},
     tuple::Tuple,
 };
 use crate::{
@@ -346,11 +346,7 @@ fn accepted(ended: &Connection, saw_close: bool, complete: bool) -> Option<bool>
     }
 }
 
-/// `SYN` and `ACK` in the flags byte of a TCP header.
-const SYN: u8 = 1 << 1;
-const ACK: u8 = 1 << 4;
-
-/// Prints a reset that no connection's socket sent. It is nobody's: where the owner matters, it is wanted
+/// Prints a reset that belongs to no connection of this node. It is nobody's: where the owner matters, it is wanted
 /// for the connection that it hit.
 pub(super) fn stray(engine: &Engine, stray: &Stray, clock: &impl WallClock, sink: &mut impl Sink) {
     if engine.context.wanted.by_owner() && stray.peer.is_none() {
@@ -358,9 +354,11 @@ pub(super) fn stray(engine: &Engine, stray: &Stray, clock: &impl WallClock, sink
     }
     let base = &stray.base;
     let tuple = Tuple::of(base);
-    let (reason, reason_source) = stray_reason(&engine.context, base);
-    let syn = base.kind == kind::RESET_SENT_NO_SOCKET && base.old & (SYN | ACK) == SYN;
-    let meaning = playbook::stray(base.kind, syn);
+    let Some(what) = stray::kind_of(&engine.context, base) else {
+        return;
+    };
+    let (reason, reason_source) = stray::reason(&engine.context, base);
+    let meaning = playbook::stray(what);
     let mut record = StrayReset {
         schema: Schema,
         kind: ResetType,
@@ -371,11 +369,11 @@ pub(super) fn stray(engine: &Engine, stray: &Stray, clock: &impl WallClock, sink
         family: Some(tuple.family()),
         local: Some(tuple.local()),
         remote: Some(tuple.remote()),
-        direction: Direction::Sent,
+        direction: what.direction(),
         reason,
         reason_source,
         count: stray.count,
-        flag: syn.then_some(Flag::ResetBeforePayload),
+        flag: (what == playbook::StrayKind::NoListener).then_some(Flag::ResetBeforePayload),
         cause: meaning.cause,
         layer: Some(meaning.layer),
         hint: meaning.hint,
@@ -396,7 +394,7 @@ pub(super) fn event(
     let connection = slot.and_then(|slot| engine.table.get(slot));
     let (reason, _) = match base.kind {
         kind::STATE => (None, ReasonSource::Unknown),
-        kind::SYN_DROPPED => (
+        kind::SYN_DROPPED | kind::RESET_DROPPED => (
             engine.context.drop_reasons.name(base.new),
             ReasonSource::Kernel,
         ),
@@ -414,7 +412,7 @@ pub(super) fn event(
         kind::SYN_RETRANSMIT => ("tcp_retransmit_skb", false),
         kind::SYN_ICMP if base.family == IPV4 => ("tcp_v4_err", false),
         kind::SYN_ICMP => ("tcp_v6_err", false),
-        kind::SYN_DROPPED => ("kfree_skb", false),
+        kind::SYN_DROPPED | kind::RESET_DROPPED => ("kfree_skb", false),
         kind::RESET_PACKET => ("tcp_reset", false),
         kind::DESTROY => ("tcp_destroy_sock", false),
         kind::HELD => ("task_file", true),
@@ -444,7 +442,7 @@ pub(super) fn event(
         to: State::from_kernel(base.new).filter(|_| base.kind == kind::STATE),
         reason: reason.filter(|_| {
             (kind::RESET_SENT_ACTIVE..=kind::RESET_SENT_LISTEN).contains(&base.kind)
-                || base.kind == kind::SYN_DROPPED
+                || matches!(base.kind, kind::SYN_DROPPED | kind::RESET_DROPPED)
         }),
         errno: event.stats.and_then(|stats| tcp::errno_name(stats.err)),
         pid: (acted && pid != 0).then_some(pid),

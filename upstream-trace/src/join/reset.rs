@@ -7,6 +7,7 @@ use upstream_trace_common::event::{Base, NO_REASON, kind};
 use super::{
     connection::{Connection, End, Owner, PeerSent, Sent, seen},
     engine::{Context, Engine},
+    stray,
 };
 use crate::{
     process::Process,
@@ -136,7 +137,7 @@ pub(super) fn found<'a>(
     }
     let unknown = (None, ReasonSource::Unknown);
     if let Some(stray) = stray {
-        let reason = stray_reason(context, stray);
+        let reason = stray::reason(context, stray);
         // Nobody has a port that nothing listens on; TIME_WAIT and LISTEN are somebody's.
         let sender = peer.filter(|_| stray.kind != kind::RESET_SENT_NO_SOCKET);
         return received(by_peer, reason, sender);
@@ -238,16 +239,4 @@ pub(super) fn derived(end: &End, sent: &Sent) -> Option<&'static str> {
         _ if unread => Some("TCP_ABORT_ON_CLOSE"),
         _ => Some("TCP_STATE"),
     }
-}
-
-/// The reason of a reset that no connection's socket sent. A listener's answer has several.
-pub(super) fn stray_reason<'a>(
-    context: &'a Context,
-    base: &Base,
-) -> (Option<&'a str>, ReasonSource) {
-    reason(context, base.new, || match base.kind {
-        kind::RESET_SENT_NO_SOCKET => Some("NO_SOCKET"),
-        kind::RESET_SENT_TIME_WAIT => Some("TCP_TIMEWAIT_SOCKET"),
-        _ => None,
-    })
 }

@@ -1,5 +1,5 @@
-//! Resets that no connection's socket sent: held for a moment, so that several for the same addresses
-//! become one line and the connection at the other end can say why it was reset; then remembered, for
+//! Resets that belong to no connection: held for a moment, so that several for the same addresses become one line
+//! and, where this node sent them, the connection at the other end can say why it was reset; then those are remembered, for
 //! a busy node delivers a packet late, also to itself.
 //!
 //! Must not know: the table of connections.
@@ -7,10 +7,15 @@
 use std::{collections::VecDeque, hash::BuildHasher as _};
 
 use hashbrown::{DefaultHashBuilder, HashTable, hash_table::OccupiedEntry};
-use upstream_trace_common::event::Base;
+use upstream_trace_common::event::{Base, kind};
 
-use super::tuple::Tuple;
-use crate::record::Id;
+use super::{engine::Context, reset, tuple::Tuple};
+use crate::{
+    kernel::reasons::NOT_SPECIFIED,
+    record::{Id, ReasonSource},
+    tcp::State,
+    verdict::playbook::StrayKind,
+};
 
 /// How long such a reset is held, nanoseconds: longer than a connection waits for its last events, so
 /// that the one at the other end is finished first; within the 100 ms in which a line has to appear.
@@ -22,7 +27,7 @@ const REMEMBERED_NS: u64 = 5_000_000_000;
 /// memory.
 const LIMIT: usize = 16_384;
 
-/// A reset that was sent without a connection's socket.
+/// A reset that belongs to no connection.
 #[derive(Clone, Copy, Debug)]
 pub struct Stray {
     /// The first record.
@@ -61,11 +66,21 @@ pub struct Strays {
     hasher: DefaultHashBuilder,
     held: VecDeque<Key>,
     told: VecDeque<Key>,
+    /// They were received: no connection claims them.
+    received: bool,
     /// The last one that was forgotten before its time.
     forgotten: Option<u64>,
 }
 
 impl Strays {
+    /// For those that this node received.
+    pub fn received() -> Self {
+        Self {
+            received: true,
+            ..Self::default()
+        }
+    }
+
     /// One more. Returns one that has to go at once because too many are held.
     pub fn insert(&mut self, base: &Base) -> Option<Stray> {
         let tuple = Tuple::of(base);
@@ -151,10 +166,11 @@ impl Strays {
     /// The one that is held longest; remembered if no connection has claimed it.
     fn pop(&mut self) -> Option<Stray> {
         let key = self.held.pop_front()?;
+        let received = self.received;
         let mut entry = self.find(&key)?;
         entry.get_mut().told = true;
         let stray = entry.get().stray;
-        if stray.peer.is_some() {
+        if stray.peer.is_some() || received {
             entry.remove();
             return Some(stray);
         }
@@ -182,6 +198,49 @@ impl Strays {
             .find_entry(self.hasher.hash_one(tuple), same)
             .ok()
     }
+}
+
+/// The reason of a reset that belongs to no connection. A listener's answer has several.
+pub(super) fn reason<'a>(context: &'a Context, base: &Base) -> (Option<&'a str>, ReasonSource) {
+    if base.kind == kind::RESET_DROPPED {
+        let name = context.drop_reasons.name(base.new);
+        let name = name.filter(|&name| name != NOT_SPECIFIED);
+        return name.map_or((None, ReasonSource::Unknown), |name| {
+            (Some(name), ReasonSource::Kernel)
+        });
+    }
+    reset::reason(context, base.new, || match base.kind {
+        kind::RESET_SENT_NO_SOCKET => Some("NO_SOCKET"),
+        kind::RESET_SENT_TIME_WAIT => Some("TCP_TIMEWAIT_SOCKET"),
+        _ => None,
+    })
+}
+
+/// `SYN` and `ACK` in the flags byte of a TCP header.
+const SYN: u8 = 1 << 1;
+const ACK: u8 = 1 << 4;
+
+/// What a reset was that belongs to no connection; `None` where it may have been no such reset at all: a packet that was
+/// dropped for a reason that is not told may be a copy, made for a packet socket.
+pub(super) fn kind_of(context: &Context, base: &Base) -> Option<StrayKind> {
+    Some(match base.kind {
+        kind::RESET_SENT_NO_SOCKET if base.old & (SYN | ACK) == SYN => StrayKind::NoListener,
+        kind::RESET_SENT_NO_SOCKET => StrayKind::NoSocket,
+        kind::RESET_SENT_TIME_WAIT => StrayKind::FromTimeWait,
+        kind::RESET_SENT_LISTEN => StrayKind::FromListener,
+        kind::RESET_DROPPED => {
+            let told = reason(context, base).0;
+            match (State::from_kernel(base.old), told) {
+                (Some(State::TimeWait), _) => StrayKind::InTimeWait,
+                (Some(State::Listen | State::NewSynRecv), None) => StrayKind::HalfOpen,
+                (_, None) => return None,
+                (Some(State::Listen), _) => StrayKind::AtListener,
+                (None, Some("TCP_RESET")) => StrayKind::Ignored,
+                _ => StrayKind::Unexpected,
+            }
+        }
+        _ => return None,
+    })
 }
 
 #[cfg(test)]

@@ -9,10 +9,11 @@ use upstream_trace_common::event::{
 use super::{
     engine::{Context, Engine, HOLD_NS, Sink, WallClock},
     keeper::{Keeper, Told},
+    stray,
 };
 use crate::{
     decode::Event,
-    kernel::reasons::Reasons,
+    kernel::{btf::Btf, reasons::Reasons, sample::Sample},
     process::{Describe, Details},
     record::{
         self, AcceptQueue, Attribution, Confidence, Descriptors, Direction, Flag, Icmp, Origin,
@@ -20,6 +21,7 @@ use crate::{
     },
     settings::Wanted,
     tcp::State,
+    verdict::playbook::StrayKind,
 };
 
 /// /proc where nobody can be described, and everybody has all descriptors in use.
@@ -781,6 +783,68 @@ fn a_reset_that_arrives_long_after_it_was_told_is_still_this_nodes() {
     assert_eq!(
         play.finish()[0].reset,
         Some((Direction::Received, Origin::PeerOnNode, None))
+    );
+}
+
+/// `NOT_SPECIFIED` is 2, `TCP_RESET` 45.
+fn with_drop_reasons() -> Context {
+    let mut sample = Sample::default();
+    let values = [
+        ("SKB_DROP_REASON_NOT_SPECIFIED", 2),
+        ("SKB_DROP_REASON_TCP_OLD_SEQUENCE", 41),
+        ("SKB_DROP_REASON_TCP_RESET", 45),
+    ];
+    sample.enumeration("skb_drop_reason", false, &values);
+    let btf = Btf::parse(sample.finish()).unwrap();
+    Context {
+        drop_reasons: Reasons::of_drops(&btf),
+        ..context()
+    }
+}
+
+#[test]
+fn a_reset_that_ended_no_connection_is_known_by_what_it_met() {
+    let context = with_drop_reasons();
+    let kind_of = |state, reason| {
+        let base = Base {
+            kind: kind::RESET_DROPPED,
+            old: state,
+            new: reason,
+            ..Base::default()
+        };
+        stray::kind_of(&context, &base)
+    };
+    let (established, time_wait, listen) = (1, 6, 10);
+    assert_eq!(kind_of(time_wait, 2), Some(StrayKind::InTimeWait));
+    assert_eq!(kind_of(listen, 2), Some(StrayKind::HalfOpen));
+    assert_eq!(kind_of(listen, 45), Some(StrayKind::AtListener));
+    assert_eq!(kind_of(established, 45), Some(StrayKind::Unexpected));
+    assert_eq!(kind_of(0, 41), Some(StrayKind::Unexpected));
+    assert_eq!(kind_of(0, 45), Some(StrayKind::Ignored));
+    for state in [0, established] {
+        assert_eq!(kind_of(state, 2), None, "it may be a copy");
+    }
+}
+
+#[test]
+fn a_reset_that_ended_no_connection_is_told_once_and_is_nobodys_end() {
+    let mut play = Play::with(with_drop_reasons(), 1024);
+    play.connect();
+    play.step(CLIENT, State::SynSent, State::Established);
+    play.step(SERVER, State::SynRecv, State::Established);
+    for _ in 0..2 {
+        let base = play.base(SERVER, kind::RESET_DROPPED, State::Established as u8, 45);
+        play.plain(Base { sk: 0, ..base });
+    }
+    let copy = play.base(CLIENT, kind::RESET_DROPPED, 0, 2);
+    play.plain(Base { sk: 0, ..copy });
+    play.server_aborts(counted(64, 0));
+    let seen = play.finish();
+    assert_eq!(play.records.strays, [(2, None, None)]);
+    let senders: Vec<_> = seen.iter().map(|end| end.reset).collect();
+    assert!(
+        senders.contains(&Some((Direction::Sent, Origin::Local, Some(SERVER_PID)))),
+        "{senders:?}"
     );
 }
 

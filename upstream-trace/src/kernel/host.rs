@@ -18,23 +18,22 @@ use super::{
 pub const BTF: &str = "/sys/kernel/btf/vmlinux";
 const LOCKDOWN: &str = "/sys/kernel/security/lockdown";
 const RELEASE: &str = "/proc/sys/kernel/osrelease";
-const HOSTNAME: &str = "/proc/sys/kernel/hostname";
-const BOOT_ID: &str = "/proc/sys/kernel/random/boot_id";
+const FTRACE: &str = "/proc/sys/kernel/ftrace_enabled";
 const LOCAL_PORTS: &str = "/proc/sys/net/ipv4/ip_local_port_range";
 
 /// A fact that the tracer cannot do without could not be had.
 #[derive(Debug, thiserror::Error)]
 pub enum HostError {
-    #[error("cannot read {path}")]
+    #[error("cannot read {path}: {source}")]
     Read {
         path: &'static str,
         source: io::Error,
     },
     #[error("cannot make sense of {path}")]
     Parse { path: &'static str },
-    #[error("cannot use {BTF}")]
+    #[error("cannot use {BTF}: {0}")]
     Btf(#[from] BtfError),
-    #[error("cannot ask for the length of a clock tick")]
+    #[error("cannot ask for the length of a clock tick: {0}")]
     Tick(#[source] io::Error),
 }
 
@@ -43,27 +42,25 @@ pub enum HostError {
 pub struct Host {
     /// As `uname -r` says.
     pub release: String,
-    /// Of the tracer's own UTS namespace: the node's name only where that is the node's.
-    pub hostname: String,
     pub lockdown: Lockdown,
     /// Length of a clock tick in nanoseconds.
     pub tick_ns: u64,
     /// Ports that the kernel gives to connecting sockets, in the tracer's network namespace.
     pub local_ports: Option<RangeInclusive<u16>>,
-    /// Changes with each boot.
-    pub boot_id: Option<String>,
+    /// Hooks of functions run. With `kernel.ftrace_enabled` set to 0 the kernel takes kprobes and never runs them, and 6.1 does the same
+    /// with fentry, which 5.10 refuses. Where there is no such switch they run.
+    pub runs_function_hooks: bool,
 }
 
 impl Host {
     pub fn read() -> Result<Self, HostError> {
         Ok(Self {
             release: line(RELEASE)?,
-            hostname: line(HOSTNAME)?,
             // Absent where securityfs is not mounted, which in containers is the rule.
             lockdown: text(LOCKDOWN).map_or(Lockdown::Unknown, |text| Lockdown::parse(&text)),
             tick_ns: tick_ns()?,
             local_ports: text(LOCAL_PORTS).ok().as_deref().and_then(port_range),
-            boot_id: line(BOOT_ID).ok(),
+            runs_function_hooks: line(FTRACE).map_or(true, |enabled| enabled != "0"),
         })
     }
 }
@@ -225,7 +222,6 @@ mod tests {
         );
         // CONFIG_HZ is 100 to 1000 where this runs.
         assert!((800_000..=10_000_000).contains(&host.tick_ns), "{host:?}");
-        assert_eq!(host.boot_id.as_ref().map(String::len), Some(36), "{host:?}");
         assert!(
             host.local_ports
                 .as_ref()

@@ -11,7 +11,7 @@ pub mod mapping;
 pub mod offsets;
 pub mod reasons;
 #[cfg(test)]
-mod sample;
+pub(crate) mod sample;
 #[cfg(test)]
 mod saved;
 pub mod trim;

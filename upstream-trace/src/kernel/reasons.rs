@@ -16,6 +16,18 @@ const FILTERS: [&str; 6] = [
     "IP_RPFILTER",
 ];
 
+/// Those for which TCP drops a reset that it does not obey: its sequence number is not the one expected, or it came
+/// for a listening socket.
+const RESETS: [&str; 4] = [
+    "TCP_RESET",
+    "TCP_OLD_SEQUENCE",
+    "TCP_INVALID_SEQUENCE",
+    "TCP_INVALID_END_SEQUENCE",
+];
+
+/// That of one that ended a `TIME_WAIT` or a half-open request, and of much else.
+pub const NOT_SPECIFIED: &str = "NOT_SPECIFIED";
+
 /// Reason names by value; empty where the kernel gives no reasons.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Reasons(Vec<Option<String>>);
@@ -51,12 +63,25 @@ impl Reasons {
 
     /// A bit for each value below 128 that is a filter's, the low 64 first.
     pub fn filters(&self) -> [u64; 2] {
-        let filters = (0..128).filter(|&value| {
-            let name = self.name(value);
-            name.is_some_and(|name| FILTERS.contains(&name))
-        });
+        self.bits(|name| FILTERS.contains(&name))
+    }
+
+    /// The same of those for which a reset is dropped that ended no connection; `with_socket`: the kernel tells what
+    /// it came for.
+    pub fn resets(&self, with_socket: bool) -> [u64; 2] {
+        self.bits(|name| RESETS.contains(&name) || with_socket && name == NOT_SPECIFIED)
+    }
+
+    /// That for which a packet is dropped that no socket waited for; 0 where there is none.
+    pub fn no_socket(&self) -> u32 {
+        let value = (1..=u8::MAX).find(|&value| self.name(value) == Some("NO_SOCKET"));
+        value.map_or(0, u32::from)
+    }
+
+    fn bits(&self, is_wanted: impl Fn(&str) -> bool) -> [u64; 2] {
+        let wanted = (0..128).filter(|&value| self.name(value).is_some_and(&is_wanted));
         let mut bits = [0; 2];
-        for value in filters {
+        for value in wanted {
             if let Some(word) = bits.get_mut(usize::from(value / 64)) {
                 *word |= 1 << (value % 64);
             }
@@ -99,16 +124,24 @@ mod tests {
     }
 
     #[test]
-    fn filters_are_told_from_other_drops() {
+    fn filters_and_resets_are_told_from_other_drops() {
         let mut sample = Sample::default();
         let values = [
+            ("SKB_DROP_REASON_NOT_SPECIFIED", 2),
             ("SKB_DROP_REASON_NO_SOCKET", 3),
+            ("SKB_DROP_REASON_TCP_RESET", 65),
             ("SKB_DROP_REASON_NETFILTER_DROP", 12),
             ("SKB_DROP_REASON_TC_INGRESS", 70),
         ];
         sample.enumeration("skb_drop_reason", false, &values);
         let reasons = Reasons::of_drops(&Btf::parse(sample.finish()).unwrap());
         assert_eq!(reasons.filters(), [1 << 12, 1 << 6]);
+        assert_eq!(
+            (reasons.no_socket(), Reasons::default().no_socket()),
+            (3, 0)
+        );
+        assert_eq!(reasons.resets(false), [0, 1 << 1]);
+        assert_eq!(reasons.resets(true), [1 << 2, 1 << 1]);
         assert_eq!(reasons.name(12), Some("NETFILTER_DROP"));
         assert_eq!(Reasons::default().filters(), [0; 2]);
     }

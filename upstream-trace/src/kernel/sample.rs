@@ -7,7 +7,7 @@ use super::{
 
 /// A [`Writer`] that takes names. Each method tells the id of the type it added.
 #[derive(Default)]
-pub(super) struct Sample(Writer);
+pub(crate) struct Sample(Writer);
 
 impl Sample {
     pub(super) fn raw(
@@ -65,7 +65,7 @@ impl Sample {
         self.raw(Kind::Struct, name, true, members.len(), size, &words)
     }
 
-    pub(super) fn enumeration(&mut self, name: &str, signed: bool, values: &[(&str, u32)]) -> u32 {
+    pub(crate) fn enumeration(&mut self, name: &str, signed: bool, values: &[(&str, u32)]) -> u32 {
         let words = self.pairs(values);
         self.raw(Kind::Enum, name, signed, values.len(), 4, &words)
     }
@@ -76,7 +76,7 @@ impl Sample {
         self.raw(Kind::FunctionProto, "", false, arguments.len(), 0, &words)
     }
 
-    pub(super) fn finish(self) -> Vec<u8> {
+    pub(crate) fn finish(self) -> Vec<u8> {
         self.0.finish()
     }
 

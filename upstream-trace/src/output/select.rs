@@ -2,7 +2,7 @@
 //!
 //! Must not know: how they are printed. What is not selected is still counted, elsewhere.
 
-use crate::record::{Connection, Flag, StrayReset, Verdict};
+use crate::record::{Connection, Direction, Flag, StrayReset, Verdict};
 
 /// What was asked for; the default prints everything.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -23,9 +23,11 @@ impl Selection {
         self.admits(Some(record.verdict), record.flag)
     }
 
-    /// Whether a reset without a socket is printed. It always is a failure, and has no verdict to ask for.
+    /// Whether a reset that belongs to no connection is printed. It has no verdict to ask for, and one that was sent always
+    /// is a failure; one that was received ended no connection.
     pub fn reset(&self, record: &StrayReset<'_>) -> bool {
-        self.admits(None, record.flag)
+        let failed = record.direction == Direction::Sent;
+        (failed || !self.failed) && self.admits(None, record.flag)
     }
 
     fn admits(&self, verdict: Option<Verdict>, flag: Option<Flag>) -> bool {
@@ -67,6 +69,20 @@ mod tests {
                 ..samples::stray()
             }),
         ]
+    }
+
+    #[test]
+    fn a_reset_that_ended_no_connection_is_no_failure() {
+        let selection = Selection {
+            failed: true,
+            ..Selection::default()
+        };
+        let received = StrayReset {
+            direction: Direction::Received,
+            ..samples::stray()
+        };
+        assert!(selection.reset(&samples::stray()) && !selection.reset(&received));
+        assert!(Selection::default().reset(&received));
     }
 
     #[test]

@@ -289,7 +289,11 @@ impl Page<'_> {
         };
         write!(self, "  {} -> {}", Known(from), Known(to))?;
         let reason = Reason(record.reason, record.reason_source.as_str());
-        write!(self, "  {direction} without a socket, {reason}")?;
+        let whose = match record.direction {
+            Direction::Sent => "without a socket",
+            Direction::Received => "by no connection",
+        };
+        write!(self, "  {direction} {whose}, {reason}")?;
         if record.count != 1 {
             write!(self, ", {} times", record.count)?;
         }
@@ -738,7 +742,7 @@ mod tests {
         };
         assert_eq!(
             text(&bare, PLAIN, reset),
-            "2026-11-21 11:34:03.123Z  reset  10.0.0.1:43210 -> ?  received without a socket, reason unknown, 3 times\n  \
+            "2026-11-21 11:34:03.123Z  reset  10.0.0.1:43210 -> ?  received by no connection, reason unknown, 3 times\n  \
              next:  nothing listens on this port\n"
         );
     }

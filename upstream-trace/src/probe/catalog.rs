@@ -19,6 +19,16 @@ pub enum Kind {
     Iterator,
 }
 
+impl Kind {
+    /// Whether it is a kernel function that is hooked.
+    pub const fn is_of_a_function(self) -> bool {
+        matches!(
+            self,
+            Self::Fentry | Self::Fexit | Self::Kprobe | Self::Kretprobe
+        )
+    }
+}
+
 /// One hook that can fill a role.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Rung {
@@ -28,6 +38,8 @@ pub struct Rung {
     pub kind: Kind,
     /// Kernel function, tracepoint or iterator.
     pub target: &'static str,
+    /// What a better one would see that this does not.
+    pub loss: Option<&'static str>,
 }
 
 impl Rung {
@@ -70,8 +82,8 @@ pub enum Role {
     IcmpV4,
     /// The same over IPv6.
     IcmpV6,
-    /// SYNs that a filter drops.
-    SynDrops,
+    /// Packets that this node drops: SYNs by a filter, resets that end no connection.
+    Drops,
     /// SYNs sent again.
     SynRetransmits,
     /// The moment a SYN leaves.
@@ -97,7 +109,7 @@ impl Role {
             Self::Errors => "errors",
             Self::IcmpV4 => "icmp_v4",
             Self::IcmpV6 => "icmp_v6",
-            Self::SynDrops => "syn_drops",
+            Self::Drops => "drops",
             Self::SynRetransmits => "syn_retransmits",
             Self::Connects => "connects",
             Self::Accepts => "accepts",
@@ -122,11 +134,20 @@ const fn rung(program: &'static str, kind: Kind, target: &'static str) -> Rung {
         program,
         kind,
         target,
+        loss: None,
     }
 }
 
 const fn tracepoint(name: &'static str) -> Rung {
     rung(name, Kind::Tracepoint, name)
+}
+
+/// Packets that no socket waited for, when they are dropped: by then they were answered with a reset.
+const fn unanswerable(program: &'static str, loss: &'static str) -> Rung {
+    Rung {
+        loss: Some(loss),
+        ..rung(program, Kind::Tracepoint, "kfree_skb")
+    }
 }
 
 /// The hooks, in the order in which they are attached.
@@ -154,6 +175,10 @@ pub const CATALOG: &[Entry] = &[
                 Kind::Kprobe,
                 "tcp_v4_send_reset",
             ),
+            unanswerable(
+                "tcp_v4_send_reset_drop",
+                "resets sent over IPv4 from TIME_WAIT",
+            ),
         ],
         loss: Some("resets sent over IPv4 from closed ports and from TIME_WAIT"),
     },
@@ -169,6 +194,10 @@ pub const CATALOG: &[Entry] = &[
                 "tcp_v6_send_reset_kprobe",
                 Kind::Kprobe,
                 "tcp_v6_send_reset",
+            ),
+            unanswerable(
+                "tcp_v6_send_reset_drop",
+                "resets sent over IPv6 from TIME_WAIT",
             ),
         ],
         loss: Some("resets sent over IPv6 from closed ports and from TIME_WAIT"),
@@ -226,9 +255,9 @@ pub const CATALOG: &[Entry] = &[
         loss: Some("ICMP errors over IPv6 that answer a SYN, but for what the owner is told"),
     },
     Entry {
-        role: Role::SynDrops,
+        role: Role::Drops,
         rungs: &[tracepoint("kfree_skb")],
-        loss: Some("which filter of this node dropped a SYN"),
+        loss: Some("which filter of this node dropped a SYN, and resets that ended no connection"),
     },
     Entry {
         role: Role::SynRetransmits,

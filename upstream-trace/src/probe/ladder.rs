@@ -13,7 +13,7 @@ use aya::{
 };
 
 use super::{
-    catalog::{Entry, Kind, Rung},
+    catalog::{Entry, Kind, Role, Rung},
     targets::Targets,
 };
 use crate::exit::{Code, Failure};
@@ -70,16 +70,24 @@ impl<'a> Climb<'a> {
         }
     }
 
-    /// Up to the next rung that the kernel loads; to none where it is known why all are unfit.
-    pub(super) fn load(&mut self, targets: &Targets, unfit: Option<&'static str>) {
-        if let Some(why) = unfit {
-            self.refused
-                .extend(self.left.by_ref().map(|(rung, _)| Refusal {
+    /// Up to the next rung that the kernel loads and that is not known to be `unfit`.
+    pub(super) fn load(
+        &mut self,
+        targets: &Targets,
+        unfit: impl Fn(Role, &Rung) -> Option<&'static str>,
+    ) {
+        let mut fit = Vec::new();
+        for (rung, program) in self.left.by_ref() {
+            match unfit(self.entry.role, rung) {
+                None => fit.push((rung, program)),
+                Some(why) => self.refused.push(Refusal {
                     rung: *rung,
                     why: why.to_owned(),
                     denied: false,
-                }));
+                }),
+            }
         }
+        self.left = fit.into_iter();
         self.next(targets);
     }
 
@@ -122,6 +130,11 @@ impl<'a> Climb<'a> {
 }
 
 impl Filled {
+    /// What is not seen for want of a better hook, or of any.
+    pub fn loss(&self) -> Option<&'static str> {
+        self.by.map_or(self.entry.loss, |rung| rung.loss)
+    }
+
     /// Why nothing can be traced, where this is what the tracer cannot do without.
     pub(super) fn failure(&self) -> Option<Failure> {
         if self.by.is_some() || self.entry.loss.is_some() {

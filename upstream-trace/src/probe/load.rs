@@ -1,5 +1,5 @@
 //! Puts the BPF object into the kernel: globals, maps, and for each role the best hook that the kernel
-//! takes. Nothing is decided by version: each rung is tried.
+//! takes. Each rung is tried; one thing alone is decided by version, because nothing tells it (`folds_null_check`).
 
 use std::{
     collections,
@@ -17,7 +17,7 @@ use aya::{
 use upstream_trace_common::{counter, setting};
 
 use super::{
-    catalog::{CATALOG, Entry, Role},
+    catalog::{CATALOG, Entry, Role, Rung},
     ladder::{Climb, Filled, chain, os_error},
     ring::Ring,
     stories::Stories,
@@ -25,7 +25,7 @@ use super::{
 };
 use crate::{
     exit::{Code, Failure},
-    kernel::{btf, host::Lockdown, offsets::Offsets},
+    kernel::{btf, host::Lockdown, offsets::Offsets, reasons::Reasons},
     settings::{Network, Wanted},
 };
 
@@ -42,12 +42,14 @@ pub struct Plan<'a> {
     pub btf: &'a btf::Btf,
     /// Which fields it has.
     pub offsets: &'a Offsets,
-    /// The reasons for which filters drop packets, a bit each.
-    pub drops: [u64; 2],
+    /// The names of the reasons for which it drops packets.
+    pub drop_reasons: &'a Reasons,
     /// Its version, for the one thing that cannot be asked of it.
     pub release: &'a str,
     /// What it forbids.
     pub lockdown: Lockdown,
+    /// It runs hooks of functions.
+    pub runs_function_hooks: bool,
     /// What was asked for.
     pub wanted: &'a Wanted,
     /// A wanted port may be an ephemeral one.
@@ -85,6 +87,11 @@ impl Plan<'_> {
         helpers.iter().any(|(helper, _)| helper == name)
     }
 
+    /// Whether `kfree_skb` carries the socket that a packet came for.
+    fn drop_has_socket(&self) -> bool {
+        self.btf.tracepoint_args("kfree_skb") >= Some(4)
+    }
+
     /// Why the packets of resets cannot be seen here, and those of handshakes need not.
     fn no_packets(&self) -> Option<&'static str> {
         if !self.reads_untyped() {
@@ -96,17 +103,25 @@ impl Plan<'_> {
         }
     }
 
-    /// Why no hook can fill this role here, although the kernel would take it.
-    fn unfit(&self, role: Role) -> Option<&'static str> {
+    /// Why this hook cannot fill this role here, although the kernel would take it.
+    fn unfit(&self, role: Role, rung: &Rung) -> Option<&'static str> {
+        if rung.kind.is_of_a_function() && !self.runs_function_hooks {
+            return Some("kernel.ftrace_enabled is 0, so the kernel would never run it");
+        }
+        if rung.target == "kfree_skb" {
+            if !self.reads_untyped() {
+                return Some("lockdown keeps packet headers from being read");
+            }
+            if self.drop_reasons.is_empty() {
+                return Some("this kernel tells no reasons for which it drops a packet");
+            }
+        }
         match role {
             Role::ResetsSent if folds_null_check(self.release) => {
                 Some("this kernel passes NULL where it promises a socket (fixed in 6.12.5)")
             }
-            Role::IcmpV4 | Role::IcmpV6 | Role::SynDrops if !self.reads_untyped() => {
+            Role::IcmpV4 | Role::IcmpV6 if !self.reads_untyped() => {
                 Some("lockdown keeps packet headers from being read")
-            }
-            Role::SynDrops if self.drops == [0; 2] => {
-                Some("this kernel tells no reasons for which it drops a packet")
             }
             Role::ResetPackets | Role::HandshakePackets => self.no_packets(),
             Role::Holders if !self.reads_untyped() && !self.has_helper(SOCK_FROM_FILE) => {
@@ -125,7 +140,13 @@ impl Plan<'_> {
         ];
         let mut filled = filled.iter();
         self.reads_untyped()
-            && filled.all(|filled| filled.by.is_some() || !sent.contains(&filled.entry.role))
+            && filled.all(|filled| filled.loss().is_none() || !sent.contains(&filled.entry.role))
+    }
+
+    /// Whether resets that end no connection are seen, but not what they came for (before 6.11).
+    pub fn drops_lack_sockets(&self, filled: &[Filled]) -> bool {
+        let is_filled = |one: &Filled| one.entry.role == Role::Drops && one.by.is_some();
+        !self.drop_has_socket() && filled.iter().any(is_filled)
     }
 
     /// Whether every SYN that is sent again is seen. Before 6.16 not one that this node itself drops.
@@ -171,7 +192,7 @@ pub fn load(
     loader: EbpfLoader<'static>,
     filled: &mut Vec<Filled>,
 ) -> Result<Loaded, Failure> {
-    let globals = globals(plan);
+    let (globals, reasons) = (globals(plan), drop_reasons(plan));
     let reads_current = plan.lockdown != Lockdown::Confidentiality
         || globals.contains(&(setting::HAS_CURRENT_TASK_BTF, 1));
     if !plan.wanted.cgroups.is_empty() && !reads_current {
@@ -186,7 +207,7 @@ pub fn load(
             targets.make_functions();
             targets
         });
-        let ebpf = open(plan, &globals, loader);
+        let ebpf = open(plan, &globals, &reasons, loader);
         (targets.join(), ebpf)
     });
     let mut ebpf = ebpf?;
@@ -198,13 +219,13 @@ pub fn load(
         )
     })?;
     // The maps first: an event must find the agent able to read it.
-    let events = ebpf.take_map("EVENTS").ok_or_else(missing_map)?;
-    let ring = RingBuf::try_from(events).map_err(|error| map_failure(&error))?;
-    let counters = ebpf.take_map("COUNTERS").ok_or_else(missing_map)?;
-    let counters = PerCpuArray::try_from(counters).map_err(|error| map_failure(&error))?;
-    let stories = match ebpf.take_map("STORIES") {
-        Some(Map::Array(map)) => Stories::new(map, plan.story_places() as usize),
-        _ => return Err(missing_map()),
+    let mut take = |name| ebpf.take_map(name).ok_or_else(|| missing_map(name));
+    let ring = RingBuf::try_from(take("EVENTS")?).map_err(|error| map_failure("EVENTS", &error))?;
+    let counters = PerCpuArray::try_from(take("COUNTERS")?)
+        .map_err(|error| map_failure("COUNTERS", &error))?;
+    let stories = match take("STORIES")? {
+        Map::Array(map) => Stories::new(map, plan.story_places() as usize),
+        _ => return Err(missing_map("STORIES")),
     };
     *filled = fill(&mut ebpf, &targets, plan);
     if let Some(failure) = filled.iter().find_map(Filled::failure) {
@@ -230,19 +251,18 @@ fn folds_null_check(release: &str) -> bool {
     ((6, 10, 0)..(6, 12, 5)).contains(&version)
 }
 
-fn missing_map() -> Failure {
-    Failure::new(Code::Failure, "the BPF object lacks a map")
+fn missing_map(name: &str) -> Failure {
+    let message = format!("the BPF object lacks the map {name}");
+    Failure::new(Code::Failure, message)
 }
 
-fn map_failure(error: &MapError) -> Failure {
-    Failure::new(
-        Code::Failure,
-        format!("cannot map the ring buffer: {}", chain(error)),
-    )
+fn map_failure(name: &str, error: &MapError) -> Failure {
+    let message = format!("cannot use the map {name}: {}", chain(error));
+    Failure::new(Code::Failure, message)
 }
 
 /// Name and value of every read-only global that is not a field's offset.
-fn globals(plan: &Plan<'_>) -> [(&'static str, u32); 13] {
+fn globals(plan: &Plan<'_>) -> [(&'static str, u32); 15] {
     let flag = u32::from;
     [
         (setting::FILTER_PORTS, flag(plan.wanted.ports.is_some())),
@@ -270,6 +290,8 @@ fn globals(plan: &Plan<'_>) -> [(&'static str, u32); 13] {
             setting::ACCEPT_HAS_ARG_STRUCT,
             flag(plan.btf.function_args("inet_csk_accept") == Some(2)),
         ),
+        (setting::DROP_HAS_SOCKET, flag(plan.drop_has_socket())),
+        (setting::NO_SOCKET_DROP, plan.drop_reasons.no_socket()),
         (setting::EACH_EVENT, flag(plan.events)),
         (setting::STORY_PLACES, plan.story_places()),
         // A quarter leaves time to be scheduled before the rest fills up.
@@ -277,16 +299,31 @@ fn globals(plan: &Plan<'_>) -> [(&'static str, u32); 13] {
     ]
 }
 
+/// Name and value of those that say which drops of packets are looked at, a bit each.
+fn drop_reasons(plan: &Plan<'_>) -> [(&'static str, u64); 4] {
+    let [low, high] = plan.drop_reasons.filters();
+    let [reset_low, reset_high] = plan.drop_reasons.resets(plan.drop_has_socket());
+    [
+        (setting::DROPS_LOW, low),
+        (setting::DROPS_HIGH, high),
+        (setting::RESET_DROPS_LOW, reset_low),
+        (setting::RESET_DROPS_HIGH, reset_high),
+    ]
+}
+
 fn open<'a>(
     plan: &'a Plan<'_>,
     globals: &'a [(&'static str, u32)],
+    reasons: &'a [(&'static str, u64)],
     mut loader: EbpfLoader<'a>,
 ) -> Result<Ebpf, Failure> {
     loader
         .verifier_log_level(VerifierLogLevel::DISABLE)
         .map_max_entries("EVENTS", plan.ring_size)
         .map_max_entries("STORIES", plan.story_places());
-    if !plan.wanted.by_owner() {
+    if plan.wanted.by_owner() {
+        loader.map_max_entries("OWNED", plan.max_connections);
+    } else {
         // Not used: the kernel would make room for their buckets all the same.
         loader
             .map_max_entries("OWNED", 1)
@@ -298,9 +335,9 @@ fn open<'a>(
     for (name, value) in globals {
         loader.override_global(name, value, true);
     }
-    let [low, high] = &plan.drops;
-    loader.override_global(setting::DROPS_LOW, low, true);
-    loader.override_global(setting::DROPS_HIGH, high, true);
+    for (name, bits) in reasons {
+        loader.override_global(name, bits, true);
+    }
     for (field, offset) in plan.offsets.iter() {
         loader.override_global(field.global, offset, true);
     }
@@ -376,7 +413,7 @@ fn fill(ebpf: &mut Ebpf, targets: &Targets, plan: &Plan<'_>) -> Vec<Filled> {
     let work = || {
         let next = || queue.lock().unwrap_or_else(PoisonError::into_inner).next();
         while let Some(climb) = next() {
-            climb.load(targets, plan.unfit(climb.entry.role));
+            climb.load(targets, |role, rung| plan.unfit(role, rung));
         }
     };
     thread::scope(|scope| {
@@ -487,19 +524,21 @@ mod tests {
         const EXECUTABLE: u64 = 4;
         const CALL: u8 = 0x85;
         const PSEUDO_CALL: u8 = 1;
-        let mut programs = 0;
+        let mut hooks = 0;
         for (name, flags, code) in sections(OBJECT) {
             if flags & EXECUTABLE == 0 || name == ".text" {
                 continue;
             }
-            programs += 1;
+            hooks += 1;
             let calls = code
                 .chunks_exact(8)
                 .filter(|insn| insn[0] == CALL && insn[1] >> 4 == PSEUDO_CALL);
             assert_eq!(calls.count(), 0, "{name}");
         }
+        // Programs with the same hook share a section.
         let rungs = CATALOG.iter().flat_map(|entry| entry.rungs);
-        assert_eq!(programs, rungs.count());
+        let names: collections::HashSet<_> = rungs.map(Rung::name).collect();
+        assert_eq!(hooks, names.len());
     }
 
     #[test]

@@ -14,7 +14,7 @@ use crate::record::{
     Verdict,
 };
 
-use self::rows::{ROWS, STRANGER, STRAY_ROWS};
+use self::rows::{NO_SOCKET, ROWS, STRAY_ROWS};
 pub use self::{
     markdown::table,
     rows::{BREAKER_OPEN, NO_HEALTHY_HOST, NOT_UNDERSTOOD},
@@ -242,12 +242,49 @@ struct Row {
     shown: Shown,
 }
 
-/// A row about resets that no connection's socket sent.
+/// A reset that belongs to no connection.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum StrayKind {
+    /// Sent, to a SYN for which there is no socket.
+    NoListener,
+    /// Sent from `TIME_WAIT`.
+    FromTimeWait,
+    /// Sent by a listening socket, or for a half-open request.
+    FromListener,
+    /// Sent, to any other segment for which there is no socket.
+    NoSocket,
+    /// Received in `TIME_WAIT`.
+    InTimeWait,
+    /// Received by a half-open request.
+    HalfOpen,
+    /// Received by a listening socket.
+    AtListener,
+    /// Received by a connection, with another sequence number than the expected one.
+    Unexpected,
+    /// Received by a listening socket or, the same, by a connection.
+    Ignored,
+}
+
+impl StrayKind {
+    /// Which way it went.
+    pub const fn direction(self) -> Direction {
+        match self {
+            Self::NoListener | Self::FromTimeWait | Self::FromListener | Self::NoSocket => {
+                Direction::Sent
+            }
+            Self::InTimeWait
+            | Self::HalfOpen
+            | Self::AtListener
+            | Self::Unexpected
+            | Self::Ignored => Direction::Received,
+        }
+    }
+}
+
+/// A row about resets that belong to no connection.
 #[derive(Clone, Copy, Debug)]
 struct StrayRow {
-    kind: Option<u8>,
-    /// Whether it has to answer a SYN.
-    syn: bool,
+    stray: StrayKind,
     words: &'static str,
     meaning: Meaning,
     shown: Shown,
@@ -270,13 +307,10 @@ pub fn meaning(about: &About<'_>) -> Option<&'static Meaning> {
     ROWS.iter().find(fits).map(|row| &row.meaning)
 }
 
-/// What it says of a reset without a connection's socket; `syn` where it answered a SYN.
-pub fn stray(kind: u8, syn: bool) -> &'static Meaning {
-    let fits = |row: &&StrayRow| row.kind.is_none_or(|of| of == kind) && (syn || !row.syn);
-    STRAY_ROWS
-        .iter()
-        .find(fits)
-        .map_or(&STRANGER.meaning, |row| &row.meaning)
+/// What it says of a reset that belongs to no connection.
+pub fn stray(stray: StrayKind) -> &'static Meaning {
+    let row = STRAY_ROWS.iter().find(|row| row.stray == stray);
+    row.map_or(&NO_SOCKET.meaning, |row| &row.meaning)
 }
 
 /// Each verdict with the proxies' words that a row has for it.

@@ -18,6 +18,7 @@ use anyhow::{Context as _, Result, ensure};
 use super::{
     Plays,
     initramfs::MODULE_DIR,
+    refusal,
     report::{Line, Outcome},
     service,
 };
@@ -206,7 +207,7 @@ fn every_filter() -> Result<()> {
     };
     let plain = said(&[])?;
     let filters = ["--cidr", "127.0.0.0/8", "--cidr", "::1/128", "--pid", "1"];
-    let cgroup: &[_] = if Features::here().has(Feature::CurrentTask) {
+    let cgroup: &[_] = if Features::here()?.has(Feature::CurrentTask) {
         &["--cgroup", "/sys/fs/cgroup"]
     } else {
         &[]
@@ -222,7 +223,7 @@ fn every_filter() -> Result<()> {
 /// The first line of a report.
 pub(super) fn describe_kernel() -> Result<Line> {
     let release = fs::read_to_string("/proc/sys/kernel/osrelease")?;
-    let features = Features::here();
+    let features = Features::here()?;
     let features = features.iter().map(|feature| feature.name().to_owned());
     Ok(Line::Kernel {
         release: release.trim().to_owned(),
@@ -231,8 +232,12 @@ pub(super) fn describe_kernel() -> Result<Line> {
 }
 
 fn play(report: &mut File, how: Plays) -> Result<()> {
+    let _refusal = how
+        .without_trampolines
+        .then(refusal::of_trampolines)
+        .transpose()?;
     tell(report, &describe_kernel()?)?;
-    let kernel = Features::here();
+    let kernel = Features::here()?;
     load_modules()?;
     let ctx = Ctx::new(PORT)?;
     ctx.loopback_up()?;

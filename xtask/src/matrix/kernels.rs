@@ -3,6 +3,7 @@
 //! Every difference between kernels stands here or beside a scenario, as data with its reason; what
 //! plays and what judges asks no version.
 
+use super::refusal;
 use crate::scenario::feature::Feature;
 
 /// One kernel.
@@ -15,8 +16,8 @@ pub(super) struct Kernel {
     /// Beginnings of the names of the packages that hold it: the kernel, its modules, and the list of what
     /// needs no module, where those are apart.
     pub(super) packages: &'static [&'static str],
-    /// What its command line forbids even root.
-    pub(super) lockdown: Option<&'static str>,
+    /// What forbids things there even to root, as parameters of the kernel.
+    pub(super) forbids: Option<&'static str>,
     /// The suite whose systemd starts the tracer on it, as a service; without one, scenarios are played.
     pub(super) systemd: Option<&'static str>,
     /// Which of the features that scenarios ask for it has. What is played and what is skipped
@@ -24,6 +25,8 @@ pub(super) struct Kernel {
     pub(super) features: &'static [Feature],
     /// Of [`HOOKS`], those that the tracer does not attach on it.
     pub(super) without: &'static [&'static [&'static str]],
+    /// Of the same, those in whose place it attaches another.
+    pub(super) instead: &'static [(&'static str, &'static str)],
     /// What it says that this kernel lacks or hides.
     pub(super) limits: &'static [&'static str],
 }
@@ -32,7 +35,13 @@ impl Kernel {
     /// What the tracer says that it attached, in its order.
     pub(super) fn hooks(&self) -> Vec<&'static str> {
         let attached = |hook: &&&str| !self.without.iter().any(|some| some.contains(hook));
-        HOOKS.iter().filter(attached).copied().collect()
+        let best = HOOKS.iter().filter(attached).copied();
+        let instead = |hook: &'static str| {
+            let mut instead = self.instead.iter();
+            let found = instead.find(|(better, _)| *better == hook);
+            found.map_or(hook, |(_, other)| *other)
+        };
+        best.map(instead).collect()
     }
 
     /// What it says that is not seen, by the kernel's fault or as a service.
@@ -41,6 +50,10 @@ impl Kernel {
         self.limits.iter().copied().chain(as_service).collect()
     }
 }
+
+const CONFIDENTIALITY: &str = "lockdown=confidentiality";
+/// Hooks of functions never run.
+const NO_FTRACE: &str = "sysctl.kernel.ftrace_enabled=0";
 
 /// Every hook at its best, in the tracer's order. Each kernel is without some.
 const HOOKS: &[&str] = &[
@@ -80,6 +93,15 @@ const SINCE_5_17: &[&str] = &[
     "tp_btf inet_sk_error_report",
     "tp_btf kfree_skb",
 ];
+/// Hooks of functions for which nothing stands in, or only a kprobe.
+const FUNCTIONS: &[&str] = &[
+    "fentry tcp_reset",
+    "fentry tcp_init_transfer",
+    "fentry tcp_v4_err",
+    "fentry tcp_v6_err",
+    "fentry tcp_connect",
+    "fexit inet_csk_accept",
+];
 /// The scan of open files finds sockets since 5.11, or where untyped memory can be read.
 const SCAN: &[&str] = &["iter task_file"];
 
@@ -93,7 +115,10 @@ const NO_COUNT: &str = "not seen on this host: the kernel's own count of hooks t
 const NO_ICMP_V4: &str = "not seen on this host: ICMP errors over IPv4 that answer a SYN, where the socket does not tell of them (before 5.18)";
 const NO_ICMP_V6: &str = "not seen on this host: ICMP errors over IPv6 that answer a SYN, but for what the owner is told";
 /// Before 5.17, or without packet headers.
-const NO_DROPS: &str = "not seen on this host: which filter of this node dropped a SYN";
+const NO_DROPS: &str = "not seen on this host: which filter of this node dropped a SYN, and resets that ended no connection";
+/// Before 6.11.
+const NO_SMALL_RESETS: &str =
+    "not seen on this host: resets that reach TIME_WAIT or a half-open request";
 /// Under lockdown=confidentiality, and before 5.11.
 const NO_RESET_PACKETS: &str =
     "not seen on this host: the packets of resets, which may tell a middlebox from the other end";
@@ -104,20 +129,28 @@ const NO_EXECUTABLES: &str =
     "not seen on this host: the executables of other users' processes (that takes CAP_SYS_PTRACE)";
 const NO_ERRORS: &str = "not seen on this host: a second look at connections that failed, for where the first was missed";
 
+const NO_CONNECTS: &str =
+    "not seen on this host: the local port of a connect before its first answer";
+const NO_ACCEPTS: &str = "not seen on this host: the accepting process by itself; it is found as holder, closer or listener";
+
 const V5_10: Kernel = Kernel {
     name: "5.10",
     suite: "bullseye-security",
     packages: &["linux-image-5.10."],
-    lockdown: None,
+    forbids: None,
     systemd: None,
     features: &[
         Feature::UntypedReads,
         Feature::FunctionHooks,
+        Feature::TimeWaitResets,
+        Feature::ClosedPortResets,
+        Feature::IcmpErrors,
         Feature::SocketScan,
         Feature::CurrentTask,
         Feature::IoUring,
     ],
     without: &[SINCE_5_17],
+    instead: &[],
     limits: &[
         NO_RESET_PACKETS,
         NO_HANDSHAKE_PACKETS,
@@ -131,46 +164,56 @@ const V6_1: Kernel = Kernel {
     name: "6.1",
     suite: "bookworm-security",
     packages: &["linux-image-6.1."],
-    lockdown: None,
+    forbids: None,
     systemd: None,
     features: &[
         Feature::Mptcp,
         Feature::UntypedReads,
         Feature::DropReasons,
         Feature::FunctionHooks,
+        Feature::TimeWaitResets,
+        Feature::ClosedPortResets,
+        Feature::IcmpErrors,
         Feature::ResetPackets,
         Feature::SocketScan,
         Feature::CurrentTask,
         Feature::IoUring,
     ],
     without: &[],
-    limits: &[NO_REASONS],
+    instead: &[],
+    limits: &[NO_REASONS, NO_SMALL_RESETS],
 };
 const V6_12: Kernel = Kernel {
     name: "6.12",
     suite: "bookworm-security",
     packages: &["linux-image-6.12."],
-    lockdown: None,
+    forbids: None,
     systemd: None,
     features: &[
         Feature::ResetReasons,
         Feature::Mptcp,
         Feature::UntypedReads,
         Feature::DropReasons,
+        Feature::DropSockets,
         Feature::FunctionHooks,
+        Feature::TimeWaitResets,
+        Feature::ClosedPortResets,
+        Feature::IcmpErrors,
         Feature::ResetPackets,
         Feature::SocketScan,
         Feature::CurrentTask,
         Feature::IoUring,
     ],
     without: &[UNTRACED_RESETS],
+    instead: &[],
     limits: &[],
 };
 const V6_12_CONFIDENTIALITY: Kernel = Kernel {
     name: "6.12-confidentiality",
-    lockdown: Some("confidentiality"),
+    forbids: Some(CONFIDENTIALITY),
     features: &[
         Feature::ResetReasons,
+        Feature::TimeWaitResets,
         Feature::Mptcp,
         Feature::SocketScan,
         Feature::CurrentTask,
@@ -198,7 +241,26 @@ const V7_2: Kernel = Kernel {
 const fn integrity(name: &'static str, kernel: Kernel) -> Kernel {
     Kernel {
         name,
-        lockdown: Some("integrity"),
+        forbids: Some("lockdown=integrity"),
+        ..kernel
+    }
+}
+
+/// The kernel where it refuses fentry and fexit, so that kprobes stand in for them.
+const fn kprobes(name: &'static str, kernel: Kernel) -> Kernel {
+    Kernel {
+        name,
+        forbids: Some(refusal::PARAMETER),
+        instead: &[
+            ("fentry tcp_v4_send_reset", "kprobe tcp_v4_send_reset"),
+            ("fentry tcp_v6_send_reset", "kprobe tcp_v6_send_reset"),
+            ("fentry tcp_reset", "kprobe tcp_reset"),
+            ("fentry tcp_init_transfer", "kprobe tcp_init_transfer"),
+            ("fentry tcp_v4_err", "kprobe tcp_v4_err"),
+            ("fentry tcp_v6_err", "kprobe tcp_v6_err"),
+            ("fentry tcp_connect", "kprobe tcp_connect"),
+            ("fexit inet_csk_accept", "kretprobe inet_csk_accept"),
+        ],
         ..kernel
     }
 }
@@ -218,8 +280,8 @@ pub(super) const KERNELS: &[Kernel] = &[
     integrity("5.10-integrity", V5_10),
     Kernel {
         name: "5.10-confidentiality",
-        lockdown: Some("confidentiality"),
-        features: &[Feature::IoUring],
+        forbids: Some(CONFIDENTIALITY),
+        features: &[Feature::TimeWaitResets, Feature::IoUring],
         without: &[SINCE_5_17, HEADERS, SCAN],
         limits: &[
             NO_RESET_PACKETS,
@@ -235,12 +297,40 @@ pub(super) const KERNELS: &[Kernel] = &[
         ],
         ..V5_10
     },
+    kprobes("5.10-kprobes", V5_10),
+    Kernel {
+        name: "5.10-noftrace",
+        forbids: Some(NO_FTRACE),
+        features: &[
+            Feature::UntypedReads,
+            Feature::SocketScan,
+            Feature::CurrentTask,
+            Feature::IoUring,
+        ],
+        without: &[SINCE_5_17, UNTRACED_RESETS, FUNCTIONS],
+        limits: &[
+            "not seen on this host: resets sent over IPv4 from closed ports and from TIME_WAIT",
+            "not seen on this host: resets sent over IPv6 from closed ports and from TIME_WAIT",
+            NO_RESET_PACKETS,
+            NO_HANDSHAKE_PACKETS,
+            NO_ERRORS,
+            NO_ICMP_V4,
+            NO_ICMP_V6,
+            NO_DROPS,
+            NO_CONNECTS,
+            NO_ACCEPTS,
+            NO_REASONS,
+            NO_COUNT,
+        ],
+        ..V5_10
+    },
     V6_1,
     integrity("6.1-integrity", V6_1),
     Kernel {
         name: "6.1-confidentiality",
-        lockdown: Some("confidentiality"),
+        forbids: Some(CONFIDENTIALITY),
         features: &[
+            Feature::TimeWaitResets,
             Feature::Mptcp,
             Feature::SocketScan,
             Feature::CurrentTask,
@@ -258,10 +348,43 @@ pub(super) const KERNELS: &[Kernel] = &[
         ],
         ..V6_1
     },
+    Kernel {
+        name: "6.1-noftrace",
+        forbids: Some(NO_FTRACE),
+        features: &[
+            Feature::Mptcp,
+            Feature::UntypedReads,
+            Feature::DropReasons,
+            Feature::ClosedPortResets,
+            Feature::IcmpErrors,
+            Feature::SocketScan,
+            Feature::CurrentTask,
+            Feature::IoUring,
+        ],
+        without: &[FUNCTIONS],
+        instead: &[
+            ("fentry tcp_v4_send_reset", "tp_btf kfree_skb"),
+            ("fentry tcp_v6_send_reset", "tp_btf kfree_skb"),
+        ],
+        limits: &[
+            "not seen on this host: resets sent over IPv4 from TIME_WAIT",
+            "not seen on this host: resets sent over IPv6 from TIME_WAIT",
+            NO_RESET_PACKETS,
+            NO_HANDSHAKE_PACKETS,
+            NO_ICMP_V4,
+            NO_ICMP_V6,
+            NO_CONNECTS,
+            NO_ACCEPTS,
+            NO_REASONS,
+            NO_SMALL_RESETS,
+        ],
+        ..V6_1
+    },
     V6_12,
     integrity("6.12-integrity", V6_12),
     V6_12_CONFIDENTIALITY,
     V7_2,
+    kprobes("7.2-kprobes", V7_2),
     integrity("7.2-integrity", V7_2),
     Kernel {
         name: "7.2-confidentiality",

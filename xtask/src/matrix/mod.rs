@@ -9,6 +9,7 @@ pub mod guest;
 mod initramfs;
 mod kernels;
 mod qemu;
+mod refusal;
 mod report;
 mod service;
 
@@ -74,6 +75,9 @@ pub struct Plays {
     /// Replay the order of this number, which is said at the start
     #[arg(long)]
     seed: Option<u64>,
+    /// The kernel refuses fentry and fexit
+    #[arg(long, hide = true)]
+    without_trampolines: bool,
 }
 
 /// Plays every scenario on each of these kernels, or tests the service there.
@@ -106,7 +110,7 @@ pub fn run(workspace: &Workspace, wanted: &Kernels, plays: Plays) -> Result<()> 
 ///
 /// The guests only hand it over; what is kept of it is decided where it is tested.
 pub fn save_types(workspace: &Workspace, wanted: &Kernels) -> Result<()> {
-    let plain = wanted.bare().filter(|kernel| kernel.lockdown.is_none());
+    let plain = wanted.bare().filter(|kernel| kernel.forbids.is_none());
     let boots = prepare(workspace, &Kernels(plain.collect()), &[])?;
     let accelerator = accelerator(&boots)?;
     let directory = tempfile::tempdir_in(&workspace.target)?;
@@ -238,7 +242,7 @@ impl Boot {
             accelerator,
             kernel: &self.image,
             initramfs: &self.initramfs,
-            options: &self.options(),
+            options: self.kernel.forbids.unwrap_or_default(),
             init: "/xtask",
             arguments,
             report: &self.report(),
@@ -246,12 +250,6 @@ impl Boot {
             patience,
         };
         guest.run()
-    }
-
-    /// What the kernel is told beside what every guest's is.
-    fn options(&self) -> String {
-        let lockdown = self.kernel.lockdown;
-        lockdown.map_or_else(String::new, |mode| format!("lockdown={mode}"))
     }
 
     /// The kernel's type information, whole.
@@ -288,7 +286,12 @@ impl Boot {
         let arguments = if self.kernel.systemd.is_some() {
             "guest systemd".into()
         } else {
-            format!("guest play --runs {runs} --seed {seed}")
+            let refuses = if self.kernel.forbids == Some(refusal::PARAMETER) {
+                " --without-trampolines"
+            } else {
+                ""
+            };
+            format!("guest play --runs {runs} --seed {seed}{refuses}")
         };
         let tests = &tests(self.kernel);
         let ended = self.boot(accelerator, &arguments, None, PATIENCE * runs.max(1));

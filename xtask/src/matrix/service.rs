@@ -201,7 +201,7 @@ fn play_failures() -> Result<()> {
     // First, so that its record would be there when those of the others are.
     let (healthy, exchange) = play(HEALTHY)?;
     let plays = FAILURES.map(play).into_iter().collect::<Result<Vec<_>>>()?;
-    let kernel = Features::here();
+    let kernel = Features::here()?;
     let lines = until(|| {
         let lines = records()?;
         let wrong =

@@ -5,8 +5,9 @@ use std::net::Ipv4Addr;
 use anyhow::{Result, ensure};
 
 use super::expect::{
-    KILLED, Owner, Stray, client, dropped, icmp, ports, queue, received, sent, server, stray,
+    KILLED, Owner, Stray, client, dropped, icmp, no_socket, ports, queue, received, sent, server,
 };
+use super::feature::Feature;
 use super::net::Sock;
 use super::process::Actor;
 use super::{
@@ -18,11 +19,14 @@ pub(super) const REFUSED: Expect = client("refused")
     .flag(BEFORE_PAYLOAD)
     .peer(Owner::Nobody)
     .reset(received("NO_SOCKET", Owner::Nobody))
-    .unseen(received("NO_SOCKET", Owner::Nobody))
+    .unseen(
+        &[Feature::ClosedPortResets],
+        received("NO_SOCKET", Owner::Nobody),
+    )
     .errno("ECONNREFUSED")
     .bytes(0, 0)
     .steps(&["connect", "reset_received", "CLOSE"]);
-pub(super) const CLOSED_PORT: &[Stray] = &[stray("NO_SOCKET")];
+pub(super) const CLOSED_PORT: &[Stray] = &[no_socket()];
 
 pub(super) const CANCELED: Expect = client("connect_canceled")
     .peer(Owner::Any)

@@ -30,6 +30,9 @@ pub enum Owner {
 /// does not know and to one for which its queue has no room.
 pub(super) const ONLY_THE_KERNEL_KNOWS: [&str; 2] = ["TCP_FLAGS", "INVALID_SYN"];
 
+/// Every reset that this machine sends.
+pub(super) const ALL_RESETS: &[Feature] = &[Feature::ClosedPortResets, Feature::TimeWaitResets];
+
 /// What the packet of a reset tells, where it is seen ([`Feature::ResetPackets`]).
 #[derive(Clone, Copy, Debug)]
 pub struct Packet {
@@ -157,7 +160,7 @@ pub(super) const EXITED: Found = found("exit.signal", Is::Null, HEADERS);
 
 /// The ICMP error, and who sent it.
 pub(super) const fn icmp(kind: u64, code: u64, from: &'static str) -> [Found; 3] {
-    icmp_that_needs(HEADERS, kind, code, from)
+    icmp_that_needs(Some(Feature::IcmpErrors), kind, code, from)
 }
 
 /// The same of IPv6: the socket does not tell of it.
@@ -218,9 +221,9 @@ pub struct Expect {
     pub owner: Owner,
     pub peer: Owner,
     pub reset: Option<Reset>,
-    /// The same without [`Feature::UntypedReads`], where that makes a difference: the reset itself is not seen
-    /// then, and nothing is the kernel's own word.
-    pub unseen: Option<Reset>,
+    /// The same without one of these, where that makes a difference: the reset itself is not seen then, and nothing is the
+    /// kernel's own word.
+    pub unseen: Option<(&'static [Feature], Reset)>,
     /// `None`: not stated.
     pub errno: Option<Option<&'static str>>,
     /// Payload sent and received; `None`: not stated.
@@ -283,8 +286,8 @@ impl Expect {
         self
     }
 
-    pub(super) const fn unseen(mut self, reset: Reset) -> Self {
-        self.unseen = Some(reset);
+    pub(super) const fn unseen(mut self, without: &'static [Feature], reset: Reset) -> Self {
+        self.unseen = Some((without, reset));
         self
     }
 
@@ -335,20 +338,43 @@ pub(super) const fn server(verdict: &'static str) -> Expect {
     Expect::new(Who::Server, verdict)
 }
 
-/// One `reset` line: a reset that this machine sent for no socket, seen from the server's address.
+/// One `reset` line: a reset that belongs to no connection.
 #[derive(Clone, Copy, Debug)]
 pub struct Stray {
     pub link: usize,
-    pub reason: &'static str,
+    pub direction: &'static str,
+    pub reason: Option<&'static str>,
     /// Without it the reset is not seen.
     pub needs: Option<Feature>,
 }
 
-/// One of [`Scenario::strays`](super::Scenario::strays) whose addresses are only in a packet.
+/// One of [`Scenario::strays`](super::Scenario::strays) that this machine sent, by a listener: its addresses are only in a packet.
 pub(super) const fn stray(reason: &'static str) -> Stray {
     Stray {
         link: 0,
-        reason,
+        direction: "sent",
+        reason: Some(reason),
         needs: Some(Feature::UntypedReads),
+    }
+}
+
+/// From a closed port.
+pub(super) const fn no_socket() -> Stray {
+    Stray {
+        needs: Some(Feature::ClosedPortResets),
+        ..stray("NO_SOCKET")
+    }
+}
+
+/// One that it received, and that ended no connection.
+pub(super) const fn ignored(reason: Option<&'static str>) -> Stray {
+    Stray {
+        link: 0,
+        direction: "received",
+        reason,
+        needs: Some(match reason {
+            Some(_) => Feature::DropReasons,
+            None => Feature::DropSockets,
+        }),
     }
 }

@@ -3,10 +3,10 @@
 //! Asked of the running kernel, never concluded from its version. Must not know: any version (which
 //! kernel is to have what stands in the kernel matrix).
 
-use std::collections::HashMap;
-use std::path::Path;
+use std::{io, path::Path};
 
 use super::ring;
+use crate::types::Types;
 
 /// Something that older kernels lack.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -21,9 +21,18 @@ pub enum Feature {
     /// The kernel names the reason for which it drops a packet (`enum skb_drop_reason`, since 5.17), and untyped
     /// reads tell which packet that is.
     DropReasons,
+    /// It tells the socket that a dropped packet came for as well, since 6.11.
+    DropSockets,
     /// Functions can be hooked, and what they are called with read: some kernels are built or told to allow neither
     /// fentry nor kprobes.
     FunctionHooks,
+    /// Resets that are sent from `TIME_WAIT` are seen: the kernel traces them, since 6.10, or functions can be hooked.
+    TimeWaitResets,
+    /// The same of those from closed ports, which a dropped packet tells of as well; their addresses are in packets only.
+    ClosedPortResets,
+    /// What ICMP error answered a SYN over IPv4 is seen: its packet, where functions can be hooked, or what the kernel keeps of it for
+    /// the socket's owner, which kernels do that have reasons for drops (5.17; for this 5.18).
+    IcmpErrors,
     /// The scan of open files finds sockets: it takes the helper `bpf_sock_from_file`, since 5.11, or untyped
     /// reads.
     SocketScan,
@@ -37,12 +46,16 @@ pub enum Feature {
 }
 
 impl Feature {
-    pub const ALL: [Self; 9] = [
+    pub const ALL: [Self; 13] = [
         Self::ResetReasons,
         Self::Mptcp,
         Self::UntypedReads,
         Self::DropReasons,
+        Self::DropSockets,
         Self::FunctionHooks,
+        Self::TimeWaitResets,
+        Self::ClosedPortResets,
+        Self::IcmpErrors,
         Self::SocketScan,
         Self::CurrentTask,
         Self::IoUring,
@@ -56,7 +69,11 @@ impl Feature {
             Self::Mptcp => "mptcp",
             Self::UntypedReads => "untyped_reads",
             Self::DropReasons => "drop_reasons",
+            Self::DropSockets => "drop_sockets",
             Self::FunctionHooks => "function_hooks",
+            Self::TimeWaitResets => "time_wait_resets",
+            Self::ClosedPortResets => "closed_port_resets",
+            Self::IcmpErrors => "icmp_errors",
             Self::SocketScan => "socket_scan",
             Self::CurrentTask => "current_task",
             Self::IoUring => "io_uring",
@@ -64,32 +81,32 @@ impl Feature {
         }
     }
 
-    fn is_here(self) -> bool {
+    fn is_here(self, types: &Types) -> bool {
+        let is_here = |other: Self| other.is_here(types);
+        let arguments = |name| types.function(name).map(|function| function.arguments);
         match self {
-            Self::ResetReasons => kernel_type_exists(c"sk_rst_reason".to_bytes_with_nul()),
+            Self::ResetReasons => types.has("sk_rst_reason"),
             Self::UntypedReads => {
                 let lockdown = std::fs::read_to_string("/sys/kernel/security/lockdown");
                 !lockdown.is_ok_and(|modes| modes.contains("[confidentiality]"))
             }
-            Self::DropReasons => {
-                Self::UntypedReads.is_here()
-                    && kernel_type_exists(c"skb_drop_reason".to_bytes_with_nul())
+            Self::DropReasons => is_here(Self::UntypedReads) && types.has("skb_drop_reason"),
+            Self::DropSockets => {
+                // The first is the probe's own.
+                is_here(Self::DropReasons) && arguments("__traceiter_kfree_skb") >= Some(5)
             }
-            Self::FunctionHooks => {
-                Self::UntypedReads.is_here()
-                    && Path::new("/sys/bus/event_source/devices/kprobe/type").is_file()
+            Self::FunctionHooks => is_here(Self::UntypedReads) && functions_can_be_hooked(),
+            Self::TimeWaitResets => is_here(Self::ResetReasons) || functions_can_be_hooked(),
+            Self::ClosedPortResets => {
+                let otherwise = || is_here(Self::DropReasons);
+                is_here(Self::UntypedReads) && (is_here(Self::TimeWaitResets) || otherwise())
             }
-            Self::SocketScan => {
-                Self::UntypedReads.is_here()
-                    || kernel_type_exists(c"BPF_FUNC_sock_from_file".to_bytes_with_nul())
-            }
+            Self::IcmpErrors => is_here(Self::FunctionHooks) || is_here(Self::DropReasons),
+            Self::SocketScan => is_here(Self::UntypedReads) || types.has("BPF_FUNC_sock_from_file"),
             Self::CurrentTask => {
-                Self::UntypedReads.is_here()
-                    || kernel_type_exists(c"BPF_FUNC_get_current_task_btf".to_bytes_with_nul())
+                is_here(Self::UntypedReads) || types.has("BPF_FUNC_get_current_task_btf")
             }
-            Self::ResetPackets => {
-                Self::FunctionHooks.is_here() && arguments("tcp_reset") >= Some(2)
-            }
+            Self::ResetPackets => is_here(Self::FunctionHooks) && arguments("tcp_reset") >= Some(2),
             Self::Mptcp => Path::new("/proc/sys/net/mptcp/enabled").is_file(),
             Self::IoUring => ring::is_allowed(),
         }
@@ -102,8 +119,9 @@ pub struct Features([bool; Feature::ALL.len()]);
 
 impl Features {
     /// Those of the running kernel.
-    pub fn here() -> Self {
-        Self(Feature::ALL.map(Feature::is_here))
+    pub fn here() -> io::Result<Self> {
+        let types = Types::read()?;
+        Ok(Self(Feature::ALL.map(|one| one.is_here(&types))))
     }
 
     pub fn has(self, feature: Feature) -> bool {
@@ -119,64 +137,9 @@ impl Features {
     }
 }
 
-/// Whether the kernel's own type information has that name, which ends with a NUL.
-fn kernel_type_exists(name: &[u8]) -> bool {
-    let btf = std::fs::read("/sys/kernel/btf/vmlinux").unwrap_or_default();
-    let name = [b"\0", name].concat();
-    // SAFETY: both regions are live for their lengths, and only read.
-    let found = unsafe {
-        libc::memmem(
-            btf.as_ptr().cast(),
-            btf.len(),
-            name.as_ptr().cast(),
-            name.len(),
-        )
-    };
-    !found.is_null()
-}
-
-/// How many arguments a kernel function has, by the kernel's own type information; `None` where it has no such
-/// function. `Documentation/bpf/btf.rst` has the format.
-fn arguments(function: &str) -> Option<u32> {
-    let btf = std::fs::read("/sys/kernel/btf/vmlinux").ok()?;
-    let word = |at: usize| {
-        let bytes = btf.get(at..at + 4)?;
-        Some(u32::from_ne_bytes(bytes.try_into().ok()?))
-    };
-    let place = |at| usize::try_from(word(at)?).ok();
-    let types = place(4)? + place(8)?;
-    let types_end = types + place(12)?;
-    let strings = place(4)? + place(16)?;
-    let (mut protos, mut wanted) = (HashMap::new(), None);
-    let (mut at, mut id) = (types, 1);
-    while at < types_end {
-        let info = word(at + 4)?;
-        let count = info & 0xffff;
-        let name = strings + place(at)?;
-        let is_named =
-            btf.get(name..)?.split(|&byte| byte == 0).next() == Some(function.as_bytes());
-        let more = match info >> 24 & 0x1f {
-            // INT, VAR, DECL_TAG: a word more.
-            1 | 14 | 17 => 4,
-            // ARRAY: three.
-            3 => 12,
-            // STRUCT, UNION, DATASEC, ENUM64: three for each member.
-            4 | 5 | 15 | 19 => 12 * count,
-            // ENUM: two.
-            6 => 8 * count,
-            // FUNC_PROTO: two for each argument.
-            13 => {
-                protos.insert(id, count);
-                8 * count
-            }
-            12 if is_named => {
-                wanted = word(at + 8);
-                0
-            }
-            _ => 0,
-        };
-        at += 12 + usize::try_from(more).ok()?;
-        id += 1;
-    }
-    protos.get(&wanted?).copied()
+/// Built and told to allow it.
+fn functions_can_be_hooked() -> bool {
+    let ftrace = std::fs::read_to_string("/proc/sys/kernel/ftrace_enabled");
+    Path::new("/sys/bus/event_source/devices/kprobe/type").is_file()
+        && ftrace.map_or(true, |enabled| enabled.trim() != "0")
 }

@@ -6,7 +6,7 @@ use std::net::SocketAddr;
 
 use anyhow::Result;
 
-use super::expect::{Found, Owner, Reset, client, dropped, icmp, icmp_v6};
+use super::expect::{ALL_RESETS, Found, Owner, Reset, client, dropped, icmp, icmp_v6};
 use super::netns::{NLM_F_ACK, NLM_F_CREATE, NLM_F_REQUEST, attribute, zero_ended};
 use super::process::Actor;
 use super::{BEFORE_PAYLOAD, Ctx, Expect, Family, Link, Played, Scenario, alone, plain};
@@ -88,7 +88,7 @@ pub(super) const LIST: &[Scenario] = &[
             .flag(BEFORE_PAYLOAD)
             .peer(Owner::Nobody)
             .reset(Reset::IN_PATH)
-            .unseen(Reset::UNKNOWN)
+            .unseen(ALL_RESETS, Reset::UNKNOWN)
             .errno("ECONNREFUSED")
             .bytes(0, 0)
             .evidence(DROP)

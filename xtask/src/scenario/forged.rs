@@ -7,7 +7,7 @@ use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 
 use anyhow::{Result, bail};
 
-use super::expect::{Reset, client, server, stray};
+use super::expect::{ALL_RESETS, Reset, client, ignored, no_socket, server};
 use super::net::{Sock, State, poll, sockaddr};
 use super::process::{Actor, Call};
 use super::{BEFORE_RESPONSE, Ctx, Family, Link, Pair, Played, RQ, RS, Scenario, with_strays};
@@ -56,14 +56,14 @@ pub(super) const LIST: &[Scenario] = &[
             client("reset_before_response")
                 .flag(BEFORE_RESPONSE)
                 .reset(Reset::IN_PATH)
-                .unseen(Reset::UNKNOWN)
+                .unseen(ALL_RESETS, Reset::UNKNOWN)
                 .errno("ECONNRESET")
                 .bytes(RQ, 0)
                 .steps(&["ESTABLISHED", "reset_received", "CLOSE"]),
             server("reset_before_response")
                 .flag(BEFORE_RESPONSE)
                 .reset(Reset::IN_PATH)
-                .unseen(Reset::UNKNOWN)
+                .unseen(ALL_RESETS, Reset::UNKNOWN)
                 .errno("ECONNRESET")
                 .bytes(0, RQ)
                 .steps(&["ESTABLISHED", "reset_received", "CLOSE"]),
@@ -75,28 +75,28 @@ pub(super) const LIST: &[Scenario] = &[
         "a reset inside the window but not at its edge is refused by a challenge ACK, and the connection goes on",
         challenged,
         &[client("ok").bytes(RQ, RS), server("ok").bytes(RS, RQ)],
-        &[],
+        &[ignored(Some("TCP_RESET"))],
     ),
     with_strays(
         "reset_in_time_wait",
         "a reset ends the client's TIME_WAIT after an orderly close",
         in_time_wait,
         &[client("ok").bytes(RQ, RS), server("ok").bytes(RS, RQ)],
-        &[],
+        &[ignored(None)],
     ),
     with_strays(
         "half_open_reset",
         "a SYN comes from an address that never sent one, whose stack resets the half-open request",
         half_open_request,
         &[],
-        &[stray("NO_SOCKET")],
+        &[no_socket(), ignored(None)],
     ),
     with_strays(
         "reset_to_listener",
         "a reset comes for a listening socket",
         to_listener,
         &[],
-        &[],
+        &[ignored(Some("TCP_RESET"))],
     ),
 ];
 

@@ -7,6 +7,7 @@ use anyhow::Result;
 
 use super::connect::full_queue;
 use super::expect::{Owner, Reset, client, queue, queue_of, received, sent, server, stray};
+use super::feature::Feature;
 use super::net::{Sock, State, poll};
 use super::{
     BEFORE_PAYLOAD, BEFORE_RESPONSE, Ctx, Expect, Family, Link, Pair, Played, REQUEST, RQ,
@@ -123,7 +124,7 @@ pub(super) const LIST: &[Scenario] = &[
             .flag(BEFORE_PAYLOAD)
             .peer(Owner::Any)
             .reset(received("INVALID_SYN", Owner::Any))
-            .unseen(Reset::UNKNOWN)
+            .unseen(&[Feature::UntypedReads], Reset::UNKNOWN)
             .errno("ECONNRESET")
             .bytes(0, 0)
             .evidence(&queue(1, 0))

@@ -5,6 +5,7 @@ use std::thread;
 use anyhow::Result;
 
 use super::expect::{Owner, Reset, Stray, client, received, sent, server, stray};
+use super::feature::Feature;
 use super::net::{State, next_tick};
 use super::{
     BEFORE_PAYLOAD, BEFORE_RESPONSE, Ctx, Expect, Family, IDLE_AFTER, Pair, Played, REQUEST,
@@ -253,7 +254,7 @@ pub(super) const LIST: &[Scenario] = &[
                 .flag(BEFORE_RESPONSE)
                 .peer(Owner::Any)
                 .reset(received("TCP_FLAGS", Owner::Any))
-                .unseen(Reset::UNKNOWN)
+                .unseen(&[Feature::UntypedReads], Reset::UNKNOWN)
                 .errno("ECONNRESET")
                 .bytes(2 * RQ, RS)
                 .steps(RECEIVED),
@@ -378,6 +379,7 @@ const LATE_REQUEST: &[Expect] = &[
     client("reset_before_response")
         .flag(BEFORE_RESPONSE)
         .reset(received("TCP_TIMEWAIT_SOCKET", BY_SERVER))
+        .unseen(&[Feature::TimeWaitResets], Reset::UNKNOWN)
         .errno("EPIPE")
         .bytes(2 * RQ, RS)
         .steps(&[
@@ -392,9 +394,8 @@ const LATE_REQUEST: &[Expect] = &[
         .steps(&["ESTABLISHED", "FIN_WAIT1", "CLOSE"]),
 ];
 const FROM_TIME_WAIT: &[Stray] = &[Stray {
-    link: 0,
-    reason: "TCP_TIMEWAIT_SOCKET",
-    needs: None,
+    needs: Some(Feature::TimeWaitResets),
+    ..stray("TCP_TIMEWAIT_SOCKET")
 }];
 
 fn wait_idle() {

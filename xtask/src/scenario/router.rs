@@ -10,7 +10,7 @@ use std::time::Instant;
 use anyhow::{Result, ensure};
 
 use super::connect::wired;
-use super::expect::{Expect, Owner, Reset, Who, client, received, sent, server};
+use super::expect::{ALL_RESETS, Expect, Owner, Reset, Who, client, received, sent, server};
 use super::forged::{ACK, RST, SYN, Segment};
 use super::net::{Sock, State};
 use super::process::Actor;
@@ -131,13 +131,13 @@ pub(super) const LIST: &[Scenario] = &[
             client("reset_before_response")
                 .flag(BEFORE_RESPONSE)
                 .reset(Reset::IN_PATH.arrives(64, Some(63)))
-                .unseen(Reset::UNKNOWN)
+                .unseen(ALL_RESETS, Reset::UNKNOWN)
                 .errno("ECONNRESET")
                 .bytes(RQ, 0),
             server("reset_before_response")
                 .flag(BEFORE_RESPONSE)
                 .reset(Reset::IN_PATH.arrives(64, Some(63)))
-                .unseen(Reset::UNKNOWN)
+                .unseen(ALL_RESETS, Reset::UNKNOWN)
                 .errno("ECONNRESET")
                 .bytes(0, RQ),
         ],

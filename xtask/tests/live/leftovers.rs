@@ -76,7 +76,7 @@ fn kernel_memory() -> Result<u64> {
 /// Each of two has every line, whoever came first and whoever goes first.
 pub(crate) fn two_at_once() -> Result<()> {
     let ports = format!("{PORT}-{LOAD_PORT}");
-    let kernel = Features::here();
+    let kernel = Features::here()?;
     let first = Tracer::start(&["--port", &ports])?;
     let second = Tracer::start(&["--port", &ports])?;
     let ctx = Ctx::new(PORT)?;
@@ -97,9 +97,9 @@ pub(crate) fn two_at_once() -> Result<()> {
 fn all_right(who: &str, plays: &[(&Scenario, Played)], run: &Run) -> Result<()> {
     let missed = run.stats()?["lost"]["missed"].as_u64().unwrap_or(0);
     let lines = run.by_time()?;
-    let mut wrong = Vec::new();
+    let (kernel, mut wrong) = (Features::here()?, Vec::new());
     for (scenario, played) in plays {
-        wrong.extend(check::wrong(scenario, played, &lines, Features::here()));
+        wrong.extend(check::wrong(scenario, played, &lines, kernel));
     }
     println!(
         "{who}: {} plays, {} wrong, {missed} events missed",

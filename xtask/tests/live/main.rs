@@ -22,7 +22,7 @@ use std::time::Duration;
 
 use anyhow::{Context as _, Result, ensure};
 use libtest_mimic::{Arguments, Failed, Trial};
-use xtask::scenario::{self, check::Line};
+use xtask::scenario::{self, check::Line, feature::Features};
 use xtask::tracer::{self, Tracer};
 
 /// The first of the ports that the tests use; below the range that the kernel chooses from.
@@ -42,7 +42,14 @@ fn main() -> ExitCode {
         eprintln!("no process can be forked: {error:#}");
         return ExitCode::FAILURE;
     }
-    let mut trials = scenarios::each();
+    let kernel = match Features::here() {
+        Ok(kernel) => kernel,
+        Err(error) => {
+            eprintln!("this kernel does not tell its types: {error}");
+            return ExitCode::FAILURE;
+        }
+    };
+    let mut trials = scenarios::each(kernel);
     trials.extend([
         trial("start_says_what_it_does", command_line::duration_zero),
         trial("bad_input_is_one_clear_line", command_line::bad_input),

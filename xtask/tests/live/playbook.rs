@@ -26,7 +26,7 @@ fn rows() -> Result<Vec<Vec<String>>> {
 
 /// Each row that names scenarios is what is said of an end of each of them; the others say why they name none.
 pub(crate) fn every_row_is_played() -> Result<()> {
-    let kernel = Features::here();
+    let kernel = Features::here()?;
     let ctx = Ctx::new(PORT)?;
     let mut played = 0;
     for row in rows()? {

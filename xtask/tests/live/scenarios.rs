@@ -30,8 +30,7 @@ const SLOW_DIVISOR: u64 = 50;
 const SHOWN: usize = 5;
 
 /// One test for each.
-pub(crate) fn each() -> Vec<Trial> {
-    let kernel = Features::here();
+pub(crate) fn each(kernel: Features) -> Vec<Trial> {
     let one = |scenario: &'static Scenario| {
         let run = move || once(scenario).map_err(|error| Failed::from(format!("{error:#}")));
         Trial::test(format!("scenario::{}", scenario.name), run)
@@ -49,7 +48,7 @@ fn once(scenario: &Scenario) -> Result<()> {
         let played = scenario.play(&Ctx::new(PORT)?)?;
         // Longer than a record may take.
         thread::sleep(Duration::from_millis(100));
-        let kernel = Features::here();
+        let kernel = Features::here()?;
         if !check(scenario, &played, &tracer.so_far()?, kernel).is_empty() {
             load::use_memory_again(LOAD_PORT)?;
         }
@@ -99,7 +98,7 @@ pub(crate) fn random_order() -> Result<()> {
     let stats = run.stats()?;
     let lines = run.by_time()?;
 
-    let kernel = Features::here();
+    let kernel = Features::here()?;
     let mut wrong: BTreeMap<&str, usize> = BTreeMap::new();
     let mut what: BTreeMap<String, usize> = BTreeMap::new();
     let mut shown = String::new();
@@ -191,7 +190,7 @@ fn shuffled(repetitions: u64, seed: u64) -> Result<Vec<&'static Scenario>> {
         let only = only.as_deref();
         only.is_none_or(|only| only.split(',').any(|other| other == name))
     };
-    let kernel = Features::here();
+    let kernel = Features::here()?;
     let playable = scenario::all().filter(|scenario| scenario.is_playable(kernel));
     for scenario in playable.filter(|scenario| wanted(scenario.name)) {
         let divisor = if scenario.slow { SLOW_DIVISOR } else { 1 };

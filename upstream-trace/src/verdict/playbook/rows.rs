@@ -4,8 +4,6 @@
 //! and `source/common/http/utility.cc` (resetReasonToString), and the strings of releases before these were
 //! split; nginx `src/os/unix/ngx_errno.c` and `src/http/ngx_http_upstream.c`. Must not know: how a row is chosen.
 
-use upstream_trace_common::event::kind;
-
 use super::{
     End,
     Evidence::{
@@ -14,7 +12,7 @@ use super::{
     },
     Meaning, Row,
     Shown::{self, FromData, Played},
-    StrayRow, UnseenRow,
+    StrayKind, StrayRow, UnseenRow,
 };
 use crate::record::{
     Cause, Layer, ProxyWords,
@@ -614,14 +612,13 @@ pub(super) const ROWS: &[Row] = &[
 ];
 
 const fn stray_row(
-    (kind, syn, words): (Option<u8>, bool, &'static str),
+    (stray, words): (StrayKind, &'static str),
     (cause, layer): (Option<Cause>, Layer),
     shown: Shown,
     hint: &'static str,
 ) -> StrayRow {
     StrayRow {
-        kind,
-        syn,
+        stray,
         words,
         meaning: Meaning {
             cause,
@@ -635,36 +632,64 @@ const fn stray_row(
 
 pub(super) const STRAY_ROWS: &[StrayRow] = &[
     stray_row(
-        (
-            Some(kind::RESET_SENT_NO_SOCKET),
-            true,
-            "without a socket, to a SYN",
-        ),
+        (StrayKind::NoListener, "sent without a socket, to a SYN"),
         NO_LISTENER,
         Played(&["refused"]),
         "Nothing listens on this local port: start the server or correct the client's address and port (ss -ltn).",
     ),
     stray_row(
-        (Some(kind::RESET_SENT_TIME_WAIT), false, "from TIME_WAIT"),
+        (StrayKind::FromTimeWait, "sent from TIME_WAIT"),
         IDLE_CLOSE,
         Played(&["late_request"]),
         "Data arrived for a connection that this end had closed already (keep-alive race): make the client's idle timeout shorter than this server's keep-alive timeout.",
     ),
     stray_row(
-        (
-            Some(kind::RESET_SENT_LISTEN),
-            false,
-            "by a listening socket",
-        ),
+        (StrayKind::FromListener, "sent by a listening socket"),
         OPEN_TCP,
         Played(&["half_open", "overflow_reset"]),
         "A segment reached the listening socket without a valid handshake: a full accept queue with tcp_abort_on_overflow, a stale connection, or a scan.",
     ),
-    STRANGER,
+    NO_SOCKET,
+    stray_row(
+        (StrayKind::InTimeWait, "received in TIME_WAIT"),
+        OPEN_TCP,
+        Played(&["reset_in_time_wait"]),
+        "A reset came for a connection that both ends had closed and this one still remembered (TIME_WAIT): the other end aborted late, closed with data unread, or connects from the same port again; nobody waits for the old one any more.",
+    ),
+    stray_row(
+        (StrayKind::HalfOpen, "received by a half-open request"),
+        OPEN_TCP,
+        Played(&["half_open_reset"]),
+        "The answer to a SYN was reset: whoever has the client's address had given up connecting, or never sent that SYN (a forged address, a scan).",
+    ),
+    stray_row(
+        (StrayKind::AtListener, "received by a listening socket"),
+        OPEN_TCP,
+        Played(&["reset_to_listener"]),
+        "A reset came for a connection that this server does not have, and changed nothing: a stale connection, or a scan.",
+    ),
+    stray_row(
+        (
+            StrayKind::Unexpected,
+            "received by a connection, out of sequence",
+        ),
+        OPEN_TCP,
+        Played(&["challenged_reset"]),
+        "A reset did not have the expected sequence number, so the kernel did not obey it (RFC 5961, perhaps with a challenge ACK) and the connection went on: a middlebox, a guess, or the other end's where payload before it was lost.",
+    ),
+    stray_row(
+        (
+            StrayKind::Ignored,
+            "received by a listening socket, or by a connection out of sequence",
+        ),
+        OPEN_TCP,
+        FromData,
+        "A reset came and changed nothing: for a listening socket, or for a connection without the expected sequence number (RFC 5961). A stale connection, a scan, a middlebox or a guess.",
+    ),
 ];
 /// Whatever else it is.
-pub(super) const STRANGER: StrayRow = stray_row(
-    (None, false, "without a socket"),
+pub(super) const NO_SOCKET: StrayRow = stray_row(
+    (StrayKind::NoSocket, "sent without a socket"),
     OPEN_TCP,
     FromData,
     "A segment arrived for a connection that this host does not know: it restarted, or the address moved here from another host.",
