@@ -45,6 +45,9 @@ pub const RESET_DROPS_LOW: &str = "RESET_DROPS_LOW";
 /// `u64`, the same of those from 64 to 127.
 pub const RESET_DROPS_HIGH: &str = "RESET_DROPS_HIGH";
 
+/// The most processes, cgroups, and networks of each family that are filtered for.
+pub const WANTED_MAX: u32 = 1024;
+
 /// Words of the port bitmap: bit `port % 64` of word `port / 64`.
 pub const PORT_WORDS: u32 = 65536 / 64;
 

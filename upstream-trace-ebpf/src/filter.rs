@@ -34,6 +34,13 @@ pub fn wants(tuple: &Tuple) -> bool {
     wants_ports(tuple.local_port, tuple.remote_port) && wants_networks(tuple)
 }
 
+/// The same of a listening socket: one for all addresses may take connections of a wanted network.
+#[inline(always)]
+pub fn wants_listener(tuple: &Tuple) -> bool {
+    wants_ports(tuple.local_port, tuple.remote_port)
+        && (tuple.local == [0; 2] || wants_networks(tuple))
+}
+
 /// Whether either port is a wanted one.
 #[inline(always)]
 pub fn wants_ports(local: u16, remote: u16) -> bool {

@@ -59,19 +59,23 @@ pub static PORTS: Array<u64> = Array::with_max_entries(setting::PORT_WORDS, 0);
 
 /// Wanted IPv4 networks.
 #[map]
-pub static NETS_V4: LpmTrie<[u8; 4], u8> = LpmTrie::with_max_entries(1024, BPF_F_NO_PREALLOC);
+pub static NETS_V4: LpmTrie<[u8; 4], u8> =
+    LpmTrie::with_max_entries(setting::WANTED_MAX, BPF_F_NO_PREALLOC);
 
 /// Wanted IPv6 networks.
 #[map]
-pub static NETS_V6: LpmTrie<[u8; 16], u8> = LpmTrie::with_max_entries(1024, BPF_F_NO_PREALLOC);
+pub static NETS_V6: LpmTrie<[u8; 16], u8> =
+    LpmTrie::with_max_entries(setting::WANTED_MAX, BPF_F_NO_PREALLOC);
 
 /// Wanted processes.
 #[map]
-pub static PIDS: HashMap<u32, u8> = HashMap::with_max_entries(1024, BPF_F_NO_PREALLOC);
+pub static PIDS: HashMap<u32, u8> =
+    HashMap::with_max_entries(setting::WANTED_MAX, BPF_F_NO_PREALLOC);
 
 /// Wanted cgroups, by id; what is below them is wanted as well.
 #[map]
-pub static CGROUPS: HashMap<u64, u8> = HashMap::with_max_entries(1024, BPF_F_NO_PREALLOC);
+pub static CGROUPS: HashMap<u64, u8> =
+    HashMap::with_max_entries(setting::WANTED_MAX, BPF_F_NO_PREALLOC);
 
 /// Sockets of wanted processes, by address of `struct sock`; used only with `PIDS` or `CGROUPS`. Removed when the
 /// socket is destroyed; the agent makes it as large as its own table. Allocated as it fills.

@@ -116,6 +116,7 @@ fn record(number: u64) -> Connection<'static> {
         errno: None,
         bytes,
         local: IpAddr::from([10, 0, 0, 1]),
+        has_local_port: true,
         evidence: Evidence::default(),
     });
     Connection {

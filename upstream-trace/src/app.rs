@@ -45,10 +45,9 @@ const SCAN_SHARE: u32 = 20;
 /// At least this long between two accounts of ever more losses.
 const NEWS: Duration = Duration::from_secs(1);
 
-/// A line on standard error.
-#[expect(clippy::print_stderr, reason = "the one place that does")]
+/// A line on standard error, if anybody takes it.
 pub fn say(message: &(impl std::fmt::Display + ?Sized)) {
-    eprintln!("upstream-trace: {message}");
+    let _untaken = writeln!(io::stderr(), "upstream-trace: {message}");
 }
 
 /// Text on standard output, for what is not a record. A reader that has gone is no failure.
@@ -82,6 +81,8 @@ pub fn doctor(json: bool, settings: &Settings) -> Result<Code, Failure> {
 }
 
 async fn trace(settings: Settings) -> Result<(), Failure> {
+    // First: whoever is told to stop while it starts, stops when it has started.
+    let mut stop = Stop::listen()?;
     let mut survey = Survey::look(&settings)?;
     survey.check()?;
     // Opened before anything is attached: a wrong path costs the kernel nothing.
@@ -116,11 +117,12 @@ async fn trace(settings: Settings) -> Result<(), Failure> {
         scanned: Pause(Instant::now()),
         asked: Pause(Instant::now()),
     };
-    let mut stop = Stop::listen()?;
     tracer.take_stock(&mut printer)?;
     say("tracing");
     tracer.follow(&settings, &mut printer, &mut stop).await?;
-    printer.finish();
+    if let Some(untaken) = printer.finish()? {
+        say(&untaken);
+    }
     Ok(())
 }
 

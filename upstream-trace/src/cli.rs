@@ -3,13 +3,17 @@
 //! Must not know: the kernel, what is done with a setting.
 
 use std::{
+    ffi::OsString,
     net::{IpAddr, SocketAddr},
     path::PathBuf,
     str::FromStr,
     time::Duration,
 };
 
-use clap::{Args as ClapArgs, Parser, Subcommand, ValueEnum};
+use clap::{
+    Args as ClapArgs, CommandFactory as _, Parser, Subcommand, ValueEnum, error::ErrorKind,
+};
+use upstream_trace_common::setting;
 
 use crate::{
     container, exit, explain,
@@ -27,6 +31,35 @@ pub struct Cli {
     #[command(flatten)]
     pub trace: Args,
 }
+
+impl Cli {
+    /// What was typed, if it can be meant.
+    pub fn read<T>(typed: impl IntoIterator<Item = T>) -> Result<Self, clap::Error>
+    where
+        T: Into<OsString> + Clone,
+    {
+        let cli = Self::try_parse_from(typed)?;
+        let trace = &cli.trace;
+        let counts = [
+            ("--pid", trace.pid.len()),
+            ("--cidr", trace.cidr.len()),
+            (
+                "--cgroup and --container",
+                trace.cgroup.len() + trace.container.len(),
+            ),
+        ];
+        match counts.iter().find(|(_, count)| *count > MOST) {
+            None => Ok(cli),
+            Some((option, count)) => {
+                let message = format!("{option}: {count} values, and {MOST} is the most");
+                Err(Self::command().error(ErrorKind::TooManyValues, message))
+            }
+        }
+    }
+}
+
+/// Values of one filter.
+const MOST: usize = setting::WANTED_MAX as usize;
 
 #[derive(Clone, Debug, Subcommand)]
 pub enum Command {
@@ -298,7 +331,15 @@ impl FromStr for Network {
         if prefix > longest {
             return Err("the prefix is longer than the address");
         }
-        Ok(Self { address, prefix })
+        let mapped = match address {
+            // Such a socket is IPv4's to the kernel side.
+            IpAddr::V6(address) if prefix >= 96 => address.to_ipv4_mapped(),
+            _ => None,
+        };
+        Ok(mapped.map_or(Self { address, prefix }, |address| Self {
+            address: address.into(),
+            prefix: prefix - 96,
+        }))
     }
 }
 
@@ -377,7 +418,7 @@ mod tests {
 
     fn settle(arguments: &[&str]) -> Result<Settings, clap::Error> {
         let all = std::iter::once("upstream-trace").chain(arguments.iter().copied());
-        Cli::try_parse_from(all).map(|cli| cli.trace.settle())
+        Cli::read(all).map(|cli| cli.trace.settle())
     }
 
     #[test]
@@ -426,9 +467,23 @@ mod tests {
             .map(|network| network.prefix)
             .collect();
         assert_eq!(prefixes, [8, 128]);
+        let mapped = settle(&["--cidr", "::ffff:10.1.0.0/112"]).unwrap();
+        let network = mapped.wanted.networks[0];
+        assert_eq!(
+            (network.address, network.prefix),
+            ([10, 1, 0, 0].into(), 16)
+        );
         for wrong in ["10.0.0.0/33", "::/129", "10.0.0/8", "x/1", "10.0.0.1/"] {
             assert!(settle(&["--cidr", wrong]).is_err(), "{wrong}");
         }
+    }
+
+    #[test]
+    fn more_than_the_kernel_side_holds_are_refused() {
+        let pids = |count: usize| vec!["7"; count].join(",");
+        assert!(settle(&["--pid", &pids(MOST)]).is_ok());
+        let error = settle(&["--pid", &pids(MOST + 1)]).unwrap_err();
+        assert!(error.to_string().contains("--pid: 1025 values"), "{error}");
     }
 
     #[test]

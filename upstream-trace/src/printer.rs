@@ -98,10 +98,17 @@ impl Printer {
         self.push(account);
     }
 
-    /// Ends the writing.
-    pub fn finish(self) {
-        // The account has been given; whoever does not read it does not want it.
-        let _unread = self.writer.finish(PATIENCE);
+    /// Ends the writing. What is to be said where the account itself was not taken, which else says what is missing.
+    pub fn finish(self) -> Result<Option<String>, Failure> {
+        let (untaken, ended) = self.writer.finish(PATIENCE);
+        let lines = self.dropped.lines + untaken.lines;
+        match ended {
+            Some(failed @ Ended::Failed(_)) => Err(Failure::new(Code::Output, failed.to_string())),
+            None if untaken.lines > 0 => Ok(Some(format!(
+                "the reader of the output has stopped: {lines} lines were dropped, the final account among them"
+            ))),
+            _ => Ok(None),
+        }
     }
 
     /// Waits until nothing more can be written: fine if the reader has gone, else a failure.

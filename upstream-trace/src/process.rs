@@ -1,7 +1,7 @@
 //! Processes, named once and shared: the table of who was seen.
 //!
-//! A process is its pid, its start, its name and whether it is wanted, so that neither a reused pid nor an
-//! `exec` nor a move to another cgroup mixes two up. What the kernel's records do not carry comes from a [`Describe`].
+//! A process is its pid, its start, its name, uid and cgroup and whether it is wanted, so that neither a reused pid nor an `exec` by
+//! another name nor `setuid` nor a move to another cgroup mixes two up. What the kernel's records do not carry comes from a [`Describe`].
 //! Must not know: /proc, connections.
 
 use std::rc::Rc;
@@ -83,6 +83,8 @@ struct Key {
     pid: u32,
     start: u64,
     comm: [u64; 2],
+    uid: u32,
+    cgroup_id: u64,
     wanted: bool,
 }
 
@@ -106,6 +108,8 @@ impl Processes {
             pid: actor.tgid,
             start: actor.start,
             comm: actor.comm,
+            uid: actor.uid,
+            cgroup_id: actor.cgroup_id,
             wanted: actor.wanted != 0,
         };
         if let Some(process) = self.known.get(&key) {

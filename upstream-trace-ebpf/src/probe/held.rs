@@ -93,10 +93,15 @@ fn held<M: Memory>(task: Struct<Direct>, sock: Option<TcpSock<M>>) {
         // Its owner is in its story, or will be.
         return;
     }
-    if !filter::wants(&tuple) || !filter::own_as(sk, task, tgid) {
+    let old = sock.sk.state().unwrap_or(0);
+    let wanted = if old == state::LISTEN {
+        filter::wants_listener(&tuple)
+    } else {
+        filter::wants(&tuple)
+    };
+    if !wanted || !filter::own_as(sk, task, tgid) {
         return;
     }
-    let old = sock.sk.state().unwrap_or(0);
     if old == state::LISTEN {
         filter::mark_port(&tuple);
     }

@@ -128,7 +128,7 @@ fn listens(sk: Struct<Direct>, what: What) -> Option<Act> {
     } else {
         listener::closed(sk, &tuple);
     }
-    let tells = filter::wants(&tuple)
+    let tells = filter::wants_listener(&tuple)
         && if opens {
             filter::own_listener(sk, &tuple)
         } else {

@@ -176,6 +176,8 @@ pub mod seen {
     pub const PEER_ENDED: u16 = 1 << 8;
     /// That its other end was looked for among the connections that are still open.
     pub const ASKED: u16 = 1 << 9;
+    /// That somebody had it who is wanted, be it that another is named.
+    pub const WANTED: u16 = 1 << 10;
 }
 
 /// One connection, as one socket sees it.
@@ -272,6 +274,9 @@ impl Connection {
 
     /// Names a better owner; a worse one changes nothing.
     pub fn owned_by(&mut self, process: &Rc<Process>, attribution: Attribution) {
+        if process.wanted {
+            self.seen |= seen::WANTED;
+        }
         let better = self
             .owner
             .as_ref()

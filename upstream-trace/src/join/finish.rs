@@ -23,7 +23,8 @@ use crate::{
     tcp::{self, State},
     verdict::{
         facts::{self, Counters, Facts},
-        playbook, rules,
+        playbook::{self, StrayKind},
+        rules,
         way::{self, Arrival},
     },
 };
@@ -68,13 +69,12 @@ struct Found<'a> {
 }
 
 fn is_wanted(engine: &Engine, ended: &Connection) -> bool {
-    let owner = ended.owner.as_ref();
     let wanted = &engine.context.wanted;
     // Nothing is said of an end that was not seen: the loss is counted, a verdict would be invented.
     let end_seen = ended.end.as_ref().is_some_and(|end| end.stats().is_some());
     end_seen
         && wanted.port(ended.tuple.local_port, ended.tuple.remote_port)
-        && (!wanted.by_owner() || owner.is_some_and(|owner| owner.process.wanted))
+        && (!wanted.by_owner() || ended.saw(seen::WANTED))
 }
 
 /// Each end's record needs something of the other, whichever is printed first.
@@ -237,8 +237,11 @@ fn explain<'a>(
 ) {
     evidence.exit = exit_of(ended, reset, record.verdict);
     evidence.abort = reset.and_then(ResetFound::abort);
-    record.errno = tcp::errno_name(err)
-        .or((record.verdict == Verdict::NoLocalPort).then_some("EADDRNOTAVAIL"));
+    let lacks_port = record.verdict == Verdict::NoLocalPort && record.local.port == 0;
+    let told = end_is_open(ended).then_some(err);
+    record.errno = told
+        .and_then(tcp::errno_name)
+        .or(lacks_port.then_some("EADDRNOTAVAIL"));
     let meaning = playbook::meaning(&playbook::About {
         verdict: record.verdict,
         role: ended.role,
@@ -248,6 +251,7 @@ fn explain<'a>(
         errno: record.errno,
         bytes: record.bytes,
         local: record.local.address,
+        has_local_port: record.local.port != 0,
         evidence,
     });
     record.reset = reset.map(ResetFound::record);
@@ -256,6 +260,12 @@ fn explain<'a>(
     record.evidence = Some(evidence).filter(|found| *found != Evidence::default());
     record.proxy = meaning.and_then(|meaning| meaning.proxy);
     record.hint = meaning.map(|meaning| meaning.hint);
+}
+
+/// Whether a process still had the socket when it ended, so that somebody was told why.
+fn end_is_open(ended: &Connection) -> bool {
+    let closed = ended.end.as_deref().and_then(|end| end.closed);
+    closed.is_some_and(|closed| closed.stats.has_socket != 0)
 }
 
 /// Whose the other end is: who had it or, where a listener answered for it, who listens.
@@ -357,6 +367,11 @@ pub(super) fn stray(engine: &Engine, stray: &Stray, clock: &impl WallClock, sink
     let Some(what) = stray::kind_of(&engine.context, base) else {
         return;
     };
+    let listened = engine.listeners.ever(base.netns, base.local_port);
+    let what = match what {
+        StrayKind::FromTimeWait if !listened => StrayKind::FromClosedClient,
+        what => what,
+    };
     let (reason, reason_source) = stray::reason(&engine.context, base);
     let meaning = playbook::stray(what);
     let mut record = StrayReset {
@@ -373,7 +388,7 @@ pub(super) fn stray(engine: &Engine, stray: &Stray, clock: &impl WallClock, sink
         reason,
         reason_source,
         count: stray.count,
-        flag: (what == playbook::StrayKind::NoListener).then_some(Flag::ResetBeforePayload),
+        flag: (what == StrayKind::NoListener).then_some(Flag::ResetBeforePayload),
         cause: meaning.cause,
         layer: Some(meaning.layer),
         hint: meaning.hint,

@@ -93,6 +93,11 @@ impl Listeners {
         here.is_some_and(|here| here.iter().any(|listener| listener.until == u64::MAX))
     }
 
+    /// Whether anybody listens on this port, or did as far as is remembered.
+    pub fn ever(&self, netns: u32, port: u16) -> bool {
+        self.known.contains_key(&(netns, port))
+    }
+
     /// Whether anybody listened on this port at that time.
     pub fn listened(&self, netns: u32, port: u16, at: u64) -> bool {
         let here = self.known.get(&(netns, port));

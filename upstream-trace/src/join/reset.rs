@@ -5,7 +5,7 @@
 use upstream_trace_common::event::{Base, NO_REASON, kind};
 
 use super::{
-    connection::{Connection, End, Owner, PeerSent, Sent, seen},
+    connection::{Connection, End, NONE, Owner, PeerSent, Sent, seen},
     engine::{Context, Engine},
     stray,
 };
@@ -164,8 +164,17 @@ pub(super) fn found<'a>(
         let likely = (Origin::PeerOnNode, Some(Confidence::Likely));
         return received(likely, reason, None);
     }
-    // Every reset that a stack on this node sends was seen, and this was none of them.
-    let certain = known.all && (context.sees_both_ends || peer.is_none());
+    // Every reset that a stack on this node sends was seen, and this was none of them. But one that was sent from another
+    // address, which was translated on its way (NAT), would look the same: so the other end has to be known by this
+    // one's addresses, or a filter of this node to have dropped the SYN that was answered so.
+    let is_paired = ended.peer != NONE || ended.saw(seen::PEER_ENDED);
+    let is_filtered = || {
+        let notes = &engine.notes;
+        let dropped = notes.of(ended.netns, &ended.tuple, kind::SYN_DROPPED, ended.first);
+        !ended.saw(seen::ESTABLISHED) && dropped.is_some()
+    };
+    let certain =
+        known.all && (context.sees_both_ends || peer.is_none()) && (is_paired || is_filtered());
     let origin = if certain {
         (Origin::InPath, Some(Confidence::Certain))
     } else {

@@ -645,6 +645,35 @@ fn the_current_task_of_a_received_reset_is_never_blamed() {
     assert_eq!(seen[0].verdict, Verdict::ResetBeforePayload);
 }
 
+/// A reset that was sent from another address and translated on its way looks like one that nobody sent.
+#[test]
+fn an_end_whose_other_is_not_known_accuses_nobody() {
+    let mut play = Play::new();
+    play.connect();
+    play.step(CLIENT, State::SynSent, State::Established);
+    play.reset_received(CLIENT, State::Established, mirrored(&counted(0, 0)));
+    let stats = failed(104, mirrored(&counted(0, 0)));
+    play.close(CLIENT, State::Established, HELPER_PID, stats);
+    assert_eq!(
+        play.finish()[0].reset,
+        Some((Direction::Received, Origin::Unknown, None))
+    );
+}
+
+#[test]
+fn a_refusal_that_nobody_sent_is_a_firewalls_only_where_one_dropped_the_syn() {
+    for (dropped, origin) in [(false, Origin::Unknown), (true, Origin::InPath)] {
+        let mut play = Play::new();
+        play.connect();
+        if dropped {
+            play.note(1, kind::SYN_DROPPED, (0, 12), [0; 3]);
+        }
+        play.refused();
+        let reset = play.finish()[0].reset;
+        assert_eq!(reset, Some((Direction::Received, origin, None)));
+    }
+}
+
 /// Its other end's story is still in the kernel, and is read only now and then.
 #[test]
 fn a_reset_that_nobody_sent_waits_for_the_other_end() {
@@ -1474,6 +1503,34 @@ fn where_the_owner_matters_other_ends_are_not_printed() {
     let [client] = play.finish().try_into().unwrap();
     assert_eq!(client.owner, Some((CLIENT_PID, Attribution::Exact)));
     assert!(play.records.strays.is_empty());
+}
+
+#[test]
+fn an_end_that_a_wanted_process_had_is_printed_whoever_is_named() {
+    let wanted = Wanted {
+        pids: vec![CLIENT_PID],
+        ..Wanted::default()
+    };
+    let mut play = Play::with(
+        Context {
+            wanted,
+            ..context()
+        },
+        1024,
+    );
+    play.handshake();
+    let held = play.base(SERVER, kind::HELD, State::Established as u8, 0);
+    play.acted(held, CLIENT_PID);
+    play.accept();
+    play.server_aborts(counted(64, 0));
+    // By stories a scan says nothing of it: whoever has it is in its story.
+    play.due(u64::MAX);
+    let printed = play.records.connections.iter();
+    let owners: Vec<_> = printed.map(|end| end.owner).collect();
+    assert!(
+        owners.contains(&Some((SERVER_PID, Attribution::Exact))),
+        "{owners:?}"
+    );
 }
 
 #[test]

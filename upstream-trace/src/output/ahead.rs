@@ -26,6 +26,13 @@ impl Ahead {
         if bytes < LARGE || end <= self.reserved || self.refused {
             return;
         }
+        if let Ok(data) = file.metadata()
+            && data.len() < self.written
+        {
+            // Somebody has cut it, and with it what was behind its end.
+            (self.written, self.reserved) = (data.len(), 0);
+        }
+        let end = self.written + bytes as u64;
         let start = self.reserved.max(self.written);
         let len = (end - start).next_multiple_of(STEP);
         let (fd, keep) = (file.as_raw_fd(), libc::FALLOC_FL_KEEP_SIZE);

@@ -104,9 +104,13 @@ impl Destination {
     /// A file, created or truncated.
     pub fn file(path: &Path) -> Result<Self, OpenError> {
         let name = path.display().to_string();
-        match File::create(path) {
+        // At its end, wherever that is: whoever rotates it may cut it.
+        match File::options().create(true).append(true).open(path) {
             Ok(file) => {
                 let regular = file.metadata().is_ok_and(|data| data.is_file());
+                if regular && let Err(reason) = file.set_len(0) {
+                    return Err(OpenError::Open { name, reason });
+                }
                 Ok(Self {
                     file,
                     name,
@@ -180,8 +184,9 @@ impl Writer {
         self.queue.drain(timeout)
     }
 
-    /// As [`Writer::drain`], for good. A thread that is stuck in a write is left behind, to end with the process.
-    pub fn finish(mut self, timeout: Duration) -> Weight {
+    /// As [`Writer::drain`], for good, and why nothing more could be written, if so. A thread that is stuck in a write is left
+    /// behind, to end with the process.
+    pub fn finish(mut self, timeout: Duration) -> (Weight, Option<Ended>) {
         let lost = self.queue.drain(timeout);
         let idle = self.queue.close();
         if let Some(thread) = self.thread.take()
@@ -190,7 +195,8 @@ impl Writer {
         {
             debug_assert!(false, "the output thread has panicked");
         }
-        lost
+        let ended = self.ended.borrow().clone();
+        (lost, ended)
     }
 }
 
@@ -500,7 +506,7 @@ mod tests {
         }
         dropped += writer.push(&mut batch);
         assert_eq!(dropped, lines(0));
-        assert_eq!(writer.finish(LONG), lines(0));
+        assert_eq!(writer.finish(LONG).0, lines(0));
         assert!(reading.join().unwrap().into_iter().eq(0..5_000));
     }
 
@@ -521,7 +527,7 @@ mod tests {
         add(&mut batch, 20_000, 1_000);
         assert_eq!(writer.push(&mut batch), lines(0));
         let reading = thread::spawn(|| numbers(reader));
-        assert_eq!(writer.finish(LONG), lines(0));
+        assert_eq!(writer.finish(LONG).0, lines(0));
 
         let read = reading.join().unwrap();
         assert!(read.is_sorted());
@@ -544,7 +550,7 @@ mod tests {
         while writer.queue.lock().waiting.lines > 300 - 48 {
             thread::yield_now();
         }
-        let lost = writer.finish(SHORT);
+        let (lost, _) = writer.finish(SHORT);
         assert_eq!(lost, lines(300 - 48));
         let mut text = vec![0; 48 * 1_100];
         BufReader::new(reader).read_exact(&mut text).unwrap();
@@ -562,7 +568,7 @@ mod tests {
         add(&mut batch, 2, 10);
         assert_eq!(writer.push(&mut batch), lines(1));
         assert!(batch.is_empty());
-        assert_eq!(writer.finish(LONG), lines(1));
+        assert_eq!(writer.finish(LONG).0, lines(1));
     }
 
     #[tokio::test]
@@ -587,7 +593,7 @@ mod tests {
         let mut batch = Batch::default();
         add(&mut batch, 7, 4);
         assert_eq!(writer.push(&mut batch), lines(0));
-        assert_eq!(writer.finish(LONG), lines(0));
+        assert_eq!(writer.finish(LONG).0, lines(0));
         assert_eq!(fs::read_to_string(&path).unwrap(), "007\n");
 
         let error = to_file(Path::new("/nowhere/out.json")).unwrap_err();

@@ -39,6 +39,8 @@ pub struct About<'a> {
     pub bytes: Bytes,
     /// This end's address.
     pub local: IpAddr,
+    /// Its port was chosen.
+    pub has_local_port: bool,
     /// What else is known.
     pub evidence: record::Evidence<'a>,
 }
@@ -66,6 +68,8 @@ enum Evidence {
     SentBy(End),
     /// This end was told so.
     Errno(&'static str),
+    /// A local port was chosen.
+    HasLocalPort,
     /// An ICMP error answered the SYN, of the kind by which firewalls and access lists refuse.
     Prohibited,
     /// This node itself answered the SYN with ICMP host unreachable.
@@ -114,6 +118,7 @@ impl Evidence {
             }),
             Self::SentBy(end) => about.sender() == Some(end),
             Self::Errno(name) => about.errno == Some(name),
+            Self::HasLocalPort => about.has_local_port,
             Self::Prohibited => about
                 .evidence
                 .icmp
@@ -146,6 +151,7 @@ impl Evidence {
             }
             Self::Ended(end) => {
                 let by_end = match about.reset {
+                    None if about.verdict == Verdict::ConnectCanceled => end == End::Client,
                     None => end == End::Server,
                     Some(_) => Self::OnNode(&[], Some(end)).holds(about),
                 };
@@ -187,10 +193,11 @@ fn is_host_unreachable(about: &About<'_>, icmp: Icmp) -> bool {
 }
 
 impl About<'_> {
-    fn end(&self) -> End {
+    fn end(&self) -> Option<End> {
         match self.role {
-            Role::Server => End::Server,
-            Role::Client | Role::Unknown => End::Client,
+            Role::Server => Some(End::Server),
+            Role::Client => Some(End::Client),
+            Role::Unknown => None,
         }
     }
 
@@ -198,9 +205,9 @@ impl About<'_> {
         matches!(self.reset, Some((_, Origin::InPath, _)))
     }
 
-    /// Which end sent the reset; `None` where there was none, or neither did.
+    /// Which end sent the reset; `None` where there was none, neither did, or it is not known which this end is.
     fn sender(&self) -> Option<End> {
-        match (self.reset?, self.end()) {
+        match (self.reset?, self.end()?) {
             _ if self.in_path() => None,
             ((Direction::Sent, ..), end) => Some(end),
             ((Direction::Received, ..), End::Client) => Some(End::Server),
@@ -249,6 +256,8 @@ pub enum StrayKind {
     NoListener,
     /// Sent from `TIME_WAIT`.
     FromTimeWait,
+    /// The same from a port that nobody has listened on.
+    FromClosedClient,
     /// Sent by a listening socket, or for a half-open request.
     FromListener,
     /// Sent, to any other segment for which there is no socket.
@@ -269,9 +278,11 @@ impl StrayKind {
     /// Which way it went.
     pub const fn direction(self) -> Direction {
         match self {
-            Self::NoListener | Self::FromTimeWait | Self::FromListener | Self::NoSocket => {
-                Direction::Sent
-            }
+            Self::NoListener
+            | Self::FromTimeWait
+            | Self::FromClosedClient
+            | Self::FromListener
+            | Self::NoSocket => Direction::Sent,
             Self::InTimeWait
             | Self::HalfOpen
             | Self::AtListener
@@ -340,6 +351,7 @@ mod tests {
             errno: None,
             bytes: Bytes::default(),
             local: HERE,
+            has_local_port: false,
             evidence: record::Evidence::default(),
         }
     }
@@ -372,7 +384,7 @@ mod tests {
     }
 
     /// Each kind of evidence that rows ask for.
-    fn evidences() -> [record::Evidence<'static>; 7] {
+    fn evidences() -> [record::Evidence<'static>; 8] {
         [
             record::Evidence::default(),
             icmp(13, None),
@@ -384,6 +396,7 @@ mod tests {
                 ..record::Evidence::default()
             },
             exit(None),
+            exit(Some("SIGKILL")),
         ]
     }
 
@@ -422,7 +435,8 @@ mod tests {
         let amounts = [None, Some(0), Some(ALERT), Some(*HELLO.start())];
         for &verdict in Verdict::ALL {
             for &role in Role::ALL {
-                for errno in [None, Some("ECONNREFUSED"), Some("ENETUNREACH")] {
+                let errnos = ["ECONNREFUSED", "ENETUNREACH", "ECONNABORTED"];
+                for errno in errnos.map(Some).into_iter().chain([None]) {
                     for (sent, received) in amounts
                         .iter()
                         .flat_map(|&sent| amounts.map(|received| (sent, received)))
@@ -437,7 +451,13 @@ mod tests {
                             ..about(verdict, role)
                         };
                         for evidence in evidences() {
-                            each(&About { evidence, ..about });
+                            for has_local_port in [false, true] {
+                                each(&About {
+                                    has_local_port,
+                                    evidence,
+                                    ..about
+                                });
+                            }
                         }
                         for &direction in Direction::ALL {
                             for &origin in Origin::ALL {

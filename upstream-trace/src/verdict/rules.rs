@@ -48,6 +48,8 @@ fn judge_connecting(facts: &Facts) -> Judgement {
             flag: Some(Flag::ResetBeforePayload),
         },
         (_, ETIMEDOUT) => plain(Verdict::ConnectTimeout),
+        // An administrator's kill.
+        (_, ECONNABORTED) => plain(Verdict::ConnectCanceled),
         // The owner may have been told by a soft error, which leaves no other trace.
         (_, 0) if facts.icmp => plain(Verdict::Unreachable),
         (_, 0) if never_left => plain(Verdict::NoLocalPort),
@@ -69,7 +71,8 @@ fn judge_established(facts: &Facts, idle_after_us: u64) -> Judgement {
     let Some(direction) = reset else {
         return plain(match () {
             () if never_accepted => Verdict::NeverAccepted,
-            () if facts.err != 0 => Verdict::Timeout,
+            // A kill of one that had sent its FIN sends no reset.
+            () if facts.err != 0 && facts.err != ECONNABORTED => Verdict::Timeout,
             () if closed_unanswered(facts) => Verdict::ClosedBeforeResponse,
             () => Verdict::Ok,
         });
@@ -127,13 +130,15 @@ fn connector_reset(facts: &Facts, direction: Direction) -> bool {
     }
 }
 
-/// A request was sent and no byte of a response came back, from the client's side.
+/// A request was sent and no byte of a response came back, from the client's side. Of an end that may be either's nobody
+/// knows which payload is the request.
 fn unanswered(facts: &Facts) -> bool {
-    let last = facts.counters.last_payload();
-    match facts.role {
-        Some(Role::Server) => last == Some(Direction::Received),
-        _ => last == Some(Direction::Sent),
-    }
+    let request = match facts.role {
+        Some(Role::Server) => Direction::Received,
+        Some(Role::Client) => Direction::Sent,
+        _ => return false,
+    };
+    facts.counters.last_payload() == Some(request)
 }
 
 /// The end that owed a response closed first, in order, without one.

@@ -6,7 +6,8 @@ use std::net::SocketAddr;
 
 use anyhow::Result;
 
-use super::expect::{ALL_RESETS, Found, Owner, Reset, client, dropped, icmp, icmp_v6};
+use super::expect::{Found, Owner, Reset, client, dropped, icmp, icmp_v6};
+use super::feature::Feature;
 use super::netns::{NLM_F_ACK, NLM_F_CREATE, NLM_F_REQUEST, attribute, zero_ended};
 use super::process::Actor;
 use super::{BEFORE_PAYLOAD, Ctx, Expect, Family, Link, Played, Scenario, alone, plain};
@@ -49,6 +50,14 @@ const DROPPED: &[Expect] = &[client("connect_canceled")
     .evidence(DROP)
     .steps(&["connect", "CLOSE"])];
 
+/// Where an end answers a SYN with a reset, neither the other end nor who sent it is known by this one's addresses: only that the SYN
+/// was dropped says that no translated address is behind it.
+const KNOWN_TO_BE_DROPPED: &[Feature] = &[
+    Feature::ClosedPortResets,
+    Feature::TimeWaitResets,
+    Feature::DropReasons,
+];
+
 const DROP: &[Found] = &[dropped("NETFILTER_DROP")];
 
 /// Both the packet is dropped and an answer made.
@@ -88,7 +97,7 @@ pub(super) const LIST: &[Scenario] = &[
             .flag(BEFORE_PAYLOAD)
             .peer(Owner::Nobody)
             .reset(Reset::IN_PATH)
-            .unseen(ALL_RESETS, Reset::UNKNOWN)
+            .unseen(KNOWN_TO_BE_DROPPED, Reset::UNKNOWN)
             .errno("ECONNREFUSED")
             .bytes(0, 0)
             .evidence(DROP)

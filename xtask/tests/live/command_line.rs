@@ -57,7 +57,9 @@ pub(crate) fn duration_zero() -> Result<()> {
 }
 
 pub(crate) fn bad_input() -> Result<()> {
-    let cases: [(&[&str], i32, &[&str]); 16] = [
+    let too_many = vec!["1"; 1025].join(",");
+    let cases: [(&[&str], i32, &[&str]); 17] = [
+        (&["--pid", &too_many], 2, &["--pid: 1025 values", "1024"]),
         (
             &["--verdict", "nonsense"],
             2,
@@ -98,6 +100,55 @@ pub(crate) fn bad_input() -> Result<()> {
     for (args, code, words) in cases {
         one_line(&run(args)?, code, words).with_context(|| args.join(" "))?;
     }
+    Ok(())
+}
+
+/// Nobody takes what it says, or what it writes at the end.
+pub(crate) fn full_device() -> Result<()> {
+    let full = || fs::File::options().write(true).open("/dev/full");
+    let status = tracer::command(&tracer::binary()?, ["--duration", "0"])
+        .stderr(full()?)
+        .status()?;
+    ensure!(status.code() == Some(0), "nobody listens: {status}");
+    let port = PORT.to_string();
+    let output = run(&["--port", &port, "--duration", "1s", "--output", "/dev/full"])?;
+    let said = String::from_utf8(output.stderr)?;
+    println!("{}", said.trim_end());
+    ensure!(output.status.code() == Some(6), "{}", output.status);
+    let last = said.lines().last().unwrap_or_default();
+    ensure!(
+        last.contains("cannot write /dev/full"),
+        "does not say why nothing was written"
+    );
+    Ok(())
+}
+
+/// The file is cut while it is written, as by logrotate's `copytruncate`: what follows begins at its beginning.
+pub(crate) fn cut_output() -> Result<()> {
+    let ctx = Ctx::new(PORT)?;
+    let refused = scenario::find("refused").context("no such scenario")?;
+    let dir = tempfile::tempdir()?;
+    let file = dir.path().join("run.json");
+    let path = file.to_str().context("a plain path")?;
+    let tracer = Tracer::start(&["--port", &PORT.to_string(), "--output", path])?;
+    for _ in 0..2 {
+        refused.play(&ctx)?;
+        thread::sleep(Duration::from_millis(200));
+        let text = fs::read_to_string(&file)?;
+        ensure!(
+            text.starts_with('{') && text.contains("refused"),
+            "{text:?}"
+        );
+        fs::File::options().write(true).open(&file)?.set_len(0)?;
+    }
+    tracer.signal(libc::SIGTERM)?;
+    let run = tracer.wait()?;
+    ensure!(run.status.code() == Some(0), "{}", run.status);
+    let text = fs::read_to_string(&file)?;
+    ensure!(
+        text.starts_with('{') && text.lines().count() == 1 && text.contains("\"stats\""),
+        "{text:?}"
+    );
     Ok(())
 }
 

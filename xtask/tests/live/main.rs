@@ -49,10 +49,20 @@ fn main() -> ExitCode {
             return ExitCode::FAILURE;
         }
     };
+    libtest_mimic::run(&arguments, trials(kernel)).exit_code()
+}
+
+/// In the order in which they run.
+fn trials(kernel: Features) -> Vec<Trial> {
     let mut trials = scenarios::each(kernel);
     trials.extend([
         trial("start_says_what_it_does", command_line::duration_zero),
         trial("bad_input_is_one_clear_line", command_line::bad_input),
+        trial(
+            "output_that_cannot_be_written_is_told",
+            command_line::full_device,
+        ),
+        trial("a_file_that_is_cut_goes_on", command_line::cut_output),
         trial(
             "no_privilege_names_the_capability",
             command_line::no_privilege,
@@ -126,7 +136,7 @@ fn main() -> ExitCode {
             scenarios::random_order,
         ),
     ]);
-    libtest_mimic::run(&arguments, trials).exit_code()
+    trials
 }
 
 fn can_trace() -> Result<()> {

@@ -7,8 +7,8 @@
 use super::{
     End,
     Evidence::{
-        self, Aborted, Alert, Crossed, Dropped, Ended, Errno, FirstExchange, InPath, Killed,
-        LikelyInPath, NoDescriptor, NoNeighbour, OnNode, Prohibited, QueueFull, SentBy,
+        self, Aborted, Alert, Crossed, Dropped, Ended, Errno, FirstExchange, HasLocalPort, InPath,
+        Killed, LikelyInPath, NoDescriptor, NoNeighbour, OnNode, Prohibited, QueueFull, SentBy,
     },
     Meaning, Row,
     Shown::{self, FromData, Played},
@@ -210,6 +210,22 @@ pub(super) const ROWS: &[Row] = &[
     ),
     row(
         &[ConnectCanceled],
+        Errno("ECONNABORTED"),
+        OPEN_TCP,
+        None,
+        FromData,
+        "Somebody destroyed the socket while its SYN was unanswered (ss -K, or a tool that does the same): look for an administrator or an agent that acted at that time.",
+    ),
+    row(
+        &[ConnectCanceled],
+        Killed(End::Client),
+        OPEN_TCP,
+        None,
+        FromData,
+        "A signal killed the connecting process while its SYN was unanswered (evidence.exit): look for the OOM killer (dmesg), a supervisor or a crash, and for why the answer took so long.",
+    ),
+    row(
+        &[ConnectCanceled],
         Evidence::None,
         NETWORK,
         CONNECT_TIMEOUT,
@@ -255,6 +271,14 @@ pub(super) const ROWS: &[Row] = &[
         NO_ROUTE,
         FromData,
         "Routing failed or a router answered the SYN with an ICMP error: check the route (ip route get), ARP or neighbour entries, and REJECT rules of firewalls.",
+    ),
+    row(
+        &[NoLocalPort],
+        HasLocalPort,
+        OPEN_TCP,
+        NO_PORT,
+        FromData,
+        "connect() came to nothing before any SYN left, although there was a local port: it was bound and a connection between the same addresses and ports exists, or its owner closed a Fast Open connection before it wrote.",
     ),
     row(
         &[NoLocalPort],
@@ -642,6 +666,15 @@ pub(super) const STRAY_ROWS: &[StrayRow] = &[
         IDLE_CLOSE,
         Played(&["late_request"]),
         "Data arrived for a connection that this end had closed already (keep-alive race): make the client's idle timeout shorter than this server's keep-alive timeout.",
+    ),
+    stray_row(
+        (
+            StrayKind::FromClosedClient,
+            "sent from TIME_WAIT, by a client's port",
+        ),
+        GAVE_UP,
+        FromData,
+        "Data arrived for a connection that this end, the client, had closed already: it had given up waiting for the answer; compare its timeout with the time that the server takes.",
     ),
     stray_row(
         (StrayKind::FromListener, "sent by a listening socket"),
