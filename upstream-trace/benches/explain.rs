@@ -117,6 +117,7 @@ fn record(number: u64) -> Connection<'static> {
         bytes,
         local: IpAddr::from([10, 0, 0, 1]),
         has_local_port: true,
+        client_closed_first: false,
         evidence: Evidence::default(),
     });
     Connection {

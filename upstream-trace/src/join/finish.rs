@@ -252,6 +252,11 @@ fn explain<'a>(
         bytes: record.bytes,
         local: record.local.address,
         has_local_port: record.local.port != 0,
+        client_closed_first: match ended.role {
+            Role::Client => ended.saw(seen::CLOSED_FIRST),
+            Role::Server => ended.saw(seen::PEER_CLOSED_FIRST),
+            Role::Unknown => false,
+        },
         evidence,
     });
     record.reset = reset.map(ResetFound::record);

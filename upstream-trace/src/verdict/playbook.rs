@@ -22,6 +22,7 @@ pub use self::{
 
 /// What a row is chosen by.
 #[derive(Clone, Copy, Debug)]
+#[expect(clippy::struct_excessive_bools, reason = "each is a fact of its own")]
 pub struct About<'a> {
     /// What became of the connection.
     pub verdict: Verdict,
@@ -41,6 +42,8 @@ pub struct About<'a> {
     pub local: IpAddr,
     /// Its port was chosen.
     pub has_local_port: bool,
+    /// The client sent the first FIN.
+    pub client_closed_first: bool,
     /// What else is known.
     pub evidence: record::Evidence<'a>,
 }
@@ -70,6 +73,8 @@ enum Evidence {
     Errno(&'static str),
     /// A local port was chosen.
     HasLocalPort,
+    /// The client had sent its FIN when the server reset the connection.
+    ClientClosedFirst,
     /// An ICMP error answered the SYN, of the kind by which firewalls and access lists refuse.
     Prohibited,
     /// This node itself answered the SYN with ICMP host unreachable.
@@ -119,6 +124,9 @@ impl Evidence {
             Self::SentBy(end) => about.sender() == Some(end),
             Self::Errno(name) => about.errno == Some(name),
             Self::HasLocalPort => about.has_local_port,
+            Self::ClientClosedFirst => {
+                about.client_closed_first && about.sender() == Some(End::Server)
+            }
             Self::Prohibited => about
                 .evidence
                 .icmp
@@ -352,6 +360,7 @@ mod tests {
             bytes: Bytes::default(),
             local: HERE,
             has_local_port: false,
+            client_closed_first: false,
             evidence: record::Evidence::default(),
         }
     }
@@ -466,15 +475,21 @@ mod tests {
                                     .flat_map(|&reason| [(reason, false), (reason, true)])
                                 {
                                     let ways = ways().into_iter().take(if likely { 1 } else { 5 });
+                                    let reset = Some((direction, origin, reason));
                                     for (evidence, undelivered) in ways {
                                         each(&About {
-                                            reset: Some((direction, origin, reason)),
+                                            reset,
                                             likely,
-                                            evidence,
                                             undelivered,
+                                            evidence,
                                             ..about
                                         });
                                     }
+                                    each(&About {
+                                        reset,
+                                        client_closed_first: true,
+                                        ..about
+                                    });
                                 }
                             }
                         }

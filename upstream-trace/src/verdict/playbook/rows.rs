@@ -7,8 +7,9 @@
 use super::{
     End,
     Evidence::{
-        self, Aborted, Alert, Crossed, Dropped, Ended, Errno, FirstExchange, HasLocalPort, InPath,
-        Killed, LikelyInPath, NoDescriptor, NoNeighbour, OnNode, Prohibited, QueueFull, SentBy,
+        self, Aborted, Alert, ClientClosedFirst, Crossed, Dropped, Ended, Errno, FirstExchange,
+        HasLocalPort, InPath, Killed, LikelyInPath, NoDescriptor, NoNeighbour, OnNode, Prohibited,
+        QueueFull, SentBy,
     },
     Meaning, Row,
     Shown::{self, FromData, Played},
@@ -428,6 +429,14 @@ pub(super) const ROWS: &[Row] = &[
         TERMINATED,
         FromData,
         "The reset came from nearer than the other end's part of the handshake: likely a firewall or middlebox on the way sent it, with the request unanswered; look there first.",
+    ),
+    row(
+        &[ResetBeforeResponse],
+        ClientClosedFirst,
+        OPEN_HTTP,
+        TERMINATED,
+        FromData,
+        "The client had shut its side down before the server reset: if it had given up, look at its timeout; if it still waited (a half-close), look in the server's log for rejected requests, a shutdown or a crash.",
     ),
     row(
         &[ResetBeforeResponse],
