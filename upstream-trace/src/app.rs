@@ -106,6 +106,9 @@ async fn trace(settings: Settings) -> Result<(), Failure> {
         counts_syn_retransmits: survey.counts_syn_retransmits,
         sees_all_resets: survey.sees_all_resets,
         sees_both_ends: !settings.wanted.by_owner(),
+        knows_listeners: loaded.scans()
+            && !settings.wanted.by_owner()
+            && settings.wanted.networks.is_empty(),
         events: settings.events,
         wanted: settings.wanted.clone(),
     };

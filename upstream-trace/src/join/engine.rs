@@ -55,6 +55,8 @@ pub struct Context {
     pub sees_all_resets: bool,
     /// Both ends of a connection pass the filters, so that a missing peer is one that is not here.
     pub sees_both_ends: bool,
+    /// Open sockets are scanned, and no filter hides a listener: where none is known, none was.
+    pub knows_listeners: bool,
     /// `--events`: each event comes by itself. Otherwise the kernel keeps the stories of connections until
     /// they end, so that open ones are not known here.
     pub events: bool,

@@ -372,11 +372,9 @@ pub(super) fn stray(engine: &Engine, stray: &Stray, clock: &impl WallClock, sink
     let Some(what) = stray::kind_of(&engine.context, base) else {
         return;
     };
-    let listened = engine.listeners.ever(base.netns, base.local_port);
-    let what = match what {
-        StrayKind::FromTimeWait if !listened => StrayKind::FromClosedClient,
-        what => what,
-    };
+    let is_clients =
+        engine.context.knows_listeners && !engine.listeners.ever(base.netns, base.local_port);
+    let what = if is_clients { what.of_client() } else { what };
     let (reason, reason_source) = stray::reason(&engine.context, base);
     let meaning = playbook::stray(what);
     let mut record = StrayReset {

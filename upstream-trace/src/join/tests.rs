@@ -21,7 +21,7 @@ use crate::{
     },
     settings::Wanted,
     tcp::State,
-    verdict::playbook::StrayKind,
+    verdict::playbook::{self, StrayKind},
 };
 
 /// /proc where nobody can be described, and everybody has all descriptors in use.
@@ -73,6 +73,8 @@ struct Seen {
 struct Records {
     connections: Vec<Seen>,
     strays: Vec<(u32, Option<u64>, Option<Flag>)>,
+    /// Of the same.
+    hints: Vec<&'static str>,
 }
 
 impl Sink for Records {
@@ -120,6 +122,7 @@ impl Sink for Records {
     fn reset(&mut self, record: &mut record::StrayReset<'_>, _events: u32) {
         let peer = record.peer_id.map(|id| id.serial);
         self.strays.push((record.count, peer, record.flag));
+        self.hints.push(record.hint);
     }
 
     fn event(&mut self, _record: &mut record::Event<'_>) {}
@@ -167,6 +170,7 @@ fn context() -> Context {
         counts_syn_retransmits: true,
         sees_all_resets: true,
         sees_both_ends: true,
+        knows_listeners: true,
         events: false,
         wanted: Wanted::default(),
     }
@@ -875,6 +879,28 @@ fn a_reset_that_ended_no_connection_is_told_once_and_is_nobodys_end() {
         senders.contains(&Some((Direction::Sent, Origin::Local, Some(SERVER_PID)))),
         "{senders:?}"
     );
+}
+
+#[test]
+fn what_a_clients_port_resets_is_the_clients_doing() {
+    for (port, knows_listeners, hint) in [
+        (PORT, true, StrayKind::FromTimeWait),
+        (EPHEMERAL, true, StrayKind::FromClosedClient),
+        (EPHEMERAL, false, StrayKind::FromTimeWait),
+    ] {
+        let context = Context {
+            knows_listeners,
+            ..context()
+        };
+        let mut play = Play::with(context, 1024);
+        let base = play.base(0, kind::RESET_SENT_TIME_WAIT, 0, NO_REASON);
+        play.plain(Base {
+            local_port: port,
+            ..base
+        });
+        play.due(u64::MAX);
+        assert_eq!(play.records.hints, [playbook::stray(hint).hint]);
+    }
 }
 
 #[test]

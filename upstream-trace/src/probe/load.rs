@@ -435,6 +435,11 @@ impl Loaded {
             && (!self.scans || self.holders().is_some())
     }
 
+    /// Whether open files can be scanned for sockets.
+    pub const fn scans(&self) -> bool {
+        self.scans
+    }
+
     /// Takes every program out of the kernel; what is in the ring and the counters stays.
     pub fn detach(&mut self) {
         self.ebpf = None;

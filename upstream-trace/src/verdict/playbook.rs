@@ -270,6 +270,8 @@ pub enum StrayKind {
     FromListener,
     /// Sent, to any other segment for which there is no socket.
     NoSocket,
+    /// The same from a port that nobody has listened on.
+    NoSocketClient,
     /// Received in `TIME_WAIT`.
     InTimeWait,
     /// Received by a half-open request.
@@ -283,6 +285,16 @@ pub enum StrayKind {
 }
 
 impl StrayKind {
+    /// What it is where nobody has listened on the port at this end.
+    #[must_use]
+    pub const fn of_client(self) -> Self {
+        match self {
+            Self::FromTimeWait => Self::FromClosedClient,
+            Self::NoSocket => Self::NoSocketClient,
+            other => other,
+        }
+    }
+
     /// Which way it went.
     pub const fn direction(self) -> Direction {
         match self {
@@ -290,7 +302,8 @@ impl StrayKind {
             | Self::FromTimeWait
             | Self::FromClosedClient
             | Self::FromListener
-            | Self::NoSocket => Direction::Sent,
+            | Self::NoSocket
+            | Self::NoSocketClient => Direction::Sent,
             Self::InTimeWait
             | Self::HalfOpen
             | Self::AtListener

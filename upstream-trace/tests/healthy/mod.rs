@@ -85,6 +85,7 @@ impl Healthy {
             counts_syn_retransmits: true,
             sees_all_resets: true,
             sees_both_ends: true,
+            knows_listeners: true,
             events: false,
             wanted: Wanted::default(),
         };

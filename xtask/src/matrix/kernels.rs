@@ -406,6 +406,8 @@ pub(super) const MODULES: &[&str] = &[
     "virtio_blk",
     "nft_reject_ipv4",
     "nft_reject_ipv6",
+    "nft_chain_nat",
+    "nft_redir",
     "tcp_diag",
 ];
 

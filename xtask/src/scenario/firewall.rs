@@ -6,7 +6,7 @@ use std::net::SocketAddr;
 
 use anyhow::Result;
 
-use super::expect::{Found, Owner, Reset, client, dropped, icmp, icmp_v6};
+use super::expect::{ALL_RESETS, Found, Owner, Reset, client, dropped, icmp, icmp_v6, received};
 use super::feature::Feature;
 use super::netns::{NLM_F_ACK, NLM_F_CREATE, NLM_F_REQUEST, attribute, zero_ended};
 use super::process::Actor;
@@ -34,6 +34,11 @@ const NF_DROP: u32 = 0;
 /// Where a rule looks: `NF_INET_LOCAL_IN` or `NF_INET_LOCAL_OUT`.
 const INPUT: u32 = 1;
 const OUTPUT: u32 = 3;
+/// `NF_IP_PRI_NAT_DST`: before what filters.
+const NAT_DST: i32 = -100;
+
+/// A port that nothing listens on, and that is not traced.
+const DISCARD: u16 = 9;
 
 /// What a rule does with a packet for the servers' port.
 #[derive(Clone, Copy)]
@@ -42,6 +47,8 @@ enum Answer {
     /// ICMP destination unreachable, with this code.
     Unreachable(u8),
     Nothing,
+    /// It goes to this port instead, where it leaves.
+    Redirect(u16),
 }
 
 const DROPPED: &[Expect] = &[client("connect_canceled")
@@ -103,6 +110,19 @@ pub(super) const LIST: &[Scenario] = &[
             .evidence(DROP)
             .steps(&["connect", "reset_received", "CLOSE"])],
     ),
+    plain(
+        "refused_by_translation",
+        "a rule sends the SYN to another port, where nothing listens: the reset comes from the port that was asked for",
+        translated,
+        &[client("refused")
+            .flag(BEFORE_PAYLOAD)
+            .peer(Owner::Nobody)
+            .reset(Reset::UNKNOWN)
+            .unseen(ALL_RESETS, received("NO_SOCKET", Owner::Nobody))
+            .errno("ECONNREFUSED")
+            .bytes(0, 0)
+            .steps(&["connect", "reset_received", "CLOSE"])],
+    ),
     slow(
         "firewall_unreachable",
         "a firewall answers the SYN with ICMP port unreachable",
@@ -162,6 +182,19 @@ fn refused(ctx: &Ctx, family: Family, answer: Answer, errno: i32) -> Result<Play
     Ok(played)
 }
 
+fn translated(ctx: &Ctx) -> Result<Played> {
+    let (mut client, _server) = alone(ctx)?;
+    let to = ctx.address(Family::V4);
+    client.firewall(to, OUTPUT, Answer::Redirect(DISCARD))?;
+    let mut played = Played::new(&client, None);
+    played.links.push(Link::attempt(&client, to)?);
+    let sock = client.socket(&to, 0)?;
+    client
+        .connect_on(sock, to)?
+        .fails_with(libc::ECONNREFUSED)?;
+    Ok(played)
+}
+
 fn drops(ctx: &Ctx, hook: u32) -> Result<Played> {
     let (mut client, mut server) = alone(ctx)?;
     let to = ctx.address(Family::V4);
@@ -183,12 +216,16 @@ impl Actor {
         };
         let message = |kind, flags, body: &[u8]| message(family, kind, flags, body);
         let name = zero_ended("ut");
-        let place = [number(1, hook), number(2, 0)].concat();
+        let (of, priority) = match answer {
+            Answer::Redirect(_) => ("nat", NAT_DST),
+            _ => ("filter", 0),
+        };
+        let place = [number(1, hook), number(2, priority.cast_unsigned())].concat();
         let chain = [
             attribute(1, &name),
             attribute(3, &name),
             attribute(4, &place),
-            attribute(7, &zero_ended("filter")),
+            attribute(7, &zero_ended(of)),
         ];
         let rule = [
             attribute(1, &name),
@@ -218,25 +255,24 @@ fn expressions(port: u16, answer: Answer) -> Vec<u8> {
         number(2, 0),
         attribute(3, &attribute(1, &port.to_be_bytes())),
     ];
-    let (name, what) = match answer {
-        Answer::Reset => ("reject", number(1, NFT_REJECT_TCP_RST)),
+    let mut all = vec![("payload", load.concat()), ("cmp", same.concat())];
+    match answer {
+        Answer::Reset => all.push(("reject", number(1, NFT_REJECT_TCP_RST))),
         Answer::Unreachable(code) => {
-            let code = attribute(2, &[code]);
-            (
-                "reject",
-                [number(1, NFT_REJECT_ICMP_UNREACH), code].concat(),
-            )
+            let what = [number(1, NFT_REJECT_ICMP_UNREACH), attribute(2, &[code])];
+            all.push(("reject", what.concat()));
         }
         Answer::Nothing => {
             let verdict = attribute(2, &attribute(2, &number(1, NF_DROP)));
-            ("immediate", [number(1, NFT_REG_VERDICT), verdict].concat())
+            let what = [number(1, NFT_REG_VERDICT), verdict];
+            all.push(("immediate", what.concat()));
         }
-    };
-    let all = [
-        ("payload", load.concat()),
-        ("cmp", same.concat()),
-        (name, what),
-    ];
+        Answer::Redirect(port) => {
+            let port = attribute(2, &attribute(1, &port.to_be_bytes()));
+            all.push(("immediate", [number(1, NFT_REG_1), port].concat()));
+            all.push(("redir", number(1, NFT_REG_1)));
+        }
+    }
     all.iter()
         .flat_map(|(name, data)| {
             let name = attribute(1, &zero_ended(name));

@@ -693,6 +693,15 @@ pub(super) const STRAY_ROWS: &[StrayRow] = &[
     ),
     NO_SOCKET,
     stray_row(
+        (
+            StrayKind::NoSocketClient,
+            "sent without a socket, by a client's port",
+        ),
+        OPEN_TCP,
+        FromData,
+        "A segment came for a connection that this end, the client, had reset or closed and no longer knows: it had given up, or the other end was late; compare the client's timeout with the time that the server takes.",
+    ),
+    stray_row(
         (StrayKind::InTimeWait, "received in TIME_WAIT"),
         OPEN_TCP,
         Played(&["reset_in_time_wait"]),
