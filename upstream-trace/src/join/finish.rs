@@ -178,7 +178,7 @@ fn print(
         closed_first: ended.saw(seen::CLOSED_FIRST),
         peer_closed_first: ended.saw(seen::PEER_CLOSED_FIRST),
         payload_after_fin: payload_after_fin(ended, &counters),
-        still_open: closed.is_some_and(|closed| closed.stats.has_socket != 0),
+        still_open: end_is_open(end),
         err,
         reset: reset.as_ref().map(|reset| reset.direction),
         reset_in_path: reset.as_ref().is_some_and(ResetFound::is_certainly_in_path),
@@ -222,7 +222,7 @@ fn print(
     };
     if !orderly || judgement.verdict != Verdict::Ok {
         let evidence = noted.unwrap_or_default();
-        explain(&mut record, ended, err, reset.as_ref(), evidence);
+        explain(&mut record, ended, reset.as_ref(), evidence);
     }
     sink.connection(&mut record, ended.events);
 }
@@ -231,16 +231,15 @@ fn print(
 fn explain<'a>(
     record: &mut record::Connection<'a>,
     ended: &Connection,
-    err: u32,
     reset: Option<&ResetFound<'a>>,
     mut evidence: Evidence<'a>,
 ) {
     evidence.exit = exit_of(ended, reset, record.verdict);
     evidence.abort = reset.and_then(ResetFound::abort);
     let lacks_port = record.verdict == Verdict::NoLocalPort && record.local.port == 0;
-    let told = end_is_open(ended).then_some(err);
+    let told = ended.end.as_deref().filter(|end| end_is_open(end));
     record.errno = told
-        .and_then(tcp::errno_name)
+        .and_then(|end| tcp::errno_name(error(end)))
         .or(lacks_port.then_some("EADDRNOTAVAIL"));
     let meaning = playbook::meaning(&playbook::About {
         verdict: record.verdict,
@@ -268,9 +267,9 @@ fn explain<'a>(
 }
 
 /// Whether a process still had the socket when it ended, so that somebody was told why.
-fn end_is_open(ended: &Connection) -> bool {
-    let closed = ended.end.as_deref().and_then(|end| end.closed);
-    closed.is_some_and(|closed| closed.stats.has_socket != 0)
+fn end_is_open(end: &End) -> bool {
+    end.closed
+        .is_some_and(|closed| closed.stats.has_socket != 0)
 }
 
 /// Whose the other end is: who had it or, where a listener answered for it, who listens.
