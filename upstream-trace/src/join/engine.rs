@@ -23,9 +23,10 @@ use crate::{
     decode::Event,
     kernel::reasons::Reasons,
     process::{Describe, Process, Processes},
-    record::{self, Role},
+    record::{self, Direction, Role},
     settings::Wanted,
     tcp::State,
+    verdict::playbook::StrayKind,
 };
 
 /// How long a connection that ended waits for the rest of its story: the reset that is reported after
@@ -194,18 +195,11 @@ impl Engine {
             kind::ACCEPT => Some(self.accept(event, describe)),
             kind::RESET_RECEIVED => self.reset_received(event),
             kind::RESET_SENT_ACTIVE | kind::RESET_SENT_REPLY => self.reset_sent(event, describe),
-            kind::RESET_SENT_NO_SOCKET | kind::RESET_SENT_TIME_WAIT | kind::RESET_SENT_LISTEN => {
-                if let Some(stray) = self.strays.insert(base) {
-                    finish::stray(self, &stray, clock, sink);
-                }
-                None
-            }
-            kind::RESET_DROPPED => {
-                if stray::kind_of(&self.context, base).is_some()
-                    && let Some(stray) = self.dropped.insert(base)
-                {
-                    finish::stray(self, &stray, clock, sink);
-                }
+            kind::RESET_SENT_NO_SOCKET
+            | kind::RESET_SENT_TIME_WAIT
+            | kind::RESET_SENT_LISTEN
+            | kind::RESET_DROPPED => {
+                self.stray(base, clock, sink);
                 None
             }
             kind::DESTROY => self.destroy(event, describe),
@@ -296,6 +290,18 @@ impl Engine {
         // A connection that waits for its other end may still claim one.
         if self.asking.is_empty() {
             self.strays_due(now, clock, sink);
+        }
+    }
+
+    /// One more reset that belongs to no connection.
+    fn stray(&mut self, base: &Base, clock: &impl WallClock, sink: &mut impl Sink) {
+        let strays = match stray::kind_of(&self.context, base).map(StrayKind::direction) {
+            None => return,
+            Some(Direction::Sent) => &mut self.strays,
+            Some(Direction::Received) => &mut self.dropped,
+        };
+        if let Some(stray) = strays.insert(base) {
+            finish::stray(self, &stray, clock, sink);
         }
     }
 

@@ -29,6 +29,8 @@ use crate::{
     settings::{Network, Wanted},
 };
 
+const HEADERS_HIDDEN: &str = "lockdown keeps packet headers from being read";
+
 /// The helper that leads from an open file to its socket, 5.11 and later.
 const SOCK_FROM_FILE: &str = "BPF_FUNC_sock_from_file";
 
@@ -95,7 +97,7 @@ impl Plan<'_> {
     /// Why the packets of resets cannot be seen here, and those of handshakes need not.
     fn no_packets(&self) -> Option<&'static str> {
         if !self.reads_untyped() {
-            Some("lockdown keeps packet headers from being read")
+            Some(HEADERS_HIDDEN)
         } else if self.btf.function_args("tcp_reset") < Some(2) {
             Some("tcp_reset of this kernel is not given the packet")
         } else {
@@ -110,7 +112,7 @@ impl Plan<'_> {
         }
         if rung.target == "kfree_skb" {
             if !self.reads_untyped() {
-                return Some("lockdown keeps packet headers from being read");
+                return Some(HEADERS_HIDDEN);
             }
             if self.drop_reasons.is_empty() {
                 return Some("this kernel tells no reasons for which it drops a packet");
@@ -120,9 +122,7 @@ impl Plan<'_> {
             Role::ResetsSent if folds_null_check(self.release) => {
                 Some("this kernel passes NULL where it promises a socket (fixed in 6.12.5)")
             }
-            Role::IcmpV4 | Role::IcmpV6 if !self.reads_untyped() => {
-                Some("lockdown keeps packet headers from being read")
-            }
+            Role::IcmpV4 | Role::IcmpV6 if !self.reads_untyped() => Some(HEADERS_HIDDEN),
             Role::ResetPackets | Role::HandshakePackets => self.no_packets(),
             Role::Holders if !self.reads_untyped() && !self.has_helper(SOCK_FROM_FILE) => {
                 Some("lockdown keeps the way from a file to its socket from being read")

@@ -232,10 +232,7 @@ pub(super) fn describe_kernel() -> Result<Line> {
 }
 
 fn play(report: &mut File, how: Plays) -> Result<()> {
-    let _refusal = how
-        .without_trampolines
-        .then(refusal::of_trampolines)
-        .transpose()?;
+    let _refusal = refusal::if_asked()?;
     tell(report, &describe_kernel()?)?;
     let kernel = Features::here()?;
     load_modules()?;

@@ -75,9 +75,6 @@ pub struct Plays {
     /// Replay the order of this number, which is said at the start
     #[arg(long)]
     seed: Option<u64>,
-    /// The kernel refuses fentry and fexit
-    #[arg(long, hide = true)]
-    without_trampolines: bool,
 }
 
 /// Plays every scenario on each of these kernels, or tests the service there.
@@ -286,12 +283,7 @@ impl Boot {
         let arguments = if self.kernel.systemd.is_some() {
             "guest systemd".into()
         } else {
-            let refuses = if self.kernel.forbids == Some(refusal::PARAMETER) {
-                " --without-trampolines"
-            } else {
-                ""
-            };
-            format!("guest play --runs {runs} --seed {seed}{refuses}")
+            format!("guest play --runs {runs} --seed {seed}")
         };
         let tests = &tests(self.kernel);
         let ended = self.boot(accelerator, &arguments, None, PATIENCE * runs.max(1));

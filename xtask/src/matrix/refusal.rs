@@ -3,16 +3,17 @@
 //! A few instructions by hand, because nothing else of xtask needs a compiler for BPF. Must not know: the tracer.
 
 use std::{
-    io,
-    os::fd::{FromRawFd as _, OwnedFd},
+    fs, io,
+    os::fd::{AsRawFd as _, FromRawFd as _, OwnedFd},
 };
 
 use anyhow::{Context as _, Result};
 
 use crate::types::Types;
 
-/// The parameter without which the hook is not called.
+/// The parameter without which the hook is not called; it asks for the refusal as well.
 pub(super) const PARAMETER: &str = "lsm=lockdown,bpf";
+const COMMAND_LINE: &str = "/proc/cmdline";
 
 /// `bpf_attr` of `BPF_PROG_LOAD`, `include/uapi/linux/bpf.h`, as far as it is needed.
 #[repr(C)]
@@ -91,8 +92,14 @@ const REFUSES: [u64; 11] = [
     instruction(EXIT, 0, 0, 0),
 ];
 
-/// As long as the result lives.
-pub(super) fn of_trampolines() -> Result<[OwnedFd; 2]> {
+/// Where the kernel was booted with [`PARAMETER`], as long as the result lives.
+pub(super) fn if_asked() -> Result<Option<[OwnedFd; 2]>> {
+    let asked = fs::read_to_string(COMMAND_LINE)?;
+    let is_asked = asked.split_whitespace().any(|one| one == PARAMETER);
+    is_asked.then(of_trampolines).transpose()
+}
+
+fn of_trampolines() -> Result<[OwnedFd; 2]> {
     let hook = Types::read()?
         .function("bpf_lsm_bpf")
         .context("a kernel without BPF at LSM hooks")?;
@@ -107,7 +114,7 @@ pub(super) fn of_trampolines() -> Result<[OwnedFd; 2]> {
     };
     let program = bpf(BPF_PROG_LOAD, &load).context("cannot load the refusal")?;
     let open = Open {
-        prog_fd: u32::try_from(std::os::fd::AsRawFd::as_raw_fd(&program))?,
+        prog_fd: u32::try_from(program.as_raw_fd())?,
         ..Open::default()
     };
     let link = bpf(BPF_RAW_TRACEPOINT_OPEN, &open).context("cannot attach the refusal")?;

@@ -199,15 +199,8 @@ pub(super) const LIST: &[Scenario] = &[
 ];
 
 fn refused(ctx: &Ctx, family: Family) -> Result<Played> {
-    let mut client = ctx.actor("ut-client")?;
-    let to = ctx.address(family);
-    let mut played = Played::new(&client, None);
-    played.links.push(Link::attempt(&client, to)?);
-    let sock = client.socket(&to, 0)?;
-    client
-        .connect_on(sock, to)?
-        .fails_with(libc::ECONNREFUSED)?;
-    Ok(played)
+    let client = ctx.actor("ut-client")?;
+    attempt(client, None, ctx.address(family), libc::ECONNREFUSED)
 }
 
 fn refused_nonblocking(ctx: &Ctx) -> Result<Played> {
@@ -377,7 +370,7 @@ const ELSEWHERE: Ipv4Addr = Ipv4Addr::new(10, 78, 0, 1);
 fn unreachable_net(ctx: &Ctx) -> Result<Played> {
     let (mut client, mut router) = (ctx.actor("ut-client")?, ctx.actor("ut-router")?);
     let to = far(ctx, &mut client, &mut router, "1")?;
-    attempt(client, to, libc::ENETUNREACH)
+    attempt(client, None, to, libc::ENETUNREACH)
 }
 
 /// An address that `client` reaches only by way of `router`, if that has a way.
@@ -394,7 +387,8 @@ fn unreachable_host(ctx: &Ctx) -> Result<Played> {
     // One question instead of three, a second apart.
     client.sysctl("ipv4/neigh/ut-here/mcast_solicit", "1")?;
     client.sysctl("ipv4/neigh/ut-here/retrans_time_ms", "50")?;
-    attempt(client, (NOBODY, ctx.port).into(), libc::EHOSTUNREACH)
+    let to = (NOBODY, ctx.port).into();
+    attempt(client, None, to, libc::EHOSTUNREACH)
 }
 
 /// Two machines with a wire between them: [`HERE`] and [`THERE`].
@@ -409,8 +403,14 @@ pub(super) fn wired(here: &mut Actor, there: &mut Actor) -> Result<(Ipv4Addr, Ip
     Ok((HERE, THERE))
 }
 
-fn attempt(mut client: Actor, to: SocketAddr, errno: i32) -> Result<Played> {
-    let mut played = Played::new(&client, None);
+/// A `connect()` that fails.
+pub(super) fn attempt(
+    mut client: Actor,
+    server: Option<&Actor>,
+    to: SocketAddr,
+    errno: i32,
+) -> Result<Played> {
+    let mut played = Played::new(&client, server);
     played.links.push(Link::attempt(&client, to)?);
     let sock = client.socket(&to, 0)?;
     client.connect_on(sock, to)?.fails_with(errno)?;

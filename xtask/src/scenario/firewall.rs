@@ -6,6 +6,7 @@ use std::net::SocketAddr;
 
 use anyhow::Result;
 
+use super::connect::attempt;
 use super::expect::{ALL_RESETS, Found, Owner, Reset, client, dropped, icmp, icmp_v6, received};
 use super::feature::Feature;
 use super::netns::{NLM_F_ACK, NLM_F_CREATE, NLM_F_REQUEST, attribute, zero_ended};
@@ -171,28 +172,18 @@ pub(super) const LIST: &[Scenario] = &[
 ];
 
 fn refused(ctx: &Ctx, family: Family, answer: Answer, errno: i32) -> Result<Played> {
-    let (mut client, mut server) = alone(ctx)?;
+    let (client, mut server) = alone(ctx)?;
     let to = ctx.address(family);
     server.listen(to, 16)?;
     server.firewall(to, INPUT, answer)?;
-    let mut played = Played::new(&client, Some(&server));
-    played.links.push(Link::attempt(&client, to)?);
-    let sock = client.socket(&to, 0)?;
-    client.connect_on(sock, to)?.fails_with(errno)?;
-    Ok(played)
+    attempt(client, Some(&server), to, errno)
 }
 
 fn translated(ctx: &Ctx) -> Result<Played> {
     let (mut client, _server) = alone(ctx)?;
     let to = ctx.address(Family::V4);
     client.firewall(to, OUTPUT, Answer::Redirect(DISCARD))?;
-    let mut played = Played::new(&client, None);
-    played.links.push(Link::attempt(&client, to)?);
-    let sock = client.socket(&to, 0)?;
-    client
-        .connect_on(sock, to)?
-        .fails_with(libc::ECONNREFUSED)?;
-    Ok(played)
+    attempt(client, None, to, libc::ECONNREFUSED)
 }
 
 fn drops(ctx: &Ctx, hook: u32) -> Result<Played> {

@@ -85,19 +85,19 @@ pub(crate) fn two_at_once() -> Result<()> {
     let mut plays = plays?;
     load::use_memory_again(LOAD_PORT)?;
     thread::sleep(Duration::from_millis(100));
-    all_right("the first", &plays, &first.stop()?)?;
+    all_right("the first", &plays, &first.stop()?, kernel)?;
     let refused = scenario::find("refused").context("no such scenario")?;
     plays.push((refused, refused.play(&ctx)?));
     load::use_memory_again(LOAD_PORT)?;
     thread::sleep(Duration::from_millis(100));
-    all_right("the second", &plays, &second.stop()?)
+    all_right("the second", &plays, &second.stop()?, kernel)
 }
 
 /// But for what the tracer itself has counted as kept from its hooks.
-fn all_right(who: &str, plays: &[(&Scenario, Played)], run: &Run) -> Result<()> {
+fn all_right(who: &str, plays: &[(&Scenario, Played)], run: &Run, kernel: Features) -> Result<()> {
     let missed = run.stats()?["lost"]["missed"].as_u64().unwrap_or(0);
     let lines = run.by_time()?;
-    let (kernel, mut wrong) = (Features::here()?, Vec::new());
+    let mut wrong = Vec::new();
     for (scenario, played) in plays {
         wrong.extend(check::wrong(scenario, played, &lines, kernel));
     }

@@ -32,7 +32,8 @@ const SHOWN: usize = 5;
 /// One test for each.
 pub(crate) fn each(kernel: Features) -> Vec<Trial> {
     let one = |scenario: &'static Scenario| {
-        let run = move || once(scenario).map_err(|error| Failed::from(format!("{error:#}")));
+        let run =
+            move || once(scenario, kernel).map_err(|error| Failed::from(format!("{error:#}")));
         Trial::test(format!("scenario::{}", scenario.name), run)
             .with_ignored_flag(!scenario.is_playable(kernel))
     };
@@ -42,13 +43,12 @@ pub(crate) fn each(kernel: Features) -> Vec<Trial> {
 /// The kernel keeps some events from their hooks: those inside a hook that they interrupt and, on some
 /// hardened hosts, those on top of init's tasks. Then the play is repeated, but only if the tracer has
 /// counted it.
-fn once(scenario: &Scenario) -> Result<()> {
+fn once(scenario: &Scenario, kernel: Features) -> Result<()> {
     for _ in 0..ATTEMPTS {
         let tracer = Tracer::start(&["--port", &format!("{PORT}-{LOAD_PORT}")])?;
         let played = scenario.play(&Ctx::new(PORT)?)?;
         // Longer than a record may take.
         thread::sleep(Duration::from_millis(100));
-        let kernel = Features::here()?;
         if !check(scenario, &played, &tracer.so_far()?, kernel).is_empty() {
             load::use_memory_again(LOAD_PORT)?;
         }
@@ -69,7 +69,8 @@ pub(crate) fn random_order() -> Result<()> {
     let repetitions = setting("UPSTREAM_TRACE_REPS")?.unwrap_or(REPETITIONS);
     let now = SystemTime::now().duration_since(UNIX_EPOCH)?.subsec_nanos();
     let seed = setting("UPSTREAM_TRACE_SEED")?.unwrap_or_else(|| u64::from(now));
-    let deck = shuffled(repetitions, seed)?;
+    let kernel = Features::here()?;
+    let deck = shuffled(repetitions, seed, kernel)?;
     println!("{} plays, UPSTREAM_TRACE_SEED={seed}", deck.len());
 
     let ports = format!("{PORT}-{LOAD_PORT}");
@@ -98,7 +99,6 @@ pub(crate) fn random_order() -> Result<()> {
     let stats = run.stats()?;
     let lines = run.by_time()?;
 
-    let kernel = Features::here()?;
     let mut wrong: BTreeMap<&str, usize> = BTreeMap::new();
     let mut what: BTreeMap<String, usize> = BTreeMap::new();
     let mut shown = String::new();
@@ -183,14 +183,13 @@ fn healthy_load(done: &AtomicBool) -> Result<usize> {
 }
 
 /// Every scenario as often as asked for, in random order.
-fn shuffled(repetitions: u64, seed: u64) -> Result<Vec<&'static Scenario>> {
+fn shuffled(repetitions: u64, seed: u64, kernel: Features) -> Result<Vec<&'static Scenario>> {
     let mut deck = Vec::new();
     let only = std::env::var("UPSTREAM_TRACE_ONLY").ok();
     let wanted = |name: &str| {
         let only = only.as_deref();
         only.is_none_or(|only| only.split(',').any(|other| other == name))
     };
-    let kernel = Features::here()?;
     let playable = scenario::all().filter(|scenario| scenario.is_playable(kernel));
     for scenario in playable.filter(|scenario| wanted(scenario.name)) {
         let divisor = if scenario.slow { SLOW_DIVISOR } else { 1 };
