@@ -29,6 +29,9 @@ use crate::{
 /// as much as a step. So many stories are 9 KiB.
 const ASK_EVERY: u64 = 32;
 
+/// So many bytes beyond the mark the agent is woken: enough for several CPUs to ask meanwhile.
+const WAKE_BAND: u64 = 16 << 10;
+
 /// A story as words.
 const STORY_WORDS: usize = size_of::<Story>() / 8;
 
@@ -241,14 +244,15 @@ fn put<T: 'static>(events: u32, asks: impl FnOnce(u64) -> bool, fill: impl FnOnc
     }));
 }
 
-/// Whether to wake the agent: only while the ring is fuller than the mark, because each wake-up costs
-/// microseconds.
+/// Whether to wake the agent: only while the ring is about as full as the mark, because each wake-up costs
+/// microseconds, and beyond it the agent is awake.
 #[inline(always)]
 fn wake() -> u32 {
     let waiting = maps::EVENTS.query(u64::from(BPF_RB_AVAIL_DATA));
-    if waiting < u64::from(set::WAKE_AT()) {
-        BPF_RB_NO_WAKEUP
-    } else {
+    let beyond = waiting.wrapping_sub(u64::from(set::WAKE_AT()));
+    if beyond < WAKE_BAND {
         BPF_RB_FORCE_WAKEUP
+    } else {
+        BPF_RB_NO_WAKEUP
     }
 }

@@ -294,9 +294,15 @@ fn globals(plan: &Plan<'_>) -> [(&'static str, u32); 15] {
         (setting::NO_SOCKET_DROP, plan.drop_reasons.no_socket()),
         (setting::EACH_EVENT, flag(plan.events)),
         (setting::STORY_PLACES, plan.story_places()),
-        // A quarter leaves time to be scheduled before the rest fills up.
-        (setting::WAKE_AT, plan.ring_size / 4),
+        (setting::WAKE_AT, wake_at(plan.ring_size)),
     ]
+}
+
+/// How many bytes may wait in the ring before the agent is woken. A quarter leaves time to be scheduled before the rest fills up. More
+/// than this many make four times as much output at once, which then waits in memory to be written.
+fn wake_at(ring_size: u32) -> u32 {
+    const MOST: u32 = 128 << 10;
+    MOST.min(ring_size / 4)
 }
 
 /// Name and value of those that say which drops of packets are looked at, a bit each.
