@@ -35,8 +35,7 @@ pub struct Listeners {
 }
 
 impl Listeners {
-    /// `process` listens with the socket at `sk`. Of several that share it the oldest counts: it
-    /// opened the socket, the others inherited it.
+    /// `process` listens with the socket at `sk`. Of several that share it one counts ([`serves`]).
     pub fn insert(
         &mut self,
         sk: u64,
@@ -50,7 +49,7 @@ impl Listeners {
             .iter_mut()
             .find(|listener| listener.sk == sk && listener.until == u64::MAX)
         {
-            if process.start < known.process.start {
+            if serves(process, &known.process) {
                 known.process = Rc::clone(process);
             }
             return;
@@ -135,6 +134,17 @@ impl Listeners {
     }
 }
 
+/// Whether `process` rather than `other` serves the socket that both have: the older one opened it, the other inherited
+/// it. But systemd opens sockets for others, and accepts nothing where one of them is there.
+fn serves(process: &Process, other: &Process) -> bool {
+    let opens_for_others = |process: &Process| process.details.comm.as_deref() == Some("systemd");
+    match (opens_for_others(process), opens_for_others(other)) {
+        (false, true) => true,
+        (true, false) => false,
+        _ => process.start < other.start,
+    }
+}
+
 /// The process of these listeners, if it is one and the same.
 fn only<'a>(mut listeners: impl Iterator<Item = &'a Listener>) -> Option<&'a Rc<Process>> {
     let first = &listeners.next()?.process;
@@ -206,6 +216,30 @@ mod tests {
         listeners.insert(1, 1, &tuple(IPV4, 0), &process(10, 5), 0);
         listeners.insert(1, 1, &tuple(IPV4, 0), &process(13, 60), 0);
         assert_eq!(owner(&listeners, IPV4, 7), Some(10));
+    }
+
+    #[test]
+    fn systemd_opens_sockets_for_others() {
+        let systemd = Rc::new(Process {
+            pid: 1,
+            start: 1,
+            wanted: true,
+            details: Details {
+                comm: Some("systemd".to_owned()),
+                ..Details::default()
+            },
+            spelled: Default::default(),
+        });
+        let service = process(10, 5);
+        for both in [[&systemd, &service], [&service, &systemd]] {
+            let mut listeners = Listeners::default();
+            listeners.insert(1, 1, &tuple(IPV4, 0), &systemd, 0);
+            assert_eq!(owner(&listeners, IPV4, 7), Some(1));
+            for process in both {
+                listeners.insert(1, 1, &tuple(IPV4, 0), process, 0);
+            }
+            assert_eq!(owner(&listeners, IPV4, 7), Some(10));
+        }
     }
 
     #[test]
