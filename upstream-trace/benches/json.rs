@@ -1,11 +1,8 @@
 //! What one healthy record costs as JSON: our encoder beside `serde_json` on the same types.
 
-mod timeline;
-
 use std::hint::black_box;
 
 use criterion::{Criterion, Throughput, criterion_group, criterion_main};
-use timeline::step;
 use upstream_trace::{
     output::{Batch, Format},
     record::{
@@ -16,32 +13,12 @@ use upstream_trace::{
 };
 
 const TIMELINE: [Step; 6] = [
-    step(0, StepKind::Connect, None),
-    step(
-        41,
-        StepKind::State,
-        Some((State::SynSent, State::Established)),
-    ),
-    step(
-        12_345,
-        StepKind::State,
-        Some((State::Established, State::FinWait1)),
-    ),
-    step(
-        12_390,
-        StepKind::State,
-        Some((State::FinWait1, State::FinWait2)),
-    ),
-    step(
-        12_411,
-        StepKind::State,
-        Some((State::FinWait2, State::TimeWait)),
-    ),
-    step(
-        12_412,
-        StepKind::State,
-        Some((State::TimeWait, State::Close)),
-    ),
+    Step::new(0, StepKind::Connect),
+    Step::state(41, State::SynSent as u8, State::Established as u8),
+    Step::state(12_345, State::Established as u8, State::FinWait1 as u8),
+    Step::state(12_390, State::FinWait1 as u8, State::FinWait2 as u8),
+    Step::state(12_411, State::FinWait2 as u8, State::TimeWait as u8),
+    Step::state(12_412, State::TimeWait as u8, State::Close as u8),
 ];
 
 const fn process(pid: u32, comm: &'static str, exe: &'static str) -> Process<'static> {

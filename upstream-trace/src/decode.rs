@@ -3,7 +3,7 @@
 //! Must not know: where the bytes come from, what the events mean together.
 
 use upstream_trace_common::{
-    event::{Acted, Actor, Base, Full, Note, Packet, Stats},
+    event::{Acted, Actor, Base, Full, Note, Packet, Stats, exit},
     story::{Ended, Story},
 };
 use zerocopy::FromBytes;
@@ -17,6 +17,13 @@ pub struct Event<'a> {
     pub actor: Option<&'a Actor>,
     /// The socket's counters.
     pub stats: Option<&'a Stats>,
+}
+
+impl Event<'_> {
+    /// How who acted comes to its end, as of `event::exit`.
+    pub fn exit(&self) -> u8 {
+        self.actor.map_or(exit::NONE, |actor| actor.exit)
+    }
 }
 
 /// What the ring holds.

@@ -4,7 +4,10 @@
 //! another name nor `setuid` nor a move to another cgroup mixes two up. What the kernel's records do not carry comes from a [`Describe`].
 //! Must not know: /proc, connections.
 
-use std::rc::Rc;
+use std::{
+    hash::{Hash, Hasher},
+    rc::Rc,
+};
 
 use hashbrown::HashMap;
 use upstream_trace_common::event::{self, Actor, NO_UID};
@@ -78,7 +81,7 @@ impl Process {
     }
 }
 
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
 struct Key {
     pid: u32,
     start: u64,
@@ -86,6 +89,13 @@ struct Key {
     uid: u32,
     cgroup_id: u64,
     wanted: bool,
+}
+
+/// Two that differ in the rest only are rare.
+impl Hash for Key {
+    fn hash<H: Hasher>(&self, state: &mut H) {
+        state.write_u64(self.start ^ u64::from(self.pid).rotate_left(32));
+    }
 }
 
 /// Every process that was seen and is still referred to, and some that were.

@@ -3,18 +3,22 @@
 //! Borrowed where the engine owns the text, so that building a record allocates nothing.
 //! Must not know: where a value came from, where it is written to.
 
-mod change;
 pub(crate) mod digits;
 mod second;
 mod spelling;
+mod step;
 
 use std::{cell::OnceCell, net::IpAddr};
 
 use schemars::JsonSchema;
-use serde::{Deserialize, Serialize, ser::SerializeStruct as _};
+use serde::{Deserialize, Serialize, Serializer, ser::SerializeStruct as _};
 
-use self::change::Change;
-pub use self::spelling::{Spelling, spell_address};
+use self::spelling::Verbatim;
+
+pub use self::{
+    spelling::{Spelling, spell_address},
+    step::Step,
+};
 use crate::tcp::State;
 
 /// Nanoseconds since the Unix epoch; printed as RFC 3339, UTC.
@@ -273,45 +277,9 @@ pub struct Process<'a> {
 }
 
 impl Serialize for Process<'_> {
-    fn serialize<S: serde::Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
         match self.spelled.and_then(OnceCell::get) {
             Some(json) if !serializer.is_human_readable() => serializer.serialize_bytes(json),
-            _ => Self::serialize(self, serializer),
-        }
-    }
-}
-
-/// One step of the timeline.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, JsonSchema)]
-#[serde(remote = "Self")]
-pub struct Step {
-    /// Microseconds from the start of the connection.
-    pub at_us: u64,
-    /// What happened.
-    pub event: StepKind,
-    /// State before, for `state`.
-    #[serde(skip_serializing_if = "Option::is_none")]
-    #[schemars(with = "State")]
-    pub from: Option<State>,
-    /// State after, for `state`.
-    #[serde(skip_serializing_if = "Option::is_none")]
-    #[schemars(with = "State")]
-    pub to: Option<State>,
-    /// What the application was told, for `error`.
-    #[serde(skip_serializing_if = "Option::is_none")]
-    #[schemars(with = "&str")]
-    pub errno: Option<&'static str>,
-}
-
-impl Serialize for Step {
-    fn serialize<S: serde::Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
-        match Change::of(self) {
-            Some(change) if !serializer.is_human_readable() => {
-                let mut step = serializer.serialize_struct("Step", 2)?;
-                step.serialize_field("at_us", &self.at_us)?;
-                step.serialize_field("event", &change)?;
-                step.end()
-            }
             _ => Self::serialize(self, serializer),
         }
     }
@@ -450,10 +418,10 @@ pub struct ProxyWords<'a> {
 }
 
 /// One finished connection.
-#[derive(Clone, Copy, Debug, Serialize, JsonSchema)]
+#[derive(Clone, Copy, Debug, JsonSchema)]
 pub struct Connection<'a> {
     pub schema: Schema,
-    #[serde(rename = "type")]
+    #[schemars(rename = "type")]
     pub kind: ConnectionType,
     /// When it ended.
     pub time: Timestamp,
@@ -499,6 +467,53 @@ pub struct Connection<'a> {
     pub hint: Option<&'a str>,
     /// False where events were lost or it began before the tracer.
     pub complete: bool,
+}
+
+/// What follows the name `errno` where all went well and all of it was seen.
+const WENT_WELL: &str = concat!(
+    r#"null,"reset":null,"verdict":"ok","flag":null,"cause":null,"layer":null,"#,
+    r#""evidence":null,"proxy":null,"hint":null,"complete":true"#
+);
+
+impl Connection<'_> {
+    /// Whether [`WENT_WELL`] is what its last fields say.
+    fn went_well(&self) -> bool {
+        self.verdict == Verdict::Ok
+            && self.complete
+            && self.errno.is_none()
+            && self.reset.is_none()
+            && self.flag.is_none()
+            && self.cause.is_none()
+            && self.layer.is_none()
+            && self.evidence.is_none()
+            && self.proxy.is_none()
+            && self.hint.is_none()
+    }
+}
+
+impl Serialize for Connection<'_> {
+    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        let spelled = !serializer.is_human_readable() && self.went_well();
+        let mut line = serializer.serialize_struct("Connection", 29)?;
+        macro_rules! fields {
+            ($($name:literal: $field:ident),* $(,)?) => { $(line.serialize_field($name, &self.$field)?;)* };
+        }
+        fields! {
+            "schema": schema, "type": kind, "time": time, "seq": seq, "id": id, "netns": netns, "family": family,
+            "local": local, "remote": remote, "role": role, "process": process, "peer": peer,
+            "started": started, "duration_us": duration_us, "timeline": timeline, "bytes": bytes,
+            "idle_us": idle_us, "rtt_us": rtt_us, "retransmits": retransmits,
+        }
+        if spelled {
+            line.serialize_field("errno", &Verbatim(WENT_WELL.as_bytes()))?;
+        } else {
+            fields! {
+                "errno": errno, "reset": reset, "verdict": verdict, "flag": flag, "cause": cause, "layer": layer,
+                "evidence": evidence, "proxy": proxy, "hint": hint, "complete": complete,
+            }
+        }
+        line.end()
+    }
 }
 
 /// A reset that belongs to no tracked socket.

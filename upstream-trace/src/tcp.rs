@@ -16,11 +16,6 @@ macro_rules! states {
             pub const ALL: [Self; Self::COUNT] = [$(Self::$variant),*];
             pub const COUNT: usize = [$($number),*].len();
 
-            /// Where in [`Self::ALL`].
-            pub const fn index(self) -> usize {
-                self as usize - 1
-            }
-
             /// The state with this kernel number.
             pub const fn from_kernel(number: u8) -> Option<Self> {
                 match number { $($number => Some(Self::$variant),)* _ => None }

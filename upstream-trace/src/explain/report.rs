@@ -233,7 +233,8 @@ fn was_talk(end: &Connection<'_>) -> bool {
     let cut = end
         .reset
         .is_some_and(|reset| reset.direction == Direction::Received);
-    let mut states = end.timeline.iter().filter_map(|step| step.to);
+    let changes = end.timeline.iter().filter_map(|step| step.change());
+    let mut states = changes.map(|(_, after)| after);
     let closed = states.any(|state| matches!(state, State::CloseWait | State::FinWait1));
     both_ways && (closed || !cut)
 }

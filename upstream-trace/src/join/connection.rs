@@ -6,13 +6,13 @@
 
 use std::rc::Rc;
 
-use upstream_trace_common::event::Stats;
+use upstream_trace_common::event::{Base, Stats, exit};
 
 use super::tuple::Tuple;
 use crate::{
     process::Process,
     record::{Attribution, Role, Step, StepKind},
-    tcp::{self, State},
+    tcp::State,
     verdict::way::Arrival,
 };
 
@@ -30,57 +30,6 @@ pub struct Owner {
     pub attribution: Attribution,
 }
 
-/// One step of the timeline in eight bytes: 48 bits of microseconds, 4 of kind, 12 of detail.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub struct PackedStep(u64);
-
-impl PackedStep {
-    /// A step `ns` nanoseconds after the start; `detail` as for [`StepKind`]: states for `State`, the
-    /// errno for `Error`.
-    pub const fn new(ns: u64, kind: StepKind, detail: u16) -> Self {
-        Self((ns / 1000) << 16 | (kind as u64) << 12 | (detail & 0xfff) as u64)
-    }
-
-    /// The detail of a `State` step.
-    pub const fn states(old: u8, new: u8) -> u16 {
-        (old as u16 & 0xf) << 4 | (new as u16 & 0xf)
-    }
-
-    /// What happened.
-    pub fn kind(self) -> StepKind {
-        let kinds = StepKind::ALL.get((self.0 >> 12 & 0xf) as usize);
-        kinds.copied().unwrap_or(StepKind::Error)
-    }
-
-    /// As it is printed.
-    pub fn unpack(self) -> Step {
-        let kind = self.kind();
-        let (mut from, mut to, mut errno) = (None, None, None);
-        match kind {
-            StepKind::State => [from, to] = self.ends(),
-            StepKind::Error => errno = tcp::errno_name((self.0 & 0xfff) as u32),
-            _ => {}
-        }
-        Step {
-            at_us: self.at_us(),
-            event: kind,
-            from,
-            to,
-            errno,
-        }
-    }
-
-    /// State before and after; of a `State` step.
-    fn ends(self) -> [Option<State>; 2] {
-        [self.0 >> 4, self.0].map(|state| State::from_kernel((state & 0xf) as u8))
-    }
-
-    /// Microseconds after the start.
-    pub const fn at_us(self) -> u64 {
-        self.0 >> 16
-    }
-}
-
 /// Steps kept in place: a healthy connection has at most six.
 const INLINE: usize = 6;
 
@@ -91,9 +40,11 @@ const INLINE: usize = 6;
     reason = "8 bytes instead of 24 in each of 100,000 connections"
 )]
 pub struct Steps {
-    inline: [PackedStep; INLINE],
-    more: Option<Box<Vec<PackedStep>>>,
+    /// All of them while they fit.
+    inline: [Step; INLINE],
     len: u8,
+    /// All of them once they do not.
+    all: Option<Box<Vec<Step>>>,
 }
 
 /// SYNs sent again beyond this many steps are not kept; everything else is, and is bounded by TCP's own
@@ -102,54 +53,42 @@ const STEPS_MAX: usize = 64;
 
 impl Steps {
     /// Adds a step.
-    pub fn push(&mut self, step: PackedStep) {
-        if let Some(free) = self.inline.get_mut(usize::from(self.len)) {
+    pub fn push(&mut self, step: Step) {
+        if self.all.is_none()
+            && let Some(free) = self.inline.get_mut(usize::from(self.len))
+        {
             *free = step;
             self.len += 1;
-        } else {
-            let more = self.more.get_or_insert_default();
-            if step.kind() != StepKind::SynRetransmit || more.len() < STEPS_MAX - INLINE {
-                more.push(step);
-            }
+            return;
+        }
+        let all = self
+            .all
+            .get_or_insert_with(|| Box::new(self.inline.to_vec()));
+        if step.event() != StepKind::SynRetransmit || all.len() < STEPS_MAX {
+            all.push(step);
         }
     }
 
-    /// All steps, first to last.
-    pub fn iter(&self) -> impl Iterator<Item = PackedStep> + '_ {
-        let inline = self.inline.get(..usize::from(self.len));
-        let more = self.more.as_deref().map(Vec::as_slice);
-        let [inline, more] = [inline, more].map(Option::unwrap_or_default);
-        inline.iter().chain(more).copied()
+    /// First to last.
+    pub fn as_slice(&self) -> &[Step] {
+        match &self.all {
+            Some(all) => all,
+            None => self.inline.get(..usize::from(self.len)).unwrap_or_default(),
+        }
     }
 
     /// Takes back the last step of this kind.
     pub fn retract(&mut self, kind: StepKind) {
-        if let Some(more) = &mut self.more
-            && let Some(at) = more.iter().rposition(|step| step.kind() == kind)
+        let last = |steps: &[Step]| steps.iter().rposition(|step| step.event() == kind);
+        if let Some(all) = &mut self.all {
+            if let Some(at) = last(all) {
+                all.remove(at);
+            }
+        } else if let Some(used) = self.inline.get_mut(..usize::from(self.len))
+            && let Some(at) = last(used)
         {
-            more.remove(at);
-            return;
-        }
-        let used = self
-            .inline
-            .get_mut(..usize::from(self.len))
-            .unwrap_or_default();
-        if let Some(at) = used.iter().rposition(|step| step.kind() == kind) {
             used.get_mut(at..).unwrap_or_default().rotate_left(1);
             self.len -= 1;
-            if let Some(more) = &mut self.more
-                && !more.is_empty()
-            {
-                let first = more.remove(0);
-                self.push_inline(first);
-            }
-        }
-    }
-
-    fn push_inline(&mut self, step: PackedStep) {
-        if let Some(free) = self.inline.get_mut(usize::from(self.len)) {
-            *free = step;
-            self.len += 1;
         }
     }
 }
@@ -266,14 +205,70 @@ impl Connection {
         }
     }
 
-    /// Adds a step at `ktime`.
-    pub fn step(&mut self, ktime: u64, kind: StepKind, detail: u16) {
-        let ns = ktime.saturating_sub(self.first);
-        self.steps.push(PackedStep::new(ns, kind, detail));
+    /// Adds a step at `ktime` that has no detail.
+    pub fn step(&mut self, ktime: u64, event: StepKind) {
+        self.steps.push(Step::new(self.at_us(ktime), event));
+    }
+
+    /// Microseconds from the start.
+    pub const fn at_us(&self, ktime: u64) -> u64 {
+        ktime.saturating_sub(self.first) / 1000
+    }
+
+    /// Takes a change of state; returns whether one before it was not reported.
+    pub fn moves(&mut self, base: &Base) -> bool {
+        let skipped = self.state != base.old && !self.saw(seen::END);
+        if skipped {
+            self.implied(base.old);
+        }
+        self.state = base.new;
+        match State::from_kernel(base.new) {
+            Some(State::Established) => self.seen |= seen::ESTABLISHED,
+            Some(State::CloseWait) if base.old == State::Established as u8 => {
+                self.seen |= seen::PEER_CLOSED_FIRST;
+                self.fin = Some(base.jiffies);
+            }
+            Some(State::FinWait1) => {
+                self.seen |= seen::ACCEPTED | seen::FIN_SENT | seen::CLOSED_FIRST;
+                self.fin = Some(base.jiffies);
+            }
+            Some(State::LastAck) => self.seen |= seen::ACCEPTED | seen::FIN_SENT,
+            _ => {}
+        }
+        let at_us = self.at_us(base.ktime);
+        self.steps.push(Step::state(at_us, base.old, base.new));
+        skipped
+    }
+
+    /// The socket is in this state, whether or not the way there was seen.
+    pub const fn implied(&mut self, state: u8) {
+        self.seen |= match State::from_kernel(state) {
+            Some(State::Established) => seen::ESTABLISHED,
+            Some(State::CloseWait) => seen::ESTABLISHED | seen::PEER_CLOSED_FIRST,
+            Some(State::LastAck) => seen::ESTABLISHED | seen::PEER_CLOSED_FIRST | seen::FIN_SENT,
+            Some(State::FinWait1 | State::FinWait2 | State::Closing) => {
+                seen::ESTABLISHED | seen::CLOSED_FIRST | seen::FIN_SENT
+            }
+            _ => 0,
+        };
+    }
+
+    /// A process closes the connection: its owner, unless a better witness says otherwise.
+    pub fn closed_by(&mut self, closer: Option<Rc<Process>>) {
+        if let Some(closer) = closer {
+            self.owned_by(closer, Attribution::Closer);
+        }
+    }
+
+    /// The kernel closed the connection for a process that came to its end.
+    pub const fn exits(&mut self, exit: u8) {
+        if exit != exit::NONE {
+            self.exit = exit;
+        }
     }
 
     /// Names a better owner; a worse one changes nothing.
-    pub fn owned_by(&mut self, process: &Rc<Process>, attribution: Attribution) {
+    pub fn owned_by(&mut self, process: Rc<Process>, attribution: Attribution) {
         if process.wanted {
             self.seen |= seen::WANTED;
         }
@@ -283,7 +278,7 @@ impl Connection {
             .is_none_or(|owner| rank(attribution) < rank(owner.attribution));
         if better {
             self.owner = Some(Owner {
-                process: Rc::clone(process),
+                process,
                 attribution,
             });
         }
@@ -390,36 +385,18 @@ mod tests {
     use super::*;
 
     fn kinds(steps: &Steps) -> Vec<StepKind> {
-        steps.iter().map(PackedStep::kind).collect()
-    }
-
-    #[test]
-    fn a_step_survives_packing() {
-        let step = PackedStep::new(
-            90 * 60 * 1_000_000_000,
-            StepKind::State,
-            PackedStep::states(1, 8),
-        );
-        let step = step.unpack();
-        assert_eq!(step.at_us, 5_400_000_000);
-        assert_eq!(
-            (step.from, step.to),
-            (Some(State::Established), Some(State::CloseWait))
-        );
-        assert_eq!(step.errno, None);
-        let error = PackedStep::new(0, StepKind::Error, 111).unpack();
-        assert_eq!((error.errno, error.from), (Some("ECONNREFUSED"), None));
+        steps.as_slice().iter().map(|step| step.event()).collect()
     }
 
     #[test]
     fn steps_keep_their_order_beyond_the_inline_ones_and_are_bounded() {
         let mut steps = Steps::default();
-        steps.push(PackedStep::new(0, StepKind::Connect, 0));
+        steps.push(Step::new(0, StepKind::Connect));
         for _ in 0..1000 {
-            steps.push(PackedStep::new(0, StepKind::SynRetransmit, 0));
+            steps.push(Step::new(0, StepKind::SynRetransmit));
         }
-        assert_eq!(steps.iter().count(), STEPS_MAX);
-        steps.push(PackedStep::new(0, StepKind::ResetReceived, 0));
+        assert_eq!(steps.as_slice().len(), STEPS_MAX);
+        steps.push(Step::new(0, StepKind::ResetReceived));
         assert_eq!(kinds(&steps).last(), Some(&StepKind::ResetReceived));
         assert_eq!(kinds(&steps).first(), Some(&StepKind::Connect));
     }
@@ -430,12 +407,12 @@ mod tests {
             let mut steps = Steps::default();
             let mut want = Vec::new();
             for _ in 0..before {
-                steps.push(PackedStep::new(0, StepKind::State, 0));
+                steps.push(Step::new(0, StepKind::State));
                 want.push(StepKind::State);
             }
-            steps.push(PackedStep::new(0, StepKind::ResetReceived, 0));
+            steps.push(Step::new(0, StepKind::ResetReceived));
             for _ in 0..3 {
-                steps.push(PackedStep::new(0, StepKind::Error, 0));
+                steps.push(Step::new(0, StepKind::Error));
                 want.push(StepKind::Error);
             }
             steps.retract(StepKind::ResetReceived);

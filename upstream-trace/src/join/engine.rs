@@ -114,7 +114,6 @@ pub struct Engine {
     pub(super) evicted_events: u64,
     /// Changes of state that must have happened unseen.
     pub(super) unseen: u64,
-    pub(super) scratch: Vec<record::Step>,
 }
 
 impl Engine {
@@ -139,7 +138,6 @@ impl Engine {
             owner_missing: false,
             evicted_events: 0,
             unseen: 0,
-            scratch: Vec::new(),
         }
     }
 
@@ -357,7 +355,9 @@ impl Engine {
             seen::ESTABLISHED
         };
         let slot = self.begin(base, role, born | established);
-        self.implied(slot, base.old);
+        if let Some(connection) = self.table.get_mut(slot) {
+            connection.implied(base.old);
+        }
         slot
     }
 
@@ -416,22 +416,6 @@ impl Engine {
             self.missing(slot);
         }
         self.ended(slot, ktime);
-    }
-
-    /// The socket is in this state, whether or not the way there was seen.
-    pub(super) fn implied(&mut self, slot: Slot, state: u8) {
-        let Some(connection) = self.table.get_mut(slot) else {
-            return;
-        };
-        connection.seen |= match State::from_kernel(state) {
-            Some(State::Established) => seen::ESTABLISHED,
-            Some(State::CloseWait) => seen::ESTABLISHED | seen::PEER_CLOSED_FIRST,
-            Some(State::LastAck) => seen::ESTABLISHED | seen::PEER_CLOSED_FIRST | seen::FIN_SENT,
-            Some(State::FinWait1 | State::FinWait2 | State::Closing) => {
-                seen::ESTABLISHED | seen::CLOSED_FIRST | seen::FIN_SENT
-            }
-            _ => 0,
-        };
     }
 
     /// A change of state of this connection was not reported.

@@ -6,7 +6,7 @@
 use upstream_trace_common::event::{Base, IPV4, exit, kind};
 
 use super::{
-    connection::{Connection, End, PackedStep, PeerSent, Slot, seen},
+    connection::{Connection, End, PeerSent, Slot, seen},
     engine::{Engine, Sink, WallClock},
     note::Fact,
     reset::{self, Known, ResetFound, aborts, derived, error, reason},
@@ -37,7 +37,6 @@ pub(super) fn connection(
     sink: &mut impl Sink,
 ) {
     leave_to_peer(engine, slot);
-    let mut timeline = std::mem::take(&mut engine.scratch);
     if let Some(ended) = engine.table.get(slot)
         && is_wanted(engine, ended)
     {
@@ -47,25 +46,9 @@ pub(super) fn connection(
         };
         // Looked up also where this end sent the reset itself: the other end's answer to it may be there.
         let stray = engine.strays.claim(ended.netns, &ended.tuple, id);
-        timeline.clear();
-        timeline.extend(ended.steps.iter().map(PackedStep::unpack));
-        let found = Found {
-            id,
-            stray,
-            timeline: &timeline,
-        };
-        print(engine, ended, &found, clock, sink);
+        print(engine, ended, id, stray.as_ref(), clock, sink);
     }
-    engine.scratch = timeline;
     engine.table.remove(slot);
-}
-
-/// What a record needs besides the connection.
-struct Found<'a> {
-    id: Id,
-    /// The reset that the other end was sent without a socket.
-    stray: Option<Base>,
-    timeline: &'a [record::Step],
 }
 
 fn is_wanted(engine: &Engine, ended: &Connection) -> bool {
@@ -139,10 +122,12 @@ fn counters(ended: &Connection, tick_ns: u64) -> Counters {
     }
 }
 
+/// `stray` is the reset that the other end was sent without a socket.
 fn print(
     engine: &Engine,
     ended: &Connection,
-    found: &Found<'_>,
+    id: Id,
+    stray: Option<&Base>,
     clock: &impl WallClock,
     sink: &mut impl Sink,
 ) {
@@ -153,7 +138,6 @@ fn print(
     let saw_all_resets = complete && before(engine.skipped_at) && engine.strays.knew_all(end.at);
     let counters = counters(ended, engine.context.tick_ns);
     let context = &engine.context;
-    let stray = found.stray.as_ref();
     let peer = other_end(engine, ended, stray);
     let tick_us = context.tick_ns / 1000;
     let packet = |arrival: &Arrival| way::evidence(arrival, &counters, tick_us);
@@ -194,7 +178,7 @@ fn print(
         kind: ConnectionType,
         time: clock.at(end.at),
         seq: 0,
-        id: found.id,
+        id,
         netns: (ended.netns != 0).then_some(ended.netns),
         family: ended.tuple.family(),
         local: ended.tuple.local(),
@@ -204,11 +188,11 @@ fn print(
         peer: peer.map(|(process, attribution)| process.record(attribution)),
         started: ended.saw(seen::BIRTH).then(|| clock.at(ended.first)),
         duration_us: end.at.saturating_sub(ended.first) / 1000,
-        timeline: found.timeline,
-        bytes: counters.bytes,
-        idle_us: counters.idle_us(),
-        rtt_us: counters.rtt_us,
-        retransmits: counters.retransmits,
+        timeline: ended.steps.as_slice(),
+        bytes: facts.counters.bytes,
+        idle_us: facts.counters.idle_us(),
+        rtt_us: facts.counters.rtt_us,
+        retransmits: facts.counters.retransmits,
         errno: None,
         reset: None,
         verdict: judgement.verdict,

@@ -115,7 +115,9 @@ impl Engine {
                 _ => self.progressed(slot, &base),
             }
         }
-        self.exits(slot, story.exit);
+        if let Some(connection) = self.table.get_mut(slot) {
+            connection.exits(story.exit);
+        }
         (slot, events)
     }
 
@@ -135,7 +137,7 @@ impl Engine {
         } else {
             let slot = self.insert(base, Role::Server, seen::BIRTH);
             self.owned_by_listener(slot);
-            self.transition(slot, base, seen::ESTABLISHED);
+            self.transition(slot, base);
             slot
         }
     }

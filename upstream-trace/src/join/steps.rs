@@ -2,19 +2,17 @@
 //!
 //! Must not know: when a connection is printed.
 
-use std::rc::Rc;
-
-use upstream_trace_common::event::{Base, Packet, Stats, exit, kind, present};
+use upstream_trace_common::event::{Base, Packet, Stats, kind, present};
 
 use super::{
-    connection::{Closed, Connection, PackedStep, Sent, Slot, seen},
+    connection::{Closed, Sent, Slot, seen},
     engine::Engine,
     tuple::Tuple,
 };
 use crate::{
     decode::Event,
-    process::{Describe, Process},
-    record::{Attribution, Role, StepKind},
+    process::Describe,
+    record::{Attribution, Role, Step, StepKind},
     tcp::State,
     verdict::way::Arrival,
 };
@@ -55,7 +53,7 @@ impl Engine {
                     self.owned_by_listener(slot);
                     slot
                 });
-                self.transition(slot, base, seen::ESTABLISHED);
+                self.transition(slot, base);
                 Some(slot)
             }
             _ => {
@@ -77,53 +75,33 @@ impl Engine {
         let owner = self.actor(event, describe);
         if let Some(connection) = self.table.get_mut(slot) {
             connection.state = base.new;
-            connection.step(base.ktime, StepKind::Connect, 0);
+            connection.step(base.ktime, StepKind::Connect);
             if let Some(owner) = owner {
-                connection.owned_by(&owner, Attribution::Exact);
+                connection.owned_by(owner, Attribution::Exact);
             }
         }
     }
 
     /// Any other change of state of a connection.
     pub(super) fn changed(&mut self, slot: Slot, event: Event<'_>, describe: &mut impl Describe) {
-        let base = event.base;
-        let states = (State::from_kernel(base.old), State::from_kernel(base.new));
-        match states {
-            (_, Some(State::Close)) => self.closed(slot, event, describe),
-            (_, Some(new @ (State::FinWait1 | State::LastAck))) => {
-                let first = if new == State::FinWait1 {
-                    seen::CLOSED_FIRST
-                } else {
-                    0
-                };
-                self.transition(slot, base, seen::ACCEPTED | seen::FIN_SENT | first);
+        match State::from_kernel(event.base.new) {
+            Some(State::Close) => self.closed(slot, event, describe),
+            Some(State::FinWait1 | State::LastAck) => {
                 let closer = self.closer(event, describe);
-                self.closed_by(slot, closer.as_ref());
-                self.actor_exits(slot, event);
+                self.transition(slot, event.base);
+                if let Some(connection) = self.table.get_mut(slot) {
+                    connection.closed_by(closer);
+                    connection.exits(event.exit());
+                }
             }
-            (Some(State::Established), Some(State::CloseWait)) => {
-                self.transition(slot, base, seen::PEER_CLOSED_FIRST);
-            }
-            (_, Some(State::Established)) => self.transition(slot, base, seen::ESTABLISHED),
-            _ => self.transition(slot, base, 0),
+            _ => self.transition(slot, event.base),
         }
     }
 
-    pub(super) fn transition(&mut self, slot: Slot, base: &Base, bits: u16) {
-        let skipped =
-            |connection: &Connection| connection.state != base.old && !connection.saw(seen::END);
-        if self.table.get(slot).is_some_and(skipped) {
+    pub(super) fn transition(&mut self, slot: Slot, base: &Base) {
+        let connection = self.table.get_mut(slot);
+        if connection.is_some_and(|connection| connection.moves(base)) {
             self.missing(slot);
-            self.implied(slot, base.old);
-        }
-        if let Some(connection) = self.table.get_mut(slot) {
-            connection.state = base.new;
-            connection.seen |= bits;
-            if bits & (seen::CLOSED_FIRST | seen::PEER_CLOSED_FIRST) != 0 {
-                connection.fin = Some(base.jiffies);
-            }
-            let states = PackedStep::states(base.old, base.new);
-            connection.step(base.ktime, StepKind::State, states);
         }
     }
 
@@ -136,28 +114,7 @@ impl Engine {
             .owner(connection.netns, &connection.tuple, connection.first)
             .cloned();
         if let (Some(owner), Some(connection)) = (owner, self.table.get_mut(slot)) {
-            connection.owned_by(&owner, Attribution::Listener);
-        }
-    }
-
-    /// A process closes the connection: its owner, unless a better witness says otherwise.
-    fn closed_by(&mut self, slot: Slot, closer: Option<&Rc<Process>>) {
-        if let (Some(connection), Some(closer)) = (self.table.get_mut(slot), closer) {
-            connection.owned_by(closer, Attribution::Closer);
-        }
-    }
-
-    /// Who acted closed the connection, perhaps because it came to its end.
-    fn actor_exits(&mut self, slot: Slot, event: Event<'_>) {
-        self.exits(slot, event.actor.map_or(exit::NONE, |actor| actor.exit));
-    }
-
-    /// The kernel closed the connection for a process that came to its end.
-    pub(super) fn exits(&mut self, slot: Slot, exit: u8) {
-        if exit != exit::NONE
-            && let Some(connection) = self.table.get_mut(slot)
-        {
-            connection.exit = exit;
+            connection.owned_by(owner, Attribution::Listener);
         }
     }
 
@@ -165,23 +122,24 @@ impl Engine {
         let (base, Some(stats)) = (event.base, event.stats) else {
             return;
         };
+        let Some(connection) = self.table.get_mut(slot) else {
+            return;
+        };
         let with_socket = stats.has_socket != 0;
-        if stats.err != 0
-            && let Some(connection) = self.table.get_mut(slot)
-        {
-            let errno = u16::try_from(stats.err).unwrap_or(0);
-            connection.step(base.ktime, StepKind::Error, errno);
+        if stats.err != 0 {
+            let at_us = connection.at_us(base.ktime);
+            connection.steps.push(Step::error(at_us, stats.err));
         }
-        let bits = if with_socket { seen::ACCEPTED } else { 0 };
-        let finished = self
-            .table
-            .get(slot)
-            .is_some_and(|connection| connection.saw(seen::END));
-        self.transition(slot, base, bits);
+        if with_socket {
+            connection.seen |= seen::ACCEPTED;
+        }
+        let finished = connection.saw(seen::END);
+        self.transition(slot, base);
         if finished {
             return;
         }
-        if base.old == State::SynSent as u8 {
+        let connecting = base.old == State::SynSent as u8;
+        if connecting {
             self.compare_syns(slot, stats);
         }
         if let Some(end) = self.table.end(slot) {
@@ -190,20 +148,18 @@ impl Engine {
                 stats: *stats,
             });
         }
-        if with_socket && stats.err == 0 {
-            self.actor_exits(slot, event);
-        }
         if with_socket {
-            if stats.err == 0 && base.old != State::SynSent as u8 {
-                // In the closer's own context: an abort, or connect(AF_UNSPEC).
-                let closer = self.closer(event, describe);
-                self.closed_by(slot, closer.as_ref());
-            } else {
-                let unowned = self.table.get(slot).is_some_and(|connection| {
-                    let attribution = connection.owner.as_ref().map(|owner| owner.attribution);
-                    matches!(attribution, None | Some(Attribution::Listener))
-                });
-                self.owner_missing |= unowned;
+            // In the closer's own context: an abort, or connect(AF_UNSPEC).
+            let aborted = stats.err == 0 && !connecting;
+            let closer = aborted.then(|| self.closer(event, describe)).flatten();
+            if let Some(connection) = self.table.get_mut(slot) {
+                connection.closed_by(closer);
+                if stats.err == 0 {
+                    connection.exits(event.exit());
+                }
+                let attribution = connection.owner.as_ref().map(|owner| owner.attribution);
+                let unowned = matches!(attribution, None | Some(Attribution::Listener));
+                self.owner_missing |= unowned && !aborted;
             }
         }
         self.ended(slot, base.ktime);
@@ -214,9 +170,9 @@ impl Engine {
         let Some(connection) = self.table.get(slot) else {
             return;
         };
-        let kinds = connection.steps.iter().map(PackedStep::kind);
-        let seen_to_be = kinds
-            .filter(|kind| *kind == StepKind::SynRetransmit)
+        let steps = connection.steps.as_slice().iter();
+        let seen_to_be = steps
+            .filter(|step| step.event() == StepKind::SynRetransmit)
             .count();
         // Of very many not all are kept.
         let sent = stats.total_retrans.min(SYNS_KEPT) as usize;
@@ -240,7 +196,7 @@ impl Engine {
             return;
         };
         if base.kind == kind::SYN_RETRANSMIT {
-            connection.step(base.ktime, StepKind::SynRetransmit, 0);
+            connection.step(base.ktime, StepKind::SynRetransmit);
         }
     }
 
@@ -256,9 +212,9 @@ impl Engine {
             return;
         };
         connection.accepted();
-        connection.step(event.base.ktime, StepKind::Accept, 0);
+        connection.step(event.base.ktime, StepKind::Accept);
         if let Some(process) = process {
-            connection.owned_by(&process, Attribution::Exact);
+            connection.owned_by(process, Attribution::Exact);
         }
     }
 
@@ -270,10 +226,9 @@ impl Engine {
             connection.seen |= seen::ACCEPTED;
         }
         if connection.state == State::SynSent as u8 {
-            self.implied(slot, base.old);
+            connection.implied(base.old);
         }
-        let connection = self.table.get_mut(slot)?;
-        connection.step(base.ktime, StepKind::ResetReceived, 0);
+        connection.step(base.ktime, StepKind::ResetReceived);
         self.table.end(slot)?.received = Some(*stats);
         Some(slot)
     }
@@ -309,7 +264,7 @@ impl Engine {
         if was_data {
             connection.steps.retract(StepKind::ResetReceived);
         }
-        connection.step(base.ktime, StepKind::ResetSent, 0);
+        connection.step(base.ktime, StepKind::ResetSent);
         if was_data && base.old == State::SynSent as u8 {
             // The answer to a segment of an earlier connection, one in TIME_WAIT for instance: this one
             // goes on, and sends its SYN again.
@@ -317,7 +272,7 @@ impl Engine {
         }
         if !was_data && base.old == State::Close as u8 {
             // Its closer's doing.
-            self.actor_exits(slot, event);
+            connection.exits(event.exit());
         }
         let end = self.table.end(slot)?;
         if was_data && let Some(received) = end.received.take() {
@@ -356,7 +311,7 @@ impl Engine {
         if end.stats.err != 0 && (was_held || listening) {
             // The network ended it; the current task is the one that closes what is left.
             let closer = self.closer(event, describe);
-            self.closed_by(slot, closer.as_ref());
+            self.table.get_mut(slot)?.closed_by(closer);
         }
         Some(slot)
     }
@@ -387,7 +342,7 @@ impl Engine {
                 } else {
                     Attribution::Inode
                 };
-                connection.owned_by(&process, attribution);
+                connection.owned_by(process, attribution);
                 Some(slot)
             }
             (None, State::Close | State::TimeWait | State::NewSynRecv) => None,
@@ -395,7 +350,7 @@ impl Engine {
                 let slot = self.find_or_begin(base);
                 let connection = self.table.get_mut(slot)?;
                 connection.seen |= seen::ACCEPTED;
-                connection.owned_by(&process, Attribution::Snapshot);
+                connection.owned_by(process, Attribution::Snapshot);
                 Some(slot)
             }
             (None, _) => None,

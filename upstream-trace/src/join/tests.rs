@@ -104,7 +104,7 @@ impl Sink for Records {
                 .reset
                 .map(|reset| (reset.reason.map(str::to_owned), reset.reason_source)),
             local_port: record.local.port,
-            steps: record.timeline.iter().map(|step| step.event).collect(),
+            steps: record.timeline.iter().map(|step| step.event()).collect(),
             evidence: record.evidence.map(|evidence| record::Evidence {
                 drop_reason: evidence
                     .drop_reason

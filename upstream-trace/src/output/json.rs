@@ -1,6 +1,6 @@
 //! One record, one JSON line: what `serde_json` would write for the derived types, several times faster.
 //!
-//! Names and order come from the derives in [`crate::record`] and from nowhere else; this is only a way to spell them. It is faster because
+//! Names and order come from [`crate::record`] and from nowhere else; this is only a way to spell them. It is faster because
 //! keys are copied without a look for escapes, a comma follows every value (the last becomes the closing bracket), and nothing can fail.
 //! No control character leaves it unescaped: neither C0, as JSON demands, nor DEL and C1, which a terminal would obey.
 //!

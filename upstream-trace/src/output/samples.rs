@@ -18,27 +18,13 @@ use crate::{
 pub(crate) const TIME: Timestamp = Timestamp(1_795_260_843_123_456_789);
 
 const HEALTHY: &[Step] = &[
-    step(0, StepKind::Connect),
-    Step {
-        from: Some(State::SynSent),
-        to: Some(State::Established),
-        ..step(41, StepKind::State)
-    },
-    Step {
-        from: Some(State::Established),
-        to: Some(State::Close),
-        ..step(12_412, StepKind::State)
-    },
+    Step::new(0, StepKind::Connect),
+    change(41, State::SynSent, State::Established),
+    change(12_412, State::Established, State::Close),
 ];
 
-pub(crate) const fn step(at_us: u64, event: StepKind) -> Step {
-    Step {
-        at_us,
-        event,
-        from: None,
-        to: None,
-        errno: None,
-    }
+pub(crate) const fn change(at_us: u64, before: State, after: State) -> Step {
+    Step::state(at_us, before as u8, after as u8)
 }
 
 pub(crate) const fn process(pid: u32, comm: &str, attribution: Attribution) -> Process<'_> {
@@ -189,16 +175,14 @@ fn processes() -> impl Strategy<Value = Process<'static>> {
 }
 
 fn steps() -> impl Strategy<Value = Step> {
-    let states = (option::of(states()), option::of(states()));
-    (number(), select(StepKind::ALL), states, errnos()).prop_map(
-        |(at_us, event, (from, to), errno)| Step {
-            at_us,
-            event,
-            from,
-            to,
-            errno,
-        },
-    )
+    let at_us = || number().prop_map(|number| number >> 16);
+    // No state, and numbers that are none, among them.
+    let state = || any::<u8>();
+    prop_oneof![
+        (at_us(), select(StepKind::ALL)).prop_map(|(at_us, event)| Step::new(at_us, event)),
+        (at_us(), state(), state()).prop_map(|(at_us, from, to)| Step::state(at_us, from, to)),
+        (at_us(), 0_u32..0x1000).prop_map(|(at_us, errno)| Step::error(at_us, errno)),
+    ]
 }
 
 fn received() -> impl Strategy<Value = Reset<'static>> {

@@ -10,7 +10,7 @@ use std::{
 use crate::record::{
     AcceptQueue, Attribution, Cause, Confidence, Connection, Descriptors, Direction, Endpoint,
     Event, Evidence, Exit, Flag, Icmp, Lost, PortRange, Process, ResetEvidence, Role, Stats, Step,
-    StepKind, StrayReset, Timestamp, Verdict,
+    StrayReset, Timestamp, Verdict,
 };
 
 /// How a text looks.
@@ -110,7 +110,7 @@ impl Page<'_> {
         self.write_char('\n')?;
 
         for step in record.timeline {
-            self.step(step)?;
+            self.step(*step)?;
         }
         if let Some(reset) = record.reset {
             write!(self, "  reset: {}", reset.direction.as_str())?;
@@ -158,22 +158,14 @@ impl Page<'_> {
         self.next(record.hint)
     }
 
-    fn step(&mut self, step: &Step) -> fmt::Result {
-        let Step {
-            at_us,
-            event,
-            from,
-            to,
-            errno,
-        } = *step;
+    fn step(&mut self, step: Step) -> fmt::Result {
+        let at_us = step.at_us();
         write!(self, "{:>+7}.{:03} ms  ", at_us / 1_000, at_us % 1_000)?;
-        match (event, from, to) {
-            (StepKind::State, Some(from), Some(to)) => {
-                write!(self, "{} -> {}", from.as_str(), to.as_str())?;
-            }
-            _ => self.write_str(event.as_str())?,
+        match step.change() {
+            Some((from, to)) => write!(self, "{} -> {}", from.as_str(), to.as_str())?,
+            None => self.write_str(step.event().as_str())?,
         }
-        if let Some(errno) = errno {
+        if let Some(errno) = step.errno() {
             write!(self, " {errno}")?;
         }
         self.write_char('\n')
@@ -485,8 +477,8 @@ mod tests {
 
     use super::*;
     use crate::{
-        output::samples::{self, endpoint, process, step},
-        record::{Layer, Origin, ProxyWords, ReasonSource, Reset},
+        output::samples::{self, endpoint, process},
+        record::{Layer, Origin, ProxyWords, ReasonSource, Reset, StepKind},
         tcp::State,
     };
 
@@ -506,17 +498,10 @@ mod tests {
 
     fn failed() -> Connection<'static> {
         const TIMELINE: &[Step] = &[
-            step(0, StepKind::Connect),
-            Step {
-                from: Some(State::SynSent),
-                to: Some(State::Established),
-                ..step(41, StepKind::State)
-            },
-            step(1_204_017, StepKind::ResetReceived),
-            Step {
-                errno: Some("ECONNRESET"),
-                ..step(1_204_019, StepKind::Error)
-            },
+            Step::new(0, StepKind::Connect),
+            samples::change(41, State::SynSent, State::Established),
+            Step::new(1_204_017, StepKind::ResetReceived),
+            Step::error(1_204_019, libc::ECONNRESET.cast_unsigned()),
         ];
         Connection {
             peer: Some(process(34, "nginx\x1b[2J", Attribution::Listener)),

@@ -35,7 +35,8 @@ pub const DEFAULT_LIMIT: usize = 8 << 20;
 
 /// A batch with more memory than this is not used again.
 const KEEP: usize = 1 << 20;
-/// Batches kept to be used again: so many wait while other programs have all processors.
+/// Batches kept to be used again: so many wait while other programs have all processors. A new one grows by doubling, which is the
+/// dearest part of filling it.
 const SPARE: usize = 4;
 
 /// The output cannot be opened.

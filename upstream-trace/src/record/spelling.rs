@@ -8,7 +8,7 @@ use std::{
 };
 
 use schemars::{JsonSchema, Schema, SchemaGenerator, json_schema};
-use serde::{Serialize, Serializer};
+use serde::{Serialize, Serializer, ser::SerializeTupleStruct as _};
 
 use super::{
     Id, Timestamp,
@@ -134,10 +134,7 @@ impl Id {
     /// `<run, 16 hexadecimal digits>-<serial>`.
     pub fn spell(self) -> Spelling {
         let mut spelling = Spelling::EMPTY;
-        let [a, b, c, d, rest @ ..] = self.run.to_be_bytes();
-        for half in [[a, b, c, d], rest] {
-            spelling.add(hexadecimal(u32::from_be_bytes(half)), 8);
-        }
+        spelling.add(sixteen(self.run), 16);
         spelling.add(*b"-", 1);
         spelling.number(self.serial);
         spelling
@@ -160,11 +157,21 @@ pub fn spell_address(address: IpAddr) -> Spelling {
     spelling
 }
 
+#[inline]
 pub(super) fn serialize_address<S: Serializer>(
     address: &IpAddr,
     serializer: S,
 ) -> Result<S::Ok, S::Error> {
-    spell_address(*address).serialize(serializer)
+    match address {
+        IpAddr::V4(address) if !serializer.is_human_readable() => {
+            let mut parts = serializer.serialize_tuple_struct(".", 4)?;
+            for octet in address.octets() {
+                parts.serialize_field(&octet)?;
+            }
+            parts.end()
+        }
+        _ => spell_address(*address).serialize(serializer),
+    }
 }
 
 #[expect(clippy::ref_option, reason = "as serde calls it")]
@@ -194,8 +201,38 @@ impl Serialize for Timestamp {
 
 impl Serialize for Id {
     fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
-        self.spell().serialize(serializer)
+        if serializer.is_human_readable() {
+            return serializer.serialize_str(self.spell().as_str());
+        }
+        let mut parts = serializer.serialize_tuple_struct("-", 2)?;
+        parts.serialize_field(&Verbatim(&sixteen(self.run)))?;
+        parts.serialize_field(&self.serial)?;
+        parts.end()
     }
+}
+
+/// For a writer that takes JSON, or part of a text, as it is.
+pub(super) struct Verbatim<'a>(pub(super) &'a [u8]);
+
+impl Serialize for Verbatim<'_> {
+    #[inline]
+    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        serializer.serialize_bytes(self.0)
+    }
+}
+
+/// The hexadecimal digits of a number, leading zeros included.
+#[inline]
+fn sixteen(number: u64) -> [u8; 16] {
+    let [a, b, c, d, low @ ..] = number.to_be_bytes();
+    let mut digits = [0; 16];
+    for (half, place) in [[a, b, c, d], low]
+        .into_iter()
+        .zip(digits.as_chunks_mut().0)
+    {
+        *place = hexadecimal(u32::from_be_bytes(half));
+    }
+    digits
 }
 
 impl JsonSchema for Timestamp {

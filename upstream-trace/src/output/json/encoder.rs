@@ -14,7 +14,8 @@ use serde::{
     ser::{self, Impossible},
 };
 
-use super::{Result, Room, Unwritten, integer, put, string, word};
+use super::{Result, Room, Unwritten, integer, put, put_some, string, word};
+use crate::record::digits::SMALL;
 
 /// Writes one value to the front of the free room, and returns the room behind it.
 ///
@@ -33,6 +34,14 @@ pub(super) struct List<'a> {
     empty: bool,
 }
 
+/// A text in parts, with something between them.
+pub(super) struct Parts<'a> {
+    room: &'a mut [u8],
+    /// Of one byte or more; before the first part the quote.
+    between: &'static [u8],
+    empty: bool,
+}
+
 macro_rules! unsupported {
     ($($method:ident($($value:ty)?))*) => {
         $(fn $method(self, $(_: $value)?) -> Result<Self::Ok> {
@@ -46,7 +55,7 @@ impl<'a> Serializer for Encoder<'a> {
     type Error = Unwritten;
     type SerializeSeq = List<'a>;
     type SerializeTuple = Impossible<&'a mut [u8], Unwritten>;
-    type SerializeTupleStruct = Impossible<&'a mut [u8], Unwritten>;
+    type SerializeTupleStruct = Parts<'a>;
     type SerializeTupleVariant = Impossible<&'a mut [u8], Unwritten>;
     type SerializeMap = Impossible<&'a mut [u8], Unwritten>;
     type SerializeStruct = Object<'a>;
@@ -61,9 +70,10 @@ impl<'a> Serializer for Encoder<'a> {
         }
     }
 
-    #[inline]
+    #[inline(always)]
     fn serialize_u8(self, value: u8) -> Room<'a> {
-        integer(self.0, value.into())
+        let (digits, len) = SMALL[usize::from(value)];
+        put_some(self.0, digits, len.into())
     }
 
     #[inline]
@@ -92,7 +102,7 @@ impl<'a> Serializer for Encoder<'a> {
         false
     }
 
-    /// JSON as it is: a time, an id, an address, or a process that was spelled before.
+    /// JSON as it is: a time, an IPv6 address, or a process that was spelled before.
     #[inline(always)]
     fn serialize_bytes(self, value: &[u8]) -> Room<'a> {
         put(self.0, value)
@@ -154,12 +164,14 @@ impl<'a> Serializer for Encoder<'a> {
         Err(Unwritten)
     }
 
-    fn serialize_tuple_struct(
-        self,
-        _: &'static str,
-        _: usize,
-    ) -> Result<Self::SerializeTupleStruct> {
-        Err(Unwritten)
+    /// One text, such as an id or an IPv4 address: its parts, numbers or bytes as they are, with the name between them.
+    #[inline(always)]
+    fn serialize_tuple_struct(self, name: &'static str, _: usize) -> Result<Parts<'a>> {
+        Ok(Parts {
+            room: self.0,
+            between: name.as_bytes(),
+            empty: true,
+        })
     }
 
     fn serialize_tuple_variant(
@@ -207,6 +219,25 @@ impl<'a> ser::SerializeStruct for Object<'a> {
     #[inline(always)]
     fn end(self) -> Room<'a> {
         put(self.room, if self.empty { b"{}" as &[u8] } else { b"}" })
+    }
+}
+
+impl<'a> ser::SerializeTupleStruct for Parts<'a> {
+    type Ok = &'a mut [u8];
+    type Error = Unwritten;
+
+    #[inline(always)]
+    fn serialize_field<T: Serialize + ?Sized>(&mut self, value: &T) -> Result<()> {
+        let before = if self.empty { b"\"" } else { self.between };
+        let room = put(mem::take(&mut self.room), before)?;
+        self.empty = false;
+        self.room = value.serialize(Encoder(room))?;
+        Ok(())
+    }
+
+    #[inline(always)]
+    fn end(self) -> Room<'a> {
+        put(self.room, b"\"")
     }
 }
 
