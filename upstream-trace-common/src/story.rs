@@ -93,8 +93,8 @@ pub struct Story {
     pub birth: Change,
     /// State after the last step.
     pub state: u8,
-    /// Always 0.
-    pub reserved: u8,
+    /// 1 where the socket's address is another's by now: its end was kept from every hook. Else 0.
+    pub over: u8,
     /// As of [`Base`].
     pub local: [u64; 2],
     /// As of [`Base`].

@@ -67,7 +67,7 @@ pub fn begin(place: &mut Place, what: What, sk: *const u8, tuple: &Tuple) -> boo
     story.acted = NOBODY;
     story.state = what.new;
     story.exit = exit::NONE;
-    story.reserved = 0;
+    story.over = 0;
     let Story {
         accepted,
         accepted_sk,

@@ -163,6 +163,7 @@ fn goes_on(place: &mut Place, sk: Struct<Direct>, what: What, birth: bool) -> bo
     // A simultaneous open, or a connection to itself; else the end of the socket that had this address was kept
     // from every hook.
     if birth && (what.old != state::SYN_RECV || story.state != state::SYN_RECV) {
+        story.over = 1;
         return false;
     }
     if what.new != state::CLOSE {

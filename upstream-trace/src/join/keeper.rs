@@ -73,6 +73,7 @@ impl Keeper {
 
     fn birth<'a>(&mut self, base: &Base, actor: Option<&Actor>) -> Vec<Told<'a>> {
         let stale = self.stories.remove(&base.sk);
+        let stale = stale.map(|story| Story { over: 1, ..story });
         let by_connect = base.new == State::SynSent as u8;
         let story = Story {
             sk: base.sk,

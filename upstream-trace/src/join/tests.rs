@@ -2,8 +2,11 @@
 
 use std::rc::Rc;
 
-use upstream_trace_common::event::{
-    Acted, Actor, Base, Full, IPV4, NO_REASON, NO_UID, Note, Packet, Stats, Way, exit, kind,
+use upstream_trace_common::{
+    event::{
+        Acted, Actor, Base, Full, IPV4, NO_REASON, NO_UID, Note, Packet, Stats, Way, exit, kind,
+    },
+    story::Story,
 };
 
 use super::{
@@ -1131,6 +1134,22 @@ fn an_end_that_was_lost_is_not_invented() {
     // Both ends and both closes are lost; the addresses are used again by another pair.
     play.handshake();
     assert_eq!(play.finish(), []);
+}
+
+#[test]
+fn an_end_that_was_lost_is_counted_where_nothing_more_is_told_of_the_address() {
+    let mut play = Play::new();
+    play.handshake();
+    // A port that is not wanted: the birth there tells of the story only.
+    let story = play.keeper.interrupt(SERVER).unwrap();
+    let story = Story { over: 1, ..story };
+    play.by_stories.story(&story, &mut Nobody);
+    assert_eq!(play.by_stories.unseen(), 1);
+    let later = play.now + HOLD_NS;
+    play.by_stories.finish_due(later, &Epoch, &mut play.told);
+    play.by_stories.answered(&Epoch, &mut play.told);
+    assert!(play.by_stories.table.is_empty());
+    assert_eq!(play.told.connections, []);
 }
 
 #[test]
