@@ -14,7 +14,7 @@ use std::time::{Duration, Instant};
 use anyhow::{Context as _, Result, bail, ensure};
 use serde_json::Value;
 
-use crate::scenario::check::{Complaint, examine, lines_of};
+use crate::scenario::check::{Complaint, check, lines_of, within};
 use crate::scenario::feature::Features;
 use crate::scenario::{self, Ctx, Played, Scenario};
 use crate::tracer::Tracer;
@@ -117,7 +117,8 @@ fn explanation(
     let began = Instant::now();
     loop {
         let lines = tracer.so_far()?;
-        let (near, complaints) = examine(scenario, played, &lines, kernel);
+        let near = within(&lines, played);
+        let complaints = check(scenario, played, near, kernel);
         if complaints.is_empty() || began.elapsed() > PATIENCE {
             let all = lines_of(scenario, played, near);
             let record = all.into_iter().find(|line| line["role"] == "client");

@@ -14,8 +14,6 @@ use super::{Link, Played, Scenario, Who};
 
 /// How far the kernel's clock, as the tracer converts it, and ours may be apart.
 const CLOCK_SLACK: Duration = Duration::from_millis(5);
-/// How long an end may outlive its `close()` where no processor is to spare: the last segments are left to ksoftirqd then.
-const LATE: Duration = Duration::from_millis(500);
 
 /// One thing that is not as expected.
 #[derive(Clone, Debug)]
@@ -76,33 +74,9 @@ struct Lines<'a> {
 
 /// The lines of `sorted`, which is in order of time, that can be about `played`.
 pub fn within<'a>(sorted: &'a [Line], played: &Played) -> &'a [Line] {
-    until(sorted, played, CLOCK_SLACK)
-}
-
-/// Those up to `after` the end of the play.
-fn until<'a>(sorted: &'a [Line], played: &Played, after: Duration) -> &'a [Line] {
     let first = sorted.partition_point(|line| line.time < played.began - CLOCK_SLACK);
-    let last = sorted.partition_point(|line| line.time <= played.ended + after);
+    let last = sorted.partition_point(|line| line.time <= played.ended + CLOCK_SLACK);
     &sorted[first..last]
-}
-
-/// The lines about one play, of all that was printed in order of time, and what is wrong with them. An end that was over late is not.
-pub fn examine<'a>(
-    scenario: &Scenario,
-    played: &Played,
-    sorted: &'a [Line],
-    kernel: Features,
-) -> (&'a [Line], Vec<Complaint>) {
-    let near = within(sorted, played);
-    let complaints = check(scenario, played, near, kernel);
-    if complaints.is_empty() {
-        return (near, complaints);
-    }
-    let later = until(sorted, played, LATE);
-    if check(scenario, played, later, kernel).is_empty() {
-        return (later, Vec::new());
-    }
-    (later, complaints)
 }
 
 /// What is wrong with one play, told at length, of all that was printed in order of time.
@@ -112,7 +86,8 @@ pub fn wrong(
     sorted: &[Line],
     kernel: Features,
 ) -> Option<String> {
-    let (near, complaints) = examine(scenario, played, sorted, kernel);
+    let near = within(sorted, played);
+    let complaints = check(scenario, played, near, kernel);
     (!complaints.is_empty()).then(|| describe(scenario, played, near, &complaints))
 }
 

@@ -7,7 +7,7 @@ use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use anyhow::{Context as _, Result, ensure};
 use libtest_mimic::{Failed, Trial};
-use xtask::scenario::check::{Line, check, describe, examine, wrong};
+use xtask::scenario::check::{Line, check, describe, within, wrong};
 use xtask::scenario::feature::Features;
 use xtask::scenario::load::{self, Load, Shape};
 use xtask::scenario::{self, Ctx, Played, Scenario};
@@ -103,7 +103,8 @@ pub(crate) fn random_order() -> Result<()> {
     let mut what: BTreeMap<String, usize> = BTreeMap::new();
     let mut shown = String::new();
     for (scenario, played) in &plays {
-        let (near, complaints) = examine(scenario, played, &lines, kernel);
+        let near = within(&lines, played);
+        let complaints = check(scenario, played, near, kernel);
         if !complaints.is_empty() {
             if wrong.values().sum::<usize>() < SHOWN {
                 shown += &describe(scenario, played, near, &complaints);
