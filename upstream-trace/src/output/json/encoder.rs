@@ -28,18 +28,34 @@ pub(super) struct Object<'a> {
     empty: bool,
 }
 
-/// A list, which its first element opens.
-pub(super) struct List<'a> {
+/// A list, or one text in parts: values with something between them, opened by the first.
+pub(super) struct Row<'a> {
     room: &'a mut [u8],
+    open: &'static str,
+    between: &'static str,
+    close: &'static str,
     empty: bool,
 }
 
-/// A text in parts, with something between them.
-pub(super) struct Parts<'a> {
-    room: &'a mut [u8],
-    /// Of one byte or more; before the first part the quote.
-    between: &'static [u8],
-    empty: bool,
+impl<'a> Row<'a> {
+    #[inline(always)]
+    fn add<T: Serialize + ?Sized>(&mut self, value: &T) -> Result<()> {
+        let before = if self.empty { self.open } else { self.between };
+        let room = put(mem::take(&mut self.room), before.as_bytes())?;
+        self.empty = false;
+        self.room = value.serialize(Encoder(room))?;
+        Ok(())
+    }
+
+    #[inline(always)]
+    fn close(self) -> Room<'a> {
+        let room = if self.empty {
+            put(self.room, self.open.as_bytes())?
+        } else {
+            self.room
+        };
+        put(room, self.close.as_bytes())
+    }
 }
 
 macro_rules! unsupported {
@@ -53,9 +69,9 @@ macro_rules! unsupported {
 impl<'a> Serializer for Encoder<'a> {
     type Ok = &'a mut [u8];
     type Error = Unwritten;
-    type SerializeSeq = List<'a>;
+    type SerializeSeq = Row<'a>;
     type SerializeTuple = Impossible<&'a mut [u8], Unwritten>;
-    type SerializeTupleStruct = Parts<'a>;
+    type SerializeTupleStruct = Row<'a>;
     type SerializeTupleVariant = Impossible<&'a mut [u8], Unwritten>;
     type SerializeMap = Impossible<&'a mut [u8], Unwritten>;
     type SerializeStruct = Object<'a>;
@@ -125,9 +141,12 @@ impl<'a> Serializer for Encoder<'a> {
     }
 
     #[inline(always)]
-    fn serialize_seq(self, _: Option<usize>) -> Result<List<'a>> {
-        Ok(List {
+    fn serialize_seq(self, _: Option<usize>) -> Result<Row<'a>> {
+        Ok(Row {
             room: self.0,
+            open: "[",
+            between: ",",
+            close: "]",
             empty: true,
         })
     }
@@ -166,10 +185,12 @@ impl<'a> Serializer for Encoder<'a> {
 
     /// One text, such as an id or an IPv4 address: its parts, numbers or bytes as they are, with the name between them.
     #[inline(always)]
-    fn serialize_tuple_struct(self, name: &'static str, _: usize) -> Result<Parts<'a>> {
-        Ok(Parts {
+    fn serialize_tuple_struct(self, name: &'static str, _: usize) -> Result<Row<'a>> {
+        Ok(Row {
             room: self.0,
-            between: name.as_bytes(),
+            open: "\"",
+            between: name,
+            close: "\"",
             empty: true,
         })
     }
@@ -222,40 +243,32 @@ impl<'a> ser::SerializeStruct for Object<'a> {
     }
 }
 
-impl<'a> ser::SerializeTupleStruct for Parts<'a> {
+impl<'a> ser::SerializeTupleStruct for Row<'a> {
     type Ok = &'a mut [u8];
     type Error = Unwritten;
 
     #[inline(always)]
     fn serialize_field<T: Serialize + ?Sized>(&mut self, value: &T) -> Result<()> {
-        let before = if self.empty { b"\"" } else { self.between };
-        let room = put(mem::take(&mut self.room), before)?;
-        self.empty = false;
-        self.room = value.serialize(Encoder(room))?;
-        Ok(())
+        self.add(value)
     }
 
     #[inline(always)]
     fn end(self) -> Room<'a> {
-        put(self.room, b"\"")
+        self.close()
     }
 }
 
-impl<'a> ser::SerializeSeq for List<'a> {
+impl<'a> ser::SerializeSeq for Row<'a> {
     type Ok = &'a mut [u8];
     type Error = Unwritten;
 
     #[inline(always)]
     fn serialize_element<T: Serialize + ?Sized>(&mut self, value: &T) -> Result<()> {
-        let before = if self.empty { b"[" } else { b"," };
-        let room = put(mem::take(&mut self.room), before)?;
-        self.empty = false;
-        self.room = value.serialize(Encoder(room))?;
-        Ok(())
+        self.add(value)
     }
 
     #[inline(always)]
     fn end(self) -> Room<'a> {
-        put(self.room, if self.empty { b"[]" as &[u8] } else { b"]" })
+        self.close()
     }
 }
