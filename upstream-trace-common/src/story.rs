@@ -22,7 +22,7 @@ pub const AT_BIRTH: u8 = 0xfe;
 pub const AT_ACCEPT: u8 = 0xfd;
 
 /// What a step or a birth was, without its time: `old` and `new` of [`Base`], and by them its kind. A SYN that is
-/// sent again leaves the state as it is, and nothing else does.
+/// sent again leaves the state as it is; a change of state from one to the same is none, and not told.
 #[derive(
     Clone, Copy, Debug, Default, PartialEq, Eq, FromBytes, IntoBytes, KnownLayout, Immutable,
 )]

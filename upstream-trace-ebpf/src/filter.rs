@@ -151,7 +151,7 @@ fn own(sk: *const u8, is_wanted: impl FnOnce() -> bool) -> bool {
     owned(sk)
 }
 
-/// A socket just born by a handshake: it belongs to whoever listens on its port.
+/// A socket just born by a handshake: it belongs to whoever listens on its port, or to whoever connected it to itself.
 #[inline(always)]
 pub fn own_as_child(sk: *const u8, tuple: &Tuple) -> bool {
     if !by_owner() {
@@ -161,7 +161,7 @@ pub fn own_as_child(sk: *const u8, tuple: &Tuple) -> bool {
         mark(sk);
         return true;
     }
-    false
+    owned(sk)
 }
 
 /// As [`own_as_current`] for `listen()`: its children will be owned as well.

@@ -27,11 +27,13 @@ pub mod state {
     pub const SYN_SENT: u8 = 2;
     pub const SYN_RECV: u8 = 3;
     pub const FIN_WAIT1: u8 = 4;
+    pub const FIN_WAIT2: u8 = 5;
     pub const TIME_WAIT: u8 = 6;
     pub const CLOSE: u8 = 7;
     pub const CLOSE_WAIT: u8 = 8;
     pub const LAST_ACK: u8 = 9;
     pub const LISTEN: u8 = 10;
+    pub const CLOSING: u8 = 11;
     pub const NEW_SYN_RECV: u8 = 12;
 }
 
@@ -154,20 +156,22 @@ impl<M: Memory> Struct<M> {
     }
 
     /// Both ends from `struct sock_common`. A v4-mapped IPv6 socket is IPv4: the kernel keeps the
-    /// IPv4 addresses beside the mapped ones. A native IPv6 socket's IPv4 addresses are junk.
+    /// IPv4 addresses beside the mapped ones. A native IPv6 socket's IPv4 addresses are junk. One that listens
+    /// has no remote end, so its own says which it is.
     #[inline(always)]
     fn ends(self, local_port: u16, netns: u32) -> Option<Tuple> {
         let family: u16 = self.get(&mem::SK_FAMILY)?;
         let remote_port = self.remote_port()?;
         if family == AF_INET6 {
             let remote: [u64; 2] = self.words(&mem::SK_V6_DADDR)?;
-            if !is_v4_mapped(remote) {
+            let local: [u64; 2] = self.words(&mem::SK_V6_RCV_SADDR)?;
+            if !is_v4_mapped(if remote == [0; 2] { local } else { remote }) {
                 return Some(Tuple {
                     family: event::IPV6,
                     local_port,
                     remote_port,
                     netns,
-                    local: self.words(&mem::SK_V6_RCV_SADDR)?,
+                    local,
                     remote,
                 });
             }

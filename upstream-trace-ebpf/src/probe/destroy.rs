@@ -2,8 +2,9 @@
 //!
 //! proto: `tcp_destroy_sock(struct sock *sk)` since 4.15; 5.10 to 7.2 alike. Addresses may be zero by
 //! now (`tcp_disconnect`), so only the socket's address counts. For a socket that was reset, the current
-//! task is the one that closes it: that is what this hook is for. After an orderly close it says nothing
-//! that `inet_sock_set_state` has not said, so that is not reported.
+//! task is the one that closes it: that is what this hook is for. After an orderly close, one with a FIN from the
+//! other end and no error that is still to be told, it says nothing that `inet_sock_set_state` has not said, so that
+//! is not reported.
 
 use aya_ebpf::{macros::btf_tracepoint, programs::BtfTracePointContext};
 use upstream_trace_common::event::kind;
@@ -30,7 +31,7 @@ pub fn tcp_destroy_sock(ctx: BtfTracePointContext) -> i32 {
 #[inline(always)]
 fn destroyed(sk: Struct<Direct>) {
     let place = story::of(sk.address());
-    if place.is_none() && sk.fin_received() {
+    if place.is_none() && sk.fin_received() && !sk.has_error() {
         return;
     }
     let Some(sock) = TcpSock::direct(sk) else {

@@ -40,8 +40,9 @@ type Act = (What, Tuple);
 
 #[inline(always)]
 fn changed(sk: Struct<Direct>, old: u8, new: u8) -> Option<Act> {
-    // Up to 6.12 the child still has its listener's addresses here; its birth is the next step.
-    if old == state::LISTEN && new == state::SYN_RECV {
+    // close() after shutdown() sets the state that the socket has (`tcp_close_state`). Up to 6.12 a child still has its
+    // listener's addresses at its first change; its birth is the next one.
+    if old == new || old == state::LISTEN && new == state::SYN_RECV {
         return None;
     }
     let what = What {
@@ -79,16 +80,23 @@ fn changed(sk: Struct<Direct>, old: u8, new: u8) -> Option<Act> {
     if !passes || !owned(address, what, &tuple) {
         return None;
     }
-    if birth && story::begin(place, what, address, &tuple) {
+    // A child that has a process already was accepted before its handshake was complete (Fast Open): the accept was told
+    // by itself, and so is what follows.
+    let accepted = old == state::SYN_RECV && sock.is_open();
+    if birth && !accepted && story::begin(place, what, address, &tuple) {
         let tells = connects && !actor::is_told(&place.story.actor);
         return tells.then_some((actor::INTRODUCED, tuple));
     }
     match new {
         state::CLOSE => {
-            // The current task is the actor only where the socket is still somebody's: an abort, or
-            // connect(AF_UNSPEC).
+            // The current task is the actor only where the socket is still somebody's, an abort or connect(AF_UNSPEC),
+            // and the last packet of an orderly end has not ended it: one that was shut down, and is not closed yet.
             let is_open = sock.is_open();
-            let who = if is_open { Who::Current } else { Who::Nobody };
+            let who = if is_open && !parted(old, sk) {
+                Who::Current
+            } else {
+                Who::Nobody
+            };
             failed(old, is_open, sock, &tuple);
             emit::full(what, sock, &tuple, who);
             None
@@ -135,6 +143,16 @@ fn listens(sk: Struct<Direct>, what: What) -> Option<Act> {
             filter::owned(sk)
         };
     tells.then_some((what, tuple))
+}
+
+/// Whether both ends have sent their FIN. `tcp_fin` notes the other's before it ends the socket.
+#[inline(always)]
+fn parted(old: u8, sk: Struct<Direct>) -> bool {
+    match old {
+        state::CLOSING | state::LAST_ACK => true,
+        state::FIN_WAIT2 => sk.fin_received(),
+        _ => false,
+    }
 }
 
 /// What there was no room for, where that is why the connection ended.

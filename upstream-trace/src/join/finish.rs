@@ -148,9 +148,8 @@ fn print(
     };
     let reset = reset::found(engine, ended, end, stray, peer, &known);
 
-    let closed = end.closed.as_ref();
     let err = error(end);
-    let accepted = accepted(ended, closed.is_some(), complete);
+    let accepted = accepted(ended, end, complete);
     let orderly =
         ended.saw(seen::ESTABLISHED) && accepted != Some(false) && reset.is_none() && err == 0;
     // No more is said of how full a queue was, or of what was dropped, where all went well in the end.
@@ -334,10 +333,10 @@ fn payload_after_fin(ended: &Connection, counters: &Counters) -> bool {
 }
 
 /// Whether a process had the connection; `None` where that would have been seen only by luck.
-fn accepted(ended: &Connection, saw_close: bool, complete: bool) -> Option<bool> {
+fn accepted(ended: &Connection, end: &End, complete: bool) -> Option<bool> {
     if ended.saw(seen::ACCEPTED) {
         Some(true)
-    } else if saw_close && complete {
+    } else if end.closed.is_some() && complete && !reset::detached(end) {
         Some(false)
     } else {
         None

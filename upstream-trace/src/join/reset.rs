@@ -233,6 +233,14 @@ pub(super) fn aborts(end: &End, sent: &Sent) -> bool {
     by_close && error(end) == 0 && end.stats().is_some_and(|stats| stats.aborts != 0)
 }
 
+/// Whether the socket was taken from its process before it was reset, as MPTCP does with those that it has below one of
+/// its own: any other is reset after its change to `CLOSE`, or for an error.
+pub(super) fn detached(end: &End) -> bool {
+    let before_close =
+        |sent: &Sent| sent.kind == kind::RESET_SENT_ACTIVE && sent.state != State::Close as u8;
+    end.sent.as_ref().is_some_and(before_close) && error(end) == 0
+}
+
 /// The reason of a reset sent by this end, on kernels that do not tell it (before 6.10).
 pub(super) fn derived(end: &End, sent: &Sent) -> Option<&'static str> {
     if sent.kind == kind::RESET_SENT_REPLY {

@@ -149,8 +149,8 @@ impl Engine {
             });
         }
         if with_socket {
-            // In the closer's own context: an abort, or connect(AF_UNSPEC).
-            let aborted = stats.err == 0 && !connecting;
+            // In the closer's own context: an abort, or connect(AF_UNSPEC). Nobody's where both ends had shut down.
+            let aborted = stats.err == 0 && !connecting && event.actor.is_some();
             let closer = aborted.then(|| self.closer(event, describe)).flatten();
             if let Some(connection) = self.table.get_mut(slot) {
                 connection.closed_by(closer);

@@ -1235,6 +1235,19 @@ fn nobody_accepted_and_the_listener_is_named() {
 }
 
 #[test]
+fn a_socket_below_one_of_mptcp_may_have_been_accepted() {
+    let mut play = Play::new();
+    play.state(LISTENER, State::Close, State::Listen, SERVER_PID);
+    play.handshake();
+    let (kind, stats) = (kind::RESET_SENT_ACTIVE, counted(64, 0));
+    play.reset_sent(SERVER, kind, State::Established, SERVER_PID, stats);
+    play.close(SERVER, State::Established, 0, stats);
+    let seen = &play.finish()[0];
+    assert_eq!(seen.verdict, Verdict::ResetBeforeResponse);
+    assert_eq!(seen.owner, Some((SERVER_PID, Attribution::Listener)));
+}
+
+#[test]
 fn whoever_only_let_go_of_it_last_is_neither_owner_nor_sender() {
     for bystander in [TRACER_PID, KWORKER_PID] {
         // In order.

@@ -502,6 +502,10 @@ impl Checker<'_> {
         let mut rest = got.iter();
         let all = steps.iter().all(|step| rest.any(|other| other == step));
         self.that("timeline", &format!("{steps:?}"), all, &got);
+        let late = |step: &&str| *step == "ESTABLISHED" || *step == "FIN_WAIT1";
+        let begun = got.iter().position(late).unwrap_or(got.len());
+        let again = got[begun..].contains(&"syn_retransmit");
+        self.that("timeline", "no SYN after the handshake", !again, &got);
     }
 
     fn word(&mut self, name: &str, expected: Option<&str>, got: &Value) {

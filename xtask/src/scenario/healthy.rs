@@ -86,6 +86,12 @@ pub(super) const LIST: &[Scenario] = &[
         OK,
     ),
     plain(
+        "healthy_shutdown_close",
+        "each end shuts its side down and closes at once",
+        shutdown_close,
+        OK,
+    ),
+    plain(
         "healthy_no_payload",
         "connected, idle, closed: not a byte either way",
         no_payload,
@@ -94,9 +100,18 @@ pub(super) const LIST: &[Scenario] = &[
     plain(
         "healthy_fast_open",
         "the request travels in the SYN (TCP Fast Open)",
-        fast_open,
+        |ctx| fast_open(ctx, false),
         OK,
     ),
+    Scenario {
+        slow: true,
+        ..plain(
+            "healthy_fast_open_at_once",
+            "the same, and the server accepts before the handshake is complete",
+            |ctx| fast_open(ctx, true),
+            OK,
+        )
+    },
     plain(
         "healthy_simultaneous_close",
         "both ends close at once, so that their FINs cross",
@@ -173,6 +188,17 @@ fn half_close(ctx: &Ctx) -> Result<Played> {
     pair.end()
 }
 
+fn shutdown_close(ctx: &Ctx) -> Result<Played> {
+    let mut pair = Pair::open(ctx, Family::V4)?;
+    pair.exchange()?;
+    pair.client.shutdown(pair.c, libc::SHUT_WR)?;
+    pair.client.close(pair.c)?;
+    pair.server.receive_end(pair.s)?;
+    pair.server.shutdown(pair.s, libc::SHUT_RDWR)?;
+    pair.server.close(pair.s)?;
+    pair.end()
+}
+
 fn no_payload(ctx: &Ctx) -> Result<Played> {
     let mut pair = Pair::open(ctx, Family::V4)?;
     next_tick();
@@ -180,7 +206,7 @@ fn no_payload(ctx: &Ctx) -> Result<Played> {
     pair.end()
 }
 
-fn fast_open(ctx: &Ctx) -> Result<Played> {
+fn fast_open(ctx: &Ctx, at_once: bool) -> Result<Played> {
     let (mut client, mut server) = alone(ctx)?;
     // Both ends, without a cookie from an earlier connection.
     client.sysctl("ipv4/tcp_fastopen", "519")?;
@@ -188,15 +214,28 @@ fn fast_open(ctx: &Ctx) -> Result<Played> {
     let listener = server.socket(&to, 0)?;
     server.set(listener, libc::IPPROTO_TCP, libc::TCP_FASTOPEN, 16)?;
     server.listen_on(listener, to, 16)?;
-    let c = client.socket(&to, 0)?;
+    let c = client.socket(&to, if at_once { libc::SOCK_NONBLOCK } else { 0 })?;
+    if at_once {
+        // To the SYN-ACK, which comes again a second later.
+        client.deafen(c)?;
+    }
     client.send_first(c, to, REQUEST)?;
     server.wait_queued(listener, 1)?;
-    client.wait_acked(c)?;
-    ensure!(client.sent_in_syn(c)?, "the request was not in the SYN");
     let mut played = Played::new(&client, Some(&server));
     played.links.push(Link::of(&mut client, c, &server, to)?);
     let from = client.local(c)?;
-    let s = server.accept(listener, from)?;
+    let accepted = if at_once {
+        let s = server.accept(listener, from)?;
+        ensure!(server.is_in(s, State::SynRecv)?, "accepted too late");
+        client.listen_again(c)?;
+        client.wait_state(c, State::Established)?;
+        Some(s)
+    } else {
+        None
+    };
+    client.wait_acked(c)?;
+    ensure!(client.sent_in_syn(c)?, "the request was not in the SYN");
+    let s = accepted.map_or_else(|| server.accept(listener, from), Ok)?;
     let mut pair = Pair {
         client,
         server,

@@ -30,7 +30,9 @@ pub(super) struct Sock(pub(super) i64);
 /// `enum tcp_state`, as far as scenarios wait for one.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum State {
+    Established = 1,
     SynSent = 2,
+    SynRecv = 3,
     FinWait2 = 5,
     TimeWait = 6,
     Close = 7,

@@ -5,12 +5,13 @@ use anyhow::Result;
 
 use super::connect::wired;
 use super::expect::{EXITED, Found, KILLED, Owner, client, received, sent, server};
-use super::net::Sock;
+use super::net::{Sock, State};
 use super::{
     BEFORE_PAYLOAD, BEFORE_RESPONSE, Ctx, Expect, Family, Pair, Played, REQUEST, RESPONSE, RQ, RS,
     Scenario, Who, plain,
 };
 
+const BY_CLIENT: Owner = Owner::Is(Who::Client);
 const BY_SERVER: Owner = Owner::Is(Who::Server);
 
 /// Accepted by the server, closed by the worker, who alone held it at the end.
@@ -26,6 +27,12 @@ const PREFORKED: Owner = Owner::By(&[
     ("inode", &[Who::Worker]),
     ("closer", &[Who::Worker]),
     ("listener", &[Who::Server, Who::Worker]),
+]);
+/// The same, where the worker was seen with it.
+const WORKERS: Owner = Owner::By(&[
+    ("exact", &[Who::Worker]),
+    ("inode", &[Who::Worker]),
+    ("closer", &[Who::Worker]),
 ]);
 const BY_WORKER: Owner = Owner::By(&[
     ("exact", &[Who::Server, Who::Worker]),
@@ -101,6 +108,26 @@ pub(super) const LIST: &[Scenario] = &[
         ],
     ),
     plain(
+        "worker_is_reset",
+        "the same worker, and the client shuts its side down, then resets; the worker closes",
+        worker_is_reset,
+        &[
+            client("reset_before_response")
+                .flag(BEFORE_RESPONSE)
+                .peer(WORKERS)
+                .reset(sent("TCP_STATE", BY_CLIENT))
+                .aborted()
+                .bytes(RQ, 0),
+            server("reset_before_response")
+                .flag(BEFORE_RESPONSE)
+                .owner(WORKERS)
+                .reset(received("TCP_STATE", BY_CLIENT))
+                .aborted()
+                .errno("EPIPE")
+                .bytes(0, RQ),
+        ],
+    ),
+    plain(
         "killed_unread",
         "the server is killed with the request unread",
         killed_unread,
@@ -130,6 +157,15 @@ pub(super) const LIST: &[Scenario] = &[
         "the server is killed after it answered",
         killed_answered,
         &[client("ok").bytes(RQ, RS), server("ok").bytes(RS, RQ)],
+    ),
+    plain(
+        "killed_after_half_close",
+        "the server shuts its side down without an answer, the client is killed, the server goes on",
+        killed_after_half_close,
+        &[
+            client("closed_before_response").bytes(RQ, 0),
+            server("closed_before_response").bytes(0, RQ),
+        ],
     ),
     plain(
         "destroyed",
@@ -210,6 +246,21 @@ fn prefork(ctx: &Ctx) -> Result<Played> {
     pair.end()
 }
 
+fn worker_is_reset(ctx: &Ctx) -> Result<Played> {
+    let mut pair = Pair::queued(ctx, Family::V4)?;
+    let mut worker = pair.server.fork("ut-worker")?;
+    pair.played.has(Who::Worker, &worker);
+    let s = worker.accept(pair.listener, pair.from)?;
+    pair.client.send(pair.c, REQUEST)?;
+    worker.receive(s, REQUEST)?;
+    pair.client.shutdown(pair.c, libc::SHUT_WR)?;
+    worker.receive_end(s)?;
+    pair.client.abort(pair.c)?;
+    worker.wait_state(s, State::Close)?;
+    worker.close(s)?;
+    pair.end()
+}
+
 fn descriptor_passed(ctx: &Ctx) -> Result<Played> {
     let mut pair = Pair::open(ctx, Family::V4)?;
     let mut helper = ctx.actor("ut-helper")?;
@@ -255,6 +306,17 @@ fn killed_answered(ctx: &Ctx) -> Result<Played> {
     pair.server.kill();
     pair.client.receive_end(pair.c)?;
     pair.client.close(pair.c)?;
+    Ok(pair.played)
+}
+
+fn killed_after_half_close(ctx: &Ctx) -> Result<Played> {
+    let mut pair = Pair::open(ctx, Family::V4)?;
+    pair.request()?;
+    pair.server.shutdown(pair.s, libc::SHUT_WR)?;
+    pair.client.receive_end(pair.c)?;
+    pair.client.kill();
+    pair.server.receive_end(pair.s)?;
+    pair.server.close(pair.s)?;
     Ok(pair.played)
 }
 

@@ -40,7 +40,16 @@ pub(super) const LIST: &[Scenario] = &[
         story: "the client resets a connection that nobody has accepted",
         slow: false,
         needs: None,
-        play: unaccepted_reset,
+        play: |ctx| unaccepted_reset(ctx, Family::V4),
+        records: ABORTED_BY_CLIENT,
+        strays: &[],
+    },
+    Scenario {
+        name: "unaccepted_reset_mapped",
+        story: "the same, IPv4 by IPv6 sockets: the one that listens is bound to an IPv4 address",
+        slow: false,
+        needs: None,
+        play: |ctx| unaccepted_reset(ctx, Family::Mapped),
         records: ABORTED_BY_CLIENT,
         strays: &[],
     },
@@ -168,8 +177,8 @@ pub(super) const LIST: &[Scenario] = &[
     },
 ];
 
-fn unaccepted_reset(ctx: &Ctx) -> Result<Played> {
-    let mut pair = Pair::queued(ctx, Family::V4)?;
+fn unaccepted_reset(ctx: &Ctx, family: Family) -> Result<Played> {
+    let mut pair = Pair::queued(ctx, family)?;
     pair.client.abort(pair.c)?;
     pair.end()
 }
