@@ -23,6 +23,7 @@ pub mod proxy;
 pub mod random;
 pub mod run;
 pub mod scenario;
+pub mod skipped;
 pub mod storm;
 pub mod test;
 pub mod tracer;

@@ -137,8 +137,9 @@ fn verb(verb: Verb) -> Result<()> {
         }
         Verb::Faults => {
             build::tracer(&workspace, Profile::Release)?;
+            let programs = provision::for_proxies(&workspace)?;
             workspace::become_root()?;
-            proxy::table::run(&provision::for_proxies(&workspace)?)
+            proxy::table::run(&programs)
         }
         Verb::Proxies => test::proxies(&workspace),
         Verb::Bench(options) => bench::run(&workspace, &options),

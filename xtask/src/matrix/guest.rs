@@ -33,6 +33,7 @@ use crate::{
         feature::{Feature, Features},
         load,
     },
+    skipped,
     tracer::{self, Tracer},
 };
 
@@ -252,7 +253,7 @@ fn play(report: &mut File, how: Plays) -> Result<()> {
     thread::sleep(PATIENCE);
     let run = tracer.stop()?;
     let lines = run.by_time()?;
-    let missed = run.stats()?["lost"]["missed"].as_u64().unwrap_or(0);
+    let missed = skipped::missed(&run.stats()?)?;
     for text in &run.said {
         tell(report, &Line::Said { text: text.clone() })?;
     }

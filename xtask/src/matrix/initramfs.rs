@@ -12,6 +12,8 @@ use std::{
 
 use anyhow::{Context as _, Result, bail, ensure};
 
+use super::archive;
+
 /// Where the guest finds its modules, named so that their order is the one to load them in.
 pub(super) const MODULE_DIR: &str = "/modules";
 
@@ -242,12 +244,7 @@ fn is_built_in(packages: &[PathBuf], name: &str) -> Result<bool> {
 fn plain(path: &Path) -> Result<Vec<u8>> {
     match path.extension().and_then(|end| end.to_str()) {
         Some("ko") => fs::read(path).with_context(|| format!("cannot read {}", path.display())),
-        Some("xz") => {
-            let output = Command::new("xz").arg("-dc").arg(path).output();
-            let output = output.context("cannot start xz")?;
-            ensure!(output.status.success(), "xz cannot read {}", path.display());
-            Ok(output.stdout)
-        }
+        Some("xz") => archive::unpacked(path),
         _ => bail!("{} is packed in an unknown way", path.display()),
     }
 }

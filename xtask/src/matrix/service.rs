@@ -23,7 +23,7 @@ use crate::{
     bpf::{self, Object},
     confine::{CAP_BPF, CAP_PERFMON},
     scenario::{self, Ctx, Played, Scenario, check, feature::Features},
-    tracer,
+    skipped, tracer,
 };
 
 /// In the workspace.
@@ -181,9 +181,8 @@ fn failures() -> Result<()> {
     }
     systemctl(&["stop", NAME])?;
     let stats = records()?.pop().context("nothing in the journal")?;
-    let missed = &stats.value["lost"]["missed"];
     ensure!(stats.is("stats"), "its last line is no stats: {stats:?}");
-    if missed == 0 {
+    if skipped::missed(&stats.value)? == 0 {
         return first;
     }
     let starts = started()?;

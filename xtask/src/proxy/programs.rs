@@ -15,6 +15,7 @@ use serde_json::{Value, json};
 use super::fault::Speech;
 use super::grpc;
 use super::talk::Talk;
+use crate::process::signal;
 use crate::provision::Proxies;
 use crate::tracer;
 
@@ -429,20 +430,21 @@ impl Running {
     }
 }
 
-fn signal(child: &Child, signal: libc::c_int) -> Result<()> {
-    let pid = libc::pid_t::try_from(child.id())?;
-    // SAFETY: plain system call; the child has not been waited for.
-    unsafe { libc::kill(pid, signal) };
-    Ok(())
-}
-
 impl Drop for Running {
+    /// In order where that is possible: the workers of one that is killed would live on.
     fn drop(&mut self) {
         for child in &mut self.children {
             if matches!(child.try_wait(), Ok(None)) {
-                let _killed = child.kill();
-                let _status = child.wait();
+                let _told = signal(child, libc::SIGTERM);
             }
+        }
+        let began = Instant::now();
+        for child in &mut self.children {
+            while matches!(child.try_wait(), Ok(None)) && began.elapsed() < PATIENCE {
+                thread::sleep(Duration::from_millis(5));
+            }
+            let _killed = child.kill();
+            let _status = child.wait();
         }
     }
 }

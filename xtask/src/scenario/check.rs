@@ -15,6 +15,9 @@ use super::{Link, Played, Scenario, Who};
 /// How far the kernel's clock, as the tracer converts it, and ours may be apart.
 const CLOCK_SLACK: Duration = Duration::from_millis(5);
 
+/// The kernel tells of payload to one of its clock's ticks, at 100 Hz as well.
+const TICK: Duration = Duration::from_millis(10);
+
 /// One thing that is not as expected.
 #[derive(Clone, Debug)]
 pub struct Complaint {
@@ -126,8 +129,9 @@ pub fn check(
             complaints: &mut complaints,
         };
         let is_late = |line: &&Value| is_late_segment(line, &found.records);
-        let is_sent = |line: &&Value| line["direction"] == "sent";
-        let one_came_late = lines.iter().any(is_sent) && lines.iter().all(is_late);
+        let is_sent = |line: &&&Value| line["direction"] == "sent";
+        let of_one = lines.iter().filter(is_sent).count() == 1;
+        let one_came_late = of_one && lines.iter().all(is_late);
         if expected.is_empty() && (lines.is_empty() || one_came_late) {
             continue;
         }
@@ -138,7 +142,7 @@ pub fn check(
         for stray in expected {
             let goes_its_way = |line: &&&Value| line["direction"] == stray.direction;
             match lines.iter().find(goes_its_way) {
-                Some(line) => checker.stray(stray, line),
+                Some(line) => checker.stray(index, stray, line),
                 None => checker.same(stray.direction, &1, &0),
             }
         }
@@ -273,6 +277,11 @@ fn endpoint(value: &Value) -> Option<SocketAddr> {
     ))
 }
 
+/// Whether a process took the connection that ended so.
+fn has_accepted(verdict: &str) -> bool {
+    verdict != "never_accepted"
+}
+
 fn end_name(end: Who) -> &'static str {
     match end {
         Who::Client => "client",
@@ -317,13 +326,16 @@ impl Checker<'_> {
         self.word("verdict", Some(verdict), &record["verdict"]);
         self.word("flag", flag, &record["flag"]);
         self.word("role", Some(end_name(end)), &record["role"]);
-        let family = if self.played.links[link].server.is_ipv4() {
-            "ipv4"
-        } else {
-            "ipv6"
-        };
-        self.word("family", Some(family), &record["family"]);
+        self.family(link, record);
         self.process("process", owner, &record["process"]);
+        // Where the hook of accept() runs, it says who accepted.
+        if self.kernel.has(Feature::FunctionHooks) && end == Who::Server && has_accepted(verdict) {
+            self.word(
+                "attribution",
+                Some("exact"),
+                &record["process"]["attribution"],
+            );
+        }
         self.process("peer", peer, &record["peer"]);
         match unseen.or(reset) {
             None => self.same("reset", &Value::Null, &record["reset"]),
@@ -346,6 +358,7 @@ impl Checker<'_> {
         }
         self.evidence(evidence, aborted, &record["evidence"]);
         self.timeline(steps, &record["timeline"]);
+        self.figures(verdict, record);
         self.same("complete", &Value::Bool(true), &record["complete"]);
         self.that(
             "started",
@@ -364,7 +377,9 @@ impl Checker<'_> {
         self.that("local.port", "a port", has_port, &record["local"]["port"]);
     }
 
-    fn stray(&mut self, stray: &Stray, line: &Value) {
+    fn stray(&mut self, link: usize, stray: &Stray, line: &Value) {
+        self.family(link, line);
+        self.word("flag", stray.flag, &line["flag"]);
         let named = stray.direction == "received" || self.kernel.has(Feature::ResetReasons);
         self.reason(stray.reason, named, line);
     }
@@ -378,6 +393,12 @@ impl Checker<'_> {
         self.origin(link, expect, reset);
         self.process("reset.sender", expect.sender, &reset["sender"]);
         self.reason(expect.reason, named, reset);
+    }
+
+    fn family(&mut self, link: usize, line: &Value) {
+        let is_ipv4 = self.played.links[link].server.is_ipv4();
+        let family = if is_ipv4 { "ipv4" } else { "ipv6" };
+        self.word("family", Some(family), &line["family"]);
     }
 
     /// What has to be known of the packet, where this kernel shows it.
@@ -506,6 +527,62 @@ impl Checker<'_> {
         let begun = got.iter().position(late).unwrap_or(got.len());
         let again = got[begun..].contains(&"syn_retransmit");
         self.that("timeline", "no SYN after the handshake", !again, &got);
+    }
+
+    /// Numbers of which no scenario says how large they are, but that have to fit each other and the clock.
+    fn figures(&mut self, verdict: &str, record: &Value) {
+        let number = |value: &Value| value.as_u64();
+        let steps = record["timeline"].as_array().map_or(&[][..], Vec::as_slice);
+        let times: Vec<_> = steps.iter().map(|step| number(&step["at_us"])).collect();
+        let in_order = times.is_sorted() && times.first() == Some(&Some(0));
+        self.that("at_us", "from 0 on, in order", in_order, &times);
+        let lived = self.played.ended.duration_since(self.played.began);
+        let lived = lived.unwrap_or_default() + 2 * CLOCK_SLACK;
+        let duration = number(&record["duration_us"]);
+        let possible = duration.is_some_and(|us| Duration::from_micros(us) <= lived);
+        self.that(
+            "duration_us",
+            &format!("at most {lived:?}"),
+            possible,
+            &duration,
+        );
+        if let Some(end) = steps.iter().find(|step| step["to"] == "CLOSE") {
+            self.same("duration_us", &end["at_us"], &record["duration_us"]);
+        }
+        let idle = number(&record["idle_us"]);
+        let possible = idle.is_none_or(|us| Duration::from_micros(us) <= lived + TICK);
+        self.that("idle_us", &format!("at most {lived:?}"), possible, &idle);
+
+        let bytes = &record["bytes"];
+        if verdict == "ok" {
+            self.same("bytes.acked", &bytes["sent"], &bytes["acked"]);
+        } else {
+            let most = number(&bytes["sent"]);
+            let possible = number(&bytes["acked"]) <= most;
+            self.that("bytes.acked", &format!("at most {most:?}"), possible, bytes);
+        }
+        let has = |name: &str| {
+            steps
+                .iter()
+                .any(|step| step["to"] == name || step["event"] == name)
+        };
+        if has("ESTABLISHED") {
+            let rtt = number(&record["rtt_us"]);
+            let possible = rtt.is_some_and(|us| Duration::from_micros(us) <= lived);
+            self.that("rtt_us", &format!("at most {lived:?}"), possible, &rtt);
+        }
+        let again = steps
+            .iter()
+            .filter(|step| step["event"] == "syn_retransmit")
+            .count() as u64;
+        let counted = number(&record["retransmits"]);
+        let possible = counted.is_some_and(|counted| counted >= again);
+        self.that(
+            "retransmits",
+            &format!("at least {again}"),
+            possible,
+            &counted,
+        );
     }
 
     fn word(&mut self, name: &str, expected: Option<&str>, got: &Value) {

@@ -26,7 +26,7 @@ pub(super) const REFUSED: Expect = client("refused")
     .errno("ECONNREFUSED")
     .bytes(0, 0)
     .steps(&["connect", "reset_received", "CLOSE"]);
-pub(super) const CLOSED_PORT: &[Stray] = &[no_socket()];
+pub(super) const CLOSED_PORT: &[Stray] = &[no_socket(Some(BEFORE_PAYLOAD))];
 
 pub(super) const CANCELED: Expect = client("connect_canceled")
     .peer(Owner::Any)

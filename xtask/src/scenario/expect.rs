@@ -344,6 +344,7 @@ pub struct Stray {
     pub link: usize,
     pub direction: &'static str,
     pub reason: Option<&'static str>,
+    pub flag: Option<&'static str>,
     /// Without it the reset is not seen.
     pub needs: Option<Feature>,
 }
@@ -354,13 +355,15 @@ pub(super) const fn stray(reason: &'static str) -> Stray {
         link: 0,
         direction: "sent",
         reason: Some(reason),
+        flag: None,
         needs: Some(Feature::UntypedReads),
     }
 }
 
 /// From a closed port.
-pub(super) const fn no_socket() -> Stray {
+pub(super) const fn no_socket(flag: Option<&'static str>) -> Stray {
     Stray {
+        flag,
         needs: Some(Feature::ClosedPortResets),
         ..stray("NO_SOCKET")
     }
@@ -372,6 +375,7 @@ pub(super) const fn ignored(reason: Option<&'static str>) -> Stray {
         link: 0,
         direction: "received",
         reason,
+        flag: None,
         needs: Some(match reason {
             Some(_) => Feature::DropReasons,
             None => Feature::DropSockets,

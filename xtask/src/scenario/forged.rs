@@ -89,7 +89,7 @@ pub(super) const LIST: &[Scenario] = &[
         "a SYN comes from an address that never sent one, whose stack resets the half-open request",
         half_open_request,
         &[],
-        &[no_socket(), ignored(None)],
+        &[no_socket(None), ignored(None)],
     ),
     with_strays(
         "reset_to_listener",

@@ -395,6 +395,11 @@ pub fn all() -> impl Iterator<Item = &'static Scenario> + Clone {
     .flatten()
 }
 
+/// Those that this kernel can play and that take no time.
+pub fn quick(kernel: Features) -> impl Iterator<Item = &'static Scenario> {
+    all().filter(move |scenario| scenario.is_playable(kernel) && !scenario.slow)
+}
+
 /// The one with this name.
 pub fn find(name: &str) -> Option<&'static Scenario> {
     all().find(|scenario| scenario.name == name)

@@ -1,7 +1,6 @@
 //! How it starts, how it ends, and what it says when it cannot.
 
 use std::fs;
-use std::os::unix::fs::PermissionsExt as _;
 use std::os::unix::process::CommandExt as _;
 use std::process::Output;
 use std::thread;
@@ -13,6 +12,7 @@ use xtask::scenario::{self, Ctx};
 use xtask::tracer::{self, Tracer};
 
 use crate::PORT;
+use crate::degraded::Place;
 
 fn run(args: &[&str]) -> Result<Output> {
     Ok(tracer::command(&tracer::binary()?, args).output()?)
@@ -155,14 +155,8 @@ pub(crate) fn cut_output() -> Result<()> {
 /// As nobody, who has no capability: the binary is copied to where nobody can read it.
 pub(crate) fn no_privilege() -> Result<()> {
     const NOBODY: u32 = 65534;
-    let dir = tempfile::Builder::new()
-        .prefix("upstream-trace-")
-        .tempdir()?;
-    fs::set_permissions(dir.path(), fs::Permissions::from_mode(0o755))?;
-    let copy = dir.path().join("upstream-trace");
-    fs::copy(tracer::binary()?, &copy)?;
-    fs::set_permissions(&copy, fs::Permissions::from_mode(0o755))?;
-    let output = tracer::command(&copy, ["--duration", "0"])
+    let place = Place::new()?;
+    let output = tracer::command(&place.binary, ["--duration", "0"])
         .uid(NOBODY)
         .gid(NOBODY)
         .output()?;

@@ -129,6 +129,7 @@ fn trials(kernel: Features) -> Vec<Trial> {
             "a_small_ring_loses_nothing_silently",
             accounting::small_ring,
         ),
+        trial("a_full_table_is_counted", accounting::full_table),
         trial("a_paused_reader_blocks_nobody", accounting::paused_reader),
         trial("20000_healthy_connections_are_ok", accounting::healthy),
         trial(

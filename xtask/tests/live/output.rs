@@ -7,21 +7,17 @@ use std::time::Duration;
 use anyhow::{Context as _, Result, ensure};
 use serde_json::Value;
 use xtask::scenario::check::{Line, timestamp};
-use xtask::scenario::{self, Ctx, Scenario};
+use xtask::scenario::feature::Features;
+use xtask::scenario::{self, Ctx};
 use xtask::tracer::{self, Run, Tracer};
 
 use crate::PORT;
-
-/// Scenarios that take no time.
-fn quick() -> impl Iterator<Item = &'static Scenario> {
-    scenario::all().filter(|scenario| !scenario.slow)
-}
 
 fn play_all(args: &[&str]) -> Result<Run> {
     let ctx = Ctx::new(PORT)?;
     let port = PORT.to_string();
     let tracer = Tracer::start(&[&["--port", &port], args].concat())?;
-    for scenario in quick() {
+    for scenario in scenario::quick(Features::here()?) {
         scenario.play(&ctx)?;
     }
     thread::sleep(Duration::from_millis(100));
@@ -74,7 +70,7 @@ pub(crate) fn latency() -> Result<()> {
     let ctx = Ctx::new(PORT)?;
     let tracer = Tracer::start(&["--port", &PORT.to_string()])?;
     for _ in 0..3 {
-        for scenario in quick() {
+        for scenario in scenario::quick(Features::here()?) {
             scenario.play(&ctx)?;
         }
     }

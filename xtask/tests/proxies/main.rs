@@ -7,7 +7,6 @@
 
 use std::collections::HashSet;
 use std::env;
-use std::path::PathBuf;
 use std::process::ExitCode;
 use std::str::FromStr;
 use std::time::{SystemTime, UNIX_EPOCH};
@@ -26,14 +25,13 @@ use xtask::proxy::{
     upstream::{Note, Upstream},
     worker,
 };
+use xtask::skipped;
 use xtask::workspace::Workspace;
 
 /// Failed requests for each fault.
 const REQUESTS: u32 = 4;
 /// Healthy requests for each proxy.
 const HEALTHY: usize = 3_000;
-/// Plays of one test at most, where the kernel keeps events from their hooks.
-const ATTEMPTS: usize = 3;
 /// What is wrong that is shown.
 const SHOWN: usize = 50;
 const SURE: [&str; 4] = ["exact", "unique", "nearest", "order"];
@@ -89,45 +87,20 @@ fn setting<T: FromStr<Err: std::error::Error + Send + Sync + 'static>>(
     text.map(|text| text.parse().context(name)).transpose()
 }
 
-/// What is wrong with a run.
-struct Wrong {
-    what: Vec<String>,
-    /// Where its files are.
-    files: PathBuf,
-    /// Events that the kernel kept from their hooks, as far as the tracer has noticed.
-    missed: u64,
-}
-
-impl Wrong {
-    /// Keeps the files where anything is.
-    fn new(what: Vec<String>, files: TempDir, records: &[Value]) -> Option<Self> {
-        let stats = records.iter().rfind(|record| record["type"] == "stats");
-        let missed = stats.and_then(|stats| stats["lost"]["missed"].as_u64());
-        (!what.is_empty()).then(|| Self {
-            what,
-            files: files.keep(),
-            missed: missed.unwrap_or(0),
-        })
+/// What is wrong with a run, and where its files are, beside the tracer's account.
+fn wrong(what: &[String], files: TempDir, records: &[Value]) -> Option<(String, Value)> {
+    if what.is_empty() {
+        return None;
     }
-}
-
-/// Plays until nothing is wrong, but again only where the tracer itself has counted what was kept from it.
-fn repeated(mut play: impl FnMut() -> Result<Option<Wrong>>) -> Result<()> {
-    for _ in 0..ATTEMPTS {
-        let Some(wrong) = play()? else {
-            return Ok(());
-        };
-        let shown: Vec<_> = wrong.what.iter().take(SHOWN).map(String::as_str).collect();
-        let said = format!(
-            "{} wrong, files in {}:\n{}",
-            wrong.what.len(),
-            wrong.files.display(),
-            shown.join("\n")
-        );
-        ensure!(wrong.missed > 0, "{said}");
-        println!("{} events were kept from their hooks; {said}", wrong.missed);
-    }
-    bail!("events were kept from their hooks {ATTEMPTS} times in a row");
+    let stats = records.iter().rfind(|record| record["type"] == "stats");
+    let shown: Vec<_> = what.iter().take(SHOWN).map(String::as_str).collect();
+    let said = format!(
+        "{} wrong, files in {}:\n{}",
+        what.len(),
+        files.keep().display(),
+        shown.join("\n")
+    );
+    Some((said, stats.cloned().unwrap_or_default()))
 }
 
 fn explained(program: Program) -> Result<()> {
@@ -135,7 +108,7 @@ fn explained(program: Program) -> Result<()> {
     let requests = setting("UPSTREAM_TRACE_REQUESTS")?.unwrap_or(REQUESTS);
     let now = SystemTime::now().duration_since(UNIX_EPOCH)?.subsec_nanos();
     let seed = setting("UPSTREAM_TRACE_SEED")?.unwrap_or_else(|| u64::from(now));
-    repeated(|| {
+    skipped::again(|| {
         let dir = tempfile::tempdir()?;
         let trial = trial::play(program, &programs, dir.path(), requests, seed)?;
         let failed = trial.played.iter().filter(|request| !request.answered);
@@ -146,7 +119,7 @@ fn explained(program: Program) -> Result<()> {
             trial.played.len(),
             trial.account
         );
-        Ok(Wrong::new(complaints(&trial), dir, &trial.records))
+        Ok(wrong(&complaints(&trial), dir, &trial.records))
     })
 }
 
@@ -154,7 +127,7 @@ fn explained(program: Program) -> Result<()> {
 fn not_accused(program: Program) -> Result<()> {
     let programs = provision::for_proxies(&Workspace::locate()?)?;
     let requests = setting("UPSTREAM_TRACE_HEALTHY")?.unwrap_or(HEALTHY);
-    repeated(|| {
+    skipped::again(|| {
         let dir = tempfile::tempdir()?;
         let played = healthy::play(program, &programs, dir.path(), requests)?;
         let flagged = played.records.iter();
@@ -176,7 +149,7 @@ fn not_accused(program: Program) -> Result<()> {
         if played.failed != 0 || played.account["unknown"] != 0 {
             wrong.push(format!("{} failed; {}", played.failed, played.account));
         }
-        Ok(Wrong::new(wrong, dir, &played.records))
+        Ok(self::wrong(&wrong, dir, &played.records))
     })
 }
 
