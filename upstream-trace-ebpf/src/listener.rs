@@ -14,37 +14,65 @@ use crate::{
     maps,
 };
 
-/// Several sockets listen on the port: which of them a connection was meant for is not known.
+/// Several sockets listen on the port, and which of them a connection was meant for is not known: an odd number, while
+/// one socket is known by its address. The upper bits are how many there are, which `listen()` and `close()` tell.
 const SEVERAL: u64 = 1;
+/// The same where nobody knows how many: it stays so.
+const UNCOUNTED: u64 = u64::MAX;
+/// One of several.
+const ONE: u64 = 2;
 
-/// A socket begins to listen, or is found listening.
+/// A socket begins to listen.
 #[inline(always)]
 pub fn opened(sk: *const u8, tuple: &Tuple) {
-    let key = key(tuple.netns, tuple.family, tuple.local_port);
-    let sk = sk as u64;
-    let before = maps::LISTENERS.get_ptr(key);
-    // SAFETY: the pointer is to a value of the map, which another CPU may replace but not free.
-    let other = before.map(|known| unsafe { *known });
-    let value = match other {
-        Some(other) if other != sk && (other == SEVERAL || listens(other, tuple).is_some()) => {
-            SEVERAL
-        }
-        _ => sk,
+    let value = match known(tuple) {
+        Some(UNCOUNTED) => return,
+        Some(several) if several & SEVERAL != 0 => several.wrapping_add(ONE),
+        Some(other) if other != sk as u64 && listens(other, tuple).is_some() => 2 * ONE | SEVERAL,
+        _ => sk as u64,
     };
-    // Without room it is not looked up later, and the queue is not told.
-    let _ = maps::LISTENERS.insert(key, value, 0);
+    know(tuple, value);
 }
 
-/// It listens no more. Of several the others stay, and which of them is left is not known.
+/// A socket is found listening: one that is known by now, or that began before the hooks.
+#[inline(always)]
+pub fn found(sk: *const u8, tuple: &Tuple) {
+    let value = match known(tuple) {
+        Some(several) if several & SEVERAL != 0 => return,
+        Some(other) if other != sk as u64 && listens(other, tuple).is_some() => UNCOUNTED,
+        _ => sk as u64,
+    };
+    know(tuple, value);
+}
+
+/// It listens no more. Which of several are left is not known, until none is.
 #[inline(always)]
 pub fn closed(sk: *const u8, tuple: &Tuple) {
-    let key = key(tuple.netns, tuple.family, tuple.local_port);
-    // SAFETY: as above.
-    let known = maps::LISTENERS.get_ptr(key).map(|known| unsafe { *known });
-    if known == Some(sk as u64) {
-        // It was there a moment ago.
-        let _ = maps::LISTENERS.remove(key);
+    const LAST: u64 = ONE | SEVERAL;
+    match known(tuple) {
+        Some(known) if known == sk as u64 || known == LAST => {
+            // It was there a moment ago.
+            let _ = maps::LISTENERS.remove(key_of(tuple));
+        }
+        Some(several) if several & SEVERAL != 0 && several != UNCOUNTED => {
+            know(tuple, several.wrapping_sub(ONE));
+        }
+        _ => {}
     }
+}
+
+/// What is known of the port: the one socket that listens there, or that there are several.
+#[inline(always)]
+fn known(tuple: &Tuple) -> Option<u64> {
+    let known = maps::LISTENERS.get_ptr(key_of(tuple))?;
+    // SAFETY: the pointer is to a value of the map, which another CPU may replace but not free.
+    Some(unsafe { *known })
+}
+
+#[inline(always)]
+fn know(tuple: &Tuple, value: u64) {
+    // Without room it is not looked up later, and the queue is not told.
+    let _ = maps::LISTENERS.insert(key_of(tuple), value, 0);
 }
 
 /// A connection ended without having got through: to somewhere on this machine, or as a child that no
@@ -98,19 +126,18 @@ fn is_here(tuple: &Tuple) -> bool {
 /// The one listener of a port, and its queue. IPv6's wildcard takes IPv4's connections as well.
 #[inline(always)]
 fn at(tuple: &Tuple) -> Option<(u64, [u32; 2])> {
-    let of = |family| {
-        let key = key(tuple.netns, family, tuple.local_port);
-        // SAFETY: as above.
-        maps::LISTENERS.get_ptr(key).map(|known| unsafe { *known })
+    let of_v6 = Tuple {
+        family: event::IPV6,
+        ..*tuple
     };
-    let sk = of(tuple.family).or_else(|| of(event::IPV6))?;
+    let sk = known(tuple).or_else(|| known(&of_v6))?;
     Some((sk, listens(sk, tuple)?))
 }
 
 /// The accept queue of the socket at this address, if it still listens on that port.
 #[inline(always)]
 fn listens(sk: u64, tuple: &Tuple) -> Option<[u32; 2]> {
-    if sk == SEVERAL {
+    if sk & SEVERAL != 0 {
         return None;
     }
     let sk = Struct::<Copied>::new(sk as *const u8)?;
@@ -120,6 +147,7 @@ fn listens(sk: u64, tuple: &Tuple) -> Option<[u32; 2]> {
 }
 
 #[inline(always)]
-fn key(netns: u32, family: u8, port: u16) -> u64 {
-    u64::from(netns) << 32 | u64::from(family) << 16 | u64::from(port)
+fn key_of(tuple: &Tuple) -> u64 {
+    let (family, port) = (u64::from(tuple.family), u64::from(tuple.local_port));
+    u64::from(tuple.netns) << 32 | family << 16 | port
 }

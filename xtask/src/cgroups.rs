@@ -2,12 +2,14 @@
 
 use std::{
     fs,
+    os::unix::fs::MetadataExt as _,
     path::{Path, PathBuf},
     process, thread,
     time::{Duration, Instant},
 };
 
 use anyhow::{Context as _, Result, ensure};
+use serde_json::{Value, json};
 
 use crate::{
     scenario::{
@@ -79,15 +81,17 @@ pub fn are_filters(port: u16) -> Result<()> {
     let client = ("client", load.client_pid());
     let server = ("server", load.server_pid());
     enter(&other, server.1)?;
-    for (args, (role, pid)) in [
-        (by_cgroup, client),
-        (by_container, client),
-        (by_prefix, client),
+    let (of_client, of_server) = (inode(&of_container)?, inode(&other)?);
+    for (args, (role, pid), cgroup, container) in [
+        (by_cgroup, client, of_client, Some(&*id)),
+        (by_container, client, of_client, Some(&*id)),
+        (by_prefix, client, of_client, Some(&*id)),
         // Who listens since before the start.
-        (by_other, server),
+        (by_other, server, of_server, None),
     ] {
         let tracer = Tracer::start(&args)?;
-        only(tracer, &mut load, role, pid).with_context(|| args.join(" "))?;
+        let process = json!({"pid": pid, "cgroup_id": cgroup, "container_id": container});
+        only(tracer, &mut load, role, &process).with_context(|| args.join(" "))?;
     }
     drop(load);
 
@@ -95,17 +99,24 @@ pub fn are_filters(port: u16) -> Result<()> {
     let tracer = Tracer::start(&by_cgroup)?;
     let younger = cgroups.make(pod.join("younger"))?;
     let mut load = Load::prepared(&ctx, false, |_, server| enter(&younger, server))?;
-    let pid = load.server_pid();
-    only(tracer, &mut load, "server", pid).context("a younger cgroup")?;
+    let cgroup = inode(&younger)?;
+    let process = json!({"pid": load.server_pid(), "cgroup_id": cgroup, "container_id": null});
+    only(tracer, &mut load, "server", &process).context("a younger cgroup")?;
     Ok(())
+}
+
+/// A cgroup's id.
+fn inode(cgroup: &Path) -> Result<u64> {
+    Ok(fs::metadata(cgroup)?.ino())
 }
 
 fn path(path: &Path) -> Result<&str> {
     path.to_str().context("a plain path")
 }
 
-/// Of all connections of this load the tracer prints this end, and nothing else at all.
-fn only(tracer: Tracer, load: &mut Load, role: &str, pid: u32) -> Result<()> {
+/// Of all connections of this load the tracer prints this end, of whose `process` so much is known, and nothing else
+/// at all.
+fn only(tracer: Tracer, load: &mut Load, role: &str, process: &Value) -> Result<()> {
     for _ in 0..COUNT {
         load.one(Shape::KeepAlive)?;
     }
@@ -119,7 +130,10 @@ fn only(tracer: Tracer, load: &mut Load, role: &str, pid: u32) -> Result<()> {
     let records: Vec<_> = lines.iter().filter(|line| !line.is("stats")).collect();
     let right = records.iter().filter(|line| {
         let record = &line.value;
-        record["role"] == role && record["process"]["pid"] == pid && record["complete"] == true
+        let mut known = process.as_object().into_iter().flatten();
+        record["role"] == role
+            && record["complete"] == true
+            && known.all(|(name, value)| record["process"][name] == *value)
     });
     let right = right.count();
     ensure!(

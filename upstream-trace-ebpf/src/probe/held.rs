@@ -87,7 +87,7 @@ fn held<M: Memory>(task: Struct<Direct>, sock: Option<TcpSock<M>>) {
     };
     let sk = sock.sk.address();
     if sock.sk.state() == Some(state::LISTEN) {
-        listener::opened(sk, &tuple);
+        listener::found(sk, &tuple);
     }
     if story::of(sk).is_some() {
         // Its owner is in its story, or will be.

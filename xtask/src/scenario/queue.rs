@@ -54,6 +54,15 @@ pub(super) const LIST: &[Scenario] = &[
         strays: &[],
     },
     Scenario {
+        name: "unaccepted_reset_after_several",
+        story: "the same, where several sockets have listened on the port at once before",
+        slow: false,
+        needs: None,
+        play: unaccepted_reset_after_several,
+        records: ABORTED_BY_CLIENT,
+        strays: &[],
+    },
+    Scenario {
         name: "accepted_too_late",
         story: "the server accepts a connection that the client has reset already",
         slow: false,
@@ -179,6 +188,24 @@ pub(super) const LIST: &[Scenario] = &[
 
 fn unaccepted_reset(ctx: &Ctx, family: Family) -> Result<Played> {
     let mut pair = Pair::queued(ctx, family)?;
+    pair.client.abort(pair.c)?;
+    pair.end()
+}
+
+fn unaccepted_reset_after_several(ctx: &Ctx) -> Result<Played> {
+    let (client, mut server) = (ctx.actor("ut-client")?, ctx.actor("ut-server")?);
+    let to = ctx.address(Family::V4);
+    let mut listeners = Vec::new();
+    for _ in 0..3 {
+        let sock = server.socket(&to, 0)?;
+        server.set(sock, libc::SOL_SOCKET, libc::SO_REUSEPORT, 1)?;
+        server.listen_on(sock, to, 16)?;
+        listeners.push(sock);
+    }
+    for sock in listeners {
+        server.close(sock)?;
+    }
+    let mut pair = Pair::between(client, server, to)?;
     pair.client.abort(pair.c)?;
     pair.end()
 }
