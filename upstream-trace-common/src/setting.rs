@@ -17,6 +17,8 @@ pub const FILTER_CGROUPS: &str = "FILTER_CGROUPS";
 pub const CAN_PROBE_READ: &str = "CAN_PROBE_READ";
 /// `u32`, 1 where `tcp_send_reset` carries `enum sk_rst_reason` (three arguments).
 pub const SEND_RESET_HAS_REASON: &str = "SEND_RESET_HAS_REASON";
+/// `u32`, 1 where `tcp_retransmit_skb` carries how that went (three arguments, 6.16 and later).
+pub const RETRANSMIT_HAS_ERROR: &str = "RETRANSMIT_HAS_ERROR";
 /// `u32`, 1 where `bpf_get_current_task_btf` exists (5.11 and later).
 pub const HAS_CURRENT_TASK_BTF: &str = "HAS_CURRENT_TASK_BTF";
 /// `u32`, 1 where `bpf_sock_from_file` exists (5.11 and later).

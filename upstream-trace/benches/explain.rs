@@ -103,6 +103,7 @@ fn record(number: u64) -> Connection<'static> {
         local: IpAddr::from([10, 0, 0, 1]),
         has_local_port: true,
         client_closed_first: false,
+        is_late: false,
         evidence: Evidence::default(),
     });
     Connection {

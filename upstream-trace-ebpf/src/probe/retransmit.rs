@@ -13,15 +13,26 @@ use crate::{
         mem::{Direct, Struct},
         sock::{TcpSock, state},
     },
+    maps::set,
     story,
 };
+
+/// Whether nothing was sent, because what was sent before still waits in a queue of this host, for the next host's
+/// hardware address for one (`EBUSY`, `__tcp_retransmit_skb`).
+#[inline(always)]
+fn is_queued(error: i32) -> bool {
+    const EBUSY: i32 = 16;
+    error == -EBUSY
+}
 
 #[btf_tracepoint(function = "tcp_retransmit_skb")]
 pub fn tcp_retransmit_skb(ctx: BtfTracePointContext) -> i32 {
     let Some(sk) = Struct::<Direct>::new(ctx.arg(0)) else {
         return 0;
     };
-    if sk.state() != Some(state::SYN_SENT) {
+    if sk.state() != Some(state::SYN_SENT)
+        || set::RETRANSMIT_HAS_ERROR() != 0 && is_queued(ctx.arg(2))
+    {
         return 0;
     }
     let what = What {

@@ -47,8 +47,8 @@ pub struct Steps {
     all: Option<Box<Vec<Step>>>,
 }
 
-/// SYNs sent again beyond this many steps are not kept; everything else is, and is bounded by TCP's own
-/// states.
+/// SYNs sent again, and resets, beyond this many steps are not kept: whoever is connected to may provoke any number of
+/// them. Everything else is, and is bounded by TCP's own states.
 const STEPS_MAX: usize = 64;
 
 impl Steps {
@@ -64,7 +64,16 @@ impl Steps {
         let all = self
             .all
             .get_or_insert_with(|| Box::new(self.inline.to_vec()));
-        if step.event() != StepKind::SynRetransmit || all.len() < STEPS_MAX {
+        let may_repeat = matches!(
+            step.event(),
+            StepKind::SynRetransmit | StepKind::ResetSent | StepKind::ResetReceived
+        );
+        // Room for a last one of those that end it.
+        let most = match step.event() {
+            StepKind::SynRetransmit => STEPS_MAX,
+            _ => 2 * STEPS_MAX,
+        };
+        if !may_repeat || all.len() < most {
             all.push(step);
         }
     }
@@ -224,12 +233,14 @@ impl Connection {
         self.state = base.new;
         match State::from_kernel(base.new) {
             Some(State::Established) => self.seen |= seen::ESTABLISHED,
-            Some(State::CloseWait) if base.old == State::Established as u8 => {
-                self.seen |= seen::PEER_CLOSED_FIRST;
+            // Also from SYN_RECV, by Fast Open, which exchanges payload before the handshake is complete.
+            Some(State::CloseWait) => {
+                self.seen |= seen::ESTABLISHED | seen::PEER_CLOSED_FIRST;
                 self.fin = Some(base.jiffies);
             }
             Some(State::FinWait1) => {
-                self.seen |= seen::ACCEPTED | seen::FIN_SENT | seen::CLOSED_FIRST;
+                self.seen |=
+                    seen::ESTABLISHED | seen::ACCEPTED | seen::FIN_SENT | seen::CLOSED_FIRST;
                 self.fin = Some(base.jiffies);
             }
             Some(State::LastAck) => self.seen |= seen::ACCEPTED | seen::FIN_SENT,

@@ -33,6 +33,9 @@ use crate::{
 /// the state change, the other end's side of it, the owner's close. Well within the 100 ms in which its
 /// record has to appear.
 pub const HOLD_NS: u64 = 20_000_000;
+/// How much longer a reset that belongs to no connection is held while there is one that may claim it: another look of the
+/// agent's loop.
+const LOOK_NS: u64 = 30_000_000;
 
 /// What the engine has to know of the host and the run.
 #[derive(Clone, Debug)]
@@ -190,7 +193,7 @@ impl Engine {
         let slot = match base.kind {
             kind::STATE => self.state(event, describe),
             kind::CONNECT | kind::SYN_RETRANSMIT => Some(self.progress(base)),
-            kind::ACCEPT => Some(self.accept(event, describe)),
+            kind::ACCEPT => self.accept(event, describe),
             kind::RESET_RECEIVED => self.reset_received(event),
             kind::RESET_SENT_ACTIVE | kind::RESET_SENT_REPLY => self.reset_sent(event, describe),
             kind::RESET_SENT_NO_SOCKET
@@ -285,10 +288,10 @@ impl Engine {
                 self.finish(slot, serial, clock, sink);
             }
         }
-        // A connection that waits for its other end may still claim one.
-        if self.asking.is_empty() {
-            self.strays_due(now, clock, sink);
-        }
+        // A connection that waits for its other end may still claim one: it gets another look. On a busy node there always is
+        // such a connection.
+        let waits = if self.asking.is_empty() { 0 } else { LOOK_NS };
+        self.strays_due(now.saturating_sub(waits), clock, sink);
     }
 
     /// One more reset that belongs to no connection.

@@ -45,7 +45,13 @@ pub(super) fn connection(
             serial: ended.serial,
         };
         // Looked up also where this end sent the reset itself: the other end's answer to it may be there.
-        let stray = engine.strays.claim(ended.netns, &ended.tuple, id);
+        // None that was sent before this connection was there.
+        let since = if ended.saw(seen::BIRTH) {
+            ended.first
+        } else {
+            0
+        };
+        let stray = engine.strays.claim(ended.netns, &ended.tuple, since, id);
         print(engine, ended, id, stray.as_ref(), clock, sink);
     }
     engine.table.remove(slot);
@@ -165,6 +171,7 @@ fn print(
         err,
         reset: reset.as_ref().map(|reset| reset.direction),
         reset_in_path: reset.as_ref().is_some_and(ResetFound::is_certainly_in_path),
+        reset_unseen: !complete,
         has_local_port: ended.tuple.local_port != 0,
         icmp: noted.as_ref().is_some_and(|noted| noted.icmp.is_some()),
         peer_received_payload: ended.peer_received > Some(0),
@@ -205,7 +212,7 @@ fn print(
     };
     if !orderly || judgement.verdict != Verdict::Ok {
         let evidence = noted.unwrap_or_default();
-        explain(&mut record, ended, reset.as_ref(), evidence);
+        explain(&mut record, ended, &facts, reset.as_ref(), evidence);
     }
     sink.connection(&mut record, ended.events);
 }
@@ -214,6 +221,7 @@ fn print(
 fn explain<'a>(
     record: &mut record::Connection<'a>,
     ended: &Connection,
+    facts: &Facts,
     reset: Option<&ResetFound<'a>>,
     mut evidence: Evidence<'a>,
 ) {
@@ -235,10 +243,16 @@ fn explain<'a>(
         local: record.local.address,
         has_local_port: record.local.port != 0,
         client_closed_first: match ended.role {
-            Role::Client => ended.saw(seen::CLOSED_FIRST),
-            Role::Server => ended.saw(seen::PEER_CLOSED_FIRST),
+            Role::Client => facts.closed_first,
+            Role::Server => facts.peer_closed_first,
             Role::Unknown => false,
         },
+        is_late: facts.payload_after_fin
+            && match ended.role {
+                Role::Client => facts.peer_closed_first,
+                Role::Server => facts.closed_first,
+                Role::Unknown => false,
+            },
         evidence,
     });
     record.reset = reset.map(ResetFound::record);

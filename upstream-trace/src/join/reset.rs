@@ -11,13 +11,17 @@ use super::{
 };
 use crate::{
     process::Process,
-    record::{self, Attribution, Confidence, Direction, Origin, ReasonSource, ResetEvidence},
+    record::{
+        self, Attribution, Confidence, Direction, Origin, ReasonSource, ResetEvidence, StepKind,
+    },
     tcp::State,
     verdict::way,
 };
 
 /// `ECONNABORTED`: `tcp_abort`, an administrator's kill.
 const ECONNABORTED: u32 = libc::ECONNABORTED.cast_unsigned();
+/// `ECONNREFUSED`
+const ECONNREFUSED: u32 = libc::ECONNREFUSED.cast_unsigned();
 /// `ETIMEDOUT`: a timer's doing.
 const ETIMEDOUT: u32 = libc::ETIMEDOUT.cast_unsigned();
 
@@ -111,8 +115,11 @@ pub(super) fn found<'a>(
             aborts: aborts(end, sent),
         });
     }
-    // Data after a shutdown looks like a received reset until the answer to it is reported.
-    end.received?;
+    // Data after a shutdown looks like a received reset until the answer to it is reported. Where a reset was sent and the
+    // owner told that it was refused, only the hook's event is missing.
+    if end.received.is_none() && (stray.is_none() || error(end) != ECONNREFUSED) {
+        return None;
+    }
     let received = |(origin, confidence), (reason, reason_source), sender| {
         Some(ResetFound {
             direction: Direction::Received,
@@ -142,7 +149,21 @@ pub(super) fn found<'a>(
         let sender = peer.filter(|_| stray.kind != kind::RESET_SENT_NO_SOCKET);
         return received(by_peer, reason, sender);
     }
+    // The one SYN that was sent, or the answer to it, was dropped by a filter of this node, which also answered it: wherever
+    // it was sent to. Of several another may have got through.
+    let is_filtered = || {
+        let notes = &engine.notes;
+        let dropped = notes.of(ended.netns, &ended.tuple, kind::SYN_DROPPED, ended.first);
+        let steps = ended.steps.as_slice();
+        let again = steps
+            .iter()
+            .any(|step| step.event() == StepKind::SynRetransmit);
+        !ended.saw(seen::ESTABLISHED) && !again && dropped.is_some()
+    };
     let peer_is_here = peer.is_some() || ended.tuple.is_loopback();
+    if !peer_is_here && known.all && context.sees_all_resets && is_filtered() {
+        return received((Origin::InPath, Some(Confidence::Certain)), unknown, None);
+    }
     if !peer_is_here {
         // Looked for in vain, at an address of this node.
         let origin = if ended.saw(seen::ASKED) {
@@ -168,11 +189,6 @@ pub(super) fn found<'a>(
     // address, which was translated on its way (NAT), would look the same: so the other end has to be known by this
     // one's addresses, or a filter of this node to have dropped the SYN that was answered so.
     let is_paired = ended.peer != NONE || ended.saw(seen::PEER_ENDED);
-    let is_filtered = || {
-        let notes = &engine.notes;
-        let dropped = notes.of(ended.netns, &ended.tuple, kind::SYN_DROPPED, ended.first);
-        !ended.saw(seen::ESTABLISHED) && dropped.is_some()
-    };
     let certain =
         known.all && (context.sees_both_ends || peer.is_none()) && (is_paired || is_filtered());
     let origin = if certain {

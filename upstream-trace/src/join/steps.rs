@@ -200,10 +200,23 @@ impl Engine {
         }
     }
 
-    pub(super) fn accept(&mut self, event: Event<'_>, describe: &mut impl Describe) -> Slot {
-        let slot = self.find_or_begin(event.base);
+    pub(super) fn accept(
+        &mut self,
+        event: Event<'_>,
+        describe: &mut impl Describe,
+    ) -> Option<Slot> {
+        let slot = self.find_or_over(event.base)?;
         self.accepted(slot, event, describe);
-        slot
+        Some(slot)
+    }
+
+    /// The connection of an event that may come after its end was told: that one begins no other.
+    fn find_or_over(&mut self, base: &Base) -> Option<Slot> {
+        if base.old == State::Close as u8 {
+            self.find(base)
+        } else {
+            Some(self.find_or_begin(base))
+        }
     }
 
     pub(super) fn accepted(&mut self, slot: Slot, event: Event<'_>, describe: &mut impl Describe) {
@@ -251,7 +264,11 @@ impl Engine {
     ) -> Option<Slot> {
         let (base, stats) = (event.base, event.stats?);
         let actor = self.closer(event, describe);
-        let slot = self.find_or_begin(base);
+        let Some(slot) = self.find_or_over(base) else {
+            // Its sender slept after its change to CLOSE: the other end can still learn who that was.
+            self.strays.insert(base);
+            return None;
+        };
         let sent = Sent {
             kind: base.kind,
             state: base.old,
@@ -261,15 +278,17 @@ impl Engine {
         let connection = self.table.get_mut(slot)?;
         // No stack answers a reset with a reset: what came was data after a shutdown.
         let was_data = base.kind == kind::RESET_SENT_REPLY;
+        if was_data && base.old == State::SynSent as u8 {
+            // The answer to a segment of an earlier connection, one in TIME_WAIT for instance: this one goes on, and
+            // sends its SYN again. What it hits is that earlier one's other end.
+            connection.step(base.ktime, StepKind::ResetSent);
+            self.strays.insert(base);
+            return Some(slot);
+        }
         if was_data {
             connection.steps.retract(StepKind::ResetReceived);
         }
         connection.step(base.ktime, StepKind::ResetSent);
-        if was_data && base.old == State::SynSent as u8 {
-            // The answer to a segment of an earlier connection, one in TIME_WAIT for instance: this one
-            // goes on, and sends its SYN again.
-            return Some(slot);
-        }
         if !was_data && base.old == State::Close as u8 {
             // Its closer's doing.
             connection.exits(event.exit());

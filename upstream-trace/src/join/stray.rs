@@ -111,9 +111,9 @@ impl Strays {
         }
     }
 
-    /// The reset that the other end of `tuple` was sent; it belongs to the connection `id` from now on.
-    /// Its own namespace is preferred, because a pair of addresses may exist in several.
-    pub fn claim(&mut self, netns: u32, tuple: &Tuple, id: Id) -> Option<Base> {
+    /// The reset that the other end of `tuple` was sent, not before `since`; it belongs to the connection `id` from now
+    /// on. Its own namespace is preferred, because a pair of addresses may exist in several.
+    pub fn claim(&mut self, netns: u32, tuple: &Tuple, since: u64, id: Id) -> Option<Base> {
         if self.known.is_empty() {
             return None;
         }
@@ -121,7 +121,7 @@ impl Strays {
         let hash = self.hasher.hash_one(reversed);
         let candidates = || {
             let all = self.known.iter_hash(hash);
-            all.filter(|entry| entry.tuple() == reversed)
+            all.filter(|entry| entry.tuple() == reversed && entry.stray.base.ktime >= since)
         };
         let found = if candidates().any(|entry| entry.netns() == netns) {
             netns
@@ -281,12 +281,18 @@ mod tests {
         strays.insert(&base(1, 1, 5));
         let client = Tuple::of(&base(1, 1, 5)).reversed();
         assert!(
-            strays.claim(9, &client, ID).is_some(),
+            strays.claim(9, &client, 0, ID).is_some(),
             "another namespace, but only one such"
         );
         strays.insert(&base(1, 2, 5));
-        assert!(strays.claim(9, &client, ID).is_none(), "it could be either");
-        assert_eq!(strays.claim(2, &client, ID).map(|base| base.netns), Some(2));
+        assert!(
+            strays.claim(9, &client, 0, ID).is_none(),
+            "it could be either"
+        );
+        assert_eq!(
+            strays.claim(2, &client, 0, ID).map(|base| base.netns),
+            Some(2)
+        );
         assert_eq!(strays.due(u64::MAX).and_then(|stray| stray.peer), Some(ID));
     }
 
@@ -296,12 +302,12 @@ mod tests {
         let mut strays = Strays::default();
         strays.insert(&base(1, 1, 5));
         assert!(strays.due(1 + HELD_NS).is_some());
-        assert!(strays.claim(1, &client, ID).is_some());
-        assert!(strays.claim(1, &client, ID).is_none(), "it is taken");
+        assert!(strays.claim(1, &client, 0, ID).is_some());
+        assert!(strays.claim(1, &client, 0, ID).is_none(), "it is taken");
         strays.insert(&base(1, 1, 5));
         assert!(strays.due(1 + HELD_NS).is_some());
         assert!(strays.due(1 + REMEMBERED_NS).is_none());
-        assert!(strays.claim(1, &client, ID).is_none(), "it is too old");
+        assert!(strays.claim(1, &client, 0, ID).is_none(), "it is too old");
         assert!(strays.known.is_empty() && strays.knew_all(2));
     }
 

@@ -6,7 +6,7 @@ use upstream_trace_common::{
     event::{
         Acted, Actor, Base, Full, IPV4, NO_REASON, NO_UID, Note, Packet, Stats, Way, exit, kind,
     },
-    story::Story,
+    story::{self, AT_BIRTH, Change, Story},
 };
 
 use super::{
@@ -1724,4 +1724,291 @@ fn no_sequence_of_events_panics() {
         assert!(play.engine.open() <= 16);
     }
     play.finish();
+}
+
+/// A `CLOSE_WAIT` that the server leaked, whose addresses the client uses again.
+#[test]
+fn a_reset_of_a_connect_that_hits_an_older_connection_is_no_middlebox_s() {
+    let mut play = Play::new();
+    play.handshake();
+    play.accept();
+    play.state(CLIENT, State::Established, State::FinWait1, CLIENT_PID);
+    play.step(SERVER, State::Established, State::CloseWait);
+    play.step(CLIENT, State::FinWait1, State::FinWait2);
+    play.close(
+        CLIENT,
+        State::FinWait2,
+        0,
+        Stats {
+            has_socket: 0,
+            ..mirrored(&counted(64, 64))
+        },
+    );
+    play.due(play.now + HOLD_NS);
+    play.now += 60_000_000_000;
+    play.connect();
+    let syn_sent = Stats {
+        present: u32::MAX,
+        segs_out: 1,
+        has_socket: 1,
+        ..Stats::default()
+    };
+    play.reset_sent(CLIENT, kind::RESET_SENT_REPLY, State::SynSent, 0, syn_sent);
+    play.reset_received(
+        SERVER,
+        State::CloseWait,
+        Stats {
+            has_socket: 1,
+            ..counted(64, 64)
+        },
+    );
+    play.close(SERVER, State::CloseWait, 0, failed(32, counted(64, 64)));
+    play.due(u64::MAX);
+    let seen = play
+        .records
+        .connections
+        .iter()
+        .chain(&play.told.connections);
+    for seen in seen.filter(|seen| seen.reset.is_some()) {
+        assert_ne!(
+            seen.reset.unwrap().1,
+            Origin::InPath,
+            "the client's own stack sent it"
+        );
+    }
+}
+
+/// A child that was reset while it waited, and is accepted and closed later.
+#[test]
+fn a_child_that_ended_is_accepted_too_late_and_nothing_is_missing() {
+    let mut play = Play::new();
+    play.handshake();
+    let nothing = mirrored(&counted(0, 0));
+    play.close(CLIENT, State::Established, CLIENT_PID, nothing);
+    play.reset_received(SERVER, State::Established, counted(0, 0));
+    play.close(
+        SERVER,
+        State::Established,
+        CLIENT_PID,
+        Stats {
+            err: 104,
+            has_socket: 0,
+            ..counted(0, 0)
+        },
+    );
+    play.reset_sent(
+        CLIENT,
+        kind::RESET_SENT_ACTIVE,
+        State::Close,
+        CLIENT_PID,
+        nothing,
+    );
+    play.due(play.now + HOLD_NS);
+    assert_eq!(play.records.connections.len(), 2);
+    assert_eq!((play.engine.open(), play.engine.unseen()), (0, 0));
+    play.now += 200_000_000;
+    let base = play.base(SERVER, kind::ACCEPT, State::Close as u8, 0);
+    play.acted(base, SERVER_PID);
+    play.destroy(SERVER, SERVER_PID);
+    assert_eq!(
+        (play.engine.unseen(), play.by_stories.unseen()),
+        (0, 0),
+        "nothing was missed"
+    );
+}
+
+/// A Fast Open server that answers and closes before the handshake is done.
+#[test]
+fn a_fast_open_server_may_close_before_the_handshake_is_complete() {
+    let mut play = Play::new();
+    let base = play.base(SERVER, kind::ACCEPT, State::SynRecv as u8, 0);
+    play.acted(base, SERVER_PID);
+    play.state(SERVER, State::SynRecv, State::FinWait1, SERVER_PID);
+    play.step(SERVER, State::FinWait1, State::FinWait2);
+    let stats = Stats {
+        jiffies: 2,
+        ..counted(64, 64)
+    };
+    play.close(SERVER, State::FinWait2, 0, stats);
+    let seen = play.finish();
+    assert_eq!((seen[0].verdict, seen[0].role), (Verdict::Ok, Role::Server));
+}
+
+/// The event of the reset is lost; on this node, a closed port.
+#[test]
+fn a_refusal_whose_reset_was_lost_is_no_firewall_s() {
+    let mut play = Play::new();
+    play.connect();
+    let base = play.base(0, kind::RESET_SENT_NO_SOCKET, 1 << 1, NO_REASON);
+    play.plain(base);
+    play.lost();
+    let stats = Stats {
+        present: u32::MAX,
+        segs_out: 1,
+        ..Stats::default()
+    };
+    play.close(CLIENT, State::SynSent, CLIENT_PID, failed(111, stats));
+    let seen = play.finish();
+    assert_eq!(seen[0].verdict, Verdict::Refused);
+}
+
+/// Connections that wait for their other end, at every look.
+#[test]
+fn resets_of_no_connection_are_told_on_a_busy_node() {
+    let mut play = Play::new();
+    let (join, told) = (&mut play.by_stories, &mut play.told);
+    let stray = Base {
+        ktime: play.now,
+        kind: kind::RESET_SENT_NO_SOCKET,
+        old: 1 << 1,
+        new: NO_REASON,
+        family: IPV4,
+        local_port: 9,
+        remote_port: 10,
+        netns: 1,
+        local: [LOOPBACK, 0],
+        remote: [LOOPBACK, 0],
+        ..Base::default()
+    };
+    join.event(
+        Event {
+            base: &stray,
+            actor: None,
+            stats: None,
+        },
+        &mut Nobody,
+        &Epoch,
+        told,
+    );
+    let mut now = play.now;
+    for tick in 0..10_000_u64 {
+        // A client that parted, whose server is open: as `Ended`.
+        let change = |old: State, new: State| Change::of(old as u8, new as u8);
+        let story = Story {
+            sk: 100 + tick,
+            born: now,
+            local_port: 20_000 + (tick % 30_000) as u16,
+            remote_port: PORT,
+            netns: 1,
+            family: IPV4,
+            birth: change(State::Close, State::SynSent),
+            local: [LOOPBACK, 0],
+            remote: [LOOPBACK, 0],
+            actor: actor(CLIENT_PID),
+            acted: AT_BIRTH,
+            state: State::FinWait2 as u8,
+            at: [now, now, now, 0, 0],
+            what: [
+                change(State::SynSent, State::Established),
+                change(State::Established, State::FinWait1),
+                change(State::FinWait1, State::FinWait2),
+                Change::default(),
+                Change::default(),
+            ],
+            len: 3,
+            ..Story::default()
+        };
+        let ended = story::Ended {
+            story,
+            ktime: now + 1,
+            old: State::FinWait2 as u32,
+            late: 0,
+            stats: Stats {
+                has_socket: 0,
+                ..mirrored(&counted(64, 64))
+            },
+        };
+        join.ended_story(&ended, &mut Nobody, &Epoch, told);
+        // As the agent's loop does.
+        now += 30_000_000;
+        join.finish_due(now, &Epoch, told);
+        if join.is_asking() {
+            join.answered(&Epoch, told);
+        }
+        if !told.strays.is_empty() {
+            break;
+        }
+    }
+    assert!(
+        !told.strays.is_empty(),
+        "not told after {} s",
+        (now - play.now) / 1_000_000_000
+    );
+}
+
+#[test]
+fn resets_while_connecting_are_bounded() {
+    let mut play = Play::new();
+    play.connect();
+    let syn_sent = Stats {
+        present: u32::MAX,
+        segs_out: 1,
+        ..Stats::default()
+    };
+    for _ in 0..100_000 {
+        play.reset_sent(CLIENT, kind::RESET_SENT_REPLY, State::SynSent, 0, syn_sent);
+    }
+    play.close(CLIENT, State::SynSent, CLIENT_PID, failed(110, syn_sent));
+    let seen = play.finish();
+    assert!(seen[0].steps.len() < 1000, "{}", seen[0].steps.len());
+}
+
+/// The closer sleeps between its change to CLOSE and its reset (memory is reclaimed, its CPU quota is used up).
+#[test]
+fn a_reset_that_comes_after_its_record_is_still_its_senders() {
+    let mut play = Play::new();
+    play.handshake();
+    play.accept();
+    let stats = Stats {
+        unread: 64,
+        has_socket: 1,
+        ..counted(64, 0)
+    };
+    play.close(SERVER, State::Established, SERVER_PID, stats);
+    play.now += 50_000_000;
+    play.due(play.now);
+    play.reset_received(CLIENT, State::Established, mirrored(&stats));
+    play.close(
+        CLIENT,
+        State::Established,
+        SERVER_PID,
+        failed(104, mirrored(&stats)),
+    );
+    play.reset_sent(
+        SERVER,
+        kind::RESET_SENT_ACTIVE,
+        State::Close,
+        SERVER_PID,
+        stats,
+    );
+    play.due(play.now + HOLD_NS);
+    assert!(
+        play.records
+            .connections
+            .iter()
+            .all(|seen| seen.reset.is_none_or(|reset| reset.1 != Origin::InPath))
+    );
+}
+
+/// A reset of before is not this connection's.
+#[test]
+fn a_reset_of_before_is_not_this_connection_s() {
+    let mut play = Play::new();
+    let time_wait = State::TimeWait as u8;
+    let base = play.base(0x7171, kind::RESET_SENT_TIME_WAIT, time_wait, NO_REASON);
+    play.plain(base);
+    play.now += 3_000_000_000;
+    play.due(play.now);
+    play.handshake();
+    play.accept();
+    play.reset_received(CLIENT, State::Established, mirrored(&counted(64, 0)));
+    play.close(
+        CLIENT,
+        State::Established,
+        0,
+        failed(104, mirrored(&counted(64, 0))),
+    );
+    play.state(SERVER, State::Established, State::FinWait1, SERVER_PID);
+    let seen = &play.finish()[0];
+    assert_ne!(seen.reset.unwrap().1, Origin::PeerOnNode);
 }

@@ -83,6 +83,11 @@ impl Plan<'_> {
         self.btf.tracepoint_args("tcp_send_reset") >= Some(3)
     }
 
+    /// Whether `tcp_retransmit_skb` carries how that went: such kernels also call it where it went wrong.
+    fn retransmit_has_error(&self) -> bool {
+        self.btf.tracepoint_args("tcp_retransmit_skb") >= Some(3)
+    }
+
     /// Whether the kernel has this BPF helper, by its name in `enum bpf_func_id`.
     fn has_helper(&self, name: &str) -> bool {
         let helpers = self.btf.enumerators("bpf_func_id").unwrap_or_default();
@@ -152,7 +157,7 @@ impl Plan<'_> {
     /// Whether every SYN that is sent again is seen. Before 6.16 not one that this node itself drops.
     pub fn counts_syn_retransmits(&self, filled: &[Filled]) -> bool {
         let is_filled = |one: &Filled| one.entry.role == Role::SynRetransmits && one.by.is_some();
-        self.btf.tracepoint_args("tcp_retransmit_skb") >= Some(3) && filled.iter().any(is_filled)
+        self.retransmit_has_error() && filled.iter().any(is_filled)
     }
 
     /// The roles that are to be filled on this kernel.
@@ -262,7 +267,7 @@ fn map_failure(name: &str, error: &MapError) -> Failure {
 }
 
 /// Name and value of every read-only global that is not a field's offset.
-fn globals(plan: &Plan<'_>) -> [(&'static str, u32); 15] {
+fn globals(plan: &Plan<'_>) -> [(&'static str, u32); 16] {
     let flag = u32::from;
     [
         (setting::FILTER_PORTS, flag(plan.wanted.ports.is_some())),
@@ -277,6 +282,10 @@ fn globals(plan: &Plan<'_>) -> [(&'static str, u32); 15] {
         (
             setting::SEND_RESET_HAS_REASON,
             flag(plan.tracepoint_has_reason()),
+        ),
+        (
+            setting::RETRANSMIT_HAS_ERROR,
+            flag(plan.retransmit_has_error()),
         ),
         (
             setting::HAS_CURRENT_TASK_BTF,

@@ -165,6 +165,8 @@ pub struct Facts {
     pub reset: Option<Direction>,
     /// The reset came from neither end.
     pub reset_in_path: bool,
+    /// A reset may have come that was not seen.
+    pub reset_unseen: bool,
     /// An ICMP error answered the SYN.
     pub icmp: bool,
     /// The local port was chosen.

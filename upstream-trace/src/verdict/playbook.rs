@@ -44,6 +44,8 @@ pub struct About<'a> {
     pub has_local_port: bool,
     /// The client sent the first FIN.
     pub client_closed_first: bool,
+    /// The request was certainly sent after the server's FIN.
+    pub is_late: bool,
     /// What else is known.
     pub evidence: record::Evidence<'a>,
 }
@@ -75,6 +77,8 @@ enum Evidence {
     HasLocalPort,
     /// The client had sent its FIN when the server reset the connection.
     ClientClosedFirst,
+    /// The request was sent after the server's FIN, and reset by whoever is left of the server.
+    Late,
     /// An ICMP error answered the SYN, of the kind by which firewalls and access lists refuse.
     Prohibited,
     /// This node itself answered the SYN with ICMP host unreachable.
@@ -126,6 +130,10 @@ impl Evidence {
             Self::HasLocalPort => about.has_local_port,
             Self::ClientClosedFirst => {
                 about.client_closed_first && about.sender() == Some(End::Server)
+            }
+            Self::Late => {
+                let in_path = matches!(about.reset, Some((_, Origin::InPath, _)));
+                about.is_late && !in_path
             }
             Self::Prohibited => about
                 .evidence
@@ -374,6 +382,7 @@ mod tests {
             local: HERE,
             has_local_port: false,
             client_closed_first: false,
+            is_late: false,
             evidence: record::Evidence::default(),
         }
     }
@@ -501,6 +510,11 @@ mod tests {
                                     each(&About {
                                         reset,
                                         client_closed_first: true,
+                                        ..about
+                                    });
+                                    each(&About {
+                                        reset,
+                                        is_late: true,
                                         ..about
                                     });
                                 }

@@ -18,6 +18,8 @@ pub struct Judgement {
 const ETIMEDOUT: u32 = libc::ETIMEDOUT.cast_unsigned();
 /// `ECONNABORTED`: `tcp_abort`, an administrator's kill.
 const ECONNABORTED: u32 = libc::ECONNABORTED.cast_unsigned();
+/// `ECONNREFUSED`
+const ECONNREFUSED: u32 = libc::ECONNREFUSED.cast_unsigned();
 /// `ECONNRESET`, and `EPIPE` for a reset after the peer's FIN.
 const RESET_ERRNOS: [u32; 2] = [
     libc::ECONNRESET.cast_unsigned(),
@@ -26,12 +28,18 @@ const RESET_ERRNOS: [u32; 2] = [
 
 /// Judges a connection that ended; `idle_after_us` parts `reset_mid_stream` from `reset_idle`.
 pub fn judge(facts: &Facts, idle_after_us: u64) -> Judgement {
-    if facts.established {
+    // A server's socket never connects: Fast Open's is there before the handshake is complete.
+    if facts.established || facts.role == Some(Role::Server) {
         judge_established(facts, idle_after_us)
     } else {
         judge_connecting(facts)
     }
 }
+
+const REFUSED: Judgement = Judgement {
+    verdict: Verdict::Refused,
+    flag: Some(Flag::ResetBeforePayload),
+};
 
 const fn plain(verdict: Verdict) -> Judgement {
     Judgement {
@@ -43,10 +51,9 @@ const fn plain(verdict: Verdict) -> Judgement {
 fn judge_connecting(facts: &Facts) -> Judgement {
     let never_left = facts.counters.any_segment_out == Some(false) || !facts.has_local_port;
     match (facts.reset, facts.err) {
-        (Some(Direction::Received), _) => Judgement {
-            verdict: Verdict::Refused,
-            flag: Some(Flag::ResetBeforePayload),
-        },
+        (Some(Direction::Received), _) => REFUSED,
+        // By an ICMP error as well, but that was not seen, and the reset's event may be lost.
+        (_, ECONNREFUSED) if facts.reset_unseen && !facts.icmp => REFUSED,
         (_, ETIMEDOUT) => plain(Verdict::ConnectTimeout),
         // An administrator's kill.
         (_, ECONNABORTED) => plain(Verdict::ConnectCanceled),

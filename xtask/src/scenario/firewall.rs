@@ -6,7 +6,7 @@ use std::net::SocketAddr;
 
 use anyhow::Result;
 
-use super::connect::attempt;
+use super::connect::{attempt, wired};
 use super::expect::{ALL_RESETS, Found, Owner, Reset, client, dropped, icmp, icmp_v6, received};
 use super::feature::Feature;
 use super::netns::{NLM_F_ACK, NLM_F_CREATE, NLM_F_REQUEST, attribute, zero_ended};
@@ -112,6 +112,20 @@ pub(super) const LIST: &[Scenario] = &[
             .steps(&["connect", "reset_received", "CLOSE"])],
     ),
     plain(
+        "firewall_resets_out",
+        "a firewall on the client's machine answers the SYN with a reset, which never leaves for the server's",
+        rejected_out,
+        &[client("refused")
+            .flag(BEFORE_PAYLOAD)
+            .peer(Owner::Nobody)
+            .reset(Reset::IN_PATH)
+            .unseen(KNOWN_TO_BE_DROPPED, Reset::OFF_NODE)
+            .errno("ECONNREFUSED")
+            .bytes(0, 0)
+            .evidence(DROP)
+            .steps(&["connect", "reset_received", "CLOSE"])],
+    ),
+    plain(
         "refused_by_translation",
         "a rule sends the SYN to another port, where nothing listens: the reset comes from the port that was asked for",
         translated,
@@ -177,6 +191,14 @@ fn refused(ctx: &Ctx, family: Family, answer: Answer, errno: i32) -> Result<Play
     server.listen(to, 16)?;
     server.firewall(to, INPUT, answer)?;
     attempt(client, Some(&server), to, errno)
+}
+
+fn rejected_out(ctx: &Ctx) -> Result<Played> {
+    let (mut client, mut server) = (ctx.actor("ut-client")?, ctx.actor("ut-server")?);
+    let (_, there) = wired(&mut client, &mut server)?;
+    let to = (there, ctx.port).into();
+    client.firewall(to, OUTPUT, Answer::Reset)?;
+    attempt(client, None, to, libc::ECONNREFUSED)
 }
 
 fn translated(ctx: &Ctx) -> Result<Played> {

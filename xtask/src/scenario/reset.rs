@@ -6,10 +6,10 @@ use anyhow::Result;
 
 use super::expect::{Owner, Reset, Stray, client, received, sent, server, stray};
 use super::feature::Feature;
-use super::net::{State, next_tick};
+use super::net::{State, next_tick, poll};
 use super::{
     BEFORE_PAYLOAD, BEFORE_RESPONSE, Ctx, Expect, Family, IDLE_AFTER, Pair, Played, REQUEST,
-    RESPONSE, RQ, RS, Scenario, Who, plain,
+    RESPONSE, RQ, RS, Scenario, Who, alone, plain,
 };
 
 const BY_CLIENT: Owner = Owner::Is(Who::Client);
@@ -242,6 +242,30 @@ pub(super) const LIST: &[Scenario] = &[
         play: |ctx| late_request(ctx, Family::V6),
         records: LATE_REQUEST,
         strays: FROM_TIME_WAIT,
+    },
+    Scenario {
+        name: "late_request_forgotten",
+        story: "the same, when the server's kernel has forgotten the connection; its port still listens",
+        slow: true,
+        needs: None,
+        play: late_request_forgotten,
+        records: &[
+            client("reset_before_response")
+                .flag(BEFORE_RESPONSE)
+                .reset(received("TCP_FLAGS", BY_SERVER))
+                .unseen(&[Feature::UntypedReads], Reset::UNKNOWN)
+                .errno("EPIPE")
+                .bytes(2 * RQ, RS)
+                .steps(&[
+                    "connect",
+                    "ESTABLISHED",
+                    "CLOSE_WAIT",
+                    "reset_received",
+                    "CLOSE",
+                ]),
+            server("ok").bytes(RS, RQ),
+        ],
+        strays: &[stray("TCP_FLAGS")],
     },
     Scenario {
         name: "half_open",
@@ -524,6 +548,27 @@ fn late_request(ctx: &Ctx, family: Family) -> Result<Played> {
     pair.client.acknowledge(pair.c)?;
     let gone = [State::FinWait2, State::TimeWait];
     pair.server.wait_orphan(pair.to, pair.from, &gone)?;
+    pair.client.send(pair.c, REQUEST)?;
+    pair.client.wait_state(pair.c, State::Close)?;
+    pair.end()
+}
+
+fn late_request_forgotten(ctx: &Ctx) -> Result<Played> {
+    let (client, mut server) = alone(ctx)?;
+    server.sysctl("ipv4/tcp_fin_timeout", "1")?;
+    let mut pair = Pair::between(client, server, ctx.address(Family::V4))?;
+    pair.accept()?;
+    pair.exchange()?;
+    next_tick();
+    pair.server.close(pair.s)?;
+    pair.client.receive_end(pair.c)?;
+    pair.client.acknowledge(pair.c)?;
+    let (to, from) = (pair.to, pair.from);
+    let left = [State::FinWait2, State::TimeWait];
+    let server = &mut pair.server;
+    poll("the server to forget", || {
+        Ok(!server.has_orphan(to, from, &left)?)
+    })?;
     pair.client.send(pair.c, REQUEST)?;
     pair.client.wait_state(pair.c, State::Close)?;
     pair.end()

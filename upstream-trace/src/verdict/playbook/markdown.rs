@@ -105,6 +105,7 @@ impl Evidence {
             Self::SentBy(end) => format!("reset by {}", name(end)),
             Self::Errno(errno) => format!("told {errno}"),
             Self::ClientClosedFirst => "reset by the server, after the client's FIN".to_owned(),
+            Self::Late => "the request was sent after the server's FIN".to_owned(),
             Self::HasLocalPort => "a local port was chosen or bound".to_owned(),
             Self::Prohibited => "an ICMP error that says prohibited answered the SYN".to_owned(),
             Self::NoNeighbour => {

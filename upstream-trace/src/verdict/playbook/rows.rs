@@ -8,8 +8,8 @@ use super::{
     End,
     Evidence::{
         self, Aborted, Alert, ClientClosedFirst, Crossed, Dropped, Ended, Errno, FirstExchange,
-        HasLocalPort, InPath, Killed, LikelyInPath, NoDescriptor, NoNeighbour, OnNode, Prohibited,
-        QueueFull, SentBy,
+        HasLocalPort, InPath, Killed, Late, LikelyInPath, NoDescriptor, NoNeighbour, OnNode,
+        Prohibited, QueueFull, SentBy,
     },
     Meaning, Row,
     Shown::{self, FromData, Played},
@@ -464,14 +464,6 @@ pub(super) const ROWS: &[Row] = &[
     ),
     row(
         &[ResetBeforeResponse],
-        OnNode(&["NO_SOCKET", "TCP_FLAGS"], Some(End::Server)),
-        (Some(Cause::UnhealthyEndpoint), Layer::Tcp),
-        TERMINATED,
-        Played(&["half_open"]),
-        "The request reached a host that no longer knows the connection: the server restarted, or the address moved to another host.",
-    ),
-    row(
-        &[ResetBeforeResponse],
         Crossed(true),
         OPEN_HTTP,
         TERMINATED_EARLY,
@@ -501,6 +493,22 @@ pub(super) const ROWS: &[Row] = &[
         TERMINATED,
         Played(&["data_after_shutdown"]),
         "The server had shut the connection down before the request arrived: look there for timeouts that are shorter than the client's; a goodbye that came late (TLS close_notify, HTTP/2 GOAWAY) is harmless.",
+    ),
+    row(
+        &[ResetBeforeResponse],
+        Late,
+        IDLE_CLOSE,
+        TERMINATED,
+        Played(&["late_request_forgotten"]),
+        "The server had closed the connection, and forgotten it, before the request was sent (keep-alive race): make the client's idle timeout shorter than the server's, or let it drop pooled connections that the server has closed.",
+    ),
+    row(
+        &[ResetBeforeResponse],
+        OnNode(&["NO_SOCKET", "TCP_FLAGS"], Some(End::Server)),
+        (Some(Cause::UnhealthyEndpoint), Layer::Tcp),
+        TERMINATED,
+        Played(&["half_open"]),
+        "The request reached a host that no longer knows the connection: the server restarted, or the address moved to another host.",
     ),
     row(
         &[ResetBeforeResponse],
