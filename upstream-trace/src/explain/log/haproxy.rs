@@ -1,10 +1,11 @@
 //! HAProxy's `option httplog` and `option tcplog`, with or without the syslog header before them.
 //!
 //! `[HEADER haproxy[PID]: ]CLIENT [TIME] FRONTEND BACKEND/SERVER TIMERS ...`: five timers and a status in httplog, three and none in tcplog.
+//! HAProxy's own `format rfc5424` has its name and pid in a header like `<134>1 TIME HOST haproxy PID - - `.
 //! The time has no zone; the upstream has a name and no address. Must not know: what a termination state means.
 
 use super::{Failed, Format, Reading, Span, cut, number, time};
-use crate::explain::meaning;
+use crate::explain::meaning::{self, Nature};
 
 const MILLISECOND: u64 = 1_000_000;
 /// How lines begin that HAProxy writes about itself.
@@ -32,9 +33,9 @@ pub(super) fn line(line: &str, zone: &mut time::Zone) -> Option<Reading> {
     let timers: Vec<_> = cut(&mut rest, " ")?.split('/').collect();
     // `+` where it was logged before the end.
     let total = number(timers.last()?.trim_start_matches('+'))?;
-    let (format, status) = match timers.len() {
-        5 => (Format::HaproxyHttp, Some(cut(&mut rest, " ")?)),
-        3 => (Format::HaproxyTcp, None),
+    let (format, status, queued) = match timers.as_slice() {
+        [_, queued, _, _, _] => (Format::HaproxyHttp, Some(cut(&mut rest, " ")?), *queued),
+        [queued, _, _] => (Format::HaproxyTcp, None, *queued),
         _ => return None,
     };
     let _bytes = cut(&mut rest, " ")?;
@@ -48,6 +49,11 @@ pub(super) fn line(line: &str, zone: &mut time::Zone) -> Option<Reading> {
     let Some(nature) = meaning::haproxy(state).or(answered.filter(|_| state.starts_with("--")))
     else {
         return Some(Reading::Fine(ended));
+    };
+    let nature = match nature {
+        // What was queued has gone to a server: to one that is down since, or by `dispatch` to one without a name.
+        Nature::Connection(_) if !server_named(server) && queued == "-1" => meaning::NO_SERVER,
+        nature => nature,
     };
     let request = rest
         .rsplit_once(" \"")
@@ -74,15 +80,40 @@ fn server_named(server: &str) -> bool {
     !server.ends_with("/<NOSRV>")
 }
 
-/// The line behind `haproxy[PID]: `, and the pid.
+/// The line behind its header, and the pid in that.
 fn without_header(line: &str) -> (&str, Option<u32>) {
+    if let Some(found) = rfc5424(line) {
+        return found;
+    }
     let Some((header, message)) = line.split_once("]: ") else {
         return (line, None);
     };
     match header.rsplit_once('[') {
-        Some((before, pid)) if before.ends_with("haproxy") => (message, pid.parse().ok()),
+        // A second bracket is that of the time: the rest is a client's.
+        Some((before, pid)) if before.ends_with("haproxy") && !before.contains('[') => {
+            (message, pid.parse().ok())
+        }
         _ => (line, None),
     }
+}
+
+/// `<PRIORITY>1 TIME HOST NAME PID ID DATA MESSAGE`: the message and the pid.
+fn rfc5424(line: &str) -> Option<(&str, Option<u32>)> {
+    let mut rest = line.strip_prefix('<')?;
+    let _priority = number(cut(&mut rest, ">1 ")?)?;
+    let [_time, _host, _name] = [
+        cut(&mut rest, " ")?,
+        cut(&mut rest, " ")?,
+        cut(&mut rest, " ")?,
+    ];
+    let pid = cut(&mut rest, " ")?.parse().ok();
+    let _id = cut(&mut rest, " ")?;
+    let message = match rest.strip_prefix("- ") {
+        Some(message) => message,
+        None => rest.strip_prefix('[')?.split_once("] ")?.1,
+    };
+    // rsyslog leaves the space of the older header.
+    Some((message.trim_start(), pid))
 }
 
 #[cfg(test)]
@@ -129,6 +160,59 @@ mod tests {
         assert_eq!(
             (line.format, line.nature),
             (Format::HaproxyTcp, meaning::HANDSHAKE_TIMEOUT)
+        );
+    }
+
+    /// Lines of HAProxy 2.6, `log stdout format rfc5424`.
+    #[test]
+    fn its_own_header() {
+        let line = r#"<134>1 2026-11-28T20:11:03.196498+00:00 - haproxy 7100 - - 127.0.0.1:55434 [28/Nov/2026:20:11:03.196] web be/s1 0/0/-1/-1/0 503 217 - - SC-- 1/1/0/0/0 0/0 "GET /x HTTP/1.1""#;
+        let data = line.replace("7100 - - ", r#"7100 - [a@1 b="c"][d@1] "#);
+        let rsyslog = line.replace("7100 - - ", "7100 - -  ");
+        for line in [line, &data, &rsyslog] {
+            let line = failed(line);
+            assert_eq!(
+                (line.pid, line.name.as_deref(), line.nature),
+                (Some(7100), Some("be/s1"), meaning::CONNECT_FAILED)
+            );
+        }
+        let own = "<129>1 2026-11-28T20:11:00.741648+00:00 - haproxy 7100 - - Server be/s1 is DOWN, reason: Layer4 connection problem.";
+        assert_eq!(read(own), Reading::Other);
+        for broken in [line.replace(" - - ", " - "), line.replace("<134>", "<a>")] {
+            assert_eq!(read(&broken), Reading::Unknown, "{broken}");
+        }
+    }
+
+    /// Lines of HAProxy 2.6: all servers down, `dispatch`, the only server down after its connection failed.
+    #[test]
+    fn without_a_server() {
+        let http = r#"127.0.0.1:5 [28/Nov/2026:20:55:38.769] web be/<NOSRV> 0/-1/-1/-1/0 503 217 - - SC-- 1/1/0/0/0 0/0 "GET /x HTTP/1.1""#;
+        let tcp =
+            "127.0.0.1:5 [28/Nov/2026:20:55:41.795] tcpf tbe/<NOSRV> 1/-1/1001 0 SC 1/1/0/0/+1 0/0";
+        let dispatched = http.replace("0/-1/-1/-1/0", "0/0/-1/-1/3002");
+        for (line, nature) in [
+            (http, meaning::NO_SERVER),
+            (&http.replace("SC", "sC"), meaning::NO_SERVER),
+            (&tcp.replace("1/-1/1001", "-1/-1/0"), meaning::NO_SERVER),
+            (&dispatched, meaning::CONNECT_FAILED),
+            (tcp, meaning::CONNECT_FAILED),
+            (&http.replace("SC", "sQ"), meaning::QUEUED_TOO_LONG),
+        ] {
+            assert_eq!(failed(line).nature, nature, "{line}");
+        }
+    }
+
+    #[test]
+    fn a_header_that_a_client_sent() {
+        let line = HTTP
+            .strip_prefix("haproxy[14389]: ")
+            .unwrap()
+            .replace("----", "SH--")
+            .replace("{1wt.eu}", "{haproxy[7]: 9.9.9.9:9 [}");
+        let line = failed(&line);
+        assert_eq!(
+            (line.pid, line.name.as_deref()),
+            (None, Some("static/srv1"))
         );
     }
 
