@@ -202,6 +202,14 @@ pub const BEHIND_PROXY: Nature = Nature::Elsewhere(
 pub const NO_ROUTE: Nature = Nature::Elsewhere(
     "connect() failed at once, before any SYN and so without a connection: this host has no route to that address, or its routing table forbids it (ip route get).",
 );
+/// `connect()` was not allowed.
+pub const FORBIDDEN: Nature = Nature::Elsewhere(
+    "This host forbade connect(), before any SYN and so without a connection: look for SELinux (httpd_can_network_connect, ausearch -m avc), a route that prohibits (ip route get), or a BPF program of the cgroup.",
+);
+/// The words fit a client's connection as well as an upstream's, and no upstream is named.
+pub const NO_UPSTREAM: Nature = Nature::Elsewhere(
+    "The line names no upstream, so it tells of no connection to one: where a client's TLS handshake or request failed, look at the client, and at the record of the proxy's own downstream connection (role server).",
+);
 /// No server was tried.
 pub const NO_SERVER: Nature = Nature::Elsewhere(
     "No server was tried, because none was available: look at health checks, outlier detection or max_fails, and at the failures before this one that took the servers out.",
@@ -309,23 +317,34 @@ fn upstream_failure(details: &str) -> Nature {
 
 /// What a message of the NGINX error log says; `None` for one that is not about a failed request.
 pub fn nginx(message: &str) -> Option<Nature> {
+    // In quotes stands what others said: a client's path, a program's error output.
+    let message = message.split_once('"').map_or(message, |(own, _)| own);
     let says = |words: &str| message.contains(words);
+    let starts = |words: &[&str]| words.iter().any(|words| message.starts_with(words));
+    // Only what connect() itself returned names the address here.
+    let at_once = starts(&["connect() to "]);
     Some(match () {
         // A connection of a client that asked for nothing.
-        () if says("while waiting for request") || says("while keepalive") => return None,
+        () if says("while waiting for request") => return None,
+        () if says("while keepalive") || says("closed keepalive connection") => return None,
         () if says("no live upstreams") => NO_SERVER,
         () if says("limiting requests") || says("limiting connections") => DENIED,
         () if says("access forbidden") => DENIED,
-        () if message.starts_with("client ") && says("closed connection") => CLIENT_GONE,
+        () if starts(&["client "]) && says("closed connection") => CLIENT_GONE,
         () if says("client prematurely closed connection") => CLIENT_GONE,
-        // Only what connect() itself returned names the address here.
-        () if message.starts_with("connect() to ") && !says("(111: ") && !says("(99: ") => NO_ROUTE,
+        () if says("from client") => CLIENT_GONE,
+        // What is read meanwhile comes from the upstream.
+        () if says("to client") && starts(&["writev() ", "send", "SSL_write() "]) => CLIENT_GONE,
+        () if starts(&["connect() to unix:"]) => NOT_TCP,
         () if says("(111: ") => REFUSED,
         () if says("(99: ") => NO_LOCAL_PORT,
+        () if at_once && (says("(101: ") || says("(113: ") || says("(22: ")) => NO_ROUTE,
+        () if at_once && (says("(13: ") || says("(1: ")) => FORBIDDEN,
+        () if at_once => INTERNAL,
         () if says("(113: ") || says("(101: ") => UNREACHABLE,
         () if says("upstream timed out") && says("while connecting") => CONNECT_TIMEOUT,
         () if says("upstream timed out") => NO_ANSWER,
-        () if says("SSL handshak") => HANDSHAKE_FAILED,
+        () if says("SSL handshak") || says("upstream SSL certificate") => HANDSHAKE_FAILED,
         () if says("(104: ") || says("(32: ") => RESET,
         () if says("prematurely closed connection while reading upstream") => BROKEN_RESPONSE,
         () if says("upstream prematurely closed") => CLOSED_UNANSWERED,

@@ -1,4 +1,4 @@
-//! The error log of NGINX: `DATE TIME [LEVEL] PID#TID: *CONNECTION MESSAGE, client: ..., upstream: "...", ...`.
+//! The error log of NGINX: `DATE TIME [LEVEL] PID#TID: *CONNECTION MESSAGE, client: ..., request: "...", upstream: "...", ...`.
 //!
 //! Its time has no zone and no fraction. Must not know: what a message means.
 
@@ -10,7 +10,7 @@ const SECOND: u64 = 1_000_000_000;
 pub(super) fn error(line: &str, zone: &mut time::Zone) -> Option<Reading> {
     let mut rest = line;
     let at = time::slashed(cut(&mut rest, " [")?)?.in_zone(zone)?;
-    let _level = cut(&mut rest, "] ")?;
+    let level = cut(&mut rest, "] ")?;
     let pid = number(cut(&mut rest, "#")?)?;
     let _thread = number(cut(&mut rest, ": ")?)?;
     // A message without a connection is the program's own.
@@ -18,26 +18,28 @@ pub(super) fn error(line: &str, zone: &mut time::Zone) -> Option<Reading> {
         return Some(Reading::Other);
     };
     let (_connection, message) = rest.split_once(' ')?;
-    let said = message
-        .split_once(", client: ")
-        .map_or(message, |(said, _)| said);
+    let (said, fields) = message.split_once(", client: ").unwrap_or((message, ""));
     let Some(nature) = meaning::nginx(said) else {
         return Some(Reading::Other);
     };
-    let url = field(message, ", upstream: \"");
+    let url = field(fields, ", upstream: \"");
     let upstream = url.and_then(upstream);
     let name = url.filter(|_| upstream.is_none());
     let nature = match nature {
-        Nature::Connection(_) if url.is_some_and(|url| url.contains("://unix:")) => {
-            meaning::NOT_TCP
-        }
-        nature => nature,
+        Nature::Elsewhere(_) => nature,
+        // What resets it is told as information of a client's connection, as an error of an upstream's.
+        meaning::RESET if level == "info" => meaning::CLIENT_GONE,
+        Nature::Connection(_) => match url {
+            None => meaning::NO_UPSTREAM,
+            Some(url) if without_scheme(url).starts_with("unix:") => meaning::NOT_TCP,
+            Some(_) => nature,
+        },
     };
     Some(Reading::failed(Failed {
         format: Format::NginxError,
         began: at,
         ended: Span::new(at, SECOND),
-        request: field(message, ", request: \"")
+        request: field(fields, ", request: \"")
             .unwrap_or_default()
             .to_owned(),
         status: None,
@@ -59,8 +61,11 @@ fn field<'a>(message: &'a str, mark: &str) -> Option<&'a str> {
 
 /// `http://127.0.0.1:81/path`, or `127.0.0.1:81` of the stream module.
 fn upstream(url: &str) -> Option<std::net::SocketAddr> {
-    let behind = url.split_once("://").map_or(url, |(_, behind)| behind);
-    address(behind.split('/').next()?)
+    address(without_scheme(url).split('/').next()?)
+}
+
+fn without_scheme(url: &str) -> &str {
+    url.split_once("://").map_or(url, |(_, behind)| behind)
 }
 
 #[cfg(test)]
@@ -145,6 +150,22 @@ mod tests {
                 meaning::CLIENT_GONE,
             ),
             (
+                "connect() to 127.0.0.1:18081 failed (13: Permission denied) while connecting to upstream",
+                meaning::FORBIDDEN,
+            ),
+            (
+                "connect() to 127.0.0.1:18081 failed (11: Resource temporarily unavailable) while connecting to upstream",
+                meaning::INTERNAL,
+            ),
+            (
+                "upstream SSL certificate does not match \"a\" while SSL handshaking to upstream",
+                meaning::HANDSHAKE_FAILED,
+            ),
+            (
+                "upstream prematurely closed connection while sending to client",
+                meaning::CLOSED_UNANSWERED,
+            ),
+            (
                 "no live upstreams while connecting to upstream",
                 meaning::NO_SERVER,
             ),
@@ -158,12 +179,82 @@ mod tests {
     }
 
     #[test]
+    fn the_clients_side() {
+        for message in [
+            "writev() failed (32: Broken pipe) while sending to client",
+            "SSL_write() failed (SSL:) (32: Broken pipe) while sending to client",
+            "sendfile() failed (104: Connection reset by peer) while sending response to client",
+            "recv() failed (104: Connection reset by peer) while proxying and reading from client",
+        ] {
+            assert_eq!(
+                failed(&line(message)).nature,
+                meaning::CLIENT_GONE,
+                "{message}"
+            );
+        }
+        // Here the level tells whose connection it was.
+        for message in [
+            "recv() failed (104: Connection reset by peer) while sending to client",
+            "recv() failed (104: Connection reset by peer) while proxying upgraded connection",
+        ] {
+            let line = line(message);
+            assert_eq!(failed(&line).nature, meaning::RESET, "{message}");
+            let line = line.replace("[error]", "[info]");
+            assert_eq!(failed(&line).nature, meaning::CLIENT_GONE, "{message}");
+        }
+    }
+
+    #[test]
+    fn without_an_upstream_there_is_no_connection_to_one() {
+        for (level, message, nature) in [
+            (
+                "crit",
+                "SSL_do_handshake() failed (SSL: error:0A00006C:SSL routines::bad key share) while SSL handshaking",
+                meaning::NO_UPSTREAM,
+            ),
+            (
+                "info",
+                "peer closed connection in SSL handshake (104: Connection reset by peer) while SSL handshaking",
+                meaning::NO_UPSTREAM,
+            ),
+            (
+                "error",
+                "connect() failed (111: Connection refused), context: ngx.timer",
+                meaning::NO_UPSTREAM,
+            ),
+            (
+                "info",
+                "recv() failed (104: Connection reset by peer) while reading client request headers",
+                meaning::CLIENT_GONE,
+            ),
+        ] {
+            let line = format!(
+                "2026/11/21 15:20:14 [{level}] 4242#4242: *7 {message}, client: 127.0.0.1, server: _"
+            );
+            assert_eq!(failed(&line).nature, nature, "{message}");
+        }
+        // A long request leaves no room for it.
+        let cut = line("connect() failed (111: Connection refused) while connecting to upstream");
+        let cut = failed(cut.split_once("?b HTTP").unwrap().0);
+        assert_eq!(
+            (cut.request.as_str(), cut.nature),
+            ("GET /a", meaning::NO_UPSTREAM)
+        );
+    }
+
+    #[test]
     fn what_is_no_failure_is_left_alone() {
         for text in [
             "2026/11/21 15:20:14 [notice] 4242#4242: signal process started".to_owned(),
             line("an upstream response is buffered to a temporary file"),
             line("client closed connection while waiting for request"),
             line("recv() failed (104: Connection reset by peer) while waiting for request"),
+            line("client 127.0.0.1 closed keepalive connection (104: Connection reset by peer)"),
+            // What stands in quotes others said.
+            line(
+                "FastCGI sent in stderr: \"PHP message: connect() failed (111: Connection refused)\" while reading response header from upstream",
+            ),
+            line("open() \"/srv/(111: x\" failed (2: No such file or directory)"),
         ] {
             assert_eq!(read(&text), Reading::Other, "{text}");
         }
@@ -174,6 +265,15 @@ mod tests {
         let socket = line("connect() failed (111: Connection refused)")
             .replace("127.0.0.1:18081", "unix:/run/a.sock:");
         assert_eq!(failed(&socket).nature, meaning::NOT_TCP);
+        let missing = line(
+            "connect() to unix:/run/a.sock failed (2: No such file or directory) while connecting to upstream",
+        );
+        for upstream in ["http://unix:/run/a.sock:/a?b", "unix:/run/a.sock"] {
+            let missing = missing.replace("http://127.0.0.1:18081/a?b", upstream);
+            assert_eq!(failed(&missing).nature, meaning::NOT_TCP, "{upstream}");
+        }
+        let path = line("connect() failed (111: Connection refused)").replace("a?b", "a://unix:b");
+        assert_eq!(failed(&path).nature, meaning::REFUSED);
         let stream = line("connect() failed (111: Connection refused)")
             .replace("http://127.0.0.1:18081/a?b", "[::1]:81");
         assert_eq!(failed(&stream).upstream, "[::1]:81".parse().ok());
