@@ -1,6 +1,7 @@
 //! The error log of NGINX: `DATE TIME [LEVEL] PID#TID: *CONNECTION MESSAGE, client: ..., request: "...", upstream: "...", ...`.
 //!
-//! Its time has no zone and no fraction. Must not know: what a message means.
+//! Its time has no zone and no fraction. The request and, behind the upstream, host and referrer are what a client sent, with quotes and
+//! all. Must not know: what a message means.
 
 use super::{Failed, Format, Reading, Span, address, cut, number, time};
 use crate::explain::meaning::{self, Nature};
@@ -22,7 +23,8 @@ pub(super) fn error(line: &str, zone: &mut time::Zone) -> Option<Reading> {
     let Some(nature) = meaning::nginx(said) else {
         return Some(Reading::Other);
     };
-    let url = field(fields, ", upstream: \"");
+    let (request, fields) = request(fields);
+    let url = url(fields);
     let upstream = url.and_then(upstream);
     let name = url.filter(|_| upstream.is_none());
     let nature = match nature {
@@ -39,9 +41,7 @@ pub(super) fn error(line: &str, zone: &mut time::Zone) -> Option<Reading> {
         format: Format::NginxError,
         began: at,
         ended: Span::new(at, SECOND),
-        request: field(fields, ", request: \"")
-            .unwrap_or_default()
-            .to_owned(),
+        request: request.to_owned(),
         status: None,
         flags: None,
         said: Some(said.to_owned()),
@@ -53,10 +53,30 @@ pub(super) fn error(line: &str, zone: &mut time::Zone) -> Option<Reading> {
     }))
 }
 
-/// What stands in quotes behind `mark`; the last, because a request comes from outside and may hold anything.
-fn field<'a>(message: &'a str, mark: &str) -> Option<&'a str> {
-    let (_, behind) = message.rsplit_once(mark)?;
-    Some(behind.split_once('"').map_or(behind, |(value, _)| value))
+/// The request, and the fields behind it: none where it is so long that the line was cut off.
+fn request(fields: &str) -> (&str, &str) {
+    let Some((_, behind)) = fields.split_once(", request: \"") else {
+        return ("", fields);
+    };
+    // A quote does not end it: since 1.21.1 NGINX takes no spaces in a path, and before none with a protocol behind them. Only HTTP/2
+    // knew no such bounds then, so there a client may still name an upstream.
+    let protocols = memchr::memmem::find_iter(behind.as_bytes(), " HTTP/");
+    let mut ends = protocols.map(|at| at + " HTTP/1.1".len());
+    let end = ends.find(|end| behind.as_bytes().get(*end) == Some(&b'"'));
+    end.and_then(|end| behind.split_at_checked(end))
+        .unwrap_or_else(|| (behind.split('"').next().unwrap_or(behind), ""))
+}
+
+/// The upstream as NGINX names it. What looks like one in host or referrer is the client's.
+fn url(fields: &str) -> Option<&str> {
+    let theirs = [", host: \"", ", referrer: \""].map(|mark| fields.find(mark));
+    let own = theirs.into_iter().flatten().min().unwrap_or(fields.len());
+    let (_, url) = fields.get(..own)?.split_once(", upstream: \"")?;
+    match url.split_once('"') {
+        Some((url, _)) => Some(url),
+        // Cut off, but behind the address.
+        None => Some(url).filter(|url| without_scheme(url).contains('/')),
+    }
 }
 
 /// `http://127.0.0.1:81/path`, or `127.0.0.1:81` of the stream module.
@@ -178,6 +198,51 @@ mod tests {
         }
     }
 
+    /// As NGINX 1.22 writes them, but for the path with spaces, which it took before 1.21.1.
+    #[test]
+    fn what_a_client_sends_names_no_upstream() {
+        let refused = "connect() failed (111: Connection refused) while connecting to upstream";
+        let forged = ", upstream: \"http://10.9.9.9:99/";
+        let whole = line(refused);
+        let with_path = whole.replace("/a?b", "/q\",x");
+        let spaces = whole.replace("/a?b", &format!("/q\"{forged}"));
+        for (line, request) in [
+            (
+                format!("{whole}, referrer: \"a{forged}\""),
+                "GET /a?b HTTP/1.1",
+            ),
+            (with_path, "GET /q\",x HTTP/1.1"),
+            (spaces, "GET /q\", upstream: \"http://10.9.9.9:99/ HTTP/1.1"),
+        ] {
+            let line = failed(&line);
+            assert_eq!(line.upstream, "127.0.0.1:18081".parse().ok());
+            assert_eq!(line.request, request);
+        }
+        let without = whole.replace(", upstream: \"http://127.0.0.1:18081/a?b\"", "");
+        let host = without.replace("host: \"", &format!("host: \"a{forged}"));
+        assert_eq!(failed(&host).nature, meaning::NO_UPSTREAM);
+    }
+
+    /// NGINX writes 2,048 bytes of a line.
+    #[test]
+    fn lines_that_were_cut_off() {
+        let whole = line("connect() failed (111: Connection refused) while connecting to upstream");
+        for (cut_at, request, upstream) in [
+            ("?b HTTP", "GET /a", None),
+            (":18081/", "GET /a?b HTTP/1.1", None),
+            ("?b\", host", "GET /a?b HTTP/1.1", Some("127.0.0.1:18081")),
+        ] {
+            let line = failed(whole.split_once(cut_at).unwrap().0);
+            assert_eq!(line.request, request);
+            assert_eq!(
+                line.upstream,
+                upstream.and_then(|address| address.parse().ok())
+            );
+            let found = upstream.map_or(meaning::NO_UPSTREAM, |_| meaning::REFUSED);
+            assert_eq!(line.nature, found, "{cut_at}");
+        }
+    }
+
     #[test]
     fn the_clients_side() {
         for message in [
@@ -233,13 +298,6 @@ mod tests {
             );
             assert_eq!(failed(&line).nature, nature, "{message}");
         }
-        // A long request leaves no room for it.
-        let cut = line("connect() failed (111: Connection refused) while connecting to upstream");
-        let cut = failed(cut.split_once("?b HTTP").unwrap().0);
-        assert_eq!(
-            (cut.request.as_str(), cut.nature),
-            ("GET /a", meaning::NO_UPSTREAM)
-        );
     }
 
     #[test]

@@ -87,8 +87,15 @@ impl<'a> Upstream<'a> {
     fn named(rest: &'a str) -> Self {
         let mut upstream = Self::default();
         let mut rest = rest;
-        while let Some((before, behind)) = rest.split_once('=') {
-            let name = before.rsplit([' ', '"', ',']).next().unwrap_or_default();
+        while let Some(at) = rest.find(['=', '"']) {
+            let (before, behind) = rest.split_at(at);
+            // The referrer or another string without a name. NGINX escapes quotes in what a client sends.
+            if let Some(text) = behind.strip_prefix('"') {
+                rest = text.split_once('"').map_or("", |(_, behind)| behind);
+                continue;
+            }
+            let behind = behind.strip_prefix('=').unwrap_or_default();
+            let name = before.rsplit([' ', ',']).next().unwrap_or_default();
             let (value, behind) = match behind.strip_prefix('"') {
                 Some(quoted) => quoted.split_once('"').unwrap_or((quoted, "")),
                 None => behind.split_once(' ').unwrap_or((behind, "")),
@@ -198,6 +205,20 @@ mod tests {
             (none.nature, none.name.as_deref()),
             (meaning::NO_SERVER, Some("backend"))
         );
+    }
+
+    #[test]
+    fn names_in_what_a_client_sends() {
+        let forged = COMBINED.replace(
+            r#""-" "curl/7.88.1""#,
+            r#""x upstream_addr=9.9.9.9:1 y" "a=""#,
+        );
+        assert_eq!(failed(&forged).upstream, None);
+        let named = failed(&format!(
+            r#"{forged} "pid=7" upstream_addr="10.0.0.9:8080",upstream_status=502"#
+        ));
+        assert_eq!(named.upstream, "10.0.0.9:8080".parse().ok());
+        assert_eq!((named.pid, named.nature), (None, meaning::BAD_GATEWAY));
     }
 
     #[test]
