@@ -23,10 +23,17 @@ const PATIENCE: Duration = Duration::from_secs(30);
 const PAUSE: Duration = Duration::from_millis(200);
 
 fn explain(dir: &Path, args: &[&str]) -> Output {
+    explain_in("UTC0", dir, args)
+}
+
+/// `zone`: what `TZ` says. Its names are those of files in `zones` in `dir`.
+fn explain_in(zone: &str, dir: &Path, args: &[&str]) -> Output {
     let mut command = Command::new(BINARY);
     command
         .arg("explain")
         .args(args)
+        .env("TZ", zone)
+        .env("TZDIR", dir.join("zones"))
         .current_dir(dir)
         .stdin(Stdio::null());
     command.output().expect("the program starts")
@@ -109,6 +116,51 @@ fn every_json_line_fits_the_schema() {
         said,
         "upstream-trace: access.log:2 has no known format, or is broken; more such lines are only counted\n"
     );
+}
+
+/// A time zone's file: no transitions, one kind of time for old readers, and the rule.
+fn zone_file(rule: &str) -> Vec<u8> {
+    let counts: [u32; 6] = [0, 0, 0, 0, 1, 4];
+    let mut part = b"TZif2".to_vec();
+    part.extend([0; 15]);
+    part.extend(counts.iter().flat_map(|count| count.to_be_bytes()));
+    part.extend([0; 6]);
+    part.extend(b"UTC\0");
+    [&part, &part, format!("\n{rule}\n").as_bytes()].concat()
+}
+
+#[test]
+fn times_without_a_zone() {
+    let dir = files();
+    let line = r#"2026/11/21 17:20:14 [error] 30619#30619: *7 connect() failed (111: Connection refused) while connecting to upstream, client: 127.0.0.1, server: _, request: "GET /a HTTP/1.1", upstream: "http://127.0.0.1:8443/a", host: "h""#;
+    fs::write(dir.path().join("error.log"), line).unwrap();
+    let zones = dir.path().join("zones/East");
+    fs::create_dir_all(&zones).unwrap();
+    fs::write(zones.join("Town"), zone_file("<+02>-2")).unwrap();
+    for (zone, sureness, words) in [
+        ("East/Town", "unique", ""),
+        ("<+02>-2", "unique", ""),
+        ("UTC0", "none", ""),
+        ("West/Town", "none", "time zone is unknown"),
+    ] {
+        let args = ["--records", "run.json", "--format", "json", "error.log"];
+        let output = explain_in(zone, dir.path(), &args);
+        let answer: Value = serde_json::from_str(
+            String::from_utf8(output.stdout)
+                .unwrap()
+                .lines()
+                .next()
+                .unwrap(),
+        )
+        .unwrap();
+        assert_eq!(answer["sureness"], sureness, "{zone}: {answer}");
+        let said = String::from_utf8(output.stderr).unwrap();
+        let lines = usize::from(!words.is_empty());
+        assert!(
+            said.contains(words) && said.lines().count() == lines,
+            "{zone}: {said}"
+        );
+    }
 }
 
 #[test]

@@ -153,7 +153,7 @@ impl Run {
                 count: 0,
                 unknown: 0,
             },
-            reader: Reader::new(TimeZone::system()),
+            reader: Reader::new(time_zone()),
             join: Join::new(settings.process.clone(), keep),
             counts: Explained {
                 schema: Schema,
@@ -543,6 +543,16 @@ fn other_end<'a>(window: &'a Window, brief: &Brief) -> Option<&'a Held> {
     there
         .filter(|held| distance(held) <= LATE)
         .min_by_key(distance)
+}
+
+/// That of times which name none.
+fn time_zone() -> TimeZone {
+    TimeZone::try_system().unwrap_or_else(|error| {
+        say(&format!(
+            "this machine's time zone is unknown, so times without one are read as UTC: {error}"
+        ));
+        TimeZone::UTC
+    })
 }
 
 fn clock() -> u64 {
