@@ -1,7 +1,8 @@
 //! Access logs of Envoy and Istio: the default text format of each, and JSON with Istio's keys.
 //!
 //! Text, up to the flags alike: `[START_TIME] "METHOD PATH PROTOCOL" CODE FLAGS ...`. Then Envoy has numbers, Istio the details; both
-//! end with the upstream host in quotes, behind which Istio has the addresses. Must not know: what a flag means.
+//! end with the upstream host in quotes, behind which Istio has the addresses. Whoever wants them of Envoy adds them there.
+//! Must not know: what a flag means.
 
 use std::borrow::Cow;
 
@@ -35,9 +36,8 @@ pub(super) fn text(line: &str) -> Option<Reading> {
     let mut numbers = numbers.split(' ');
     let _bytes = (number(numbers.next()?)?, number(numbers.next()?)?);
     let duration = number(numbers.next()?).unwrap_or(0);
-    // cluster, local, ...
-    let local = behind.split_whitespace().nth(1);
-    Some(reading(Line {
+    let (local, remote) = ends(behind, plain);
+    let line = Line {
         format: if plain { Format::Envoy } else { Format::Istio },
         began,
         duration,
@@ -45,9 +45,36 @@ pub(super) fn text(line: &str) -> Option<Reading> {
         status,
         flags,
         said: &said,
-        host,
+        host: remote.unwrap_or(host),
         local: local.unwrap_or("-"),
-    }))
+    };
+    // Other formats have another field in quotes at the end.
+    is_host(host, &line).then(|| reading(line))
+}
+
+/// Whether the last field in quotes can be the upstream host of such a line.
+fn is_host(field: &str, line: &Line<'_>) -> bool {
+    if known(field).is_some() {
+        return address(field).is_some() || no_tcp(field);
+    }
+    // There is none where no upstream was chosen, or a time was over before one was connected.
+    match nature(line) {
+        Some(Nature::Connection(expected)) => expected.is_timeout(),
+        _ => true,
+    }
+}
+
+/// Behind the host: `LOCAL REMOTE` of the upstream connection, or `CLUSTER LOCAL ...`, as Istio has it.
+fn ends(behind: &str, plain: bool) -> (Option<&str>, Option<&str>) {
+    let mut words = behind.split_whitespace();
+    let (first, second) = (words.next(), words.next());
+    let is_address = |word: &str| address(word).is_some();
+    // Without a connection there is no local address.
+    let is_local = |word: &str| is_address(word) || plain && word == "-";
+    match first {
+        Some(word) if is_local(word) => (first, second.filter(|word| is_address(word))),
+        _ => (second, None),
+    }
 }
 
 /// Up to the quote that a status follows: a path may hold quotes as well.
@@ -151,7 +178,8 @@ fn nature(line: &Line<'_>) -> Option<Nature> {
 }
 
 fn no_tcp(host: &str) -> bool {
-    host.starts_with('/') || host.starts_with("unix:") || host.starts_with("envoy://")
+    let beginnings = ["/", "@", "unix:", "envoy://"];
+    beginnings.iter().any(|begin| host.starts_with(begin))
 }
 
 /// The keys that Istio's JSON has, which Envoy's documentation uses as well; all may be missing, any may be null.
@@ -289,6 +317,42 @@ mod tests {
     }
 
     #[test]
+    fn addresses_behind_envoys_default() {
+        let (host, local) = ("127.0.0.1:18081", Some("10.0.0.9:41000"));
+        for (behind, local, upstream) in [
+            ("10.0.0.9:41000", local, host),
+            ("10.0.0.9:41000 10.0.0.1:443", local, "10.0.0.1:443"),
+            ("10.0.0.9:41000 - x", local, host),
+            ("- 10.0.0.1:443 x", None, "10.0.0.1:443"),
+            ("- -", None, host),
+            ("-", None, host),
+            ("cluster 10.0.0.9:41000", local, host),
+            ("cluster 10.0.0.9:41000 10.0.0.1:443", local, host),
+            ("cluster - 10.0.0.1:443", None, host),
+        ] {
+            let line = failed(&format!("{ENVOY} {behind}"));
+            assert_eq!(
+                line.local,
+                local.and_then(|local| local.parse().ok()),
+                "{behind}"
+            );
+            assert_eq!(line.upstream, upstream.parse().ok(), "{behind}");
+        }
+    }
+
+    #[test]
+    fn another_field_in_quotes_is_another_format() {
+        for line in [ENVOY, ISTIO] {
+            for field in ["trace-1", "id=1, 10.0.0.1:80", "-", ""] {
+                let line = format!("{line} \"{field}\"");
+                assert_eq!(read(&line), Reading::Unknown, "{line}");
+            }
+        }
+        let waited = failed(&ENVOY.replace("UF", "UT").replace("127.0.0.1:18081", "-"));
+        assert_eq!((waited.nature, waited.upstream), (meaning::NO_ANSWER, None));
+    }
+
+    #[test]
     fn istios_older_text() {
         let line = failed(
             r#"[2020-11-21T15:20:14.314Z] "GET / HTTP/1.1" 503 UF "-" "-" 0 91 12 - "-" "c" "i" "h" "10.0.0.1:80" outbound|80||h - 10.0.45.184:80 10.44.1.23:46520 - default"#,
@@ -367,10 +431,12 @@ mod tests {
         }
         let answered = failed(&ENVOY.replace("UF", "-"));
         assert_eq!(answered.nature, meaning::ANSWERED);
-        let socket = failed(&ENVOY.replace("127.0.0.1:18081", "/run/app.sock"));
-        assert_eq!(
-            (socket.nature, socket.name.as_deref()),
-            (meaning::NOT_TCP, Some("/run/app.sock"))
-        );
+        for host in ["/run/app.sock", "@app", "envoy://internal_listener/a"] {
+            let socket = failed(&ENVOY.replace("127.0.0.1:18081", host));
+            assert_eq!(
+                (socket.nature, socket.name.as_deref()),
+                (meaning::NOT_TCP, Some(host))
+            );
+        }
     }
 }
