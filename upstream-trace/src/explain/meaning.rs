@@ -252,7 +252,13 @@ pub fn envoy(flag: &str, details: &str) -> Option<Nature> {
         "DF" => Nature::Elsewhere(
             "The upstream's name could not be resolved: look at DNS as Envoy sees it.",
         ),
-        "DC" | "DR" | "DT" | "DPE" => CLIENT_GONE,
+        "DC" | "DR" => CLIENT_GONE,
+        "DT" => Nature::Elsewhere(
+            "The client's connection reached the longest duration that Envoy allows it (max_connection_duration, max_downstream_connection_duration), and Envoy ended it: no upstream connection failed.",
+        ),
+        "DPE" => Nature::Elsewhere(
+            "Envoy did not understand what the client sent (a protocol error downstream): look at the client, and at the details of the response code; no upstream connection failed.",
+        ),
         "RL" | "RLSE" => Nature::Elsewhere(
             "A rate limit refused the request, or the rate limit service failed: no upstream connection was involved.",
         ),
@@ -571,9 +577,22 @@ mod tests {
     }
 
     #[test]
+    fn what_envoy_ended_itself_is_no_client_that_went() {
+        assert_eq!(envoy("DC", ""), Some(CLIENT_GONE));
+        for flag in ["DT", "DPE"] {
+            let nature = envoy(flag, "");
+            assert!(
+                matches!(nature, Some(Nature::Elsewhere(_))) && nature != Some(CLIENT_GONE),
+                "{flag}"
+            );
+        }
+    }
+
+    #[test]
     fn every_hint_is_one_sentence() {
         let flags = [
-            "UR", "UH", "UO", "NR", "NC", "DF", "DC", "RL", "UAEX", "FI", "IH", "OM", "LH", "NFCF",
+            "UR", "UH", "UO", "NR", "NC", "DF", "DC", "DT", "DPE", "RL", "UAEX", "FI", "IH", "OM",
+            "LH", "NFCF",
         ];
         let states = ["CD", "sQ", "PH", "PR", "RC", "IH", "DH"];
         let messages = [
