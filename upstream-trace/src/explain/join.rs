@@ -5,7 +5,7 @@
 //! A moment on a busy machine is long: by nearness alone a line would take the connection of the line behind it.
 //! Must not know: where lines and records come from, how an answer is spelled.
 
-use std::{collections::VecDeque, net::SocketAddr};
+use std::{collections::VecDeque, iter, net::SocketAddr};
 
 use hashbrown::HashMap;
 
@@ -115,6 +115,38 @@ struct Crowd {
     lines: Vec<Number>,
     began: u64,
     ended: u64,
+    since: Cut,
+}
+
+/// The beginning of a crowd, or of what is left of it when its first lines are settled.
+#[derive(Clone, Copy, Debug)]
+struct Cut {
+    at: u64,
+    /// No connection of these lines is before it, and none of those settled behind it.
+    sure: bool,
+}
+
+impl Cut {
+    /// Where no line was before.
+    const NONE: Self = Self { at: 0, sure: true };
+    /// Between lines of one time, of which more may come.
+    const NOWHERE: Self = Self {
+        at: u64::MAX,
+        sure: false,
+    };
+}
+
+/// Lines with their numbers, in order of time.
+type Lines = Vec<(Number, Asked)>;
+
+/// What lies between two lines, as far as the log's clock tells them apart.
+#[derive(Clone, Copy, Debug)]
+struct Gap {
+    /// Lines before it.
+    lines: usize,
+    /// The middle.
+    at: u64,
+    width: u64,
 }
 
 #[derive(Debug)]
@@ -383,20 +415,25 @@ impl Join {
         };
         let crowd = self.crowds.entry(key).or_insert(Crowd {
             lines: Vec::new(),
-            began: ended.from,
-            ended: ended.to,
+            began: 0,
+            ended: 0,
+            since: Cut::NONE,
         });
+        if crowd.lines.is_empty() {
+            crowd.began = ended.from;
+        }
         crowd.lines.push(number);
         crowd.ended = crowd.ended.max(ended.to);
         Waiting::Crowded(asked)
     }
 
-    /// Settles crowds that no later line can belong to, and those that have become too large.
+    /// Settles crowds that no later line can belong to, and the beginning of those that have become too large.
     fn close_crowds(&mut self, lines: u64) {
         let keep = self.keep;
         let closed = |crowd: &Crowd| lines > crowd.ended.saturating_add(2 * SLACK);
         let full = |crowd: &Crowd| {
-            crowd.lines.len() >= CROWD || crowd.ended.saturating_sub(crowd.began) > keep / 2
+            let lasted = crowd.ended.saturating_sub(crowd.began);
+            crowd.lines.len() >= CROWD || !crowd.lines.is_empty() && lasted > keep / 2
         };
         let mut due: Vec<_> = self
             .crowds
@@ -404,29 +441,63 @@ impl Join {
             .collect();
         // One takes connections from those after it, and a map has no order of its own.
         due.sort_unstable_by_key(|(_, crowd)| crowd.lines.first().copied());
-        for (_, crowd) in due {
-            let complete = closed(&crowd);
-            self.settle(&crowd, complete);
+        for (key, crowd) in due {
+            if closed(&crowd) {
+                let lines = self.lines_of(&crowd);
+                self.settle(lines, crowd.since, None);
+            } else {
+                let rest = self.settle_beginning(&crowd);
+                self.crowds.insert(key, rest);
+            }
         }
     }
 
-    /// Lines and connections of a crowd, each in order of time: as many of one as of the other belong together in that order. Where it is
-    /// not so for all, it may be for those of one meaning.
-    fn settle(&mut self, crowd: &Crowd, complete: bool) {
-        let mut asked: Vec<(Number, Asked)> = Vec::new();
+    /// Takes them out of where they wait.
+    fn lines_of(&mut self, crowd: &Crowd) -> Lines {
+        let mut lines = Lines::new();
         for &number in &crowd.lines {
             if let Some(slot) = self.slot(number)
                 && let Waiting::Crowded(line) = std::mem::replace(slot, Waiting::Gone)
             {
-                asked.push((number, line));
+                lines.push((number, line));
             }
         }
-        in_order(&mut asked);
-        let Err(asked) = self.settle_by_order(asked, complete) else {
-            return;
+        in_order(&mut lines);
+        lines
+    }
+
+    /// Settles the lines before the widest gap of the later half. What is behind it stays a crowd.
+    fn settle_beginning(&mut self, crowd: &Crowd) -> Crowd {
+        let mut lines = self.lines_of(crowd);
+        let all = gaps(&lines);
+        let late = all.iter().filter(|gap| gap.lines >= lines.len() / 2);
+        let widest = late.max_by_key(|gap| gap.width).or_else(|| all.last());
+        let (count, at, since) = widest.map_or_else(
+            || (lines.len(), crowd.ended, Cut::NOWHERE),
+            |gap| (gap.lines, gap.at, crowd.since),
+        );
+        let rest = lines.split_off(count);
+        let sure = self.settle(lines, since, Some(at));
+        let crowd = Crowd {
+            lines: rest.iter().map(|(number, _)| *number).collect(),
+            began: rest.first().map_or(0, |(_, line)| line.failed.ended.from),
+            ended: crowd.ended,
+            since: Cut { at, sure },
         };
-        let mut meanings: Vec<(Expected, Vec<(Number, Asked)>)> = Vec::new();
-        for (number, line) in asked {
+        for (number, line) in rest {
+            self.put(number, Waiting::Crowded(line));
+        }
+        crowd
+    }
+
+    /// Settles lines of a crowd, behind which no line comes or those behind `until`. Whether the last of them has its connection by the
+    /// order of all: then those of the lines behind it are behind `until` as well.
+    fn settle(&mut self, lines: Lines, since: Cut, until: Option<u64>) -> bool {
+        let last = lines.last().map(|(number, _)| *number);
+        let lines = self.settle_by_order(lines, since, until);
+        let sure = lines.last().map(|(number, _)| *number) != last;
+        let mut meanings: Vec<(Expected, Lines)> = Vec::new();
+        for (number, line) in lines {
             let Nature::Connection(expected) = line.failed.nature else {
                 continue;
             };
@@ -436,9 +507,7 @@ impl Join {
             }
         }
         for (expected, lines) in meanings {
-            let Err(lines) = self.settle_by_order(lines, complete) else {
-                continue;
-            };
+            let lines = self.settle_by_order(lines, since, until);
             let moments: Vec<_> = lines.iter().map(|(_, line)| line.moment(CLOSE)).collect();
             for (number, line) in lines {
                 let answer = match self.nearest_of(&line, expected, &moments) {
@@ -448,6 +517,7 @@ impl Join {
                 self.put(number, answer);
             }
         }
+        sure
     }
 
     fn put(&mut self, number: Number, answer: Waiting) {
@@ -456,47 +526,49 @@ impl Join {
         }
     }
 
-    /// Gives the lines back where they cannot be paired.
-    fn settle_by_order(
-        &mut self,
-        lines: Vec<(Number, Asked)>,
-        complete: bool,
-    ) -> Result<(), Vec<(Number, Asked)>> {
-        let Some((by, found)) = self.pair(&lines, complete) else {
-            return Err(lines);
-        };
-        for ((number, line), found) in lines.into_iter().zip(found) {
-            let answer = self.sure(line, Sureness::Order, by, vec![found]);
-            self.put(number, answer);
-        }
-        Ok(())
-    }
-
-    fn pair(&self, lines: &[(Number, Asked)], complete: bool) -> Option<(By, Vec<Number>)> {
+    /// Gives back the lines that cannot be paired.
+    fn settle_by_order(&mut self, mut lines: Lines, since: Cut, until: Option<u64>) -> Lines {
         let expected = lines
             .iter()
             .filter_map(|(_, line)| match line.failed.nature {
                 Nature::Connection(expected) => Some(expected),
                 Nature::Elsewhere(_) => None,
             });
-        let all = expected.reduce(Expected::and)?;
+        let Some(all) = expected.reduce(Expected::and) else {
+            return lines;
+        };
         let possible = all.likely.or(all.possible);
-        [By::Pid, By::Name, By::Nobody].into_iter().find_map(|by| {
-            let pair = |verdicts| self.pair_with(lines, by, verdicts, complete);
-            let tried = [all.likely, possible.failed(), possible];
-            Some((by, tried.into_iter().find_map(pair)?))
-        })
+        for by in [By::Pid, By::Name, By::Nobody] {
+            for verdicts in [all.likely, possible.failed(), possible] {
+                let found = self.pair(&lines, by, verdicts, since, until);
+                let mut rest = Lines::new();
+                for ((number, line), found) in lines.into_iter().zip(found) {
+                    if let Some(found) = found {
+                        let answer = self.sure(line, Sureness::Order, by, vec![found]);
+                        self.put(number, answer);
+                    } else {
+                        rest.push((number, line));
+                    }
+                }
+                lines = rest;
+            }
+        }
+        lines
     }
 
-    /// The connections in the order of the lines, which are alike but for their time and meaning.
-    fn pair_with(
+    /// The connection of each line, which are alike but for their time and meaning: between two moments when no connection ended, as many of
+    /// one as of the other belong together in their order.
+    fn pair(
         &self,
         lines: &[(Number, Asked)],
         by: By,
         verdicts: Verdicts,
-        complete: bool,
-    ) -> Option<Vec<Number>> {
-        let ((_, first), (_, last)) = (lines.first()?, lines.last()?);
+        since: Cut,
+        until: Option<u64>,
+    ) -> Vec<Option<Number>> {
+        let (Some((_, first)), Some((_, last))) = (lines.first(), lines.last()) else {
+            return Vec::new();
+        };
         let moment = (first.moment(SLACK).0, last.moment(SLACK).1);
         let found = self.look(first, by, verdicts, moment, usize::MAX);
         let mut free: Vec<_> = found
@@ -506,20 +578,30 @@ impl Join {
             .map(|(held, number)| (held.brief.left, number, held.brief.verdict))
             .collect();
         free.sort_unstable_by_key(|(left, number, _)| (*left, *number));
-        let enough = if complete {
-            free.len() == lines.len()
-        } else {
-            free.len() >= lines.len()
+        let before = |moment: u64| free.partition_point(|(left, ..)| *left < moment);
+        // The connections of the lines before a quiet moment are before it as well, where nothing waits for a processor.
+        let quiet = |at: u64| before(at.saturating_sub(CLOSE)) == before(at.saturating_add(CLOSE));
+        // A busy machine is believed where the numbers are right in all.
+        let whole = since.at == 0 && until.is_none() && free.len() == lines.len();
+        let slack = if whole { SLACK } else { CLOSE };
+        let fits = |((_, line), (left, _, verdict)): (&(Number, Asked), &(u64, _, Verdict))| {
+            let (from, to) = line.moment(slack);
+            (from..=to).contains(left) && line.allows(*verdict)
         };
-        let fit = lines
-            .iter()
-            .zip(&free)
-            .all(|((_, line), (left, _, verdict))| {
-                let (from, to) = line.moment(SLACK);
-                (from..=to).contains(left) && line.allows(*verdict)
-            });
-        let numbers = free.into_iter().take(lines.len());
-        (enough && fit).then(|| numbers.map(|(_, number, _)| number).collect())
+        let ends = gaps(lines).into_iter().filter(|gap| quiet(gap.at));
+        let ends = ends.map(|gap| (gap.lines, gap.at));
+        let mut begin = (0, since.at);
+        let mut sure = first.failed.ended.from >= since.at && (since.sure || quiet(since.at));
+        let mut pairs = Vec::with_capacity(lines.len());
+        for end in ends.chain([(lines.len(), until.unwrap_or(u64::MAX))]) {
+            let lines = lines.get(begin.0..end.0).unwrap_or_default();
+            let free = free.get(before(begin.1)..before(end.1)).unwrap_or_default();
+            let fit = sure && free.len() == lines.len() && lines.iter().zip(free).all(fits);
+            let numbers = free.iter().map(|(_, number, _)| fit.then_some(*number));
+            pairs.extend(numbers.chain(iter::repeat(None)).take(lines.len()));
+            (begin, sure) = (end, true);
+        }
+        pairs
     }
 
     /// All that fit, the nearest named.
@@ -540,7 +622,7 @@ impl Join {
                     return self.sure(asked, Sureness::Unique, by, vec![one]);
                 }
                 let candidates = found.len();
-                found.sort_by_key(|number| {
+                found.sort_by_cached_key(|number| {
                     let held = self.window.get(*number);
                     held.map(|held| held.brief.left.abs_diff(moment))
                 });
@@ -550,6 +632,23 @@ impl Join {
         }
         done(asked, Sureness::None, None, Vec::new(), 0)
     }
+}
+
+/// Where one line ended before the next, as far as the log's clock tells.
+fn gaps(lines: &[(Number, Asked)]) -> Vec<Gap> {
+    let mut ended = lines.first().map_or(0, |(_, line)| line.failed.ended.to);
+    let spans = lines.iter().map(|(_, line)| line.failed.ended).enumerate();
+    let gaps = spans.skip(1).filter_map(|(lines, span)| {
+        let width = span.from.checked_sub(ended);
+        let gap = width.map(|width| Gap {
+            lines,
+            at: ended + width / 2,
+            width,
+        });
+        ended = ended.max(span.to);
+        gap
+    });
+    gaps.collect()
 }
 
 /// By time; those that the log's clock does not tell apart stay as they were written, which is when their requests ended.

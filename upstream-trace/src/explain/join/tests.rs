@@ -295,6 +295,113 @@ fn a_crowd_that_never_ends_is_settled_in_parts() {
     assert!(right > 19_000, "{right}");
 }
 
+/// Lines of a stream of failures that lasts, `every` so many microseconds, and how many of them get their own connection and how many another's.
+/// A line's own has its number for a port; `others` have 60,000, at so many microseconds.
+fn stream(
+    lines: u64,
+    every: u64,
+    asked: fn(u64, u64, Nature) -> Asked,
+    own: impl Fn(u64) -> Option<u64>,
+    others: &[u64],
+) -> (usize, usize) {
+    let mut records: Vec<_> = others.iter().map(|&at| (at, 60_000)).collect();
+    records.extend((0..lines).filter_map(|number| {
+        let after = own(number)?;
+        Some((number * every + after, u16::try_from(number).unwrap()))
+    }));
+    records.sort_unstable();
+    let mut join = Join::new(None, KEEP / 2);
+    for (microseconds, local) in records {
+        let ended = START + microseconds * 1_000;
+        join.window
+            .insert(brief(ended, [local, 80], Verdict::Refused), b"");
+    }
+    let (mut right, mut wrong) = (0, 0);
+    let mut count = |window: &Window, answer: &Answer| {
+        let local = |number: &Number| u64::from(window.get(*number).unwrap().brief.local.port());
+        if let (false, [found]) = (answer.sureness == Sureness::Ambiguous, &answer.found[..]) {
+            *if local(found) == answer.asked.line {
+                &mut right
+            } else {
+                &mut wrong
+            } += 1;
+        }
+    };
+    // Before the first of the others.
+    let begin = 100_000;
+    for number in 0..lines {
+        let milliseconds = (begin + number * every) / 1_000;
+        let asked = asked(number, milliseconds, meaning::REFUSED);
+        let known = asked.failed.ended.from;
+        join.ask(asked);
+        if number % 32 == 0 {
+            join.answer(u64::MAX, known, &mut count);
+            assert!(join.waiting.len() <= CROWD);
+        }
+    }
+    join.answer(u64::MAX, u64::MAX, &mut count);
+    assert!(join.waiting.is_empty() && join.crowds.is_empty());
+    (right, wrong)
+}
+
+#[test]
+fn one_connection_more_or_less_does_not_shift_all_lines_behind_it() {
+    let second = |number, milliseconds, nature| coarse(number, milliseconds / 1_000, nature);
+    let own = |_| Some(101_000);
+    let but = |lacking| move |number| (number != lacking).then_some(101_000);
+    let tenth = |number| (number % 10 != 0).then_some(100_000);
+    // Lines, microseconds between them, their clock, their connections, those of others; how many are right at least.
+    let streams = [
+        ("as many", stream(120, 50_000, line, own, &[]), 120),
+        ("one more", stream(120, 50_000, line, own, &[90_000]), 119),
+        ("one less", stream(120, 50_000, line, but(15), &[]), 119),
+        (
+            "retries",
+            stream(
+                60,
+                210_000,
+                line,
+                own,
+                &[60_000, 1_740_000, 3_420_000, 5_100_000],
+            ),
+            60,
+        ),
+        (
+            "as many, by the second",
+            stream(30, 400_000, second, own, &[]),
+            30,
+        ),
+        (
+            "one less, by the second",
+            stream(30, 400_000, second, but(5), &[]),
+            27,
+        ),
+        (
+            "one more, by the second",
+            stream(30, 400_000, second, own, &[2_600_000]),
+            27,
+        ),
+        (
+            "as many, densely",
+            stream(3_000, 1_000, second, |_| Some(100_000), &[]),
+            3_000,
+        ),
+        // What is before a second's end in one clock and behind it in the other.
+        ("all late, densely", stream(900, 3_000, second, own, &[]), 0),
+        (
+            "many less, densely",
+            stream(2_700, 1_000, second, tenth, &[]),
+            0,
+        ),
+    ];
+    for (what, (right, wrong), least) in streams {
+        assert!(
+            wrong == 0 && right >= least,
+            "{what}: {right} right, {wrong} wrong"
+        );
+    }
+}
+
 #[test]
 fn crowds_that_want_the_same_connections_take_them_in_the_order_of_their_lines() {
     let mut answers = (0..20).map(|_| {
