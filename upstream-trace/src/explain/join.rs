@@ -58,6 +58,9 @@ words!(
     }
 );
 
+/// How an owner can be known without both addresses, surest first.
+const BYS: [By; 3] = [By::Pid, By::Name, By::Nobody];
+
 /// A log line with what it needs to be found again.
 #[derive(Clone, Debug)]
 pub struct Asked {
@@ -332,16 +335,45 @@ impl Join {
 
     /// Connections that fit, by the surest knowledge of the owner that finds any. Two are enough to know of several.
     fn fitting(&self, asked: &Asked, expected: Expected) -> Option<(By, Vec<Number>)> {
-        for by in [By::Pid, By::Name, By::Nobody] {
-            // What is merely possible never because nothing else is there: a healthy connection is always near.
-            for (verdicts, slack) in [(expected.likely, SLACK), (expected.possible, CLOSE)] {
-                let found = self.look(asked, by, verdicts, asked.moment(slack), 2);
-                if !found.is_empty() {
-                    return Some((by, found));
-                }
-            }
+        BYS.into_iter().find_map(|by| {
+            let found = self.candidates(asked, expected, by, 0, 2);
+            (!found.is_empty()).then_some((by, found))
+        })
+    }
+
+    /// Likely ones, and where none of them is close, those that are possible and close: a healthy connection is always near, but a likely
+    /// one that is far may be another line's.
+    /// None that the logs `taken` have a line for.
+    fn candidates(
+        &self,
+        asked: &Asked,
+        expected: Expected,
+        by: By,
+        taken: u64,
+        most: usize,
+    ) -> Vec<Number> {
+        let look = |verdicts, moment| {
+            let found = self.look(asked, by, verdicts, moment, most).into_iter();
+            found.filter_map(|number| Some((number, self.window.get(number)?)))
+        };
+        let close = asked.moment(CLOSE);
+        let likely = look(expected.likely, asked.moment(SLACK));
+        let mut found: Vec<_> = likely.filter(|(_, held)| held.taken & taken == 0).collect();
+        let is_close = |(_, held): &(Number, &Held)| (close.0..=close.1).contains(&held.brief.left);
+        if !found.iter().any(is_close) {
+            let possible = look(expected.possible, close);
+            found.extend(possible.filter(|(_, held)| held.taken & taken == 0));
         }
-        None
+        found.into_iter().map(|(number, _)| number).collect()
+    }
+
+    /// Whether one that is possible and close is no worse than a likely one that is not.
+    fn has_better(&self, asked: &Asked, by: By, far: Verdict) -> bool {
+        let Nature::Connection(expected) = asked.failed.nature else {
+            return false;
+        };
+        let possible = || self.look(asked, by, expected.possible, asked.moment(CLOSE), 1);
+        expected.likely.has(far) && !possible().is_empty()
     }
 
     /// The connection that alone is close to this line, and to none of the others.
@@ -352,7 +384,7 @@ impl Join {
         others: &[(u64, u64)],
     ) -> Option<(By, Number)> {
         let moment = asked.moment(CLOSE);
-        for by in [By::Pid, By::Name, By::Nobody] {
+        for by in BYS {
             let found = self.look(asked, by, expected.likely, moment, 2);
             if found.is_empty() {
                 continue;
@@ -538,7 +570,7 @@ impl Join {
             return lines;
         };
         let possible = all.likely.or(all.possible);
-        for by in [By::Pid, By::Name, By::Nobody] {
+        for by in BYS {
             for verdicts in [all.likely, possible.failed(), possible] {
                 let found = self.pair(&lines, by, verdicts, since, until);
                 let mut rest = Lines::new();
@@ -583,10 +615,12 @@ impl Join {
         let quiet = |at: u64| before(at.saturating_sub(CLOSE)) == before(at.saturating_add(CLOSE));
         // A busy machine is believed where the numbers are right in all.
         let whole = since.at == 0 && until.is_none() && free.len() == lines.len();
-        let slack = if whole { SLACK } else { CLOSE };
         let fits = |((_, line), (left, _, verdict)): (&(Number, Asked), &(u64, _, Verdict))| {
-            let (from, to) = line.moment(slack);
-            (from..=to).contains(left) && line.allows(*verdict)
+            let within = |(from, to): (u64, u64)| (from..=to).contains(left);
+            let near = || within(line.moment(CLOSE));
+            let far =
+                || whole && within(line.moment(SLACK)) && !self.has_better(line, by, *verdict);
+            line.allows(*verdict) && (near() || far())
         };
         let ends = gaps(lines).into_iter().filter(|gap| quiet(gap.at));
         let ends = ends.map(|gap| (gap.lines, gap.at));
@@ -607,28 +641,22 @@ impl Join {
     /// All that fit, the nearest named.
     fn ambiguous(&mut self, asked: Asked, expected: Expected) -> Waiting {
         let moment = asked.failed.ended.from;
-        for by in [By::Pid, By::Name, By::Nobody] {
-            for (verdicts, slack) in [(expected.likely, SLACK), (expected.possible, CLOSE)] {
-                let mut found = self.look(&asked, by, verdicts, asked.moment(slack), CROWD);
-                // Those of other lines are none of this one's.
-                found.retain(|number| {
-                    let held = self.window.get(*number);
-                    held.is_some_and(|held| held.taken & asked.bit() == 0)
-                });
-                if found.is_empty() {
-                    continue;
-                }
-                if let &[one] = found.as_slice() {
-                    return self.sure(asked, Sureness::Unique, by, vec![one]);
-                }
-                let candidates = found.len();
-                found.sort_by_cached_key(|number| {
-                    let held = self.window.get(*number);
-                    held.map(|held| held.brief.left.abs_diff(moment))
-                });
-                found.truncate(NAMED);
-                return done(asked, Sureness::Ambiguous, Some(by), found, candidates);
+        for by in BYS {
+            // Those of other lines are none of this one's.
+            let mut found = self.candidates(&asked, expected, by, asked.bit(), CROWD);
+            if found.is_empty() {
+                continue;
             }
+            if let &[one] = found.as_slice() {
+                return self.sure(asked, Sureness::Unique, by, vec![one]);
+            }
+            let candidates = found.len();
+            found.sort_by_cached_key(|number| {
+                let held = self.window.get(*number);
+                held.map(|held| held.brief.left.abs_diff(moment))
+            });
+            found.truncate(NAMED);
+            return done(asked, Sureness::Ambiguous, Some(by), found, candidates);
         }
         done(asked, Sureness::None, None, Vec::new(), 0)
     }

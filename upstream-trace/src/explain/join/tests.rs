@@ -162,6 +162,24 @@ fn a_healthy_connection_is_not_taken_for_want_of_another() {
 }
 
 #[test]
+fn what_is_close_is_no_worse_than_what_is_likely() {
+    use Verdict::{Ok, ResetBeforeResponse};
+    let records = [(100, 5, Ok), (600, 6, ResetBeforeResponse)];
+    for nature in [meaning::NO_ANSWER, meaning::BAD_RESPONSE] {
+        // The reset is another request's.
+        let lines = vec![line(1, 100, nature), line(2, 600, meaning::TERMINATED)];
+        let mut answers = Play::new(&records).answers(lines);
+        assert_eq!(answers.pop(), Some((2, Sureness::Unique, vec![1])));
+        assert_eq!(answers.pop().unwrap().2, [0], "{nature:?}");
+        // Nobody knows whose it is.
+        let answers = Play::new(&records).answers(vec![line(1, 100, nature)]);
+        assert_eq!(answers, [(1, Sureness::Ambiguous, vec![0, 1])]);
+        let answers = Play::new(&records[1..]).answers(vec![line(1, 100, nature)]);
+        assert_eq!(answers, [(1, Sureness::Unique, vec![0])]);
+    }
+}
+
+#[test]
 fn as_many_lines_as_records_go_by_order() {
     use Verdict::Refused;
     let records: Vec<_> = (0..5)
