@@ -163,6 +163,20 @@ fn times_without_a_zone() {
     }
 }
 
+/// Nobody's connection is taken for that of a call whose server is not known.
+#[test]
+fn a_line_without_a_server() {
+    let dir = files();
+    let line =
+        "2026-11-21T15:20:14.501Z ERROR UNAVAILABLE: DNS resolution failed for nowhere:443: C-ares";
+    fs::write(dir.path().join("access.log"), format!("{line}\n")).unwrap();
+    fs::write(dir.path().join("run.json"), RECORD.replace("envoy", "curl")).unwrap();
+    let args = ["--records", "run.json", "access.log"];
+    let said = String::from_utf8(explain(dir.path(), &args).stdout).unwrap();
+    let words = "found: none\n  next:  The line has no server's address";
+    assert!(said.contains(words), "{said}");
+}
+
 #[test]
 fn bad_input_is_one_line_and_a_code() {
     let dir = files();

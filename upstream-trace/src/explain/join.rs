@@ -280,6 +280,9 @@ impl Join {
                 ),
             };
         }
+        if failed.upstream.is_none() && failed.format.names_servers() {
+            return done(asked, Sureness::None, None, Vec::new(), 0);
+        }
         if records < Self::needs(failed) {
             return Waiting::Open(asked);
         }
@@ -433,7 +436,9 @@ impl Join {
             (By::Pid, Some(owner)) => failed.pid == Some(owner.pid),
             (By::Name, Some(owner)) => name.is_some_and(|name| owner.is_called(name)),
             (By::Nobody, Some(_)) => failed.pid.is_none() && name.is_none(),
-            (By::Nobody, None) | (By::Addresses, _) => true,
+            // To anywhere there are connections of anybody.
+            (By::Nobody, None) => failed.upstream.is_some(),
+            (By::Addresses, _) => true,
             _ => false,
         }
     }
@@ -708,6 +713,14 @@ fn done(
 }
 
 impl Format {
+    /// Whether each line about a server has its address: one without is about none, or about one that is not understood.
+    pub const fn names_servers(self) -> bool {
+        match self {
+            Self::NginxAccess | Self::HaproxyHttp | Self::HaproxyTcp => false,
+            Self::Envoy | Self::Istio | Self::EnvoyJson | Self::NginxError | Self::Grpc => true,
+        }
+    }
+
     /// What to add to the log so that its lines can be joined by both addresses; `None` where the proxy cannot log it.
     pub const fn advice(self) -> Option<&'static str> {
         match self {

@@ -9,7 +9,7 @@ use serde::Serialize;
 
 use super::{
     join::{Answer, By, Sureness},
-    log::Format,
+    log::{Failed, Format},
     meaning::Nature,
 };
 use crate::{
@@ -210,7 +210,7 @@ fn judgement<'a>(answer: &'a Answer, about: &About<'a>) -> (Option<Verdict>, Cow
         return ambiguous(answer, about.records);
     }
     let Some(record) = about.records.first() else {
-        return (None, nothing(about.forgotten).into());
+        return (None, nothing(failed, about.forgotten).into());
     };
     let end = match about.other_end {
         Some(other) if record.verdict == Verdict::Ok && other.verdict != Verdict::Ok => other,
@@ -258,8 +258,10 @@ fn ambiguous<'a>(answer: &Answer, records: &[Connection<'a>]) -> (Option<Verdict
     (verdict, text.into())
 }
 
-const fn nothing(forgotten: bool) -> &'static str {
-    if forgotten {
+const fn nothing(failed: &Failed, forgotten: bool) -> &'static str {
+    if failed.upstream.is_none() && failed.format.names_servers() {
+        "The line has no server's address, so no connection can be told to be its own: its name did not resolve, or the log lacks the address (ipv4:10.0.0.1:80)."
+    } else if forgotten {
         "Records of that time are forgotten already, because the lines of the logs are not in order of time: raise --window."
     } else {
         "No record fits: the tracer did not run then, its filters left the connection out, the proxy's clock or process name differs (--process), the connection is still open, or connect() failed without one for want of a route (ip route get)."

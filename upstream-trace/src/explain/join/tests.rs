@@ -258,6 +258,32 @@ fn another_owner_is_no_candidate() {
 }
 
 #[test]
+fn without_a_destination_the_owner_has_to_be_known() {
+    let owner = |name| Some(Owner::new(9, name));
+    let formats = [
+        // Only a line that can have no destination is looked for everywhere.
+        (Format::NginxAccess, owner("nginx"), Sureness::Unique),
+        (Format::HaproxyHttp, owner("haproxy"), Sureness::Unique),
+        (Format::HaproxyTcp, owner("curl"), Sureness::None),
+        (Format::HaproxyTcp, None, Sureness::None),
+        (Format::Grpc, owner("curl"), Sureness::None),
+        (Format::Grpc, None, Sureness::None),
+        (Format::Envoy, owner("envoy"), Sureness::None),
+        (Format::NginxError, owner("nginx"), Sureness::None),
+    ];
+    for (format, owner, sureness) in formats {
+        let mut join = Join::new(None, KEEP);
+        let mut record = brief(at(100), [5, 80], Verdict::Refused);
+        record.owner = owner;
+        join.window.insert(record, b"");
+        let mut asked = line(1, 101, meaning::REFUSED);
+        (asked.failed.format, asked.failed.upstream) = (format, None);
+        let answers = Play(join).answers(vec![asked]);
+        assert_eq!(answers[0].1, sureness, "{format:?} {owner:?}");
+    }
+}
+
+#[test]
 fn a_pid_is_surer_than_a_name() {
     let mut join = Join::new(None, KEEP);
     for (pid, local) in [(7, 5), (8, 6)] {
