@@ -116,9 +116,9 @@ pub struct Explain {
     #[arg(long, short)]
     follow: bool,
 
-    /// How long records are kept for lines that come late or out of order.
-    #[arg(long, value_name = "TIME", value_parser = duration, default_value = "5s")]
-    window: Duration,
+    /// How long records are kept for lines that come late or out of order [default: 5s, with --follow 15s: Envoy writes its lines every 10s].
+    #[arg(long, value_name = "TIME", value_parser = duration)]
+    window: Option<Duration>,
 
     /// Name of the proxy's processes, where it is not envoy, nginx or haproxy.
     #[arg(long, value_name = "NAME")]
@@ -137,7 +137,9 @@ impl Explain {
             logs: self.logs,
             follow: self.follow,
             text: self.format == Format::Text,
-            window: self.window,
+            window: self
+                .window
+                .unwrap_or(Duration::from_secs(if self.follow { 15 } else { 5 })),
             process: self.process,
             servers: self.servers,
         }

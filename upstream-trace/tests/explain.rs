@@ -178,6 +178,24 @@ fn a_line_without_a_server() {
 }
 
 #[test]
+fn a_line_whose_records_are_forgotten_says_so() {
+    let dir = files();
+    let later = LINE.replace("15:20:14", "15:20:20");
+    fs::write(dir.path().join("access.log"), format!("{later}\n{LINE}\n")).unwrap();
+    let args = ["--records", "run.json", "access.log"];
+    let said = String::from_utf8(explain(dir.path(), &args).stdout).unwrap();
+    let (first, second) = said.split_once("(access.log:2)").unwrap();
+    assert!(first.contains("next:  No record fits"), "{said}");
+    assert!(
+        second.contains("next:  Records of that time are forgotten already"),
+        "{said}"
+    );
+    let args = [&args[..], &["--window", "9s"]].concat();
+    let said = String::from_utf8(explain(dir.path(), &args).stdout).unwrap();
+    assert!(said.contains("unique 1"), "{said}");
+}
+
+#[test]
 fn bad_input_is_one_line_and_a_code() {
     let dir = files();
     fs::write(dir.path().join("other.json"), "hello\n{}\n").unwrap();
@@ -397,6 +415,26 @@ fn a_slow_pipe_beside_a_file() {
         ],
         "{account}"
     );
+}
+
+/// Envoy writes its lines every ten seconds.
+#[test]
+fn following_a_log_that_is_written_late() {
+    let dir = files();
+    let log = dir.path().join("access.log");
+    fs::write(&log, "").unwrap();
+    let then = jiff::Timestamp::now() - Duration::from_secs(9);
+    let record = RECORD.replace("2026-11-21T15:20:14.500000000Z", &format!("{then:.9}"));
+    fs::write(dir.path().join("run.json"), format!("{record}\n")).unwrap();
+    let running = Running::start(
+        dir.path(),
+        &["--follow", "--records", "run.json", "access.log"],
+    );
+    thread::sleep(3 * PAUSE);
+    let line = LINE.replace("2026-11-21T15:20:14.498Z", &format!("{then:.3}"));
+    fs::write(&log, format!("{line}\n")).unwrap();
+    let answer = running.answer();
+    assert_eq!(answer["sureness"], "unique", "{answer}");
 }
 
 /// Log and records grow and are rotated; the answers come while it runs.

@@ -24,6 +24,8 @@ pub const SLACK: u64 = 1_000 * MILLISECOND;
 const CLOSE: u64 = 30 * MILLISECOND;
 /// Lines of one kind that wait for each other at most.
 const CROWD: usize = 4_096;
+/// How long they wait for each other.
+const LONG: u64 = 2_500 * MILLISECOND;
 /// Candidates that are named at most.
 pub const NAMED: usize = 4;
 
@@ -84,7 +86,8 @@ impl Asked {
         }
     }
 
-    fn moment(&self, slack: u64) -> (u64, u64) {
+    /// When its connection may have ended.
+    pub fn moment(&self, slack: u64) -> (u64, u64) {
         let ended = self.failed.ended;
         (
             ended.from.saturating_sub(slack),
@@ -466,11 +469,11 @@ impl Join {
 
     /// Settles crowds that no later line can belong to, and the beginning of those that have become too large.
     fn close_crowds(&mut self, lines: u64) {
-        let keep = self.keep;
+        let long = LONG.min(self.keep / 2);
         let closed = |crowd: &Crowd| lines > crowd.ended.saturating_add(2 * SLACK);
         let full = |crowd: &Crowd| {
             let lasted = crowd.ended.saturating_sub(crowd.began);
-            crowd.lines.len() >= CROWD || !crowd.lines.is_empty() && lasted > keep / 2
+            crowd.lines.len() >= CROWD || !crowd.lines.is_empty() && lasted > long
         };
         let mut due: Vec<_> = self
             .crowds

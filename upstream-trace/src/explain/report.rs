@@ -262,7 +262,7 @@ const fn nothing(failed: &Failed, forgotten: bool) -> &'static str {
     if failed.upstream.is_none() && failed.format.names_servers() {
         "The line has no server's address, so no connection can be told to be its own: its name did not resolve, or the log lacks the address (ipv4:10.0.0.1:80)."
     } else if forgotten {
-        "Records of that time are forgotten already, because the lines of the logs are not in order of time: raise --window."
+        "Records of that time are forgotten already, because the log is written late (Envoy holds its lines back for up to 10 s) or its lines are not in order of time: raise --window."
     } else {
         "No record fits: the tracer did not run then, its filters left the connection out, the proxy's clock or process name differs (--process), the connection is still open, or connect() failed without one for want of a route (ip route get)."
     }

@@ -14,7 +14,7 @@ use jiff::tz::TimeZone;
 use tokio::signal::unix::{SignalKind, signal};
 
 use super::{
-    join::{Answer, Asked, Join, Sureness},
+    join::{Answer, Asked, Join, SLACK, Sureness},
     log::{Failed, Reader, Reading},
     report::{self, About, Explained, ExplainedType},
     source::{Next, Source},
@@ -444,6 +444,8 @@ impl Records {
                         self.seen = self.seen.max(brief.ended.saturating_sub(JITTER));
                         if brief.ended >= oldest {
                             window.insert(brief, line);
+                        } else {
+                            window.forgotten = window.forgotten.max(brief.ended);
                         }
                     }
                     Kind::Other => {}
@@ -501,7 +503,7 @@ impl Output {
             seq: self.seq,
             records: &records,
             other_end: other.as_ref().and_then(Story::connection),
-            forgotten: answer.asked.failed.ended.to < window.forgotten,
+            forgotten: answer.asked.moment(SLACK).0 <= window.forgotten,
         };
         let record = report::explanation(answer, &about);
         self.write(&record, |record, style, page| {
