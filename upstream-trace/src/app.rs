@@ -5,6 +5,8 @@
 
 use std::{
     io::{self, Read as _, Write as _},
+    mem::MaybeUninit,
+    ptr,
     time::Duration,
 };
 
@@ -14,7 +16,7 @@ use tokio::{
     time::{Instant, MissedTickBehavior},
 };
 
-use upstream_trace_common::story::Story;
+use upstream_trace_common::{event::Base, story::Story};
 
 use crate::{
     account::Account,
@@ -35,7 +37,9 @@ use crate::{
 /// 20; each look costs tens of microseconds, most of it for memory that has gone cold.
 const TICK: Duration = Duration::from_millis(30);
 /// Records taken before something else gets its turn.
-const BATCH: usize = 65_536;
+const BATCH: usize = 4096;
+/// Of a record in the ring at the least, with the kernel's header before it (`BPF_RINGBUF_HDR_SZ`).
+const SHORTEST: usize = size_of::<Base>() + 8;
 /// Files looked at in one go while they are scanned: a read of as many bytes. What is closed meanwhile may have to
 /// wait that long, a tenth of a millisecond or two.
 const SCAN_STEP: usize = 128;
@@ -88,14 +92,14 @@ async fn trace(settings: Settings) -> Result<(), Failure> {
     // Opened before anything is attached: a wrong path costs the kernel nothing.
     let output = printer::open(&settings)?;
     let loaded = survey.attach(&settings)?;
-    let mut printer = Printer::start(&settings, output)?;
     for line in Report::new(&survey).short() {
         say(&line);
     }
-    give_memory_back();
     if settings.duration == Some(Duration::ZERO) {
         return Ok(());
     }
+    let mut printer = Printer::start(&settings, output)?;
+    give_memory_back();
     let context = Context {
         run: random()?,
         own_comm: proc::own_comm(),
@@ -119,6 +123,8 @@ async fn trace(settings: Settings) -> Result<(), Failure> {
         account: Account::default(),
         scanned: Pause(Instant::now()),
         asked: Pause(Instant::now()),
+        room: settings.ring_size as usize / SHORTEST,
+        turn: Turn { now: 0, left: 0 },
     };
     tracer.take_stock(&mut printer)?;
     say("tracing");
@@ -156,19 +162,41 @@ struct Tracer {
     scanned: Pause,
     /// Since the last look at open connections.
     asked: Pause,
+    /// So many records fit into the ring.
+    room: usize,
+    turn: Turn,
+}
+
+/// What was in the ring at a moment: where events come faster than they are taken, it is never empty.
+#[derive(Clone, Copy, Debug)]
+struct Turn {
+    /// `CLOCK_MONOTONIC` nanoseconds.
+    now: u64,
+    /// So many records may have been there then and not be taken yet.
+    left: usize,
 }
 
 /// The signals that end a run. Listened to before the tracer says that it is there, so that none is lost.
 struct Stop {
     interrupt: Signal,
     terminate: Signal,
+    /// Of a terminal that is gone; `None`: whoever started this wants it to go on then (`nohup`).
+    hangup: Option<Signal>,
 }
 
 impl Stop {
     fn listen() -> Result<Self, Failure> {
+        let listen = |kind| signal(kind).map_err(|error| cannot_wait(&error));
+        // A file that may grow no more is an error of the write, not the end of the process.
+        ignore(libc::SIGXFSZ);
         Ok(Self {
-            interrupt: signal(SignalKind::interrupt()).map_err(|error| cannot_wait(&error))?,
-            terminate: signal(SignalKind::terminate()).map_err(|error| cannot_wait(&error))?,
+            interrupt: listen(SignalKind::interrupt())?,
+            terminate: listen(SignalKind::terminate())?,
+            hangup: if is_ignored(libc::SIGHUP) {
+                None
+            } else {
+                Some(listen(SignalKind::hangup())?)
+            },
         })
     }
 
@@ -176,8 +204,23 @@ impl Stop {
         tokio::select! {
             _ = self.interrupt.recv() => {}
             _ = self.terminate.recv() => {}
+            Some(()) = async { self.hangup.as_mut()?.recv().await } => {}
         }
     }
+}
+
+fn ignore(signal: libc::c_int) {
+    // SAFETY: no handler is installed that could run at a wrong moment.
+    unsafe { libc::signal(signal, libc::SIG_IGN) };
+}
+
+fn is_ignored(signal: libc::c_int) -> bool {
+    let mut action = MaybeUninit::<libc::sigaction>::zeroed();
+    // SAFETY: no new action is given, and the old one has a place to be written to.
+    let asked = unsafe { libc::sigaction(signal, ptr::null(), action.as_mut_ptr()) };
+    // SAFETY: zeroed, and any bits are valid for it.
+    let action = unsafe { action.assume_init() };
+    asked == 0 && action.sa_sigaction == libc::SIG_IGN
 }
 
 fn cannot_wait(error: &io::Error) -> Failure {
@@ -201,18 +244,29 @@ impl Pause {
 }
 
 impl Tracer {
-    /// Drains the ring, joins, hands what is finished to the printer.
-    fn drain(&mut self, printer: &mut Printer) -> Result<usize, Failure> {
-        // Read first: whatever ended before it has all its events in the ring.
-        let now = clock::monotonic();
+    /// Takes a batch out of the ring, joins, hands what is finished to the printer. Whether there is more.
+    fn drain(&mut self, printer: &mut Printer) -> Result<bool, Failure> {
+        if self.turn.left == 0 {
+            // Read first: whatever ended before it has all its events in the ring.
+            self.turn = Turn {
+                now: clock::monotonic(),
+                left: self.room,
+            };
+        }
         let anchor = Anchor::now();
         let taken = self.take(&anchor, printer)?;
-        // A batch that was cut off has older events to come.
-        if taken < BATCH {
-            self.engine.finish_due(now, &anchor, printer);
+        let more = taken == BATCH;
+        self.turn.left = if more {
+            self.turn.left.saturating_sub(taken)
+        } else {
+            0
+        };
+        // Before that there are older events to come.
+        if self.turn.left == 0 {
+            self.engine.finish_due(self.turn.now, &anchor, printer);
         }
         printer.push(&mut self.account);
-        Ok(taken)
+        Ok(more)
     }
 
     /// Takes what is in the ring into the join.
@@ -264,7 +318,10 @@ impl Tracer {
         self.each_open(|engine, story| engine.offer(story, &mut Proc))?;
         // A story that was told since the ring was last drained is open no longer, but in the ring.
         let anchor = Anchor::now();
-        while self.take(&anchor, printer)? == BATCH {}
+        let mut left = self.room;
+        while left > 0 && self.take(&anchor, printer)? == BATCH {
+            left = left.saturating_sub(BATCH);
+        }
         self.engine.answered(&anchor, printer);
         printer.push(&mut self.account);
         self.asked = Pause::after(began);
@@ -306,7 +363,8 @@ impl Tracer {
     fn take_stock(&mut self, printer: &mut Printer) -> Result<(), Failure> {
         self.engine.set_snapshot(true);
         self.scan(printer)?;
-        self.drain(printer)?;
+        self.turn.left = 0;
+        while self.drain(printer)? && self.turn.left > 0 {}
         self.engine.snapshot_done();
         Ok(())
     }
@@ -341,14 +399,17 @@ impl Tracer {
             .map(|interval| Instant::now() + interval);
         let mut account_told = Instant::now();
         let mut asked = account_told;
+        let mut more = false;
         loop {
             tokio::select! {
                 _ = tick.tick() => {}
                 ready = attention.readable() => ready.map_err(|error| cannot_wait(&error))?.clear_ready(),
                 () = stop.asked() => break,
                 ended = printer.ended() => return ended,
+                // Not at once: the others are seen to in between.
+                () = tokio::task::yield_now(), if more => {}
             }
-            while self.drain(printer)? == BATCH {}
+            more = self.drain(printer)?;
             self.find_owners(printer)?;
             self.find_peers(printer)?;
             if end.is_some_and(|end| Instant::now() >= end) {
@@ -383,7 +444,7 @@ impl Tracer {
     fn wind_up(&mut self, printer: &mut Printer) -> Result<(), Failure> {
         self.count_missed();
         self.loaded.detach();
-        while self.drain(printer)? == BATCH {}
+        while self.drain(printer)? {}
         let anchor = Anchor::now();
         // What is open stays untold, but was seen.
         self.each_open(|engine, story| engine.story(story, &mut Proc))?;

@@ -311,10 +311,21 @@ fn fields(survey: &Survey) -> Vec<FieldReport> {
         without: field.loss,
     };
     match &survey.offsets {
-        Some(offsets) => offsets
-            .iter()
-            .map(|(field, &offset)| report(field, Some(offset != ABSENT)))
-            .collect(),
+        Some(offsets) => {
+            let mut fields: Vec<FieldReport> = Vec::new();
+            for (field, &offset) in offsets.iter() {
+                let found = offset != ABSENT;
+                // One that the list has in several sizes is there once.
+                let same =
+                    |known: &&mut FieldReport| (known.of, known.path) == (field.of, field.path);
+                match fields.iter_mut().find(same) {
+                    Some(known) if found => known.found = Some(true),
+                    Some(_) => {}
+                    None => fields.push(report(field, Some(found))),
+                }
+            }
+            fields
+        }
         None => FIELDS.iter().map(|field| report(field, None)).collect(),
     }
 }

@@ -3,7 +3,7 @@
 //! A run goes on with what was attached and says in short what a survey found; `doctor` drops it and tells
 //! all. Must not know: how it is told, what becomes of the events.
 
-use std::{fs, path::Path};
+use std::{fs, io, path::Path};
 
 use crate::{
     exit::{Code, Failure},
@@ -180,6 +180,11 @@ impl Survey {
                 "the kernel's own count of hooks that it skipped; only what follows from others tells",
             ),
             (
+                !self.host.is_in_first_pid_namespace,
+                "executables, containers and pods of processes, and who had the sockets that are older than the tracer: this is not \
+                 the host's pid namespace (hostPID)",
+            ),
+            (
                 !self.capabilities.has(Capability::SysPtrace),
                 "the executables of other users' processes (that takes CAP_SYS_PTRACE)",
             ),
@@ -225,7 +230,14 @@ fn types(file: Option<&Path>, capabilities: Capabilities) -> Result<Btf, Failure
         });
     };
     let name = file.display();
-    let bytes = fs::read(file).map_err(|error| unusable(format!("cannot read {name}: {error}")))?;
+    let is_file = fs::metadata(file).map(|data| data.is_file());
+    let bytes = match is_file {
+        // Whoever reads a pipe may wait for ever.
+        Ok(false) => Err(io::Error::other("it is no regular file")),
+        Ok(true) => fs::read(file),
+        Err(error) => Err(error),
+    };
+    let bytes = bytes.map_err(|error| unusable(format!("cannot read {name}: {error}")))?;
     let btf = Btf::parse(bytes).map_err(|error| unusable(format!("cannot use {name}: {error}")))?;
     // Hooks are attached by the ids that the kernel's own types have, and BTF does not say whose it is.
     match own_types(capabilities) {

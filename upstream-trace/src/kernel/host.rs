@@ -7,6 +7,7 @@ use std::{
     fs::{self, File},
     io::{self, Read as _},
     ops::RangeInclusive,
+    os::unix::fs::MetadataExt as _,
 };
 
 use super::{
@@ -19,6 +20,9 @@ pub const BTF: &str = "/sys/kernel/btf/vmlinux";
 const LOCKDOWN: &str = "/sys/kernel/security/lockdown";
 const RELEASE: &str = "/proc/sys/kernel/osrelease";
 const FTRACE: &str = "/proc/sys/kernel/ftrace_enabled";
+const PID_NAMESPACE: &str = "/proc/self/ns/pid";
+/// `PROC_PID_INIT_INO`, `include/linux/proc_ns.h`: the same on every machine.
+const FIRST_PID_NAMESPACE: u64 = 0xefff_fffc;
 const LOCAL_PORTS: &str = "/proc/sys/net/ipv4/ip_local_port_range";
 
 /// A fact that the tracer cannot do without could not be had.
@@ -50,6 +54,8 @@ pub struct Host {
     /// Hooks of functions run. With `kernel.ftrace_enabled` set to 0 the kernel takes kprobes and never runs them, and 6.1 does the same
     /// with fentry, which 5.10 refuses. Where there is no such switch they run.
     pub runs_function_hooks: bool,
+    /// `/proc` has the node's processes by the pids that the kernel side tells.
+    pub is_in_first_pid_namespace: bool,
 }
 
 impl Host {
@@ -61,6 +67,8 @@ impl Host {
             tick_ns: tick_ns()?,
             local_ports: text(LOCAL_PORTS).ok().as_deref().and_then(port_range),
             runs_function_hooks: line(FTRACE).map_or(true, |enabled| enabled != "0"),
+            is_in_first_pid_namespace: fs::metadata(PID_NAMESPACE)
+                .map_or(true, |of| of.ino() == FIRST_PID_NAMESPACE),
         })
     }
 }

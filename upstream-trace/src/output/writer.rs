@@ -15,7 +15,7 @@ use std::{
     mem,
     os::{
         fd::{AsFd as _, AsRawFd as _},
-        unix::fs::FileTypeExt as _,
+        unix::fs::{FileTypeExt as _, OpenOptionsExt as _},
     },
     path::Path,
     sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError},
@@ -84,8 +84,8 @@ pub struct Destination {
     file: File,
     /// For messages.
     name: String,
-    /// Of a file that is ours from its beginning.
-    ahead: Option<Ahead>,
+    /// A regular file, which is ours from its beginning.
+    regular: bool,
 }
 
 impl Destination {
@@ -96,42 +96,60 @@ impl Destination {
             Ok(fd) => Ok(Self {
                 file: fd.into(),
                 name,
-                ahead: None,
+                regular: false,
             }),
             Err(reason) => Err(OpenError::Open { name, reason }),
         }
     }
 
-    /// A file, created or truncated.
+    /// A file, created where there is none. What is in it stays until [`Writer::start`].
     pub fn file(path: &Path) -> Result<Self, OpenError> {
         let name = path.display().to_string();
-        // At its end, wherever that is: whoever rotates it may cut it.
-        match File::options().create(true).append(true).open(path) {
-            Ok(file) => {
-                let regular = file.metadata().is_ok_and(|data| data.is_file());
-                if regular && let Err(reason) = file.set_len(0) {
-                    return Err(OpenError::Open { name, reason });
-                }
-                Ok(Self {
-                    file,
-                    name,
-                    ahead: regular.then(Ahead::default),
-                })
-            }
+        // At its end, wherever that is: whoever rotates it may cut it. A pipe that nobody reads is an error, not a wait.
+        let mut options = File::options();
+        options.create(true).append(true);
+        options.custom_flags(libc::O_NONBLOCK);
+        let opened = options.open(path).and_then(|file| {
+            wait_in_writes(&file)?;
+            let regular = file.metadata()?.is_file();
+            Ok((file, regular))
+        });
+        match opened {
+            Ok((file, regular)) => Ok(Self {
+                file,
+                name,
+                regular,
+            }),
             Err(reason) => Err(OpenError::Open { name, reason }),
         }
     }
 }
 
+/// Takes `O_NONBLOCK` off a file that was opened with it.
+fn wait_in_writes(file: &File) -> io::Result<()> {
+    // SAFETY: an open file, and flags as numbers.
+    match unsafe { libc::fcntl(file.as_raw_fd(), libc::F_SETFL, libc::O_APPEND) } {
+        -1 => Err(io::Error::last_os_error()),
+        _ => Ok(()),
+    }
+}
+
 impl Writer {
-    /// Starts the thread, with at most `limit` bytes waiting.
+    /// Empties a regular file and starts the thread, with at most `limit` bytes waiting.
     pub fn start(destination: Destination, limit: usize) -> Result<Self, OpenError> {
-        let Destination { file, name, ahead } = destination;
+        let Destination {
+            file,
+            name,
+            regular,
+        } = destination;
+        if regular && let Err(reason) = file.set_len(0) {
+            return Err(OpenError::Open { name, reason });
+        }
         let pipe = file.metadata().is_ok_and(|data| data.file_type().is_fifo());
         let mut sink = Sink {
             file,
             most: pipe.then_some(libc::PIPE_BUF),
-            ahead,
+            ahead: regular.then(Ahead::default),
         };
         let queue = Arc::new(Queue {
             limit,
@@ -462,7 +480,7 @@ mod tests {
         let destination = Destination {
             file,
             name: "a pipe".to_owned(),
-            ahead: None,
+            regular: false,
         };
         (Writer::start(destination, limit).unwrap(), reader)
     }

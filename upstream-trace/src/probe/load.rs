@@ -333,7 +333,9 @@ fn open<'a>(
     mut loader: EbpfLoader<'a>,
 ) -> Result<Ebpf, Failure> {
     loader
-        .verifier_log_level(VerifierLogLevel::DISABLE)
+        // Only of the second try, which aya makes with a log where the first one failed: it needs one that is not empty, and
+        // succeeds where only a signal had interrupted the first.
+        .verifier_log_level(VerifierLogLevel::STATS)
         .map_max_entries("EVENTS", plan.ring_size)
         .map_max_entries("STORIES", plan.story_places());
     if plan.wanted.by_owner() {

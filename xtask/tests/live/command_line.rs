@@ -1,8 +1,8 @@
 //! How it starts, how it ends, and what it says when it cannot.
 
 use std::fs;
-use std::os::unix::process::CommandExt as _;
-use std::process::Output;
+use std::os::unix::process::{CommandExt as _, ExitStatusExt as _};
+use std::process::{Command, Output, Stdio};
 use std::thread;
 use std::time::{Duration, Instant};
 
@@ -152,6 +152,50 @@ pub(crate) fn cut_output() -> Result<()> {
     Ok(())
 }
 
+/// A pipe that nobody reads is waited for by none: what opens it says so.
+pub(crate) fn unread_pipe() -> Result<()> {
+    let dir = tempfile::tempdir()?;
+    let pipe = dir.path().join("pipe");
+    let made = Command::new("mkfifo").arg(&pipe).status()?;
+    ensure!(made.success(), "mkfifo: {made}");
+    let binary = tracer::binary()?;
+    let name = pipe.display().to_string();
+    let output = tracer::command(&binary, ["--output", &name, "--duration", "0"]).output()?;
+    one_line(&output, 6, &["cannot write", &name])?;
+    let types = tracer::command(&binary, ["--btf", &name, "--duration", "0"]).output()?;
+    one_line(&types, 4, &["cannot read", &name])
+}
+
+/// Who only asks what would be attached, or cannot trace, keeps what is in the file.
+pub(crate) fn output_is_kept() -> Result<()> {
+    let place = Place::new()?;
+    let file = place.file("records", b"of last night\n")?;
+    let args = ["--output", &file, "--duration", "0"];
+    let output = tracer::command(&place.binary, args).output()?;
+    ensure!(output.status.success(), "{}", output.status);
+    ensure!(fs::read(&file)? == b"of last night\n", "it was emptied");
+    Ok(())
+}
+
+/// Told to stop while it starts: it has done so, or has not begun.
+pub(crate) fn interrupted_start() -> Result<()> {
+    for step in 0..40 {
+        let mut child = tracer::command(&tracer::binary()?, ["--port", &PORT.to_string()])
+            .stdout(Stdio::null())
+            .stderr(Stdio::null())
+            .spawn()?;
+        thread::sleep(Duration::from_millis(step));
+        let pid = libc::pid_t::try_from(child.id())?;
+        // SAFETY: plain system call; the child has not been waited for.
+        let told = unsafe { libc::kill(pid, libc::SIGTERM) };
+        ensure!(told == 0, "kill");
+        let status = child.wait()?;
+        let in_order = status.code() == Some(0) || status.signal() == Some(libc::SIGTERM);
+        ensure!(in_order, "after {step} ms: {status}");
+    }
+    Ok(())
+}
+
 /// As nobody, who has no capability: the binary is copied to where nobody can read it.
 pub(crate) fn no_privilege() -> Result<()> {
     const NOBODY: u32 = 65534;
@@ -166,7 +210,7 @@ pub(crate) fn no_privilege() -> Result<()> {
 pub(crate) fn signals() -> Result<()> {
     let ctx = Ctx::new(PORT)?;
     let refused = scenario::find("refused").context("no such scenario")?;
-    for signal in [libc::SIGINT, libc::SIGTERM] {
+    for signal in [libc::SIGINT, libc::SIGTERM, libc::SIGHUP] {
         let tracer = Tracer::start(&["--port", &PORT.to_string()])?;
         refused.play(&ctx)?;
         // At once: what the kernel has seen has to be in the output all the same.

@@ -41,7 +41,7 @@ impl Place {
     }
 
     /// A file here that everybody can read.
-    fn file(&self, name: &str, bytes: &[u8]) -> Result<String> {
+    pub(crate) fn file(&self, name: &str, bytes: &[u8]) -> Result<String> {
         let path = self.dir.path().join(name);
         fs::write(&path, bytes)?;
         fs::set_permissions(&path, fs::Permissions::from_mode(0o644))?;

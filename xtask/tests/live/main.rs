@@ -59,6 +59,18 @@ fn trials(kernel: Features) -> Vec<Trial> {
         trial("start_says_what_it_does", command_line::duration_zero),
         trial("bad_input_is_one_clear_line", command_line::bad_input),
         trial(
+            "a_pipe_that_nobody_reads_is_an_error",
+            command_line::unread_pipe,
+        ),
+        trial(
+            "a_start_for_nothing_keeps_the_file",
+            command_line::output_is_kept,
+        ),
+        trial(
+            "a_start_can_be_interrupted",
+            command_line::interrupted_start,
+        ),
+        trial(
             "output_that_cannot_be_written_is_told",
             command_line::full_device,
         ),
