@@ -266,7 +266,7 @@ impl Engine {
         let actor = self.closer(event, describe);
         let Some(slot) = self.find_or_over(base) else {
             // Its sender slept after its change to CLOSE: the other end can still learn who that was.
-            self.strays.insert(base);
+            self.strays.remember(base);
             return None;
         };
         let sent = Sent {
@@ -282,7 +282,7 @@ impl Engine {
             // The answer to a segment of an earlier connection, one in TIME_WAIT for instance: this one goes on, and
             // sends its SYN again. What it hits is that earlier one's other end.
             connection.step(base.ktime, StepKind::ResetSent);
-            self.strays.insert(base);
+            self.strays.remember(base);
             return Some(slot);
         }
         if was_data {

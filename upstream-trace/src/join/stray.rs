@@ -111,6 +111,15 @@ impl Strays {
         }
     }
 
+    /// One that has no line of its own, for the other end to claim. Where too many are held it is forgotten at once.
+    pub fn remember(&mut self, base: &Base) {
+        if self.held.len() < LIMIT {
+            let _none_has_to_go = self.insert(base);
+        } else {
+            self.forgotten = self.forgotten.max(Some(base.ktime));
+        }
+    }
+
     /// The reset that the other end of `tuple` was sent, not before `since`; it belongs to the connection `id` from now
     /// on. Its own namespace is preferred, because a pair of addresses may exist in several.
     pub fn claim(&mut self, netns: u32, tuple: &Tuple, since: u64, id: Id) -> Option<Base> {
@@ -179,7 +188,7 @@ impl Strays {
             && let Some(key) = self.told.pop_front()
             && self.forget(&key)
         {
-            self.forgotten = Some(key.2);
+            self.forgotten = self.forgotten.max(Some(key.2));
         }
         Some(stray)
     }
@@ -322,8 +331,10 @@ mod tests {
         }
         assert_eq!(strays.held.len() + out, 30_000);
         assert!(strays.held.len() <= LIMIT && strays.knew_all(1));
+        strays.remember(&base(2, 9, 9));
+        assert!(strays.held.len() <= LIMIT && !strays.knew_all(2 + REMEMBERED_NS));
         while strays.due(1 + HELD_NS).is_some() {}
         assert!(strays.known.len() <= LIMIT && strays.told.len() <= LIMIT);
-        assert!(!strays.knew_all(1 + REMEMBERED_NS) && strays.knew_all(2 + REMEMBERED_NS));
+        assert!(!strays.knew_all(2 + REMEMBERED_NS) && strays.knew_all(3 + REMEMBERED_NS));
     }
 }
