@@ -28,7 +28,7 @@ pub fn opened(sk: *const u8, tuple: &Tuple) {
     let value = match known(tuple) {
         Some(UNCOUNTED) => return,
         Some(several) if several & SEVERAL != 0 => several.wrapping_add(ONE),
-        Some(other) if other != sk as u64 && listens(other, tuple).is_some() => 2 * ONE | SEVERAL,
+        Some(other) if other != sk as u64 && listens(other, tuple).is_some() => (2 * ONE) | SEVERAL,
         _ => sk as u64,
     };
     know(tuple, value);
