@@ -86,6 +86,12 @@ impl Steps {
         }
     }
 
+    /// How many there are of this kind.
+    pub fn count(&self, kind: StepKind) -> usize {
+        let steps = self.as_slice().iter();
+        steps.filter(|step| step.event() == kind).count()
+    }
+
     /// Takes back the last step of this kind.
     pub fn retract(&mut self, kind: StepKind) {
         let last = |steps: &[Step]| steps.iter().rposition(|step| step.event() == kind);

@@ -232,6 +232,11 @@ fn explain<'a>(
     record.errno = told
         .and_then(|end| tcp::errno_name(error(end)))
         .or(lacks_port.then_some("EADDRNOTAVAIL"));
+    let (client_closed_first, server_closed_first) = match ended.role {
+        Role::Client => (facts.closed_first, facts.peer_closed_first),
+        Role::Server => (facts.peer_closed_first, facts.closed_first),
+        Role::Unknown => (false, false),
+    };
     let meaning = playbook::meaning(&playbook::About {
         verdict: record.verdict,
         role: ended.role,
@@ -242,17 +247,8 @@ fn explain<'a>(
         bytes: record.bytes,
         local: record.local.address,
         has_local_port: record.local.port != 0,
-        client_closed_first: match ended.role {
-            Role::Client => facts.closed_first,
-            Role::Server => facts.peer_closed_first,
-            Role::Unknown => false,
-        },
-        is_late: facts.payload_after_fin
-            && match ended.role {
-                Role::Client => facts.peer_closed_first,
-                Role::Server => facts.closed_first,
-                Role::Unknown => false,
-            },
+        client_closed_first,
+        is_late: facts.payload_after_fin && server_closed_first,
         evidence,
     });
     record.reset = reset.map(ResetFound::record);

@@ -154,11 +154,8 @@ pub(super) fn found<'a>(
     let is_filtered = || {
         let notes = &engine.notes;
         let dropped = notes.of(ended.netns, &ended.tuple, kind::SYN_DROPPED, ended.first);
-        let steps = ended.steps.as_slice();
-        let again = steps
-            .iter()
-            .any(|step| step.event() == StepKind::SynRetransmit);
-        !ended.saw(seen::ESTABLISHED) && !again && dropped.is_some()
+        let only_one = ended.steps.count(StepKind::SynRetransmit) == 0;
+        !ended.saw(seen::ESTABLISHED) && only_one && dropped.is_some()
     };
     let peer_is_here = peer.is_some() || ended.tuple.is_loopback();
     if !peer_is_here && known.all && context.sees_all_resets && is_filtered() {

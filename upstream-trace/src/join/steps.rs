@@ -170,10 +170,7 @@ impl Engine {
         let Some(connection) = self.table.get(slot) else {
             return;
         };
-        let steps = connection.steps.as_slice().iter();
-        let seen_to_be = steps
-            .filter(|step| step.event() == StepKind::SynRetransmit)
-            .count();
+        let seen_to_be = connection.steps.count(StepKind::SynRetransmit);
         // Of very many not all are kept.
         let sent = stats.total_retrans.min(SYNS_KEPT) as usize;
         let known = self.context.counts_syn_retransmits

@@ -277,11 +277,6 @@ fn endpoint(value: &Value) -> Option<SocketAddr> {
     ))
 }
 
-/// Whether a process took the connection that ended so.
-fn has_accepted(verdict: &str) -> bool {
-    verdict != "never_accepted"
-}
-
 fn end_name(end: Who) -> &'static str {
     match end {
         Who::Client => "client",
@@ -329,7 +324,8 @@ impl Checker<'_> {
         self.family(link, record);
         self.process("process", owner, &record["process"]);
         // Where the hook of accept() runs, it says who accepted.
-        if self.kernel.has(Feature::FunctionHooks) && end == Who::Server && has_accepted(verdict) {
+        let accepted = end == Who::Server && verdict != "never_accepted";
+        if accepted && self.kernel.has(Feature::FunctionHooks) {
             self.word(
                 "attribution",
                 Some("exact"),

@@ -224,18 +224,18 @@ fn fast_open(ctx: &Ctx, at_once: bool) -> Result<Played> {
     let mut played = Played::new(&client, Some(&server));
     played.links.push(Link::of(&mut client, c, &server, to)?);
     let from = client.local(c)?;
-    let accepted = if at_once {
+    let s = if at_once {
         let s = server.accept(listener, from)?;
         ensure!(server.is_in(s, State::SynRecv)?, "accepted too late");
         client.listen_again(c)?;
         client.wait_state(c, State::Established)?;
-        Some(s)
+        s
     } else {
-        None
+        client.wait_acked(c)?;
+        server.accept(listener, from)?
     };
     client.wait_acked(c)?;
     ensure!(client.sent_in_syn(c)?, "the request was not in the SYN");
-    let s = accepted.map_or_else(|| server.accept(listener, from), Ok)?;
     let mut pair = Pair {
         client,
         server,

@@ -6,6 +6,7 @@ use anyhow::Result;
 use super::connect::wired;
 use super::expect::{EXITED, Found, KILLED, Owner, client, received, sent, server};
 use super::net::{Sock, State};
+use super::process::Actor;
 use super::{
     BEFORE_PAYLOAD, BEFORE_RESPONSE, Ctx, Expect, Family, Pair, Played, REQUEST, RESPONSE, RQ, RS,
     Scenario, Who, plain,
@@ -231,13 +232,19 @@ fn worker(ctx: &Ctx, resets: bool) -> Result<Played> {
     pair.end()
 }
 
-fn prefork(ctx: &Ctx) -> Result<Played> {
+/// A worker forked before has accepted, and read the request.
+fn preforked(ctx: &Ctx) -> Result<(Pair, Actor, Sock)> {
     let mut pair = Pair::queued(ctx, Family::V4)?;
     let mut worker = pair.server.fork("ut-worker")?;
     pair.played.has(Who::Worker, &worker);
     let s = worker.accept(pair.listener, pair.from)?;
     pair.client.send(pair.c, REQUEST)?;
     worker.receive(s, REQUEST)?;
+    Ok((pair, worker, s))
+}
+
+fn prefork(ctx: &Ctx) -> Result<Played> {
+    let (mut pair, mut worker, s) = preforked(ctx)?;
     worker.send(s, RESPONSE)?;
     worker.close(s)?;
     pair.client.receive(pair.c, RESPONSE)?;
@@ -247,12 +254,7 @@ fn prefork(ctx: &Ctx) -> Result<Played> {
 }
 
 fn worker_is_reset(ctx: &Ctx) -> Result<Played> {
-    let mut pair = Pair::queued(ctx, Family::V4)?;
-    let mut worker = pair.server.fork("ut-worker")?;
-    pair.played.has(Who::Worker, &worker);
-    let s = worker.accept(pair.listener, pair.from)?;
-    pair.client.send(pair.c, REQUEST)?;
-    worker.receive(s, REQUEST)?;
+    let (mut pair, mut worker, s) = preforked(ctx)?;
     pair.client.shutdown(pair.c, libc::SHUT_WR)?;
     worker.receive_end(s)?;
     pair.client.abort(pair.c)?;

@@ -249,22 +249,7 @@ pub(super) const LIST: &[Scenario] = &[
         slow: true,
         needs: None,
         play: late_request_forgotten,
-        records: &[
-            client("reset_before_response")
-                .flag(BEFORE_RESPONSE)
-                .reset(received("TCP_FLAGS", BY_SERVER))
-                .unseen(&[Feature::UntypedReads], Reset::UNKNOWN)
-                .errno("EPIPE")
-                .bytes(2 * RQ, RS)
-                .steps(&[
-                    "connect",
-                    "ESTABLISHED",
-                    "CLOSE_WAIT",
-                    "reset_received",
-                    "CLOSE",
-                ]),
-            server("ok").bytes(RS, RQ),
-        ],
+        records: &late("TCP_FLAGS", &[Feature::UntypedReads]),
         strays: &[stray("TCP_FLAGS")],
     },
     Scenario {
@@ -399,11 +384,12 @@ pub(super) const LIST: &[Scenario] = &[
 /// Fatal, `unrecognized_name`.
 const ALERT: &[u8] = &[21, 3, 3, 0, 2, 2, 112];
 
-const LATE_REQUEST: &[Expect] = &[
-    client("reset_before_response")
+/// The request comes after the server's close, and is reset for this reason, which takes `needed` to be seen.
+const fn late(reason: &'static str, needed: &'static [Feature]) -> [Expect; 2] {
+    let client = client("reset_before_response")
         .flag(BEFORE_RESPONSE)
-        .reset(received("TCP_TIMEWAIT_SOCKET", BY_SERVER))
-        .unseen(&[Feature::TimeWaitResets], Reset::UNKNOWN)
+        .reset(received(reason, BY_SERVER))
+        .unseen(needed, Reset::UNKNOWN)
         .errno("EPIPE")
         .bytes(2 * RQ, RS)
         .steps(&[
@@ -412,11 +398,13 @@ const LATE_REQUEST: &[Expect] = &[
             "CLOSE_WAIT",
             "reset_received",
             "CLOSE",
-        ]),
-    server("ok")
+        ]);
+    let server = server("ok")
         .bytes(RS, RQ)
-        .steps(&["ESTABLISHED", "FIN_WAIT1", "CLOSE"]),
-];
+        .steps(&["ESTABLISHED", "FIN_WAIT1", "CLOSE"]);
+    [client, server]
+}
+const LATE_REQUEST: &[Expect] = &late("TCP_TIMEWAIT_SOCKET", &[Feature::TimeWaitResets]);
 const FROM_TIME_WAIT: &[Stray] = &[Stray {
     needs: Some(Feature::TimeWaitResets),
     ..stray("TCP_TIMEWAIT_SOCKET")
@@ -539,13 +527,18 @@ fn alert_then_reset(ctx: &Ctx) -> Result<Played> {
     pair.end()
 }
 
-fn late_request(ctx: &Ctx, family: Family) -> Result<Played> {
-    let mut pair = Pair::alone(ctx, family)?;
+/// The server answers and closes, the client keeps its end.
+fn close_at_server(pair: &mut Pair) -> Result<()> {
     pair.exchange()?;
     next_tick();
     pair.server.close(pair.s)?;
     pair.client.receive_end(pair.c)?;
-    pair.client.acknowledge(pair.c)?;
+    pair.client.acknowledge(pair.c)
+}
+
+fn late_request(ctx: &Ctx, family: Family) -> Result<Played> {
+    let mut pair = Pair::alone(ctx, family)?;
+    close_at_server(&mut pair)?;
     let gone = [State::FinWait2, State::TimeWait];
     pair.server.wait_orphan(pair.to, pair.from, &gone)?;
     pair.client.send(pair.c, REQUEST)?;
@@ -558,11 +551,7 @@ fn late_request_forgotten(ctx: &Ctx) -> Result<Played> {
     server.sysctl("ipv4/tcp_fin_timeout", "1")?;
     let mut pair = Pair::between(client, server, ctx.address(Family::V4))?;
     pair.accept()?;
-    pair.exchange()?;
-    next_tick();
-    pair.server.close(pair.s)?;
-    pair.client.receive_end(pair.c)?;
-    pair.client.acknowledge(pair.c)?;
+    close_at_server(&mut pair)?;
     let (to, from) = (pair.to, pair.from);
     let left = [State::FinWait2, State::TimeWait];
     let server = &mut pair.server;
