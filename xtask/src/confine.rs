@@ -30,6 +30,7 @@ pub struct Host {
     user_namespace: bool,
     nobody: Option<u64>,
     without: u64,
+    one_thread: bool,
     /// A seccomp filter; empty: none.
     filter: Vec<libc::sock_filter>,
 }
@@ -55,6 +56,13 @@ impl Host {
     #[must_use]
     pub fn without(mut self, capability: u8) -> Self {
         self.without |= mask(&[capability]);
+        self
+    }
+
+    /// The user, who is not root, may have one thread.
+    #[must_use]
+    pub fn one_thread(mut self) -> Self {
+        self.one_thread = true;
         self
     }
 
@@ -105,10 +113,18 @@ impl Host {
         if !self.filter.is_empty() {
             self.sandbox()?;
         }
-        match self.nobody {
-            Some(capabilities) => become_nobody(capabilities),
-            None => Ok(()),
+        if let Some(capabilities) = self.nobody {
+            become_nobody(capabilities)?;
         }
+        if self.one_thread {
+            let one = libc::rlimit {
+                rlim_cur: 1,
+                rlim_max: 1,
+            };
+            // SAFETY: the kernel reads one rlimit from a reference, which is valid.
+            ok(unsafe { libc::setrlimit(libc::RLIMIT_NPROC, &raw const one) })?;
+        }
+        Ok(())
     }
 
     fn sandbox(&self) -> io::Result<()> {

@@ -171,7 +171,7 @@ fn why(error: &ProgramError) -> String {
 }
 
 fn load_program(program: &mut Program, targets: &Targets, rung: &Rung) -> Result<(), ProgramError> {
-    let types = &targets.of(rung.kind);
+    let types = &targets.types();
     match rung.kind {
         Kind::Tracepoint => {
             let program: &mut BtfTracePoint = program.try_into()?;

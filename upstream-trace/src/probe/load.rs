@@ -2,11 +2,10 @@
 //! takes. Each rung is tried; one thing alone is decided by version, because nothing tells it (`folds_null_check`).
 
 use std::{
-    collections,
+    collections, io,
     net::IpAddr,
     os::fd::{AsFd as _, AsRawFd as _},
     sync::{Mutex, PoisonError},
-    thread,
 };
 
 use aya::{
@@ -17,6 +16,7 @@ use aya::{
 use upstream_trace_common::{counter, setting};
 
 use super::{
+    beside::beside,
     catalog::{CATALOG, Entry, Role, Rung},
     ladder::{Climb, Filled, chain, os_error},
     ring::Ring,
@@ -204,19 +204,16 @@ pub fn load(
         let message = "under lockdown=confidentiality this kernel (before 5.11) does not tell the cgroup of a process: trace without --cgroup and --container";
         return Err(Failure::new(Code::Kernel, message));
     }
-    let (targets, ebpf) = thread::scope(|scope| {
-        let rungs = plan.entries().flat_map(|entry| entry.rungs);
-        let targets = scope.spawn(|| {
-            let targets = Targets::new(plan.btf, rungs);
-            // Meanwhile the kernel makes the maps.
-            targets.make_functions();
-            targets
-        });
-        let ebpf = open(plan, &globals, &reasons, loader);
-        (targets.join(), ebpf)
-    });
+    let rungs = plan.entries().flat_map(|entry| entry.rungs);
+    let look_up = || {
+        let targets = Targets::new(plan.btf, rungs);
+        // Meanwhile the kernel makes the maps.
+        targets.types();
+        targets
+    };
+    let open = || open(plan, &globals, &reasons, loader);
+    let (targets, ebpf) = beside(look_up, open).map_err(|error| no_thread(&error))?;
     let mut ebpf = ebpf?;
-    let targets = targets.map_err(|_| Failure::new(Code::Kernel, "cannot use the kernel's BTF"))?;
     filter(&mut ebpf, plan.wanted).map_err(|error| {
         Failure::new(
             Code::Failure,
@@ -232,7 +229,7 @@ pub fn load(
         Map::Array(map) => Stories::new(map, plan.story_places() as usize),
         _ => return Err(missing_map("STORIES")),
     };
-    *filled = fill(&mut ebpf, &targets, plan);
+    *filled = fill(&mut ebpf, &targets, plan).map_err(|error| no_thread(&error))?;
     if let Some(failure) = filled.iter().find_map(Filled::failure) {
         return Err(failure);
     }
@@ -254,6 +251,13 @@ fn folds_null_check(release: &str) -> bool {
     let mut next = || numbers.next().and_then(Result::ok).unwrap_or(0_u32);
     let version = (next(), next(), next());
     ((6, 10, 0)..(6, 12, 5)).contains(&version)
+}
+
+fn no_thread(error: &io::Error) -> Failure {
+    let message = format!(
+        "cannot start a thread: {error}; three are needed (ulimit -u, TasksMax=, a container's limit of pids)"
+    );
+    Failure::new(Code::Failure, message)
 }
 
 fn missing_map(name: &str) -> Failure {
@@ -417,7 +421,7 @@ fn filter(ebpf: &mut Ebpf, wanted: &Wanted) -> Result<(), MapError> {
 }
 
 /// Loads side by side, since verifying takes most of the time, then attaches in the order of the catalog.
-fn fill(ebpf: &mut Ebpf, targets: &Targets, plan: &Plan<'_>) -> Vec<Filled> {
+fn fill(ebpf: &mut Ebpf, targets: &Targets, plan: &Plan<'_>) -> io::Result<Vec<Filled>> {
     let mut programs: collections::HashMap<_, _> = ebpf.programs_mut().collect();
     let mut climbs: Vec<_> = plan
         .entries()
@@ -433,15 +437,13 @@ fn fill(ebpf: &mut Ebpf, targets: &Targets, plan: &Plan<'_>) -> Vec<Filled> {
             climb.load(targets, |role, rung| plan.unfit(role, rung));
         }
     };
-    thread::scope(|scope| {
-        scope.spawn(|| {
-            work();
-            targets.forget_functions();
-        });
+    let work_and_forget = || {
         work();
-    });
+        targets.forget_types();
+    };
+    beside(work_and_forget, work)?;
     let filled = climbs.into_iter().map(|climb| climb.attach(targets));
-    filled.collect()
+    Ok(filled.collect())
 }
 
 impl Loaded {

@@ -1,8 +1,9 @@
-//! The hooks: [`catalog`] lists them, [`load`] puts them into the kernel, each as high on its [`ladder`] as that takes it ([`loader`] and
-//! [`targets`] spare it time), [`ring`] and [`stories`] read what they write. [`own_types`] asks the kernel for its types.
+//! The hooks: [`catalog`] lists them, [`load`] puts them into the kernel, each as high on its [`ladder`] as that takes it ([`loader`],
+//! [`targets`] and [`beside`] spare it time), [`ring`] and [`stories`] read what they write. [`own_types`] asks the kernel for its types.
 //!
 //! Only here is aya used.
 
+mod beside;
 pub mod catalog;
 pub mod ladder;
 pub mod load;

@@ -47,14 +47,13 @@ impl Target {
     }
 }
 
-/// The targets of some rungs, as far as the kernel has them. Tracepoints are typedefs and have low ids;
-/// functions have high ones, and the types up to them are kept only as long as programs are loaded.
+/// The targets of some rungs, as far as the kernel has them. The types up to the last of them take megabytes, and are kept
+/// only as long as programs are loaded.
 #[derive(Debug)]
 pub struct Targets {
-    typedefs: Arc<Btf>,
     /// In the order of their ids.
-    named: Vec<Target>,
-    functions: Mutex<Option<Arc<Btf>>>,
+    targets: Vec<Target>,
+    types: Mutex<Option<Arc<Btf>>>,
 }
 
 impl Targets {
@@ -62,39 +61,26 @@ impl Targets {
     pub fn new<'a>(btf: &btf::Btf, rungs: impl Iterator<Item = &'a Rung>) -> Self {
         let mut targets: Vec<_> = rungs.filter_map(|rung| Target::of(rung, btf)).collect();
         targets.sort_unstable_by_key(|target| target.id);
-        let (typedefs, named): (Vec<_>, _) =
-            targets.into_iter().partition(|target| target.is_typedef);
         Self {
-            typedefs: Arc::new(types(&typedefs)),
-            named,
-            functions: Mutex::new(None),
+            targets,
+            types: Mutex::new(None),
         }
     }
 
-    /// The types among which a rung of this kind has its target.
-    pub fn of(&self, kind: Kind) -> Arc<Btf> {
-        match kind {
-            Kind::Tracepoint | Kind::Kprobe | Kind::Kretprobe => Arc::clone(&self.typedefs),
-            Kind::Fentry | Kind::Fexit | Kind::Iterator => self.make_functions(),
-        }
-    }
-
-    /// The types of functions, made if they are not there: to ask early saves waiting for them.
-    pub fn make_functions(&self) -> Arc<Btf> {
-        let mut functions = self.functions();
-        Arc::clone(functions.get_or_insert_with(|| Arc::new(types(&self.named))))
+    /// The types among which each rung has its target, made if they are not there: to ask early saves waiting for them.
+    pub fn types(&self) -> Arc<Btf> {
+        let mut made = self.made();
+        Arc::clone(made.get_or_insert_with(|| Arc::new(types(&self.targets))))
     }
 
     /// Gives their memory back. They are made anew for whoever asks all the same.
-    pub fn forget_functions(&self) {
-        let functions = self.functions().take();
-        drop(functions);
+    pub fn forget_types(&self) {
+        let types = self.made().take();
+        drop(types);
     }
 
-    fn functions(&self) -> MutexGuard<'_, Option<Arc<Btf>>> {
-        self.functions
-            .lock()
-            .unwrap_or_else(PoisonError::into_inner)
+    fn made(&self) -> MutexGuard<'_, Option<Arc<Btf>>> {
+        self.types.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 
@@ -151,15 +137,14 @@ mod tests {
             };
             let id = all.id_by_type_name_kind(&target.name, kind).unwrap();
             assert_eq!(target.id, id, "{}", target.name);
-            let types = targets.of(rung.kind);
+            let types = targets.types();
             let id = types.id_by_type_name_kind(&target.name, kind).unwrap();
             assert_eq!(target.id, id, "{}", target.name);
             found[usize::from(target.is_typedef)] += 1;
         }
         assert!(found.iter().all(|&found| found >= 5), "{found:?}");
-        let other = targets
-            .of(Kind::Fentry)
-            .id_by_type_name_kind("tcp_sendmsg", BtfKind::Func);
+        let types = targets.types();
+        let other = types.id_by_type_name_kind("tcp_sendmsg", BtfKind::Func);
         assert!(other.is_err(), "{other:?}");
     }
 

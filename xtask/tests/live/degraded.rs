@@ -119,6 +119,10 @@ pub(crate) fn privileges() -> Result<()> {
     let three = nobody(&[CAP_BPF, CAP_PERFMON, CAP_SYS_PTRACE])?;
     traces(&plain, &three, &[], &["CAP_SYS_PTRACE"])?;
 
+    let alone = Host::default().nobody(&[CAP_BPF, CAP_PERFMON]).one_thread();
+    let alone = place.report(alone, &[])?;
+    refuses(&alone, 1, &["cannot start a thread", "ulimit -u"])?;
+
     let root = |without| place.report(Host::default().without(without), &[]);
     traces(&plain, &root(CAP_SYS_RESOURCE)?, &[], &["CAP_SYS_PTRACE"])?;
     traces(&plain, &root(CAP_SYS_PTRACE)?, &[NO_EXECUTABLES], &[])?;
