@@ -4,7 +4,7 @@ use anyhow::{Result, bail};
 
 use super::{
     Memory, Plan, RECORDS_A_CONNECTION,
-    rounds::{Kernel, Storms, Throughput},
+    rounds::{Kernel, STORMS, Storms, Throughput},
     tracer::{Kind, Tracer},
 };
 
@@ -116,7 +116,8 @@ impl Report<'_> {
     }
 
     fn expected(&self) -> u64 {
-        u64::from(self.plan.connections) * u64::from(self.plan.rounds) * RECORDS_A_CONNECTION
+        let storms = u64::from(self.plan.rounds * STORMS);
+        u64::from(self.plan.connections) * storms * RECORDS_A_CONNECTION
     }
 
     /// How many bars failed.
