@@ -22,12 +22,13 @@ impl Describe for Proc {
     fn describe(&mut self, pid: u32, start: u64) -> Details {
         let path = |name: &str| format!("/proc/{pid}/{name}");
         let details = Details {
-            comm: fs::read(path("comm"))
-                .ok()
-                .map(|bytes| String::from_utf8_lossy(bytes.trim_ascii_end()).into_owned()),
+            // Before the name, so that an exec between the two shows in that.
             exe: fs::read_link(path("exe"))
                 .ok()
                 .map(|exe| exe.to_string_lossy().into_owned()),
+            comm: fs::read(path("comm"))
+                .ok()
+                .map(|bytes| String::from_utf8_lossy(bytes.trim_ascii_end()).into_owned()),
             uid: fs::read_to_string(path("status"))
                 .ok()
                 .as_deref()

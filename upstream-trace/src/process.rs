@@ -128,6 +128,10 @@ impl Processes {
         let mut details = describe.describe(actor.tgid, actor.start);
         // What the kernel said at the event is truer than what /proc says now.
         if let Some(comm) = name(actor.comm) {
+            if details.comm.as_ref() != Some(&comm) {
+                // It has become another program meanwhile, or so it seems.
+                details.exe = None;
+            }
             details.comm = Some(comm);
         }
         if actor.uid != NO_UID {
@@ -172,7 +176,7 @@ mod tests {
     impl Describe for Proc {
         fn describe(&mut self, _pid: u32, _start: u64) -> Details {
             Details {
-                comm: Some("renamed".to_owned()),
+                comm: Some("nginx".to_owned()),
                 exe: Some("/bin/x".to_owned()),
                 ..Details::default()
             }
@@ -204,6 +208,11 @@ mod tests {
         assert_eq!(process.details.comm.as_deref(), Some("nginx"));
         assert_eq!(process.details.exe.as_deref(), Some("/bin/x"));
         assert_eq!(process.details.uid, None);
+        let before_exec = processes
+            .seen(&actor(7, 1, b"bash\0\0\0\0\0\0\0\0\0\0\0\0"), &mut Proc)
+            .unwrap();
+        assert_eq!(before_exec.details.comm.as_deref(), Some("bash"));
+        assert_eq!(before_exec.details.exe, None);
         assert!(processes.seen(&actor(0, 0, &[0; 16]), &mut Proc).is_none());
     }
 
