@@ -10,7 +10,7 @@ use crate::{
 };
 
 /// Has a C library that can be linked statically.
-const GUEST_TARGET: &str = "x86_64-unknown-linux-gnu";
+const STATIC_TARGET: &str = "x86_64-unknown-linux-gnu";
 
 /// Provisions, builds, and returns where the tracer's binary is.
 pub fn tracer(workspace: &Workspace, profile: Profile) -> Result<PathBuf> {
@@ -31,27 +31,34 @@ pub fn tracer(workspace: &Workspace, profile: Profile) -> Result<PathBuf> {
     Ok(binary)
 }
 
-/// The tracer and this program for a machine without a C library: each is one file.
+/// The tracer for any machine and for an image without anything else: one file that needs no C library.
+pub fn static_tracer(workspace: &Workspace) -> Result<PathBuf> {
+    statically(workspace, &["--release", "--package", "upstream-trace"])?;
+    Ok(built_statically(workspace).join("release/upstream-trace"))
+}
+
+/// The tracer and this program, each one file.
 pub fn for_guests(workspace: &Workspace) -> Result<[PathBuf; 2]> {
+    let tracer = static_tracer(workspace)?;
+    statically(workspace, &["--package", "xtask", "--bin", "xtask"])?;
+    Ok([tracer, built_statically(workspace).join("debug/xtask")])
+}
+
+fn built_statically(workspace: &Workspace) -> PathBuf {
+    workspace.target.join(STATIC_TARGET)
+}
+
+fn statically(workspace: &Workspace, package: &[&str]) -> Result<()> {
     if !cfg!(all(target_arch = "x86_64", target_os = "linux")) {
-        bail!("the guests are x86-64, and this machine builds no programs for them");
+        bail!("statically linked programs are built on x86-64 Linux only");
     }
     provision::for_build(workspace)?;
-    let build = |package: &[&str]| {
-        let mut cargo = workspace.cargo();
-        cargo
-            .args(["build", "--locked", "--target", GUEST_TARGET])
-            .args(package)
-            .env("RUSTFLAGS", "-Ctarget-feature=+crt-static")
-            // Nobody debugs in there, and what a guest boots with is in its memory.
-            .env("CARGO_PROFILE_DEV_STRIP", "symbols");
-        run(&mut cargo)
-    };
-    build(&["--release", "--package", "upstream-trace"])?;
-    build(&["--package", "xtask", "--bin", "xtask"])?;
-    let built = workspace.target.join(GUEST_TARGET);
-    Ok([
-        built.join("release/upstream-trace"),
-        built.join("debug/xtask"),
-    ])
+    let mut cargo = workspace.cargo();
+    cargo
+        .args(["build", "--locked", "--target", STATIC_TARGET])
+        .args(package)
+        .env("RUSTFLAGS", "-Ctarget-feature=+crt-static")
+        // Nobody debugs in a guest, and what it boots with is in its memory.
+        .env("CARGO_PROFILE_DEV_STRIP", "symbols");
+    run(&mut cargo)
 }

@@ -32,6 +32,9 @@ enum Verb {
         /// Leave target/release/upstream-trace, the file to copy to a node
         #[arg(long)]
         release: bool,
+        /// Leave target/x86_64-unknown-linux-gnu/release/upstream-trace, which needs no C library: for older systems and for images
+        #[arg(long = "static", requires = "release")]
+        is_static: bool,
     },
     /// Build the tracer and run it as root
     Run {
@@ -115,8 +118,12 @@ fn verb(verb: Verb) -> Result<()> {
     let workspace = Workspace::locate()?;
     match verb {
         Verb::Provision => provision::all(&workspace).map(drop),
-        Verb::Build { release } => {
-            let binary = build::tracer(&workspace, Profile::new(release))?;
+        Verb::Build { release, is_static } => {
+            let binary = if is_static {
+                build::static_tracer(&workspace)?
+            } else {
+                build::tracer(&workspace, Profile::new(release))?
+            };
             eprintln!("xtask: built {}", binary.display());
             Ok(())
         }

@@ -34,6 +34,7 @@ pub fn all(workspace: &Workspace) -> Result<Toolchain> {
     for_lints(workspace, &toolchain)?;
     for_proxies(workspace)?;
     for_guests()?;
+    for_containers()?;
     Ok(toolchain)
 }
 
@@ -255,6 +256,11 @@ pub fn for_guests() -> Result<()> {
     // What their packages are verified by. Where apt does that by something else it may be missing.
     debian("gpgv", "gpgv")?;
     Ok(())
+}
+
+/// What starts a container as a cluster would.
+fn for_containers() -> Result<PathBuf> {
+    debian("runc", "runc")
 }
 
 /// Asks rustup; false where there is none, or where it cannot reach its servers.

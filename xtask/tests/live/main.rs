@@ -8,6 +8,7 @@
 
 mod accounting;
 mod command_line;
+mod container;
 mod degraded;
 mod leftovers;
 mod lifetime;
@@ -101,6 +102,10 @@ fn trials(kernel: Features) -> Vec<Trial> {
         trial(
             "nobody_traces_with_two_capabilities",
             privileges::nobody_traces_with_two_capabilities,
+        ),
+        trial(
+            "in_a_container_it_traces_as_on_the_node",
+            container::traces_as_on_the_node,
         ),
         trial(
             "skipped_hooks_are_counted",
