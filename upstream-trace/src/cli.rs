@@ -100,7 +100,7 @@ impl Doctor {
 #[derive(Clone, Debug, ClapArgs)]
 #[command(after_help = exit::HELP)]
 pub struct Explain {
-    /// Logs of Envoy, Istio, NGINX or HAProxy; none or `-` is standard input.
+    /// Logs of Envoy, Istio, NGINX, HAProxy or a gRPC client; none or `-` is standard input.
     #[arg(value_name = "LOG")]
     logs: Vec<PathBuf>,
 

@@ -688,17 +688,17 @@ mod tests {
 
     /// `UPDATE_PLAYBOOK=1 cargo test -p upstream-trace --lib playbook` writes it.
     #[test]
-    fn readme_has_the_table() {
+    fn the_page_has_the_table() {
         const BEGIN: &str = "<!-- playbook:begin -->\n";
         const END: &str = "<!-- playbook:end -->";
-        let path = Path::new(env!("CARGO_MANIFEST_DIR")).join("../README.md");
-        let readme = fs::read_to_string(&path).unwrap();
-        let (before, rest) = readme.split_once(BEGIN).unwrap();
+        let path = Path::new(env!("CARGO_MANIFEST_DIR")).join("../docs/output.md");
+        let page = fs::read_to_string(&path).unwrap();
+        let (before, rest) = page.split_once(BEGIN).unwrap();
         let (shown, after) = rest.split_once(END).unwrap();
         if env::var_os("UPDATE_PLAYBOOK").is_some() {
             fs::write(&path, format!("{before}{BEGIN}{}{END}{after}", table())).unwrap();
         } else {
-            assert!(shown == table(), "UPDATE_PLAYBOOK=1 renews README.md");
+            assert!(shown == table(), "UPDATE_PLAYBOOK=1 renews docs/output.md");
         }
     }
 }

@@ -1,4 +1,4 @@
-//! `cargo xtask faults`: what Envoy says about upstreams that fail in different ways, beside what `explain` says. A table for README.
+//! `cargo xtask faults`: what Envoy says about upstreams that fail in different ways, beside what `explain` says. A table for docs/explain.md.
 //!
 //! Must not know: how either comes about.
 

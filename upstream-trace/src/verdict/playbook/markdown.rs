@@ -9,7 +9,7 @@ use super::{
     rows::{ROWS, STRAY_ROWS, UNSEEN_ROWS},
 };
 
-/// The whole table in Markdown, as README shows it.
+/// The whole table in Markdown, as docs/output.md shows it.
 pub fn table() -> String {
     let mut text = String::from(
         "| what became of it | what is known besides | `cause` | `layer` | Envoy | Envoy before | NGINX | `hint` | shown by |\n\
