@@ -17,6 +17,7 @@ use super::{
     note::Notes,
     stray::{self, Strays},
     table::Table,
+    translated,
     tuple::Tuple,
 };
 use crate::{
@@ -95,6 +96,8 @@ pub struct Engine {
     pub(super) strays: Strays,
     /// Resets that it received and that ended no connection.
     pub(super) dropped: Strays,
+    /// Resets of sockets whose other end was not found.
+    pub(super) translated: translated::Resets,
     pub(super) notes: Notes,
     /// Ended connections by their end, with the serial that tells a reused slot.
     pub(super) ended: VecDeque<(u64, Slot, u64)>,
@@ -129,6 +132,7 @@ impl Engine {
             listeners: Listeners::default(),
             strays: Strays::default(),
             dropped: Strays::received(),
+            translated: translated::Resets::default(),
             notes: Notes::default(),
             ended: VecDeque::new(),
             serial: 0,

@@ -11,6 +11,7 @@ use super::{
     note::Fact,
     reset::{self, Known, ResetFound, aborts, derived, error, reason},
     stray::{self, Stray},
+    translated::{Client, Translated},
     tuple::Tuple,
 };
 use crate::{
@@ -52,6 +53,10 @@ pub(super) fn connection(
             0
         };
         let stray = engine.strays.claim(ended.netns, &ended.tuple, since, id);
+        let stray = stray.or_else(|| {
+            let (client, at) = reset::lacks_sender(ended)?;
+            engine.strays.claim_translated(client, ended.role, at, id)
+        });
         print(engine, ended, id, stray.as_ref(), clock, sink);
     }
     engine.table.remove(slot);
@@ -86,6 +91,19 @@ fn leave_to_peer(engine: &mut Engine, slot: Slot) {
         })
     };
     let Some((ended, peer)) = engine.table.with_peer(slot) else {
+        if let Some(ended) = engine.table.get(slot)
+            && !ended.saw(seen::PEER_ENDED)
+            && let Some(client) = Client::of(&ended.tuple, ended.role)
+            && let Some(reset) = sent(ended)
+        {
+            engine.translated.insert(Translated {
+                at: ended.end.as_ref().map_or(0, |end| end.at),
+                client,
+                role: ended.role,
+                reset,
+                owner: ended.owner.clone(),
+            });
+        }
         return;
     };
     peer.seen |= seen::PEER_ENDED;

@@ -18,6 +18,7 @@ mod steps;
 pub mod story;
 pub mod stray;
 pub mod table;
+pub mod translated;
 pub mod tuple;
 
 #[cfg(test)]

@@ -8,6 +8,8 @@ use super::{
     connection::{Connection, End, NONE, Owner, PeerSent, Sent, seen},
     engine::{Context, Engine},
     stray,
+    translated::Client,
+    tuple::Tuple,
 };
 use crate::{
     process::Process,
@@ -28,6 +30,14 @@ const ETIMEDOUT: u32 = libc::ETIMEDOUT.cast_unsigned();
 /// `sk_err` at the end; 0: none.
 pub(super) fn error(end: &End) -> u32 {
     end.closed.map_or(0, |closed| closed.stats.err)
+}
+
+/// Of a connection that a reset ended which its other end, as far as that is known, has not sent: its client, and when.
+pub(super) fn lacks_sender(ended: &Connection) -> Option<(Client, u64)> {
+    let end = ended.end.as_ref()?;
+    let unknown = !ended.saw(seen::PEER_ENDED) && ended.peer == NONE && end.peer_sent.is_none();
+    (unknown && end.received.is_some()).then_some(())?;
+    Some((Client::of(&ended.tuple, ended.role)?, end.at))
 }
 
 /// Who sent the reset, as far as the stacks on this node tell.
@@ -133,6 +143,7 @@ pub(super) fn found<'a>(
         })
     };
     let by_peer = (Origin::PeerOnNode, Some(Confidence::Certain));
+    let by_likely_peer = (Origin::PeerOnNode, Some(Confidence::Likely));
     let by_someone = (Origin::Unknown, None);
     if let Some(PeerSent {
         sent, derived, err, ..
@@ -145,9 +156,31 @@ pub(super) fn found<'a>(
     let unknown = (None, ReasonSource::Unknown);
     if let Some(stray) = stray {
         let reason = stray::reason(context, stray);
+        let by_peer = if Tuple::of(stray).reversed() == ended.tuple {
+            by_peer
+        } else {
+            by_likely_peer
+        };
         // Nobody has a port that nothing listens on; TIME_WAIT and LISTEN are somebody's.
         let sender = peer.filter(|_| stray.kind != kind::RESET_SENT_NO_SOCKET);
         return received(by_peer, reason, sender);
+    }
+    if let Some((client, at)) = lacks_sender(ended) {
+        let mut near = engine.translated.near(client, ended.role, at);
+        match (near.next(), near.next()) {
+            (None, _) => {}
+            (Some(_), Some(_)) => return received(by_someone, unknown, None),
+            (Some(by), None) => {
+                let (sent, derived) = (&by.reset.sent, by.reset.derived);
+                let reason = reason(context, sent.reason, || derived);
+                let sender = sender(sent, by.reset.err, by.owner.as_ref());
+                let found = received(by_likely_peer, reason, sender);
+                return found.map(|found| ResetFound {
+                    aborts: by.reset.aborts,
+                    ..found
+                });
+            }
+        }
     }
     // The one SYN that was sent, or the answer to it, was dropped by a filter of this node, which also answered it: wherever
     // it was sent to. Of several another may have got through.
@@ -179,8 +212,7 @@ pub(super) fn found<'a>(
             return received(by_someone, unknown, None);
         }
         let reason = (Some("NO_SOCKET"), ReasonSource::Derived);
-        let likely = (Origin::PeerOnNode, Some(Confidence::Likely));
-        return received(likely, reason, None);
+        return received(by_likely_peer, reason, None);
     }
     // Every reset that a stack on this node sends was seen, and this was none of them. But one that was sent from another
     // address, which was translated on its way (NAT), would look the same: so the other end has to be known by this

@@ -9,10 +9,15 @@ use std::{collections::VecDeque, hash::BuildHasher as _};
 use hashbrown::{DefaultHashBuilder, HashTable, hash_table::OccupiedEntry};
 use upstream_trace_common::event::{Base, kind};
 
-use super::{engine::Context, reset, tuple::Tuple};
+use super::{
+    engine::Context,
+    reset,
+    translated::{Client, is_near},
+    tuple::Tuple,
+};
 use crate::{
     kernel::reasons::NOT_SPECIFIED,
-    record::{Id, ReasonSource},
+    record::{Id, ReasonSource, Role},
     tcp::State,
     verdict::playbook::StrayKind,
 };
@@ -149,6 +154,36 @@ impl Strays {
         }
         entry.get_mut().stray.peer = Some(id);
         Some(entry.get().stray.base)
+    }
+
+    /// The one that the other end of this client's connection sent, to be received about then by the end with this role, where the
+    /// two do not know each other by their addresses.
+    pub fn claim_translated(
+        &mut self,
+        client: Client,
+        role: Role,
+        at: u64,
+        id: Id,
+    ) -> Option<Base> {
+        let other = match role {
+            Role::Client => Role::Server,
+            Role::Server => Role::Client,
+            Role::Unknown => return None,
+        };
+        let fits = |(_, tuple, sent): &&Key| {
+            is_near(*sent, at) && Client::of(tuple, other) == Some(client)
+        };
+        let mut all = self.held.iter().chain(&self.told).filter(fits);
+        let (only, another) = (*all.next()?, all.next());
+        if another.is_some() {
+            return None;
+        }
+        let mut entry = self.find(&only)?;
+        let stray = &mut entry.get_mut().stray;
+        stray.peer.is_none().then(|| {
+            stray.peer = Some(id);
+            stray.base
+        })
     }
 
     /// Whether every one that may have reached a connection until `at` could be claimed.

@@ -363,7 +363,7 @@ fn canceled_far(ctx: &Ctx) -> Result<Played> {
     Ok(played)
 }
 
-const HERE: Ipv4Addr = Ipv4Addr::new(10, 77, 0, 1);
+pub(super) const HERE: Ipv4Addr = Ipv4Addr::new(10, 77, 0, 1);
 const THERE: Ipv4Addr = Ipv4Addr::new(10, 77, 0, 2);
 const NOBODY: Ipv4Addr = Ipv4Addr::new(10, 77, 0, 9);
 const ELSEWHERE: Ipv4Addr = Ipv4Addr::new(10, 78, 0, 1);

@@ -26,6 +26,8 @@ pub enum Owner {
     By(&'static [(&'static str, &'static [Who])]),
 }
 
+pub(super) const BY_SERVER: Owner = Owner::Is(Who::Server);
+
 /// Reasons that nothing else tells: a listener answers in the same way to a segment of a connection that it
 /// does not know and to one for which its queue has no room.
 pub(super) const ONLY_THE_KERNEL_KNOWS: [&str; 2] = ["TCP_FLAGS", "INVALID_SYN"];
@@ -53,6 +55,8 @@ pub struct Reset {
     /// `None`: it came by loopback, or not at all.
     pub packet: Option<Packet>,
     pub sender: Owner,
+    /// The ends do not know each other by their addresses, so that who sent it is only likely.
+    pub translated: bool,
 }
 
 impl Reset {
@@ -63,6 +67,7 @@ impl Reset {
         origin: "in_path",
         packet: None,
         sender: Owner::Nobody,
+        translated: false,
     };
     /// Received from another machine.
     pub(super) const OFF_NODE: Self = Self {
@@ -74,6 +79,12 @@ impl Reset {
         origin: "unknown",
         ..Self::IN_PATH
     };
+
+    /// By an end that is known by another address.
+    pub(super) const fn translated(mut self) -> Self {
+        self.translated = true;
+        self
+    }
 
     /// With a packet of this TTL, and one of the handshake.
     pub(super) const fn arrives(mut self, ttl: u8, handshake_ttl: Option<u8>) -> Self {
@@ -102,6 +113,7 @@ pub(super) const fn sent(reason: &'static str, sender: Owner) -> Reset {
         origin: "local",
         packet: None,
         sender,
+        translated: false,
     }
 }
 
@@ -113,6 +125,7 @@ pub(super) const fn received(reason: &'static str, sender: Owner) -> Reset {
         origin: "peer_on_node",
         packet: None,
         sender,
+        translated: false,
     }
 }
 

@@ -6,12 +6,18 @@ use std::net::SocketAddr;
 
 use anyhow::Result;
 
-use super::connect::{attempt, wired};
-use super::expect::{ALL_RESETS, Found, Owner, Reset, client, dropped, icmp, icmp_v6, received};
+use super::connect::{HERE, attempt, wired};
+use super::expect::{
+    ALL_RESETS, BY_SERVER, Found, Owner, Reset, Stray, client, dropped, icmp, icmp_v6, no_socket,
+    received, sent, server,
+};
 use super::feature::Feature;
 use super::netns::{NLM_F_ACK, NLM_F_CREATE, NLM_F_REQUEST, attribute, zero_ended};
 use super::process::Actor;
-use super::{BEFORE_PAYLOAD, Ctx, Expect, Family, Link, Played, Scenario, alone, plain};
+use super::{
+    BEFORE_PAYLOAD, BEFORE_RESPONSE, Ctx, Expect, Family, Link, Played, REQUEST, RQ, Scenario,
+    alone, plain, with_strays,
+};
 
 /// `include/uapi/linux/netfilter/nfnetlink.h`.
 const NFNL_SUBSYS_NFTABLES: u16 = 10;
@@ -32,7 +38,8 @@ const ICMP_PKT_FILTERED: u8 = 13;
 const ICMPV6_ADM_PROHIBITED: u8 = 1;
 const NF_DROP: u32 = 0;
 
-/// Where a rule looks: `NF_INET_LOCAL_IN` or `NF_INET_LOCAL_OUT`.
+/// Where a rule looks: `NF_INET_PRE_ROUTING`, `NF_INET_LOCAL_IN` or `NF_INET_LOCAL_OUT`.
+const PREROUTING: u32 = 0;
 const INPUT: u32 = 1;
 const OUTPUT: u32 = 3;
 /// `NF_IP_PRI_NAT_DST`: before what filters.
@@ -138,6 +145,58 @@ pub(super) const LIST: &[Scenario] = &[
             .bytes(0, 0)
             .steps(&["connect", "reset_received", "CLOSE"])],
     ),
+    with_strays(
+        "refused_behind_a_service",
+        "another machine on this node sends the SYN on to a port where nothing listens",
+        refused_behind,
+        &[client("refused")
+            .of(SERVICE)
+            .flag(BEFORE_PAYLOAD)
+            .peer(Owner::Nobody)
+            .reset(
+                received("NO_SOCKET", Owner::Nobody)
+                    .translated()
+                    .arrives(64, None),
+            )
+            .unseen(
+                &[Feature::ClosedPortResets],
+                Reset::OFF_NODE.arrives(64, None),
+            )
+            .errno("ECONNREFUSED")
+            .bytes(0, 0)
+            .steps(&["connect", "reset_received", "CLOSE"])],
+        &[Stray {
+            link: BEHIND,
+            ..no_socket(Some(BEFORE_PAYLOAD))
+        }],
+    ),
+    plain(
+        "reset_behind_a_service",
+        "another machine on this node sends the connection on to a port whose server reads the request and resets",
+        reset_behind,
+        &[
+            client("reset_before_response")
+                .of(SERVICE)
+                .flag(BEFORE_RESPONSE)
+                .peer(Owner::Nobody)
+                .reset(
+                    received("TCP_STATE", BY_SERVER)
+                        .translated()
+                        .arrives(64, Some(64)),
+                )
+                .aborted()
+                .errno("ECONNRESET")
+                .bytes(RQ, 0)
+                .steps(&["connect", "ESTABLISHED", "reset_received", "CLOSE"]),
+            server("reset_before_response")
+                .of(BEHIND)
+                .flag(BEFORE_RESPONSE)
+                .peer(Owner::Nobody)
+                .reset(sent("TCP_STATE", BY_SERVER))
+                .aborted()
+                .bytes(0, RQ),
+        ],
+    ),
     slow(
         "firewall_unreachable",
         "a firewall answers the SYN with ICMP port unreachable",
@@ -206,6 +265,59 @@ fn translated(ctx: &Ctx) -> Result<Played> {
     let to = ctx.address(Family::V4);
     client.firewall(to, OUTPUT, Answer::Redirect(DISCARD))?;
     attempt(client, None, to, libc::ECONNREFUSED)
+}
+
+/// Links: as the client knows its server, and as that knows itself.
+const SERVICE: usize = 0;
+const BEHIND: usize = 1;
+
+/// Two machines, the server's with a port that leads to another one of its own: both.
+fn service(ctx: &Ctx, client: &mut Actor, server: &mut Actor) -> Result<[SocketAddr; 2]> {
+    let (_, there) = wired(client, server)?;
+    let both = [ctx.port, ctx.port + 1].map(|port| SocketAddr::from((there, port)));
+    server.firewall(
+        both[SERVICE],
+        PREROUTING,
+        Answer::Redirect(both[BEHIND].port()),
+    )?;
+    Ok(both)
+}
+
+fn refused_behind(ctx: &Ctx) -> Result<Played> {
+    let (mut client, mut server) = (ctx.actor("ut-client")?, ctx.actor("ut-server")?);
+    let both = service(ctx, &mut client, &mut server)?;
+    let mut played = Played::new(&client, Some(&server));
+    let sock = client.socket(&both[SERVICE], 0)?;
+    client.bind(sock, (HERE, 0).into())?;
+    for address in both {
+        played
+            .links
+            .push(Link::of(&mut client, sock, &server, address)?);
+    }
+    client
+        .connect_on(sock, both[SERVICE])?
+        .fails_with(libc::ECONNREFUSED)?;
+    Ok(played)
+}
+
+fn reset_behind(ctx: &Ctx) -> Result<Played> {
+    let (mut client, mut server) = (ctx.actor("ut-client")?, ctx.actor("ut-server")?);
+    let both = service(ctx, &mut client, &mut server)?;
+    let listener = server.listen(both[BEHIND], 16)?;
+    let c = client.connect(both[SERVICE])?;
+    let from = client.local(c)?;
+    let s = server.accept(listener, from)?;
+    let mut played = Played::new(&client, Some(&server));
+    for address in both {
+        played
+            .links
+            .push(Link::of(&mut client, c, &server, address)?);
+    }
+    client.send(c, REQUEST)?;
+    server.receive(s, REQUEST)?;
+    server.abort(s)?;
+    client.receive_fails(c, libc::ECONNRESET)?;
+    Ok(played)
 }
 
 fn drops(ctx: &Ctx, hook: u32) -> Result<Played> {

@@ -4,7 +4,7 @@
 use anyhow::Result;
 
 use super::connect::wired;
-use super::expect::{EXITED, Found, KILLED, Owner, client, received, sent, server};
+use super::expect::{BY_SERVER, EXITED, Found, KILLED, Owner, client, received, sent, server};
 use super::net::{Sock, State};
 use super::process::Actor;
 use super::{
@@ -13,7 +13,6 @@ use super::{
 };
 
 const BY_CLIENT: Owner = Owner::Is(Who::Client);
-const BY_SERVER: Owner = Owner::Is(Who::Server);
 
 /// Accepted by the server, closed by the worker, who alone held it at the end.
 const HANDED_ON: Owner = Owner::By(&[

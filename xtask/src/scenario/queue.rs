@@ -6,7 +6,9 @@ use std::time::Duration;
 use anyhow::Result;
 
 use super::connect::full_queue;
-use super::expect::{Owner, Reset, client, queue, queue_of, received, sent, server, stray};
+use super::expect::{
+    BY_SERVER, Owner, Reset, client, queue, queue_of, received, sent, server, stray,
+};
 use super::feature::Feature;
 use super::net::{Sock, State, poll};
 use super::{
@@ -15,7 +17,6 @@ use super::{
 };
 
 const BY_CLIENT: Owner = Owner::Is(Who::Client);
-const BY_SERVER: Owner = Owner::Is(Who::Server);
 
 const NEVER_ACCEPTED: Expect = server("never_accepted").any_errno();
 const ABORTED_BY_CLIENT: &[Expect] = &[

@@ -4,7 +4,7 @@ use std::thread;
 
 use anyhow::Result;
 
-use super::expect::{Owner, Reset, Stray, client, received, sent, server, stray};
+use super::expect::{BY_SERVER, Owner, Reset, Stray, client, received, sent, server, stray};
 use super::feature::Feature;
 use super::net::{State, next_tick, poll};
 use super::{
@@ -13,7 +13,6 @@ use super::{
 };
 
 const BY_CLIENT: Owner = Owner::Is(Who::Client);
-const BY_SERVER: Owner = Owner::Is(Who::Server);
 const RECEIVED: &[&str] = &["ESTABLISHED", "reset_received", "CLOSE"];
 const SENT: &[&str] = &["ESTABLISHED", "CLOSE", "reset_sent"];
 
