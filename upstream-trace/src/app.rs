@@ -405,7 +405,7 @@ impl Tracer {
                 _ = tick.tick() => {}
                 ready = attention.readable() => ready.map_err(|error| cannot_wait(&error))?.clear_ready(),
                 () = stop.asked() => break,
-                ended = printer.ended() => return ended,
+                () = printer.ended() => break,
                 // Not at once: the others are seen to in between.
                 () = tokio::task::yield_now(), if more => {}
             }

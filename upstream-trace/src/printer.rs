@@ -98,12 +98,17 @@ impl Printer {
         self.push(account);
     }
 
-    /// Ends the writing. What is to be said where the account itself was not taken, which else says what is missing.
+    /// Ends the writing, after the final account. What is to be said where that was not taken, which else says what is missing;
+    /// a failure, where it could not be written.
     pub fn finish(self) -> Result<Option<String>, Failure> {
         let (untaken, ended) = self.writer.finish(PATIENCE);
         let lines = self.dropped.lines + untaken.lines;
         match ended {
-            Some(failed @ Ended::Failed(_)) => Err(Failure::new(Code::Output, failed.to_string())),
+            Some(Ended::Failed(reason)) => {
+                let lines_were = if lines == 1 { "line was" } else { "lines were" };
+                let message = format!("{reason}; {lines} {lines_were} not written");
+                Err(Failure::new(Code::Output, message))
+            }
             None if untaken.lines > 0 => Ok(Some(format!(
                 "the reader of the output has stopped: {lines} lines were dropped, the final account among them"
             ))),
@@ -111,12 +116,9 @@ impl Printer {
         }
     }
 
-    /// Waits until nothing more can be written: fine if the reader has gone, else a failure.
-    pub async fn ended(&self) -> Result<(), Failure> {
-        match self.writer.ended().await {
-            Ended::Closed => Ok(()),
-            failed @ Ended::Failed(_) => Err(Failure::new(Code::Output, failed.to_string())),
-        }
+    /// Waits until nothing more can be written; why is for [`Printer::finish`] to say.
+    pub async fn ended(&self) {
+        self.writer.ended().await;
     }
 
     fn number(&mut self) -> u64 {

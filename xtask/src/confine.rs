@@ -1,11 +1,16 @@
 //! Starts the tracer on a host that forbids or hides something: another user, fewer capabilities, files
 //! that are not there, root that is none.
 //!
-//! Only the started process is confined, and what is hidden is hidden in a mount namespace of its own. Must
-//! not know: what the tracer makes of it.
+//! Only the started process is confined, and what is hidden is hidden in a mount namespace of its own; a small file system is
+//! one of the calling thread's. Must not know: what the tracer makes of it.
 
 use std::{
-    ffi::CString, io, os::unix::process::CommandExt as _, path::Path, process::Command, ptr,
+    ffi::{CStr, CString},
+    io,
+    os::unix::{ffi::OsStrExt as _, process::CommandExt as _},
+    path::Path,
+    process::Command,
+    ptr,
 };
 
 /// By number, as in `include/uapi/linux/capability.h`.
@@ -90,17 +95,10 @@ impl Host {
 
     fn enter(&self) -> io::Result<()> {
         if !self.hidden.is_empty() {
-            // SAFETY: takes numbers only.
-            ok(unsafe { libc::unshare(libc::CLONE_NEWNS) })?;
-            let none = ptr::null();
-            let private = libc::MS_REC | libc::MS_PRIVATE;
-            // SAFETY: the path ends with a NUL; for this the other three may be null.
-            ok(unsafe { libc::mount(none, c"/".as_ptr(), none, private, none.cast()) })?;
+            own_mounts()?;
         }
         for directory in &self.hidden {
-            let (tmpfs, none) = (c"tmpfs".as_ptr(), ptr::null());
-            // SAFETY: every string ends with a NUL; no data is given.
-            ok(unsafe { libc::mount(tmpfs, directory.as_ptr(), tmpfs, libc::MS_RDONLY, none) })?;
+            mount_tmpfs(directory, libc::MS_RDONLY, c"")?;
         }
         if self.user_namespace {
             // SAFETY: takes numbers only.
@@ -153,6 +151,29 @@ impl Host {
         }
         Ok(())
     }
+}
+
+/// An empty file system of 64 KiB at this directory, for the calling thread and what it starts; it goes with them.
+pub fn small_file_system(directory: &Path) -> io::Result<()> {
+    own_mounts()?;
+    let directory = CString::new(directory.as_os_str().as_bytes())?;
+    mount_tmpfs(&directory, 0, c"size=64k")
+}
+
+/// From now on what the calling thread mounts is seen by it and its children alone.
+fn own_mounts() -> io::Result<()> {
+    // SAFETY: takes numbers only.
+    ok(unsafe { libc::unshare(libc::CLONE_NEWNS) })?;
+    let none = ptr::null();
+    let private = libc::MS_REC | libc::MS_PRIVATE;
+    // SAFETY: the path ends with a NUL; for this the other three may be null.
+    ok(unsafe { libc::mount(none, c"/".as_ptr(), none, private, none.cast()) })
+}
+
+fn mount_tmpfs(directory: &CStr, flags: libc::c_ulong, options: &CStr) -> io::Result<()> {
+    let (tmpfs, options) = (c"tmpfs".as_ptr(), options.as_ptr().cast());
+    // SAFETY: every string ends with a NUL.
+    ok(unsafe { libc::mount(tmpfs, directory.as_ptr(), tmpfs, flags, options) })
 }
 
 /// Instructions over `struct seccomp_data`: the number of the call, its architecture, an address, arguments.

@@ -129,13 +129,15 @@ impl Batch {
 
     /// Drops every line but the rest of one that is partly written.
     pub(super) fn cut(&mut self) {
-        let begun = match self.first.checked_sub(1) {
-            Some(before) => self.lines[before].end < self.start,
-            None => self.start > 0,
-        };
-        let keep = self.first + usize::from(begun);
+        let keep = self.first + usize::from(self.begun() > 0);
         self.lines.truncate(keep);
         self.end = self.lines.last().map_or(self.start, |line| line.end);
+    }
+
+    /// Bytes written of a line whose rest is not.
+    pub(super) fn begun(&self) -> usize {
+        let before = self.first.checked_sub(1);
+        self.start - before.map_or(0, |before| self.lines[before].end)
     }
 
     /// Bytes not yet written.
@@ -247,12 +249,17 @@ mod tests {
     #[test]
     fn a_line_counts_when_its_last_byte_is_written() {
         let mut batch = batch(&["one\n", "two\n", "three\n"]);
-        assert_eq!(batch.advance(6), weight(1, 1));
+        assert_eq!(batch.begun(), 0);
+        assert_eq!(batch.advance(2), weight(0, 0));
+        assert_eq!(batch.begun(), 2);
+        assert_eq!(batch.advance(4), weight(1, 1));
+        assert_eq!(batch.begun(), 2);
         assert_eq!(batch.front(Some(1)), b"o\n");
         assert_eq!(batch.weight(), weight(2, 5));
         batch.cut();
         assert_eq!(batch.front(None), b"o\n");
         assert_eq!(batch.advance(2), weight(1, 2));
+        assert_eq!(batch.begun(), 0);
         assert!(batch.is_empty());
     }
 

@@ -4,6 +4,7 @@
 //! A pipe is given whole lines of at most `PIPE_BUF` bytes at a time. The kernel takes those wholly or not at all, so a reader that stalls
 //! never sees half a line, and what is given up at the end is known exactly. (A line longer than that, and a terminal or a socket, may be
 //! cut when the reader stalls for good.)
+//! A regular file that can take no more is cut back to its last whole line.
 //! Must not know: what a line says.
 
 use std::{
@@ -11,7 +12,7 @@ use std::{
     fmt::{self, Display, Formatter},
     fs::File,
     future, io,
-    io::{ErrorKind, Write as _},
+    io::{ErrorKind, Seek as _, SeekFrom, Write as _},
     mem,
     os::{
         fd::{AsFd as _, AsRawFd as _},
@@ -149,6 +150,7 @@ impl Writer {
         let mut sink = Sink {
             file,
             most: pipe.then_some(libc::PIPE_BUF),
+            part: None,
             ahead: regular.then(Ahead::default),
         };
         let queue = Arc::new(Queue {
@@ -352,6 +354,7 @@ impl Queue {
                 match sink.write(batch.front(sink.most)) {
                     Ok(written) => self.written(&mut batch, written),
                     Err(error) => {
+                        sink.take_back(batch.begun());
                         let mut state = self.lock();
                         state.phase = Phase::Dead;
                         state.in_flight = 0;
@@ -409,6 +412,8 @@ struct Sink {
     file: File,
     /// Of a pipe: the most bytes that it takes at once or not at all.
     most: Option<usize>,
+    /// Of a regular file: how many bytes the last write took that did not take all, and where it ended.
+    part: Option<(usize, u64)>,
     ahead: Option<Ahead>,
 }
 
@@ -425,12 +430,31 @@ impl Sink {
                     if let Some(ahead) = &mut self.ahead {
                         ahead.advance(written);
                     }
+                    if written < bytes.len() {
+                        let end = self.file.stream_position().ok();
+                        self.part = end.map(|end| (written, end));
+                    }
                     return Ok(written);
                 }
                 Err(error) if error.kind() == ErrorKind::Interrupted => {}
                 // Somebody who shares our standard output has made it non-blocking.
                 Err(error) if error.kind() == ErrorKind::WouldBlock => self.wait()?,
                 Err(error) => return Err(error),
+            }
+        }
+    }
+
+    /// Cuts off a regular file the bytes of a line that the last write has `begun`. A file that ends elsewhere than that did has been
+    /// cut or written to by somebody else, and is left as it is; so is a line of several writes, between which that may have been.
+    fn take_back(&mut self, begun: usize) {
+        if let Some((written, end)) = self.part
+            && (1..=written).contains(&begun)
+            && self.file.metadata().is_ok_and(|data| data.len() == end)
+        {
+            let whole = end - begun as u64;
+            if self.file.set_len(whole).is_ok() {
+                // Whoever shares our standard output goes on there, without a gap.
+                let _moved = self.file.seek(SeekFrom::Start(whole));
             }
         }
     }
@@ -601,6 +625,83 @@ mod tests {
             ended,
             "cannot write /dev/full: No space left on device (os error 28)"
         );
+    }
+
+    /// No file of this process may be longer.
+    const LONGEST: u64 = 1 << 40;
+
+    /// A file that takes so many bytes more, as standard output: positioned, and not for appending.
+    fn nearly_full(room: u64) -> File {
+        // SAFETY: no handler is installed that could run at a wrong moment.
+        unsafe { libc::signal(libc::SIGXFSZ, libc::SIG_IGN) };
+        let longest = libc::rlimit {
+            rlim_cur: LONGEST,
+            rlim_max: LONGEST,
+        };
+        // SAFETY: the kernel reads one rlimit from a reference, which is valid.
+        let limited = unsafe { libc::setrlimit(libc::RLIMIT_FSIZE, &raw const longest) };
+        assert_eq!(limited, 0);
+        let mut file = tempfile::tempfile().unwrap();
+        file.set_len(LONGEST - room).unwrap();
+        file.seek(SeekFrom::End(0)).unwrap();
+        file
+    }
+
+    #[test]
+    fn a_file_that_can_grow_no_more_ends_with_a_whole_line() {
+        let mut shared = nearly_full(10);
+        let destination = Destination {
+            file: shared.try_clone().unwrap(),
+            name: "a file".to_owned(),
+            regular: false,
+        };
+        let writer = Writer::start(destination, DEFAULT_LIMIT).unwrap();
+        let mut batch = Batch::default();
+        for number in 0..5 {
+            add(&mut batch, number, 4);
+        }
+        assert_eq!(writer.push(&mut batch), lines(0));
+        let (lost, ended) = writer.finish(LONG);
+        assert_eq!(lost, lines(3));
+        let failed = Ended::Failed("cannot write a file: File too large (os error 27)".to_owned());
+        assert_eq!(ended, Some(failed));
+        let end = shared.stream_position().unwrap();
+        assert_eq!(end, LONGEST - 2);
+        shared.seek(SeekFrom::End(-8)).unwrap();
+        let mut text = String::new();
+        shared.read_to_string(&mut text).unwrap();
+        assert_eq!(text, "000\n001\n");
+    }
+
+    #[test]
+    fn half_a_line_is_taken_back_unless_somebody_else_was_there() {
+        let after = |begun, meanwhile: &dyn Fn(&mut File)| {
+            let folder = tempfile::tempdir().unwrap();
+            let path = folder.path().join("out.json");
+            let Destination { mut file, .. } = Destination::file(&path).unwrap();
+            let written = file.write(b"one\ntw").unwrap();
+            let mut sink = Sink {
+                part: Some((written, file.stream_position().unwrap())),
+                file,
+                most: None,
+                ahead: None,
+            };
+            meanwhile(&mut File::options().append(true).open(&path).unwrap());
+            sink.take_back(begun);
+            fs::read_to_string(&path).unwrap()
+        };
+        assert_eq!(after(2, &|_| ()), "one\n");
+        assert_eq!(after(0, &|_| ()), "one\ntw");
+        assert_eq!(after(7, &|_| ()), "one\ntw");
+        assert_eq!(after(2, &|file| file.set_len(0).unwrap()), "");
+        assert_eq!(after(2, &|file| file.set_len(5).unwrap()), "one\nt");
+        let more = |file: &mut File| file.write_all(b"more\n").unwrap();
+        assert_eq!(after(2, &more), "one\ntwmore\n");
+        let cut = |file: &mut File| {
+            file.set_len(0).unwrap();
+            more(file);
+        };
+        assert_eq!(after(2, &cut), "more\n");
     }
 
     #[test]

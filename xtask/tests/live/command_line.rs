@@ -1,12 +1,16 @@
 //! How it starts, how it ends, and what it says when it cannot.
 
 use std::fs;
+use std::net::{Ipv4Addr, TcpListener, TcpStream};
 use std::os::unix::process::{CommandExt as _, ExitStatusExt as _};
+use std::path::Path;
 use std::process::{Command, Output, Stdio};
 use std::thread;
 use std::time::{Duration, Instant};
 
 use anyhow::{Context as _, Result, ensure};
+use serde_json::Value;
+use xtask::confine;
 use xtask::scenario::load::{Load, Shape};
 use xtask::scenario::{self, Ctx};
 use xtask::tracer::{self, Tracer};
@@ -119,6 +123,61 @@ pub(crate) fn full_device() -> Result<()> {
     ensure!(
         last.contains("cannot write /dev/full"),
         "does not say why nothing was written"
+    );
+    ensure!(
+        last.ends_with("; 1 line was not written"),
+        "does not count the final account"
+    );
+    Ok(())
+}
+
+pub(crate) fn full_disk() -> Result<()> {
+    let dir = tempfile::tempdir()?;
+    // Its mounts end with the thread.
+    thread::scope(|scope| {
+        let filled = scope.spawn(|| fill_disk(dir.path()));
+        filled.join().expect("it does not panic")
+    })
+}
+
+/// The file ends with a whole line, and every line that is not in it is counted.
+fn fill_disk(dir: &Path) -> Result<()> {
+    const CONNECTIONS: usize = 100;
+    confine::small_file_system(dir)?;
+    let file = dir.join("run.json");
+    let path = file.to_str().context("a plain path")?;
+    let tracer = Tracer::start(&["--port", &PORT.to_string(), "--output", path])?;
+    let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, PORT))?;
+    // It finds them all at once, so that it has made a line of each when it cannot write on.
+    tracer.signal(libc::SIGSTOP)?;
+    for _ in 0..CONNECTIONS {
+        let client = TcpStream::connect((Ipv4Addr::LOCALHOST, PORT))?;
+        drop((client, listener.accept()?));
+    }
+    tracer.signal(libc::SIGCONT)?;
+    let run = tracer.wait()?;
+    ensure!(run.status.code() == Some(6), "{}", run.status);
+    let last = run.said.last().context("it said nothing")?;
+    println!("{last}");
+    ensure!(
+        last.contains(&format!("cannot write {path}: No space left on device")),
+        "does not say why"
+    );
+    let text = fs::read_to_string(&file)?;
+    ensure!(text.ends_with('\n'), "the last line is cut");
+    let mut written = 0;
+    for line in text.lines() {
+        let line: Value = serde_json::from_str(line).context("a line")?;
+        ensure!(line["seq"] == written, "{line} is number {written}");
+        written += 1;
+    }
+    let counted = last.strip_suffix(" lines were not written");
+    let counted = counted.and_then(|said| said.rsplit(' ').next()?.parse().ok());
+    let missing: usize = counted.context("does not say how many lines are missing")?;
+    // Two ends each, and the final account.
+    ensure!(
+        written + missing == 2 * CONNECTIONS + 1,
+        "{written} lines were written"
     );
     Ok(())
 }

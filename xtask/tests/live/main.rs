@@ -75,6 +75,7 @@ fn trials(kernel: Features) -> Vec<Trial> {
             "output_that_cannot_be_written_is_told",
             command_line::full_device,
         ),
+        trial("a_full_disk_leaves_whole_lines", command_line::full_disk),
         trial("a_file_that_is_cut_goes_on", command_line::cut_output),
         trial(
             "no_privilege_names_the_capability",
