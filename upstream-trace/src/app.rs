@@ -412,7 +412,7 @@ impl Tracer {
             more = self.drain(printer)?;
             self.find_owners(printer)?;
             self.find_peers(printer)?;
-            if end.is_some_and(|end| Instant::now() >= end) {
+            if end.is_some_and(|end| Instant::now() >= end) || printer.is_unread() {
                 break;
             }
             let now = Instant::now();

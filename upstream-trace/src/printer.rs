@@ -116,6 +116,11 @@ impl Printer {
         }
     }
 
+    /// Whether whoever read the output has gone.
+    pub fn is_unread(&self) -> bool {
+        self.writer.is_unread()
+    }
+
     /// Waits until nothing more can be written; why is for [`Printer::finish`] to say.
     pub async fn ended(&self) {
         self.writer.ended().await;

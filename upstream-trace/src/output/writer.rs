@@ -74,6 +74,9 @@ impl Display for Ended {
 /// The main loop's end of the queue.
 #[derive(Debug)]
 pub struct Writer {
+    file: Arc<File>,
+    /// What poll(2) says of it when its reader has gone; nothing, where it has none.
+    gone: libc::c_short,
     queue: Arc<Queue>,
     ended: watch::Receiver<Option<Ended>>,
     thread: Option<JoinHandle<()>>,
@@ -146,9 +149,18 @@ impl Writer {
         if regular && let Err(reason) = file.set_len(0) {
             return Err(OpenError::Open { name, reason });
         }
-        let pipe = file.metadata().is_ok_and(|data| data.file_type().is_fifo());
+        let file = Arc::new(file);
+        let kind = file.metadata().ok().map(|data| data.file_type());
+        let pipe = kind.is_some_and(|kind| kind.is_fifo());
+        let gone = match kind {
+            Some(kind) if kind.is_fifo() => libc::POLLERR,
+            // An error of a socket may be another one.
+            Some(kind) if kind.is_socket() => libc::POLLHUP,
+            // A terminal that is gone is for SIGHUP to say.
+            _ => 0,
+        };
         let mut sink = Sink {
-            file,
+            file: Arc::clone(&file),
             most: pipe.then_some(libc::PIPE_BUF),
             part: None,
             ahead: regular.then(Ahead::default),
@@ -175,6 +187,8 @@ impl Writer {
         };
         let thread = thread::Builder::new().name("output".into()).spawn(run);
         Ok(Self {
+            file,
+            gone,
             queue,
             ended,
             thread: Some(thread.map_err(OpenError::Thread)?),
@@ -186,6 +200,11 @@ impl Writer {
     /// Returns the weight of the lines that had to be dropped because the queue is full or the reader has gone.
     pub fn push(&self, batch: &mut Batch) -> Weight {
         self.queue.push(batch)
+    }
+
+    /// Whether whoever read a pipe or a socket has gone, which else only the next line would show.
+    pub fn is_unread(&self) -> bool {
+        self.gone != 0 && poll(&self.file, 0, 0).is_ok_and(|events| events & self.gone != 0)
     }
 
     /// Waits until nothing more can be written; forever, if all is well. May be cancelled at any time.
@@ -409,7 +428,7 @@ impl Queue {
 /// Where the lines go.
 #[derive(Debug)]
 struct Sink {
-    file: File,
+    file: Arc<File>,
     /// Of a pipe: the most bytes that it takes at once or not at all.
     most: Option<usize>,
     /// Of a regular file: how many bytes the last write took that did not take all, and where it ended.
@@ -438,7 +457,9 @@ impl Sink {
                 }
                 Err(error) if error.kind() == ErrorKind::Interrupted => {}
                 // Somebody who shares our standard output has made it non-blocking.
-                Err(error) if error.kind() == ErrorKind::WouldBlock => self.wait()?,
+                Err(error) if error.kind() == ErrorKind::WouldBlock => {
+                    poll(&self.file, libc::POLLOUT, -1)?;
+                }
                 Err(error) => return Err(error),
             }
         }
@@ -465,22 +486,22 @@ impl Sink {
             ahead.release(&self.file);
         }
     }
+}
 
-    fn wait(&self) -> io::Result<()> {
-        let mut waited = libc::pollfd {
-            fd: self.file.as_raw_fd(),
-            events: libc::POLLOUT,
-            revents: 0,
-        };
-        // SAFETY: one valid `pollfd`, which lives longer than the call.
-        let ready = unsafe { libc::poll(&raw mut waited, 1, -1) };
-        match ready {
-            -1 => match io::Error::last_os_error() {
-                error if error.kind() == ErrorKind::Interrupted => Ok(()),
-                error => Err(error),
-            },
-            _ => Ok(()),
-        }
+/// Which of `events`, and which errors, there are within so many milliseconds (-1: however long it takes); none if interrupted.
+fn poll(file: &File, events: libc::c_short, timeout: libc::c_int) -> io::Result<libc::c_short> {
+    let mut polled = libc::pollfd {
+        fd: file.as_raw_fd(),
+        events,
+        revents: 0,
+    };
+    // SAFETY: one valid `pollfd`, which lives longer than the call.
+    match unsafe { libc::poll(&raw mut polled, 1, timeout) } {
+        -1 => match io::Error::last_os_error() {
+            error if error.kind() == ErrorKind::Interrupted => Ok(0),
+            error => Err(error),
+        },
+        _ => Ok(polled.revents),
     }
 }
 
@@ -489,7 +510,11 @@ mod tests {
     use std::{
         fs,
         io::{BufRead as _, BufReader, PipeReader, Read as _, pipe},
-        os::fd::OwnedFd,
+        net::Shutdown,
+        os::{
+            fd::{FromRawFd as _, OwnedFd},
+            unix::net::UnixStream,
+        },
     };
 
     use super::*;
@@ -500,13 +525,17 @@ mod tests {
 
     fn piped(limit: usize) -> (Writer, PipeReader) {
         let (reader, writer) = pipe().unwrap();
-        let file = File::from(OwnedFd::from(writer));
+        (to(writer, limit), reader)
+    }
+
+    /// As standard output.
+    fn to(file: impl Into<OwnedFd>, limit: usize) -> Writer {
         let destination = Destination {
-            file,
-            name: "a pipe".to_owned(),
+            file: File::from(file.into()),
+            name: "it".to_owned(),
             regular: false,
         };
-        (Writer::start(destination, limit).unwrap(), reader)
+        Writer::start(destination, limit).unwrap()
     }
 
     fn to_file(path: &Path) -> Result<Writer, OpenError> {
@@ -614,6 +643,57 @@ mod tests {
         assert_eq!(writer.finish(LONG).0, lines(1));
     }
 
+    #[test]
+    fn a_reader_that_goes_is_seen_without_a_line() {
+        let (writer, reader) = piped(DEFAULT_LIMIT);
+        assert!(!writer.is_unread());
+        drop(reader);
+        assert!(writer.is_unread());
+
+        let (near, far) = UnixStream::pair().unwrap();
+        let writer = to(near, DEFAULT_LIMIT);
+        // The journal and sshd shut down what they do not use: the other direction.
+        far.shutdown(Shutdown::Write).unwrap();
+        assert!(!writer.is_unread());
+        drop(far);
+        assert!(writer.is_unread());
+    }
+
+    #[test]
+    fn what_has_no_reader_is_never_unread() {
+        let null = File::options().write(true).open("/dev/null").unwrap();
+        assert!(!to(null, DEFAULT_LIMIT).is_unread());
+        assert!(!to(tempfile::tempfile().unwrap(), DEFAULT_LIMIT).is_unread());
+        let (terminal, emulator) = terminal();
+        let writer = to(terminal, DEFAULT_LIMIT);
+        assert!(!writer.is_unread());
+        drop(emulator);
+        assert!(!writer.is_unread());
+    }
+
+    /// A terminal, and what it is emulated by.
+    fn terminal() -> (File, File) {
+        let mut options = File::options();
+        options.read(true).write(true).custom_flags(libc::O_NOCTTY);
+        let emulator = options.open("/dev/ptmx").unwrap();
+        let unlocked: libc::c_int = 0;
+        // SAFETY: reads one number from a reference, which is valid.
+        let done =
+            unsafe { libc::ioctl(emulator.as_raw_fd(), libc::TIOCSPTLCK, &raw const unlocked) };
+        assert_eq!(done, 0);
+        // SAFETY: takes no pointer, and the file is open.
+        let terminal = unsafe {
+            libc::ioctl(
+                emulator.as_raw_fd(),
+                libc::TIOCGPTPEER,
+                libc::O_RDWR | libc::O_NOCTTY,
+            )
+        };
+        assert!(terminal >= 0);
+        // SAFETY: the kernel has just opened it for us.
+        (unsafe { File::from_raw_fd(terminal) }, emulator)
+    }
+
     #[tokio::test]
     async fn a_full_device_is_named() {
         let writer = to_file(Path::new("/dev/full")).unwrap();
@@ -650,12 +730,7 @@ mod tests {
     #[test]
     fn a_file_that_can_grow_no_more_ends_with_a_whole_line() {
         let mut shared = nearly_full(10);
-        let destination = Destination {
-            file: shared.try_clone().unwrap(),
-            name: "a file".to_owned(),
-            regular: false,
-        };
-        let writer = Writer::start(destination, DEFAULT_LIMIT).unwrap();
+        let writer = to(shared.try_clone().unwrap(), DEFAULT_LIMIT);
         let mut batch = Batch::default();
         for number in 0..5 {
             add(&mut batch, number, 4);
@@ -663,7 +738,7 @@ mod tests {
         assert_eq!(writer.push(&mut batch), lines(0));
         let (lost, ended) = writer.finish(LONG);
         assert_eq!(lost, lines(3));
-        let failed = Ended::Failed("cannot write a file: File too large (os error 27)".to_owned());
+        let failed = Ended::Failed("cannot write it: File too large (os error 27)".to_owned());
         assert_eq!(ended, Some(failed));
         let end = shared.stream_position().unwrap();
         assert_eq!(end, LONGEST - 2);
@@ -682,7 +757,7 @@ mod tests {
             let written = file.write(b"one\ntw").unwrap();
             let mut sink = Sink {
                 part: Some((written, file.stream_position().unwrap())),
-                file,
+                file: Arc::new(file),
                 most: None,
                 ahead: None,
             };

@@ -2,14 +2,16 @@
 
 use std::fs;
 use std::net::{Ipv4Addr, TcpListener, TcpStream};
+use std::os::unix::fs::OpenOptionsExt as _;
 use std::os::unix::process::{CommandExt as _, ExitStatusExt as _};
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::process::{Command, Output, Stdio};
 use std::thread;
 use std::time::{Duration, Instant};
 
 use anyhow::{Context as _, Result, ensure};
 use serde_json::Value;
+use tempfile::TempDir;
 use xtask::confine;
 use xtask::scenario::load::{Load, Shape};
 use xtask::scenario::{self, Ctx};
@@ -211,12 +213,17 @@ pub(crate) fn cut_output() -> Result<()> {
     Ok(())
 }
 
-/// A pipe that nobody reads is waited for by none: what opens it says so.
-pub(crate) fn unread_pipe() -> Result<()> {
-    let dir = tempfile::tempdir()?;
+fn named_pipe(dir: &TempDir) -> Result<PathBuf> {
     let pipe = dir.path().join("pipe");
     let made = Command::new("mkfifo").arg(&pipe).status()?;
     ensure!(made.success(), "mkfifo: {made}");
+    Ok(pipe)
+}
+
+/// A pipe that nobody reads is waited for by none: what opens it says so.
+pub(crate) fn unread_pipe() -> Result<()> {
+    let dir = tempfile::tempdir()?;
+    let pipe = named_pipe(&dir)?;
     let binary = tracer::binary()?;
     let name = pipe.display().to_string();
     let output = tracer::command(&binary, ["--output", &name, "--duration", "0"]).output()?;
@@ -307,13 +314,45 @@ pub(crate) fn closed_pipe() -> Result<()> {
     tracer.hang_up();
     thread::sleep(Duration::from_millis(20));
     load.one(Shape::KeepAlive)?;
+    ends_quietly(tracer)
+}
+
+/// No connection, so no line that would meet the closed pipe; on standard output, and as a file.
+pub(crate) fn hang_up() -> Result<()> {
+    let rest = || thread::sleep(Duration::from_millis(200));
+    let port = PORT.to_string();
+    let tracer = Tracer::start_unread(&["--port", &port])?;
+    rest();
+    tracer.hang_up();
+    ends_quietly(tracer)?;
+
+    let dir = tempfile::tempdir()?;
+    let pipe = named_pipe(&dir)?;
+    let reader = fs::File::options()
+        .read(true)
+        .custom_flags(libc::O_NONBLOCK)
+        .open(&pipe)?;
+    let path = pipe.to_str().context("a plain path")?;
+    let tracer = Tracer::start(&["--port", &port, "--output", path])?;
+    rest();
+    drop(reader);
+    ends_quietly(tracer)
+}
+
+fn ends_quietly(tracer: Tracer) -> Result<()> {
+    let began = Instant::now();
     let run = tracer.wait()?;
-    println!("{}", run.said.join("\n"));
+    println!("after {:?}: {}", began.elapsed(), run.said.join("\n"));
+    ensure!(
+        began.elapsed() < Duration::from_secs(1),
+        "took {:?}",
+        began.elapsed()
+    );
     ensure!(run.status.code() == Some(0), "{}", run.status);
-    let quiet = run
-        .said
-        .iter()
-        .all(|line| !line.contains("pipe") && !line.contains("panicked"));
-    ensure!(quiet, "it speaks of the closed pipe");
+    let last = run.said.last();
+    ensure!(
+        last.is_some_and(|line| line == "upstream-trace: tracing"),
+        "its last word is {last:?}"
+    );
     Ok(())
 }

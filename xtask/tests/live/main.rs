@@ -120,6 +120,7 @@ fn trials(kernel: Features) -> Vec<Trial> {
         ),
         trial("sigint_and_sigterm_end_it_in_order", command_line::signals),
         trial("a_closed_pipe_ends_it_quietly", command_line::closed_pipe),
+        trial("a_closed_pipe_ends_it_at_rest", command_line::hang_up),
         trial("every_line_fits_the_schema", output::schema),
         trial("seq_has_no_gap", output::sequence),
         trial("a_record_comes_within_100_ms", output::latency),
