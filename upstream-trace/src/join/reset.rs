@@ -27,6 +27,10 @@ const ECONNREFUSED: u32 = libc::ECONNREFUSED.cast_unsigned();
 /// `ETIMEDOUT`: a timer's doing.
 const ETIMEDOUT: u32 = libc::ETIMEDOUT.cast_unsigned();
 
+type Whence = (Origin, Option<Confidence>);
+type Reason<'a> = (Option<&'a str>, ReasonSource);
+type Sender<'a> = Option<(&'a Process, Attribution)>;
+
 /// `sk_err` at the end; 0: none.
 pub(super) fn error(end: &End) -> u32 {
     end.closed.map_or(0, |closed| closed.stats.err)
@@ -48,7 +52,7 @@ pub(super) struct ResetFound<'a> {
     pub(super) origin: Origin,
     confidence: Option<Confidence>,
     evidence: Option<ResetEvidence>,
-    sender: Option<(&'a Process, Attribution)>,
+    sender: Sender<'a>,
     aborts: bool,
 }
 
@@ -94,7 +98,7 @@ pub(super) struct Known {
 
 impl Known {
     /// Who sent one that came from beyond this node.
-    fn beyond(&self) -> (Origin, Option<Confidence>) {
+    fn beyond(&self) -> Whence {
         self.packet.map_or((Origin::OffNode, None), |packet| {
             way::sender(&packet, self.lived_us)
         })
@@ -165,22 +169,9 @@ pub(super) fn found<'a>(
         let sender = peer.filter(|_| stray.kind != kind::RESET_SENT_NO_SOCKET);
         return received(by_peer, reason, sender);
     }
-    if let Some((client, at)) = lacks_sender(ended) {
-        let mut near = engine.translated.near(client, ended.role, at);
-        match (near.next(), near.next()) {
-            (None, _) => {}
-            (Some(_), Some(_)) => return received(by_someone, unknown, None),
-            (Some(by), None) => {
-                let (sent, derived) = (&by.reset.sent, by.reset.derived);
-                let reason = reason(context, sent.reason, || derived);
-                let sender = sender(sent, by.reset.err, by.owner.as_ref());
-                let found = received(by_likely_peer, reason, sender);
-                return found.map(|found| ResetFound {
-                    aborts: by.reset.aborts,
-                    ..found
-                });
-            }
-        }
+    if let Some((origin, reason, sender, aborts)) = by_another_address(engine, ended) {
+        let found = received(origin, reason, sender);
+        return found.map(|found| ResetFound { aborts, ..found });
     }
     // The one SYN that was sent, or the answer to it, was dropped by a filter of this node, which also answered it: wherever
     // it was sent to. Of several another may have got through.
@@ -228,12 +219,28 @@ pub(super) fn found<'a>(
     received(origin, unknown, None)
 }
 
+/// Whence and why a reset came that a socket of this node sent, whose other end this one may be although the two do not know each
+/// other by their addresses; who sent it, and whether on purpose.
+fn by_another_address<'a>(
+    engine: &'a Engine,
+    ended: &Connection,
+) -> Option<(Whence, Reason<'a>, Sender<'a>, bool)> {
+    let (client, at) = lacks_sender(ended)?;
+    let mut near = engine.translated.near(client, ended.role, at);
+    let (by, another) = (near.next()?, near.next());
+    if another.is_some() {
+        let unknown = (None, ReasonSource::Unknown);
+        return Some(((Origin::Unknown, None), unknown, None, false));
+    }
+    let (sent, derived) = (&by.reset.sent, by.reset.derived);
+    let reason = reason(&engine.context, sent.reason, || derived);
+    let sender = sender(sent, by.reset.err, by.owner.as_ref());
+    let origin = (Origin::PeerOnNode, Some(Confidence::Likely));
+    Some((origin, reason, sender, by.reset.aborts))
+}
+
 /// The process that caused a reset, where one did.
-fn sender<'a>(
-    sent: &'a Sent,
-    err: u32,
-    owner: Option<&'a Owner>,
-) -> Option<(&'a Process, Attribution)> {
+fn sender<'a>(sent: &'a Sent, err: u32, owner: Option<&'a Owner>) -> Sender<'a> {
     let owner = owner.map(|owner| (&*owner.process, owner.attribution));
     if sent.kind == kind::RESET_SENT_REPLY {
         // The stack answered on behalf of whoever has, or had, the socket.
@@ -259,7 +266,7 @@ pub(super) fn reason(
     context: &Context,
     value: u8,
     derived: impl FnOnce() -> Option<&'static str>,
-) -> (Option<&str>, ReasonSource) {
+) -> Reason<'_> {
     if value != NO_REASON {
         // 0 is NOT_SPECIFIED: the kernel's way to say that it does not know.
         let name = context.reasons.name(value).filter(|_| value != 0);

@@ -53,110 +53,113 @@ fn main() -> ExitCode {
     libtest_mimic::run(&arguments, trials(kernel)).exit_code()
 }
 
-/// In the order in which they run.
+type Test = fn() -> Result<()>;
+
+/// In the order in which they run, after the scenarios.
+const TESTS: &[(&str, Test)] = &[
+    ("start_says_what_it_does", command_line::duration_zero),
+    ("bad_input_is_one_clear_line", command_line::bad_input),
+    (
+        "a_pipe_that_nobody_reads_is_an_error",
+        command_line::unread_pipe,
+    ),
+    (
+        "a_start_for_nothing_keeps_the_file",
+        command_line::output_is_kept,
+    ),
+    (
+        "a_start_can_be_interrupted",
+        command_line::interrupted_start,
+    ),
+    (
+        "output_that_cannot_be_written_is_told",
+        command_line::full_device,
+    ),
+    ("a_full_disk_leaves_whole_lines", command_line::full_disk),
+    ("a_file_that_is_cut_goes_on", command_line::cut_output),
+    (
+        "no_privilege_names_the_capability",
+        command_line::no_privilege,
+    ),
+    (
+        "doctor_foretells_the_run",
+        degraded::doctor_foretells_the_run,
+    ),
+    ("degraded_by_privileges", degraded::privileges),
+    ("degraded_by_refused_hooks", degraded::refused_hooks),
+    (
+        "degraded_by_hidden_file_systems",
+        degraded::hidden_file_systems,
+    ),
+    (
+        "degraded_by_paranoid_perf_events",
+        degraded::paranoid_perf_events,
+    ),
+    ("degraded_by_hidden_types", degraded::hidden_types),
+    (
+        "root_gives_up_what_it_does_not_need",
+        privileges::root_gives_up_what_it_does_not_need,
+    ),
+    (
+        "nobody_traces_with_two_capabilities",
+        privileges::nobody_traces_with_two_capabilities,
+    ),
+    (
+        "in_a_container_it_traces_as_on_the_node",
+        container::traces_as_on_the_node,
+    ),
+    (
+        "skipped_hooks_are_counted",
+        privileges::skipped_hooks_are_counted,
+    ),
+    ("two_at_once_are_both_right", leftovers::two_at_once),
+    ("killed_it_leaves_nothing", leftovers::killed),
+    (
+        "many_starts_and_stops_leave_nothing",
+        leftovers::started_and_stopped_many_times,
+    ),
+    ("sigint_and_sigterm_end_it_in_order", command_line::signals),
+    ("a_closed_pipe_ends_it_quietly", command_line::closed_pipe),
+    ("a_closed_pipe_ends_it_at_rest", command_line::hang_up),
+    ("every_line_fits_the_schema", output::schema),
+    ("seq_has_no_gap", output::sequence),
+    ("a_record_comes_within_100_ms", output::latency),
+    ("text_reads_well", output::text),
+    ("filter_by_port", selection::ports),
+    ("filter_by_network", selection::networks),
+    ("filter_by_pid", selection::pids),
+    ("filter_by_cgroup_and_container", || {
+        xtask::cgroups::are_filters(PORT)
+    }),
+    ("choose_by_verdict_and_flag", selection::records),
+    (
+        "every_row_of_the_playbook_is_played",
+        playbook::every_row_is_played,
+    ),
+    (
+        "connections_older_than_the_tracer",
+        lifetime::older_than_the_tracer,
+    ),
+    (
+        "connections_younger_than_the_tracer",
+        lifetime::still_open_at_the_end,
+    ),
+    (
+        "a_small_ring_loses_nothing_silently",
+        accounting::small_ring,
+    ),
+    ("a_full_table_is_counted", accounting::full_table),
+    ("a_paused_reader_blocks_nobody", accounting::paused_reader),
+    ("20000_healthy_connections_are_ok", accounting::healthy),
+    (
+        "right_verdicts_in_random_order_under_load",
+        scenarios::random_order,
+    ),
+];
+
 fn trials(kernel: Features) -> Vec<Trial> {
-    let mut trials = scenarios::each(kernel);
-    trials.extend([
-        trial("start_says_what_it_does", command_line::duration_zero),
-        trial("bad_input_is_one_clear_line", command_line::bad_input),
-        trial(
-            "a_pipe_that_nobody_reads_is_an_error",
-            command_line::unread_pipe,
-        ),
-        trial(
-            "a_start_for_nothing_keeps_the_file",
-            command_line::output_is_kept,
-        ),
-        trial(
-            "a_start_can_be_interrupted",
-            command_line::interrupted_start,
-        ),
-        trial(
-            "output_that_cannot_be_written_is_told",
-            command_line::full_device,
-        ),
-        trial("a_full_disk_leaves_whole_lines", command_line::full_disk),
-        trial("a_file_that_is_cut_goes_on", command_line::cut_output),
-        trial(
-            "no_privilege_names_the_capability",
-            command_line::no_privilege,
-        ),
-        trial(
-            "doctor_foretells_the_run",
-            degraded::doctor_foretells_the_run,
-        ),
-        trial("degraded_by_privileges", degraded::privileges),
-        trial("degraded_by_refused_hooks", degraded::refused_hooks),
-        trial(
-            "degraded_by_hidden_file_systems",
-            degraded::hidden_file_systems,
-        ),
-        trial(
-            "degraded_by_paranoid_perf_events",
-            degraded::paranoid_perf_events,
-        ),
-        trial("degraded_by_hidden_types", degraded::hidden_types),
-        trial(
-            "root_gives_up_what_it_does_not_need",
-            privileges::root_gives_up_what_it_does_not_need,
-        ),
-        trial(
-            "nobody_traces_with_two_capabilities",
-            privileges::nobody_traces_with_two_capabilities,
-        ),
-        trial(
-            "in_a_container_it_traces_as_on_the_node",
-            container::traces_as_on_the_node,
-        ),
-        trial(
-            "skipped_hooks_are_counted",
-            privileges::skipped_hooks_are_counted,
-        ),
-        trial("two_at_once_are_both_right", leftovers::two_at_once),
-        trial("killed_it_leaves_nothing", leftovers::killed),
-        trial(
-            "many_starts_and_stops_leave_nothing",
-            leftovers::started_and_stopped_many_times,
-        ),
-        trial("sigint_and_sigterm_end_it_in_order", command_line::signals),
-        trial("a_closed_pipe_ends_it_quietly", command_line::closed_pipe),
-        trial("a_closed_pipe_ends_it_at_rest", command_line::hang_up),
-        trial("every_line_fits_the_schema", output::schema),
-        trial("seq_has_no_gap", output::sequence),
-        trial("a_record_comes_within_100_ms", output::latency),
-        trial("text_reads_well", output::text),
-        trial("filter_by_port", selection::ports),
-        trial("filter_by_network", selection::networks),
-        trial("filter_by_pid", selection::pids),
-        trial("filter_by_cgroup_and_container", || {
-            xtask::cgroups::are_filters(PORT)
-        }),
-        trial("choose_by_verdict_and_flag", selection::records),
-        trial(
-            "every_row_of_the_playbook_is_played",
-            playbook::every_row_is_played,
-        ),
-        trial(
-            "connections_older_than_the_tracer",
-            lifetime::older_than_the_tracer,
-        ),
-        trial(
-            "connections_younger_than_the_tracer",
-            lifetime::still_open_at_the_end,
-        ),
-        trial(
-            "a_small_ring_loses_nothing_silently",
-            accounting::small_ring,
-        ),
-        trial("a_full_table_is_counted", accounting::full_table),
-        trial("a_paused_reader_blocks_nobody", accounting::paused_reader),
-        trial("20000_healthy_connections_are_ok", accounting::healthy),
-        trial(
-            "right_verdicts_in_random_order_under_load",
-            scenarios::random_order,
-        ),
-    ]);
-    trials
+    let others = TESTS.iter().map(|&(name, test)| trial(name, test));
+    scenarios::each(kernel).into_iter().chain(others).collect()
 }
 
 fn can_trace() -> Result<()> {
@@ -172,7 +175,7 @@ fn can_trace() -> Result<()> {
     Ok(())
 }
 
-fn trial(name: &str, test: fn() -> Result<()>) -> Trial {
+fn trial(name: &str, test: Test) -> Trial {
     Trial::test(name, move || {
         test().map_err(|error| Failed::from(format!("{error:#}")))
     })
