@@ -283,6 +283,7 @@ impl Engine {
         {
             self.ended.pop_front();
             if !self.context.events && self.should_ask(slot, serial) {
+                finish::leave_to_client(self, slot);
                 if let Some(connection) = self.table.get_mut(slot) {
                     connection.seen |= seen::ASKED;
                     self.asked.insert(connection.tuple.reversed());

@@ -6,7 +6,7 @@
 use upstream_trace_common::event::{Base, IPV4, exit, kind};
 
 use super::{
-    connection::{Connection, End, PeerSent, Slot, seen},
+    connection::{Connection, End, NONE, PeerSent, Slot, seen},
     engine::{Engine, Sink, WallClock},
     note::Fact,
     reset::{self, Known, ResetFound, aborts, derived, error, reason},
@@ -77,32 +77,11 @@ fn leave_to_peer(engine: &mut Engine, slot: Slot) {
         let stats = connection.end.as_ref().and_then(|end| end.stats());
         stats.and_then(facts::received)
     };
-    let sent = |connection: &Connection| {
-        let end = connection.end.as_ref()?;
-        let sent = end.sent.clone()?;
-        let derived = derived(end, &sent);
-        let err = error(end);
-        let aborts = aborts(end, &sent);
-        Some(PeerSent {
-            sent,
-            derived,
-            err,
-            aborts,
-        })
-    };
     let Some((ended, peer)) = engine.table.with_peer(slot) else {
-        if let Some(ended) = engine.table.get(slot)
-            && !ended.saw(seen::PEER_ENDED)
-            && let Some(client) = Client::of(&ended.tuple, ended.role)
-            && let Some(reset) = sent(ended)
-        {
-            engine.translated.insert(Translated {
-                at: ended.end.as_ref().map_or(0, |end| end.at),
-                client,
-                role: ended.role,
-                reset,
-                owner: ended.owner.clone(),
-            });
+        // Where the other end was looked for, it has been left before that.
+        let asked = |ended: &Connection| ended.saw(seen::ASKED);
+        if !engine.table.get(slot).is_some_and(asked) {
+            leave_to_client(engine, slot);
         }
         return;
     };
@@ -131,6 +110,39 @@ fn leave_to_peer(engine: &mut Engine, slot: Slot) {
     }
     if one_unborn && !known_loss && engine.context.sees_both_ends {
         engine.unseen += 1;
+    }
+}
+
+/// What the other end needs of a reset that this one sent.
+fn sent(connection: &Connection) -> Option<PeerSent> {
+    let end = connection.end.as_ref()?;
+    let sent = end.sent.clone()?;
+    let derived = derived(end, &sent);
+    let err = error(end);
+    let aborts = aborts(end, &sent);
+    Some(PeerSent {
+        sent,
+        derived,
+        err,
+        aborts,
+    })
+}
+
+/// Leaves a reset of this end to whoever has the same client, where the other end is not known by its addresses.
+pub(super) fn leave_to_client(engine: &mut Engine, slot: Slot) {
+    if let Some(ended) = engine.table.get(slot)
+        && ended.peer == NONE
+        && !ended.saw(seen::PEER_ENDED)
+        && let Some(client) = Client::of(&ended.tuple, ended.role)
+        && let Some(reset) = sent(ended)
+    {
+        engine.translated.insert(Translated {
+            at: ended.end.as_ref().map_or(0, |end| end.at),
+            client,
+            role: ended.role,
+            reset,
+            owner: ended.owner.clone(),
+        });
     }
 }
 

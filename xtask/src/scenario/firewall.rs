@@ -2,7 +2,7 @@
 //!
 //! The rules are made by netlink, so that no `nft` has to be installed.
 
-use std::net::SocketAddr;
+use std::net::{Ipv4Addr, SocketAddr};
 
 use anyhow::Result;
 
@@ -147,7 +147,7 @@ pub(super) const LIST: &[Scenario] = &[
     ),
     with_strays(
         "refused_behind_a_service",
-        "another machine on this node sends the SYN on to a port where nothing listens",
+        "the SYN is sent on to another address, where nothing listens",
         refused_behind,
         &[client("refused")
             .of(SERVICE)
@@ -172,7 +172,7 @@ pub(super) const LIST: &[Scenario] = &[
     ),
     plain(
         "reset_behind_a_service",
-        "another machine on this node sends the connection on to a port whose server reads the request and resets",
+        "the connection is sent on to another address, whose server reads the request and resets",
         reset_behind,
         &[
             client("reset_before_response")
@@ -271,15 +271,15 @@ fn translated(ctx: &Ctx) -> Result<Played> {
 const SERVICE: usize = 0;
 const BEHIND: usize = 1;
 
-/// Two machines, the server's with a port that leads to another one of its own: both.
+/// Another address of the server's machine, which leads to its first one.
+const SERVICE_ADDRESS: Ipv4Addr = Ipv4Addr::new(10, 77, 0, 3);
+
+/// Two machines, and both addresses of the server's.
 fn service(ctx: &Ctx, client: &mut Actor, server: &mut Actor) -> Result<[SocketAddr; 2]> {
     let (_, there) = wired(client, server)?;
-    let both = [ctx.port, ctx.port + 1].map(|port| SocketAddr::from((there, port)));
-    server.firewall(
-        both[SERVICE],
-        PREROUTING,
-        Answer::Redirect(both[BEHIND].port()),
-    )?;
+    server.address("ut-there:1", SERVICE_ADDRESS)?;
+    let both = [SERVICE_ADDRESS, there].map(|address| SocketAddr::from((address, ctx.port)));
+    server.firewall(both[SERVICE], PREROUTING, Answer::Redirect(ctx.port))?;
     Ok(both)
 }
 
