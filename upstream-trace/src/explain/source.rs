@@ -10,12 +10,16 @@ use std::{
         unix::fs::MetadataExt as _,
     },
     path::{Path, PathBuf},
+    time::{Duration, Instant},
 };
 
 /// What is longer is no log line: the rest of it is skipped.
 pub const LONGEST: usize = 64 << 10;
 /// Read at a time.
 const CHUNK: usize = 1 << 20;
+/// How long a renamed file is read on when something is in the new one: not all of a proxy's processes open that at the same moment.
+/// Shorter than a follower waits for what is late.
+const PARTING: Duration = Duration::from_millis(500);
 
 /// Where lines come from.
 #[derive(Debug)]
@@ -32,6 +36,8 @@ pub struct Source {
     /// Only what has no end of its own has to be asked whether there is something to read.
     regular: bool,
     follow: bool,
+    /// Since when something is in another file of that name.
+    parting: Option<Instant>,
     /// Nothing more will come.
     over: bool,
     room: Box<[u8]>,
@@ -87,6 +93,7 @@ impl Source {
             file,
             regular: kind.is_file(),
             follow,
+            parting: None,
             over: false,
             room: vec![0; CHUNK].into_boxed_slice(),
             start: 0,
@@ -176,7 +183,7 @@ impl Source {
         Ok(read > 0 || !self.over && self.begin_anew()?)
     }
 
-    /// Goes to the new file of that name, or to the beginning of one that was cut off.
+    /// From the end of the file: goes to the new one of that name once that is written instead, or to the beginning of one that was cut off.
     fn begin_anew(&mut self) -> io::Result<bool> {
         let Some(path) = &self.path else {
             return Ok(false);
@@ -188,7 +195,13 @@ impl Source {
         let here = self.file.metadata()?;
         let other = (there.dev(), there.ino()) != (here.dev(), here.ino());
         if other {
+            // Whoever made it may have told nobody yet.
+            let written = there.size() > 0;
+            if !written || self.parting.get_or_insert_with(Instant::now).elapsed() < PARTING {
+                return Ok(false);
+            }
             self.file = File::open(path)?;
+            self.parting = None;
         } else if here.size() < self.file.stream_position()? {
             self.file.seek(SeekFrom::Start(0))?;
         } else {
@@ -305,10 +318,40 @@ mod tests {
         fs::rename(&path, dir.path().join("log.1")).unwrap();
         assert_eq!(all(&mut source), []);
         fs::write(&path, "new 1\nnew 2\n").unwrap();
-        assert_eq!(all(&mut source), [line("new 1"), line("new 2")]);
+        assert_eq!(after_parting(&mut source), [line("new 1"), line("new 2")]);
         assert_eq!(source.line, 2);
         fs::write(&path, "cut\n").unwrap();
         assert_eq!(all(&mut source), [line("cut")]);
+    }
+
+    /// What there is when the old file is no longer waited for.
+    fn after_parting(source: &mut Source) -> Vec<Option<Vec<u8>>> {
+        assert_eq!(all(source), []);
+        std::thread::sleep(PARTING);
+        all(source)
+    }
+
+    #[test]
+    fn a_renamed_file_is_read_to_its_end() {
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("log");
+        let mut old = File::create(&path).unwrap();
+        let mut source = Source::open(&path, true).unwrap();
+        assert_eq!(all(&mut source), []);
+        fs::rename(&path, dir.path().join("log.1")).unwrap();
+        // As logrotate does, before it tells the writer.
+        fs::write(&path, "").unwrap();
+        assert_eq!(after_parting(&mut source), []);
+        old.write_all(b"old 1\n").unwrap();
+        assert_eq!(all(&mut source), [line("old 1")]);
+        // One process has opened the new file, another has not.
+        fs::write(&path, "new 1\n").unwrap();
+        assert_eq!(all(&mut source), []);
+        old.write_all(b"old 2\n").unwrap();
+        assert_eq!(all(&mut source), [line("old 2")]);
+        assert_eq!(after_parting(&mut source), [line("new 1")]);
+        old.write_all(b"too late\n").unwrap();
+        assert_eq!(all(&mut source), []);
     }
 
     #[test]
