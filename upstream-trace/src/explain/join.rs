@@ -22,6 +22,8 @@ const MILLISECOND: u64 = 1_000_000;
 pub const SLACK: u64 = 1_000 * MILLISECOND;
 /// How far they are where neither waits for a processor.
 const CLOSE: u64 = 30 * MILLISECOND;
+/// How far a line may be before what it tells of: a proxy looks at its clock once for all that has happened.
+const EARLY: u64 = MILLISECOND;
 /// Lines of one kind that wait for each other at most.
 const CROWD: usize = 4_096;
 /// How long they wait for each other.
@@ -84,6 +86,20 @@ impl Asked {
             Nature::Connection(expected) => expected.likely.or(expected.possible).has(verdict),
             Nature::Elsewhere(_) => false,
         }
+    }
+
+    /// Up to when its connection may have ended: it is told of what has happened, but ends what it waits for no longer when it pleases.
+    fn latest(&self) -> u64 {
+        let early = match self.failed.nature {
+            Nature::Connection(expected) if expected.is_timeout() => CLOSE,
+            _ => EARLY,
+        };
+        self.failed.ended.to.saturating_add(early)
+    }
+
+    /// When its connection ended, where neither waits for a processor.
+    fn close(&self) -> (u64, u64) {
+        (self.moment(CLOSE).0, self.latest())
     }
 
     /// When its connection may have ended.
@@ -373,15 +389,6 @@ impl Join {
         found.into_iter().map(|(number, _)| number).collect()
     }
 
-    /// Whether one that is possible and close is no worse than a likely one that is not.
-    fn has_better(&self, asked: &Asked, by: By, far: Verdict) -> bool {
-        let Nature::Connection(expected) = asked.failed.nature else {
-            return false;
-        };
-        let possible = || self.look(asked, by, expected.possible, asked.moment(CLOSE), 1);
-        expected.likely.has(far) && !possible().is_empty()
-    }
-
     /// The connection that alone is close to this line, and to none of the others.
     fn nearest_of(
         &self,
@@ -389,7 +396,7 @@ impl Join {
         expected: Expected,
         others: &[(u64, u64)],
     ) -> Option<(By, Number)> {
-        let moment = asked.moment(CLOSE);
+        let moment = asked.close();
         for by in BYS {
             let found = self.look(asked, by, expected.likely, moment, 2);
             if found.is_empty() {
@@ -548,7 +555,7 @@ impl Join {
         }
         for (expected, lines) in meanings {
             let lines = self.settle_by_order(lines, since, until);
-            let moments: Vec<_> = lines.iter().map(|(_, line)| line.moment(CLOSE)).collect();
+            let moments: Vec<_> = lines.iter().map(|(_, line)| line.close()).collect();
             for (number, line) in lines {
                 let answer = match self.nearest_of(&line, expected, &moments) {
                     Some((by, one)) => self.sure(line, Sureness::Nearest, by, vec![one]),
@@ -621,15 +628,7 @@ impl Join {
         let before = |moment: u64| free.partition_point(|(left, ..)| *left < moment);
         // The connections of the lines before a quiet moment are before it as well, where nothing waits for a processor.
         let quiet = |at: u64| before(at.saturating_sub(CLOSE)) == before(at.saturating_add(CLOSE));
-        // A busy machine is believed where the numbers are right in all.
-        let whole = since.at == 0 && until.is_none() && free.len() == lines.len();
-        let fits = |((_, line), (left, _, verdict)): (&(Number, Asked), &(u64, _, Verdict))| {
-            let within = |(from, to): (u64, u64)| (from..=to).contains(left);
-            let near = || within(line.moment(CLOSE));
-            let far =
-                || whole && within(line.moment(SLACK)) && !self.has_better(line, by, *verdict);
-            line.allows(*verdict) && (near() || far())
-        };
+        let one_by_one = by == By::Pid && first.failed.format.is_written_by_one_thread();
         let ends = gaps(lines).into_iter().filter(|gap| quiet(gap.at));
         let ends = ends.map(|gap| (gap.lines, gap.at));
         let mut begin = (0, since.at);
@@ -638,9 +637,24 @@ impl Join {
         for end in ends.chain([(lines.len(), until.unwrap_or(u64::MAX))]) {
             let lines = lines.get(begin.0..end.0).unwrap_or_default();
             let free = free.get(before(begin.1)..before(end.1)).unwrap_or_default();
+            let fits = |((_, line), (left, _, verdict)): (&(Number, Asked), &(u64, _, _))| {
+                let (from, to) = line.close();
+                line.allows(*verdict) && (from..=to).contains(left)
+            };
             let fit = sure && free.len() == lines.len() && lines.iter().zip(free).all(fits);
-            let numbers = free.iter().map(|(_, number, _)| fit.then_some(*number));
-            pairs.extend(numbers.chain(iter::repeat(None)).take(lines.len()));
+            let plain = if fit && !one_by_one {
+                plain(lines, free)
+            } else {
+                vec![fit; lines.len()]
+            };
+            let numbers = free.iter().map(|(_, number, _)| *number);
+            let numbers = numbers.map(Some).chain(iter::repeat(None));
+            pairs.extend(
+                plain
+                    .into_iter()
+                    .zip(numbers)
+                    .map(|(plain, number)| number.filter(|_| plain)),
+            );
             (begin, sure) = (end, true);
         }
         pairs
@@ -668,6 +682,33 @@ impl Join {
         }
         done(asked, Sureness::None, None, Vec::new(), 0)
     }
+}
+
+/// Of as many connections as lines, in their order: whether the one at a line's place is its own, although several threads may have swapped
+/// what ended at about the same time. A line can have no connection that ended after it, and no two are swapped that are far from each other.
+fn plain(lines: &[(Number, Asked)], free: &[(u64, Number, Verdict)]) -> Vec<bool> {
+    let mut plain = Vec::with_capacity(lines.len());
+    let mut latest = 0;
+    let mut begin = 0;
+    for (place, (_, line)) in lines.iter().enumerate() {
+        latest = latest.max(line.latest());
+        let end = place + 1;
+        if free.get(end).is_some_and(|(left, ..)| *left <= latest) {
+            continue;
+        }
+        // All lines up to here have ended before any connection behind.
+        let knot = free.get(begin..end).unwrap_or_default();
+        let lines = lines.get(begin..end).unwrap_or_default();
+        for ((own, ..), (_, line)) in knot.iter().zip(lines) {
+            let first = knot.partition_point(|(left, ..)| *left < own.saturating_sub(CLOSE));
+            let near = knot.iter().skip(first);
+            let near = near.take_while(|(left, ..)| *left <= own.saturating_add(CLOSE));
+            let mut could = near.filter(|(_, _, verdict)| line.allows(*verdict));
+            plain.push(could.nth(1).is_none());
+        }
+        begin = end;
+    }
+    plain
 }
 
 /// Where one line ended before the next, as far as the log's clock tells.
@@ -722,6 +763,11 @@ impl Format {
             Self::NginxAccess | Self::HaproxyHttp | Self::HaproxyTcp => false,
             Self::Envoy | Self::Istio | Self::EnvoyJson | Self::NginxError | Self::Grpc => true,
         }
+    }
+
+    /// Whether a process has but one thread, which writes in the order in which its connections ended.
+    const fn is_written_by_one_thread(self) -> bool {
+        matches!(self, Self::NginxError | Self::NginxAccess)
     }
 
     /// What to add to the log so that its lines can be joined by both addresses; `None` where the proxy cannot log it.

@@ -43,6 +43,13 @@ fn coarse(number: u64, second: u64, nature: Nature) -> Asked {
     asked
 }
 
+/// One that names the process, which has but one thread.
+fn of_one_thread(mut asked: Asked) -> Asked {
+    asked.failed.format = Format::NginxError;
+    asked.failed.pid = Some(7);
+    asked
+}
+
 fn with_local(mut asked: Asked, local: u16) -> Asked {
     asked.failed.local = Some(port(local));
     asked
@@ -322,9 +329,8 @@ fn a_crowd_that_never_ends_is_settled_in_parts() {
     let mut right = 0;
     let mut waited = 0;
     for n in 0..20_000 {
-        let mut asked = coarse(n, n / 1_000, meaning::REFUSED);
-        asked.failed.pid = Some(7);
-        play.0.ask(asked);
+        play.0
+            .ask(of_one_thread(coarse(n, n / 1_000, meaning::REFUSED)));
         if n % 256 == 0 {
             play.0.answer(u64::MAX, at(n), |_, answer| {
                 right += usize::from(answer.found == [answer.asked.line]);
@@ -391,8 +397,12 @@ fn stream(
 #[test]
 fn one_connection_more_or_less_does_not_shift_all_lines_behind_it() {
     let second = |number, milliseconds, nature| coarse(number, milliseconds / 1_000, nature);
+    let by_one =
+        |number, milliseconds, nature| of_one_thread(coarse(number, milliseconds / 1_000, nature));
     let own = |_| Some(101_000);
     let but = |lacking| move |number| (number != lacking).then_some(101_000);
+    // As many as lines are left when a crowd of one more than it holds is settled.
+    let first = |number| (number < 5_000 - 1 - CROWD as u64).then_some(101_000);
     let tenth = |number| (number % 10 != 0).then_some(100_000);
     // Lines, microseconds between them, their clock, their connections, those of others; how many are right at least.
     let streams = [
@@ -427,8 +437,24 @@ fn one_connection_more_or_less_does_not_shift_all_lines_behind_it() {
         ),
         (
             "as many, densely",
-            stream(3_000, 1_000, second, |_| Some(100_000), &[]),
+            stream(3_000, 1_000, by_one, |_| Some(100_000), &[]),
             3_000,
+        ),
+        (
+            "one more, then one less",
+            stream(100, 20_000, line, but(40), &[510_000]),
+            0,
+        ),
+        (
+            "one less, then one more",
+            stream(100, 20_000, line, but(20), &[910_000]),
+            0,
+        ),
+        // No moment lies between its lines, and those of the first part have all the connections.
+        (
+            "all in one second",
+            stream(5_000, 100, by_one, first, &[]),
+            0,
         ),
         // What is before a second's end in one clock and behind it in the other.
         ("all late, densely", stream(900, 3_000, second, own, &[]), 0),
@@ -485,11 +511,52 @@ fn lines_of_several_meanings_share_an_order() {
 fn lines_that_their_clock_does_not_tell_apart_stay_as_written() {
     use Verdict::ResetBeforeResponse;
     let play = Play::new(&[(100, 5, ResetBeforeResponse), (101, 6, ResetBeforeResponse)]);
-    // Two threads of a proxy: the second line has the earlier time, to a millisecond.
+    // The second line has the earlier time, to a millisecond.
     let lines = vec![
-        line(1, 101, meaning::TERMINATED),
-        line(2, 100, meaning::TERMINATED),
+        of_one_thread(line(1, 101, meaning::TERMINATED)),
+        of_one_thread(line(2, 100, meaning::TERMINATED)),
     ];
     let order = |line, record| (line, Sureness::Order, vec![record]);
     assert_eq!(play.answers(lines), [order(1, 0), order(2, 1)]);
+}
+
+#[test]
+fn threads_may_write_about_what_ended_together_in_another_order() {
+    use Verdict::{Refused, ResetBeforeResponse};
+    // Either may have waited for its thread.
+    let play = Play::new(&[(100, 5, Refused), (104, 6, Refused)]);
+    let lines = vec![
+        line(1, 105, meaning::REFUSED),
+        line(2, 107, meaning::REFUSED),
+    ];
+    let unsure = play.answers(lines).into_iter();
+    assert!(
+        unsure
+            .map(|(_, sureness, _)| sureness)
+            .all(|it| it == Sureness::Ambiguous)
+    );
+    // The first was written before the second ended.
+    let play = Play::new(&[(100, 5, Refused), (104, 6, Refused)]);
+    let lines = vec![
+        line(1, 100, meaning::REFUSED),
+        line(2, 105, meaning::REFUSED),
+    ];
+    let order = |line, record| (line, Sureness::Order, vec![record]);
+    assert_eq!(play.answers(lines), [order(1, 0), order(2, 1)]);
+    // Only one of them was refused.
+    let play = Play::new(&[
+        (100, 5, Refused),
+        (101, 6, ResetBeforeResponse),
+        (104, 7, Refused),
+    ]);
+    let lines = vec![
+        line(1, 101, meaning::REFUSED),
+        line(2, 102, meaning::TERMINATED),
+        line(3, 105, meaning::REFUSED),
+    ];
+    let answers = play.answers(lines);
+    assert!(
+        answers.iter().all(|(line, _, found)| *found == [line - 1]),
+        "{answers:?}"
+    );
 }
