@@ -332,6 +332,33 @@ fn standard_input_and_hostile_bytes() {
     );
 }
 
+/// More connections fit than are shown: what is said of all has to be so of the others.
+#[test]
+fn what_is_not_shown_counts() {
+    let dir = files();
+    let record = |number: usize| {
+        RECORD
+            .replace("14.500000000Z", &format!("14.500{number}00000Z"))
+            .replace("-1\",\"netns", &format!("-{number}\",\"netns"))
+    };
+    let mut records: Vec<_> = (0..6).map(record).collect();
+    fs::write(dir.path().join("access.log"), format!("{LINE}\n{LINE}\n")).unwrap();
+    let judged = |records: &[String]| {
+        fs::write(dir.path().join("run.json"), records.join("\n")).unwrap();
+        let args = ["--records", "run.json", "access.log"];
+        let (answers, _) = Running::start(dir.path(), &args).end();
+        let first = answers.into_iter().next().expect("an answer");
+        assert_eq!(first["candidates"], records.len());
+        (first["verdict"].clone(), first["origin"].clone())
+    };
+    let (refused, on_node) = (Value::from("refused"), Value::from("peer_on_node"));
+    assert_eq!(judged(&records[..4]), (refused.clone(), on_node));
+    // Nobody has looked who reset those that are not shown.
+    assert_eq!(judged(&records), (refused, Value::Null));
+    records[0] = records[0].replace("\"verdict\":\"refused\"", "\"verdict\":\"unreachable\"");
+    assert_eq!(judged(&records), (Value::Null, Value::Null));
+}
+
 /// What was written down long ago and comes slowly by a pipe is explained as it is from a file.
 #[test]
 fn slow_pipes() {

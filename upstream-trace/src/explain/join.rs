@@ -122,6 +122,8 @@ pub struct Answer {
     pub found: Vec<Number>,
     /// How many fit, as far as they were counted.
     pub candidates: usize,
+    /// Those that are not among the nearest have the same verdict.
+    pub alike: bool,
 }
 
 /// What makes lines so alike that only their order tells them apart.
@@ -673,12 +675,24 @@ impl Join {
                 return self.sure(asked, Sureness::Unique, by, vec![one]);
             }
             let candidates = found.len();
+            let verdict = |number: &Number| Some(self.window.get(*number)?.brief.verdict);
+            let mut verdicts = found.iter().map(verdict);
+            let first = verdicts.next();
+            // Beyond so many there may be others.
+            let alike = candidates < CROWD && verdicts.all(|verdict| Some(verdict) == first);
             found.sort_by_cached_key(|number| {
                 let held = self.window.get(*number);
                 held.map(|held| held.brief.left.abs_diff(moment))
             });
             found.truncate(NAMED);
-            return done(asked, Sureness::Ambiguous, Some(by), found, candidates);
+            return Waiting::Done(Answer {
+                asked,
+                sureness: Sureness::Ambiguous,
+                by: Some(by),
+                found,
+                candidates,
+                alike,
+            });
         }
         done(asked, Sureness::None, None, Vec::new(), 0)
     }
@@ -753,6 +767,7 @@ fn done(
         by,
         found,
         candidates,
+        alike: candidates <= 1,
     })
 }
 

@@ -151,6 +151,8 @@ pub fn explanation<'a>(answer: &'a Answer, about: &About<'a>) -> Explanation<'a>
         let reset = record.reset?;
         Some((reset.origin, reset.sender.map(|sender| sender.pid)))
     });
+    // Those that are not shown may differ.
+    let reset = reset.filter(|_| answer.candidates <= about.records.len());
     let sender = about
         .records
         .first()
@@ -240,14 +242,18 @@ fn was_talk(end: &Connection<'_>) -> bool {
 }
 
 fn ambiguous<'a>(answer: &Answer, records: &[Connection<'a>]) -> (Option<Verdict>, Cow<'a, str>) {
-    // Those that are not shown may differ.
     let all = answer.candidates == records.len();
-    let verdict = agreed(records, |record| record.verdict).filter(|_| all);
+    let verdict = agreed(records, |record| record.verdict).filter(|_| all || answer.alike);
     let advice = answer.asked.failed.format.advice();
     let advice = advice.map_or_else(String::new, |advice| format!(" To be sure, {advice}."));
-    let text = match (verdict, records.first().and_then(|record| record.hint)) {
+    let hint = agreed(records, |record| record.hint).filter(|_| all);
+    let text = match (verdict, hint.flatten()) {
         (Some(_), Some(hint)) => format!(
             "Any of {} connections, all with the same verdict. {hint}{advice}",
+            answer.candidates
+        ),
+        (Some(_), None) => format!(
+            "Any of {} connections, all with the same verdict; the nearest in time are shown.{advice}",
             answer.candidates
         ),
         _ => format!(
