@@ -1,6 +1,8 @@
 //! The join from data: lines and records as they come, and which of them belong together.
 
-use super::*;
+use std::net::SocketAddr;
+
+use super::{crowd::CROWD, *};
 use crate::explain::{log::Span, meaning, story::Owner, window::tests::brief};
 
 const START: u64 = 1_000_000_000_000;
