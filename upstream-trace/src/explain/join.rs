@@ -266,7 +266,10 @@ impl Join {
         }
         match self.fitting(&asked, expected) {
             Some((by, fitting)) => match fitting.as_slice() {
-                [one] => self.sure(asked, Sureness::Unique, by, vec![*one]),
+                [one] if self.is_close(&asked, *one) => {
+                    self.sure(asked, Sureness::Unique, by, vec![*one])
+                }
+                // One that is far may be a nearer line's, which takes it first.
                 _ => self.join_crowd(number, asked),
             },
             None if expected.is_timeout() => self.join_crowd(number, asked),

@@ -57,6 +57,12 @@ impl Join {
         close.next().is_none().then(|| vec![*only])
     }
 
+    pub(super) fn is_close(&self, asked: &Asked, number: Number) -> bool {
+        let (from, to) = asked.close();
+        let held = self.window.get(number);
+        held.is_some_and(|held| (from..=to).contains(&held.brief.left))
+    }
+
     /// Connections that fit, by the surest knowledge of the owner that finds any. Two are enough to know of several.
     pub(super) fn fitting(&self, asked: &Asked, expected: Expected) -> Option<(By, Vec<Number>)> {
         BYS.into_iter().find_map(|by| {

@@ -157,6 +157,26 @@ fn alone_is_unique_and_near_is_nearest() {
 }
 
 #[test]
+fn a_line_without_a_record_does_not_get_that_of_another() {
+    use Verdict::Refused;
+    let lines = || {
+        vec![
+            line(1, 101, meaning::REFUSED),
+            line(2, 600, meaning::REFUSED),
+        ]
+    };
+    let found = |records: &[_]| {
+        let answers = Play::new(records).answers(lines()).into_iter();
+        answers.map(|(_, _, found)| found).collect::<Vec<_>>()
+    };
+    assert_eq!(found(&[(100, 5, Refused)]), [vec![0], vec![]]);
+    assert_eq!(found(&[(599, 6, Refused)]), [vec![], vec![0]]);
+    // However late a line is, what no other wants is its own.
+    let answers = Play::new(&[(100, 5, Refused)]).answers(lines().split_off(1));
+    assert_eq!(answers, [(2, Sureness::Unique, vec![0])]);
+}
+
+#[test]
 fn a_healthy_connection_is_not_taken_for_want_of_another() {
     let play = Play::new(&[(100, 5, Verdict::Ok)]);
     let answers = play.answers(vec![
