@@ -137,16 +137,23 @@ impl Join {
                 None => meanings.push((expected, vec![(number, line)])),
             }
         }
+        let mut left = Vec::new();
         for (expected, lines) in meanings {
             let lines = self.settle_by_order(lines, since, until);
             let moments: Vec<_> = lines.iter().map(|(_, line)| line.close()).collect();
             for (number, line) in lines {
-                let answer = match self.nearest_of(&line, expected, &moments) {
-                    Some((by, one)) => self.sure(line, Sureness::Nearest, by, vec![one]),
-                    None => self.ambiguous(line, expected),
-                };
-                self.put(number, answer);
+                if let Some((by, one)) = self.nearest_of(&line, expected, &moments) {
+                    let answer = self.sure(line, Sureness::Nearest, by, vec![one]);
+                    self.put(number, answer);
+                } else {
+                    left.push((number, line, expected));
+                }
             }
+        }
+        // What no other has is known only now.
+        for (number, line, expected) in left {
+            let answer = self.ambiguous(line, expected, until);
+            self.put(number, answer);
         }
         sure
     }
@@ -228,8 +235,8 @@ impl Join {
         None
     }
 
-    /// All that fit, the nearest named.
-    fn ambiguous(&mut self, asked: Asked, expected: Expected) -> Waiting {
+    /// All that fit, the nearest named. Those behind `until` may be other lines'.
+    fn ambiguous(&mut self, asked: Asked, expected: Expected, until: Option<u64>) -> Waiting {
         let moment = asked.failed.ended.from;
         for by in BYS {
             // Those of other lines are none of this one's.
@@ -238,6 +245,10 @@ impl Join {
                 continue;
             }
             if let &[one] = found.as_slice() {
+                let left = self.window.get(one).map(|held| held.brief.left);
+                if until.is_some_and(|until| left >= Some(until)) {
+                    break;
+                }
                 return self.sure(asked, Sureness::Unique, by, vec![one]);
             }
             let candidates = found.len();

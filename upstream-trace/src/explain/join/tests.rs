@@ -171,6 +171,18 @@ fn a_line_without_a_record_does_not_get_that_of_another() {
     };
     assert_eq!(found(&[(100, 5, Refused)]), [vec![0], vec![]]);
     assert_eq!(found(&[(599, 6, Refused)]), [vec![], vec![0]]);
+    // Nor where both wait for each other.
+    let lines_of = |ends: [u64; 3]| {
+        (1..)
+            .zip(ends)
+            .map(|(number, at)| line(number, at, meaning::REFUSED))
+    };
+    let play = Play::new(&[(109, 6, Refused), (299, 7, Refused)]);
+    let answers = play
+        .answers(lines_of([101, 110, 300]).collect())
+        .into_iter();
+    let found: Vec<_> = answers.map(|(_, _, found)| found).collect();
+    assert_eq!(found, [vec![], vec![0], vec![1]]);
     // However late a line is, what no other wants is its own.
     let answers = Play::new(&[(100, 5, Refused)]).answers(lines().split_off(1));
     assert_eq!(answers, [(2, Sureness::Unique, vec![0])]);
@@ -471,6 +483,12 @@ fn one_connection_more_or_less_does_not_shift_all_lines_behind_it() {
             "one less, then one more",
             stream(100, 20_000, line, but(20), &[910_000]),
             0,
+        ),
+        // The crowd is cut behind it.
+        (
+            "one less before a cut",
+            stream(40, 600_000, line, but(31), &[]),
+            39,
         ),
         // No moment lies between its lines, and those of the first part have all the connections.
         (
