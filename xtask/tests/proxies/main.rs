@@ -189,6 +189,10 @@ fn complaints(trial: &Trial) -> Vec<String> {
             let Some(id) = explanation["records"][0]["id"].as_str() else {
                 continue;
             };
+            // The nearest of several may be another's.
+            if explanation["sureness"] == "ambiguous" {
+                continue;
+            }
             if !taken.insert((explanation["log"].to_string(), id)) {
                 wrong.push(format!(
                     "{path}: a connection that another request has already"
