@@ -34,6 +34,8 @@ const REQUESTS: u32 = 4;
 const HEALTHY: usize = 3_000;
 /// What is wrong that is shown.
 const SHOWN: usize = 50;
+/// Of so many failed requests one may be ambiguous.
+const MOST_SURE: u64 = 8;
 const SURE: [&str; 4] = ["exact", "unique", "nearest", "order"];
 
 /// What the kernel cannot tell apart over HTTP/2: within a jiffy of a request both ends say something of themselves, and that is payload as well.
@@ -211,6 +213,11 @@ fn complaints(trial: &Trial) -> Vec<String> {
     }
     if trial.account["unknown"] != 0 || trial.account["records_unknown"] != 0 {
         wrong.push(format!("lines that were not understood: {}", trial.account));
+    }
+    let count = |what: &Value| what.as_u64().unwrap_or_default();
+    let ambiguous = count(&trial.account["found"]["ambiguous"]);
+    if ambiguous * MOST_SURE > count(&trial.account["failed"]) {
+        wrong.push(format!("{ambiguous} are ambiguous: {}", trial.account));
     }
     wrong
 }
