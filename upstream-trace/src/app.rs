@@ -46,6 +46,10 @@ const SCAN_STEP: usize = 128;
 /// A scan rests so many times as long as it took.
 const SCAN_SHARE: u32 = 20;
 
+/// The most that a look for other ends makes the next one rest, however long it took (a host may have stolen that time): whoever waits
+/// for it is printed without after 70 ms.
+const LOOK_REST: Duration = Duration::from_millis(20);
+
 /// At least this long between two accounts of ever more losses.
 const NEWS: Duration = Duration::from_secs(1);
 
@@ -238,6 +242,10 @@ impl Pause {
         Self(Instant::now() + took * SCAN_SHARE)
     }
 
+    fn at_most(self, rest: Duration) -> Self {
+        Self(self.0.min(Instant::now() + rest))
+    }
+
     fn has_rested(self) -> bool {
         Instant::now() >= self.0
     }
@@ -324,7 +332,7 @@ impl Tracer {
         }
         self.engine.answered(&anchor, printer);
         printer.push(&mut self.account);
-        self.asked = Pause::after(began);
+        self.asked = Pause::after(began).at_most(LOOK_REST);
         Ok(())
     }
 

@@ -13,7 +13,7 @@ use super::{
 use crate::process::Describe;
 
 /// How long after its end a connection waits at most for its other end to be looked for.
-const PATIENCE_NS: u64 = 60_000_000;
+const PATIENCE_NS: u64 = 70_000_000;
 /// The same where a reset came that nobody is known to have sent: only if the other end is found, and has not sent it, it is certain that
 /// neither did. As long as the search may rest.
 const RESET_PATIENCE_NS: u64 = 1_000_000_000;
