@@ -15,7 +15,7 @@ use crate::process::Describe;
 /// How long after its end a connection waits at most for its other end to be looked for.
 const PATIENCE_NS: u64 = 70_000_000;
 /// The same where a reset came that nobody is known to have sent: only if the other end is found, and has not sent it, it is certain that
-/// neither did. As long as the search may rest.
+/// neither did.
 const RESET_PATIENCE_NS: u64 = 1_000_000_000;
 /// Addresses of this node that are remembered.
 const LOCALS: usize = 65_536;
@@ -84,13 +84,12 @@ impl Engine {
 
     /// Whether the other end of this connection may be open on this node, unknown because its story is
     /// still in the kernel.
-    pub(super) fn should_ask(&self, slot: Slot, serial: u64) -> bool {
+    pub(super) fn should_ask(&self, slot: Slot) -> bool {
         let Some(connection) = self.table.get(slot) else {
             return false;
         };
         let tuple = &connection.tuple;
-        connection.serial == serial
-            && connection.peer == NONE
+        connection.peer == NONE
             && connection.saw(seen::ESTABLISHED)
             && connection.seen & (seen::PEER_ENDED | seen::ASKED) == 0
             && tuple.is_whole()

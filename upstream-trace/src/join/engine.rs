@@ -282,8 +282,13 @@ impl Engine {
             && at.saturating_add(HOLD_NS) <= now
         {
             self.ended.pop_front();
-            if !self.context.events && self.should_ask(slot, serial) {
-                finish::leave_to_client(self, slot);
+            let due = self.table.get(slot);
+            if due.is_none_or(|due| due.serial != serial) {
+                continue;
+            }
+            // Before its other end is looked for: the one that has the same client may not wait so long.
+            finish::leave_to_client(self, slot);
+            if !self.context.events && self.should_ask(slot) {
                 if let Some(connection) = self.table.get_mut(slot) {
                     connection.seen |= seen::ASKED;
                     self.asked.insert(connection.tuple.reversed());

@@ -78,11 +78,6 @@ fn leave_to_peer(engine: &mut Engine, slot: Slot) {
         stats.and_then(facts::received)
     };
     let Some((ended, peer)) = engine.table.with_peer(slot) else {
-        // Where the other end was looked for, it has been left before that.
-        let asked = |ended: &Connection| ended.saw(seen::ASKED);
-        if !engine.table.get(slot).is_some_and(asked) {
-            leave_to_client(engine, slot);
-        }
         return;
     };
     peer.seen |= seen::PEER_ENDED;
