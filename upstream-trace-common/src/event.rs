@@ -1,5 +1,5 @@
 //! The records in the ring that tell of one event: a [`Base`] each, some with an [`Actor`], some with [`Stats`] as well, one
-//! with two [`Way`]s; and notes. Stories are in [`crate::story`].
+//! with two [`Way`]s, one with two sequence numbers; and notes. Stories are in [`crate::story`].
 //!
 //! A record's length tells its parts, so the lengths differ. Integers are in the machine's
 //! byte order unless a field says otherwise; there is no padding. The order of records in the ring
@@ -206,6 +206,10 @@ pub struct Stats {
     pub has_socket: u16,
     /// 1 where `SO_LINGER` is set, to 0: a close is an abort on purpose.
     pub aborts: u16,
+    /// `snd_una`: the first sequence number sent and not yet acknowledged.
+    pub snd_una: u32,
+    /// `rcv_nxt`: the sequence number that is expected next.
+    pub rcv_nxt: u32,
 }
 
 /// A record that also says who acted.
@@ -232,6 +236,20 @@ pub struct Full {
     pub actor: Actor,
     /// The socket's counters.
     pub stats: Stats,
+}
+
+/// A record of a reset that no connection's socket sends, with the packet that it answers.
+#[derive(
+    Clone, Copy, Debug, Default, PartialEq, Eq, FromBytes, IntoBytes, KnownLayout, Immutable,
+)]
+#[repr(C)]
+pub struct Answer {
+    /// When, which, what.
+    pub base: Base,
+    /// The packet's sequence number.
+    pub seq: u32,
+    /// What it acknowledges; 0 where it is a SYN.
+    pub ack: u32,
 }
 
 /// What is known of why a connection failed, beyond what its own socket tells. It names no socket but the ends,
@@ -290,8 +308,9 @@ pub const fn bytes(words: [u64; 2]) -> [u8; 16] {
 
 const _: () = {
     assert!(size_of::<Base>() == 64);
+    assert!(size_of::<Answer>() == 64 + 8);
     assert!(size_of::<Note>() == 64 + 24);
     assert!(size_of::<Packet>() == 64 + 16);
     assert!(size_of::<Acted>() == 64 + 48);
-    assert!(size_of::<Full>() == 64 + 48 + 80);
+    assert!(size_of::<Full>() == 64 + 48 + 88);
 };

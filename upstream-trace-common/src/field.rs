@@ -64,9 +64,9 @@ macro_rules! kernel_fields {
             TP_BYTES_SENT: 8 = "tcp_sock", "bytes_sent", Some("payload bytes sent");
             TP_BYTES_RETRANS: 8 = "tcp_sock", "bytes_retrans", Some("payload bytes sent");
             TP_SEGS_OUT: 4 = "tcp_sock", "segs_out", Some("whether a SYN left");
-            TP_SND_UNA: 4 = "tcp_sock", "snd_una", Some("unacknowledged bytes");
+            TP_SND_UNA: 4 = "tcp_sock", "snd_una", Some("unacknowledged bytes; the other end of a translated address");
             TP_WRITE_SEQ: 4 = "tcp_sock", "write_seq", Some("unacknowledged bytes");
-            TP_RCV_NXT: 4 = "tcp_sock", "rcv_nxt", Some("unread bytes");
+            TP_RCV_NXT: 4 = "tcp_sock", "rcv_nxt", Some("unread bytes; the other end of a translated address");
             TP_COPIED_SEQ: 4 = "tcp_sock", "copied_seq", Some("unread bytes");
             TP_SRTT: 4 = "tcp_sock", "srtt_us", Some("round-trip time");
             TP_TOTAL_RETRANS: 4 = "tcp_sock", "total_retrans", Some("retransmits");

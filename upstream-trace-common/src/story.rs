@@ -181,5 +181,5 @@ impl Ended {
 const _: () = {
     assert!(size_of::<Story>() == 176);
     assert!(size_of::<Place>() == 192);
-    assert!(size_of::<Ended>() == 176 + 16 + 80);
+    assert!(size_of::<Ended>() == 176 + 16 + 88);
 };

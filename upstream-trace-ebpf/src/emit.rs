@@ -10,7 +10,7 @@ use aya_ebpf::{
 };
 use upstream_trace_common::{
     counter,
-    event::{Acted, Actor, Base, Full, Note, Packet, Way},
+    event::{Acted, Actor, Answer, Base, Full, Note, Packet, Way},
     story::{Ended, Story},
 };
 use zerocopy::{transmute_mut, transmute_ref};
@@ -127,6 +127,16 @@ pub fn full<M: Memory>(what: What, sock: TcpSock<M>, tuple: &Tuple, who: Who) {
             sock.stats(&mut record.stats, sock.is_open());
         },
     );
+}
+
+/// Writes when, which and what of a reset, and the numbers of the packet that it answers.
+#[inline(always)]
+pub fn answer(what: What, sk: *const u8, tuple: &Tuple, [seq, ack]: [u32; 2]) {
+    write(|record: &mut Answer| {
+        fill(&mut record.base, what, sk, tuple);
+        record.seq = seq;
+        record.ack = ack;
+    });
 }
 
 /// Writes what is known of why the connection with these ends fails.

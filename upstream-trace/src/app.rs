@@ -299,6 +299,10 @@ impl Tracer {
                     engine.packet(packet, anchor, printer);
                     (1, 1)
                 }
+                Some(Record::Answer(answer)) => {
+                    engine.answer(answer, anchor, printer);
+                    (1, 1)
+                }
                 Some(Record::Story(story)) => (story.events(), engine.story(story, &mut Proc)),
                 Some(Record::Ended(ended)) => {
                     let new = engine.ended_story(ended, &mut Proc, anchor, printer);

@@ -3,7 +3,7 @@
 //! Must not know: where the bytes come from, what the events mean together.
 
 use upstream_trace_common::{
-    event::{Acted, Actor, Base, Full, Note, Packet, Stats, exit},
+    event::{Acted, Actor, Answer, Base, Full, Note, Packet, Stats, exit},
     story::{Ended, Story},
 };
 use zerocopy::FromBytes;
@@ -35,6 +35,8 @@ pub enum Record<'a> {
     Note(&'a Note),
     /// The packet of a reset.
     Packet(&'a Packet),
+    /// A reset that answered a packet.
+    Answer(&'a Answer),
     /// A socket's life up to an event of its own that follows.
     Story(&'a Story),
     /// A socket's whole life.
@@ -46,6 +48,7 @@ pub fn decode(bytes: &[u8]) -> Option<Record<'_>> {
     const BASE: usize = size_of::<Base>();
     const NOTE: usize = size_of::<Note>();
     const PACKET: usize = size_of::<Packet>();
+    const ANSWER: usize = size_of::<Answer>();
     const ACTED: usize = size_of::<Acted>();
     const FULL: usize = size_of::<Full>();
     const STORY: usize = size_of::<Story>();
@@ -54,6 +57,7 @@ pub fn decode(bytes: &[u8]) -> Option<Record<'_>> {
     match bytes.len() {
         ENDED => Ended::ref_from_bytes(bytes).ok().map(Record::Ended),
         PACKET => Packet::ref_from_bytes(bytes).ok().map(Record::Packet),
+        ANSWER => Answer::ref_from_bytes(bytes).ok().map(Record::Answer),
         STORY => Story::ref_from_bytes(bytes).ok().map(Record::Story),
         BASE => {
             let base = Base::ref_from_bytes(bytes).ok()?;
@@ -130,6 +134,7 @@ mod tests {
                 size_of::<Base>(),
                 size_of::<Note>(),
                 size_of::<Packet>(),
+                size_of::<Answer>(),
                 size_of::<Acted>(),
                 size_of::<Full>(),
                 size_of::<Story>(),

@@ -60,12 +60,13 @@ pub fn way<M: Memory>(skb: Struct<M>) -> Option<Way> {
     }
 }
 
-/// Sequence number of the packet's TCP header.
+/// Sequence and acknowledgment number of the packet's TCP header.
 #[inline(always)]
-pub fn sequence<M: Memory>(skb: Struct<M>) -> Option<u32> {
+pub fn numbers<M: Memory>(skb: Struct<M>) -> Option<[u32; 2]> {
     // Behind the ports of `struct tcphdr`.
-    let sequence = header(skb, &mem::SKB_TRANSPORT)?.after(4);
-    Some(u32::from_be_bytes(sequence.read()?))
+    let numbers = header(skb, &mem::SKB_TRANSPORT)?.after(4);
+    let [seq, ack]: [u32; 2] = numbers.read()?;
+    Some([u32::from_be(seq), u32::from_be(ack)])
 }
 
 /// Namespace of the device that the packet came by, while it has one: not once a socket was found for it

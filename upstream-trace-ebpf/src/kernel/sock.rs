@@ -326,15 +326,19 @@ impl<M: Memory> TcpSock<M> {
         put!(BYTES_SENT, bytes_retrans, tp.get(&mem::TP_BYTES_RETRANS));
         put!(BYTES_SENT, bytes_sent, tp.get(&mem::TP_BYTES_SENT));
         put!(SEGS_OUT, segs_out, tp.get(&mem::TP_SEGS_OUT));
+        put!(SEND_QUEUE, snd_una, tp.get(&mem::TP_SND_UNA));
         put!(
             SEND_QUEUE,
             unacked,
-            difference(tp, &mem::TP_WRITE_SEQ, &mem::TP_SND_UNA)
+            tp.get(&mem::TP_WRITE_SEQ)
+                .map(|written: u32| written.wrapping_sub(stats.snd_una))
         );
+        put!(RECEIVE_QUEUE, rcv_nxt, tp.get(&mem::TP_RCV_NXT));
         put!(
             RECEIVE_QUEUE,
             unread,
-            difference(tp, &mem::TP_RCV_NXT, &mem::TP_COPIED_SEQ)
+            tp.get(&mem::TP_COPIED_SEQ)
+                .map(|copied| stats.rcv_nxt.wrapping_sub(copied))
         );
         put!(SRTT, srtt, tp.get(&mem::TP_SRTT));
         put!(RETRANS, total_retrans, tp.get(&mem::TP_TOTAL_RETRANS));
@@ -361,10 +365,4 @@ pub fn jiffies() -> u32 {
 #[inline(always)]
 const fn low(word: u64) -> u32 {
     word as u32
-}
-
-/// `from - to` of two sequence numbers.
-#[inline(always)]
-fn difference<M: Memory>(tp: Struct<M>, from: &'static u32, to: &'static u32) -> Option<u32> {
-    Some(tp.get::<u32>(from)?.wrapping_sub(tp.get(to)?))
 }

@@ -126,8 +126,8 @@ fn reset<M: Memory>(
             new: 0,
         };
         let ways = [way, handshake(sk).unwrap_or_default()];
-        let ahead = match (skb::sequence(packet), sock.expected()) {
-            (Some(sequence), Some(expected)) => Some(sequence.wrapping_sub(expected)),
+        let ahead = match (skb::numbers(packet), sock.expected()) {
+            (Some([sequence, _]), Some(expected)) => Some(sequence.wrapping_sub(expected)),
             _ => None,
         };
         emit::packet(what, sk.address(), &tuple, ways, ahead);

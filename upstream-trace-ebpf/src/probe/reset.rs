@@ -127,8 +127,12 @@ fn answered(packet: *const u8, reason: u32, family: u8) {
         && tuple.family == family
         && flags & skb::RST == 0
     {
-        let (kind, tuple) = (kind::RESET_SENT_NO_SOCKET, Some(tuple.reversed()));
-        stray(kind, flags, NO_REASON, core::ptr::null(), tuple);
+        let what = What {
+            kind: kind::RESET_SENT_NO_SOCKET,
+            old: flags,
+            new: NO_REASON,
+        };
+        stray(what, core::ptr::null(), Some(tuple.reversed()), packet);
     }
 }
 
@@ -150,7 +154,7 @@ fn untraced<M: Memory>(
     };
     let old = sk.state().unwrap_or(0);
     if matches!(old, state::TIME_WAIT | state::NEW_SYN_RECV) {
-        small(sk, old, NO_REASON, ends);
+        small(sk, old, NO_REASON, Struct::new(packet), ends);
     }
 }
 
@@ -158,10 +162,13 @@ fn untraced<M: Memory>(
 /// takes milliseconds over each load of a pointer of its (see `TcpSock`).
 #[inline(always)]
 fn no_socket(packet: Struct<Copied>, reason: u8) {
-    let flags = skb::tcp_flags(packet);
+    let what = What {
+        kind: kind::RESET_SENT_NO_SOCKET,
+        old: skb::tcp_flags(packet),
+        new: reason,
+    };
     let tuple = skb::reply_tuple(packet, skb::netns(packet));
-    let kind = kind::RESET_SENT_NO_SOCKET;
-    stray(kind, flags, reason, core::ptr::null(), tuple);
+    stray(what, core::ptr::null(), tuple, Some(packet));
 }
 
 /// From `TIME_WAIT`: only `struct sock_common` is behind such a pointer, neither protocol nor `inet_sport`.
@@ -170,10 +177,16 @@ fn small<M: Memory>(
     sk: Struct<M>,
     old: u8,
     reason: u8,
+    packet: Option<Struct<Copied>>,
     ends: impl FnOnce(Struct<M>, u16) -> Option<Tuple>,
 ) {
+    let what = What {
+        kind: kind::RESET_SENT_TIME_WAIT,
+        old,
+        new: reason,
+    };
     let tuple = sk.get(&mem::SK_NUM).and_then(|port| ends(sk, port));
-    stray(kind::RESET_SENT_TIME_WAIT, old, reason, sk.address(), tuple);
+    stray(what, sk.address(), tuple, packet);
 }
 
 #[inline(always)]
@@ -189,7 +202,7 @@ fn sent(sk: Option<Struct<Direct>>, packet: *const u8, reason: u8) {
     let old = sk.state().unwrap_or(0);
     match old {
         state::TIME_WAIT | state::NEW_SYN_RECV => {
-            small(sk, old, reason, Struct::<Direct>::tuple);
+            small(sk, old, reason, packet, Struct::<Direct>::tuple);
         }
         // The listener's own addresses are not the connection's; its namespace is.
         state::LISTEN if answers => {
@@ -200,7 +213,12 @@ fn sent(sk: Option<Struct<Direct>>, packet: *const u8, reason: u8) {
             if let Some(tuple) = tuple {
                 listener::refused(sk, &tuple.reversed());
             }
-            stray(kind::RESET_SENT_LISTEN, old, reason, sk.address(), tuple);
+            let what = What {
+                kind: kind::RESET_SENT_LISTEN,
+                old,
+                new: reason,
+            };
+            stray(what, sk.address(), tuple, Some(packet));
         }
         _ => {
             let Some(sock) = TcpSock::direct(sk) else {
@@ -229,18 +247,17 @@ fn sent(sk: Option<Struct<Direct>>, packet: *const u8, reason: u8) {
     }
 }
 
-/// A reset that no connection's socket sends.
+/// A reset that no connection's socket sends, and the packet that it answers.
 #[inline(always)]
-fn stray(kind: u8, old: u8, reason: u8, sk: *const u8, tuple: Option<Tuple>) {
+fn stray(what: What, sk: *const u8, tuple: Option<Tuple>, packet: Option<Struct<Copied>>) {
     let Some(tuple) = tuple else {
         return emit::unreadable();
     };
-    if filter::wants(&tuple) {
-        let what = What {
-            kind,
-            old,
-            new: reason,
-        };
-        emit::base(what, sk, &tuple);
+    if !filter::wants(&tuple) {
+        return;
+    }
+    match packet.and_then(skb::numbers) {
+        Some(numbers) => emit::answer(what, sk, &tuple, numbers),
+        None => emit::base(what, sk, &tuple),
     }
 }

@@ -8,7 +8,7 @@ use std::rc::Rc;
 
 use upstream_trace_common::event::{Base, Stats, exit};
 
-use super::tuple::Tuple;
+use super::{translated::Numbers, tuple::Tuple};
 use crate::{
     process::Process,
     record::{Attribution, Role, Step, StepKind},
@@ -365,6 +365,8 @@ pub struct End {
     pub peer_sent: Option<PeerSent>,
     /// The packet of a reset that was received.
     pub arrival: Option<Arrival>,
+    /// The numbers by which the table finds it.
+    pub numbers: Option<Numbers>,
 }
 
 impl End {
@@ -378,6 +380,7 @@ impl End {
             sent_stats,
             peer_sent,
             arrival,
+            numbers,
         } = self;
         *at = 0;
         *closed = None;
@@ -386,6 +389,7 @@ impl End {
         *sent_stats = None;
         *peer_sent = None;
         *arrival = None;
+        *numbers = None;
     }
 
     /// The socket's counters at the end, the least disturbed ones.

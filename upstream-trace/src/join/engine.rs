@@ -8,7 +8,7 @@
 use std::{collections::VecDeque, rc::Rc};
 
 use hashbrown::HashSet;
-use upstream_trace_common::event::{Actor, Base, Packet, exit, kind};
+use upstream_trace_common::event::{Actor, Answer, Base, Packet, exit, kind};
 
 use super::{
     connection::{Connection, NONE, Slot, Steps, seen},
@@ -17,7 +17,7 @@ use super::{
     note::Notes,
     stray::{self, Strays},
     table::Table,
-    translated,
+    translated::{Answered, Numbers},
     tuple::Tuple,
 };
 use crate::{
@@ -96,11 +96,11 @@ pub struct Engine {
     pub(super) strays: Strays,
     /// Resets that it received and that ended no connection.
     pub(super) dropped: Strays,
-    /// Resets of sockets whose other end was not found.
-    pub(super) translated: translated::Resets,
     pub(super) notes: Notes,
     /// Ended connections by their end, with the serial that tells a reused slot.
     pub(super) ended: VecDeque<(u64, Slot, u64)>,
+    /// So many of them, the first ones, were looked up by their numbers.
+    numbered: usize,
     pub(super) serial: u64,
     /// When events were last lost.
     pub(super) lost_at: Option<u64>,
@@ -132,9 +132,9 @@ impl Engine {
             listeners: Listeners::default(),
             strays: Strays::default(),
             dropped: Strays::received(),
-            translated: translated::Resets::default(),
             notes: Notes::default(),
             ended: VecDeque::new(),
+            numbered: 0,
             serial: 0,
             lost_at: None,
             skipped_at: None,
@@ -204,7 +204,7 @@ impl Engine {
             | kind::RESET_SENT_TIME_WAIT
             | kind::RESET_SENT_LISTEN
             | kind::RESET_DROPPED => {
-                self.stray(base, clock, sink);
+                self.stray(base, None, clock, sink);
                 None
             }
             kind::DESTROY => self.destroy(event, describe),
@@ -227,6 +227,19 @@ impl Engine {
             stats: None,
         };
         self.joined(event, slot, clock, sink);
+    }
+
+    /// Takes a reset that answered a packet.
+    pub fn answer(&mut self, answer: &Answer, clock: &impl WallClock, sink: &mut impl Sink) {
+        let Answer { base, seq, ack } = answer;
+        let (seq, ack) = (*seq, *ack);
+        self.stray(base, Some(Answered { seq, ack }), clock, sink);
+        let event = Event {
+            base,
+            actor: None,
+            stats: None,
+        };
+        self.joined(event, None, clock, sink);
     }
 
     fn joined(
@@ -278,16 +291,16 @@ impl Engine {
     /// Prints whatever is due at `now`, `CLOCK_MONOTONIC` nanoseconds read before the ring was drained.
     pub fn finish_due(&mut self, now: u64, clock: &impl WallClock, sink: &mut impl Sink) {
         self.asked_in_vain(now, clock, sink);
+        self.pair_translated();
         while let Some(&(at, slot, serial)) = self.ended.front()
             && at.saturating_add(HOLD_NS) <= now
         {
             self.ended.pop_front();
+            self.numbered = self.numbered.saturating_sub(1);
             let due = self.table.get(slot);
             if due.is_none_or(|due| due.serial != serial) {
                 continue;
             }
-            // Before its other end is looked for: the one that has the same client may not wait so long.
-            finish::leave_to_client(self, slot);
             if !self.context.events && self.should_ask(slot) {
                 if let Some(connection) = self.table.get_mut(slot) {
                     connection.seen |= seen::ASKED;
@@ -305,13 +318,19 @@ impl Engine {
     }
 
     /// One more reset that belongs to no connection.
-    fn stray(&mut self, base: &Base, clock: &impl WallClock, sink: &mut impl Sink) {
+    fn stray(
+        &mut self,
+        base: &Base,
+        answered: Option<Answered>,
+        clock: &impl WallClock,
+        sink: &mut impl Sink,
+    ) {
         let strays = match stray::kind_of(&self.context, base).map(StrayKind::direction) {
             None => return,
             Some(Direction::Sent) => &mut self.strays,
             Some(Direction::Received) => &mut self.dropped,
         };
-        if let Some(stray) = strays.insert(base) {
+        if let Some(stray) = strays.insert(base, answered) {
             finish::stray(self, &stray, clock, sink);
         }
     }
@@ -470,12 +489,39 @@ impl Engine {
             others.next().is_none().then_some(only)
         });
         if let Some((peer, _)) = found {
-            for (this, other) in [(slot, peer), (peer, slot)] {
-                if let Some(connection) = self.table.get_mut(this) {
-                    connection.peer = other;
-                }
+            self.link(slot, peer);
+        }
+    }
+
+    fn link(&mut self, one: Slot, other: Slot) {
+        for (this, peer) in [(one, other), (other, one)] {
+            if let Some(connection) = self.table.get_mut(this) {
+                connection.peer = peer;
             }
         }
+    }
+
+    /// Pairs those ends that do not know each other by their addresses, once both have ended.
+    fn pair_translated(&mut self) {
+        let single =
+            |connection: &Connection| connection.peer == NONE && !connection.saw(seen::PEER_ENDED);
+        let numbers = |connection: &Connection| {
+            let known = single(connection) && connection.saw(seen::ESTABLISHED);
+            let stats = connection.end.as_ref().and_then(|end| end.stats());
+            Numbers::of(connection.role, stats.filter(|_| known)?)
+        };
+        for index in self.numbered..self.ended.len() {
+            if let Some(&(_, slot, serial)) = self.ended.get(index)
+                && let Some(ended) = self.table.get(slot)
+                && ended.serial == serial
+                && let Some(numbers) = numbers(ended)
+                && let Some(other) = self.table.number(slot, numbers)
+                && self.table.get(other).is_some_and(single)
+            {
+                self.link(slot, other);
+            }
+        }
+        self.numbered = self.ended.len();
     }
 
     pub(super) fn ended(&mut self, slot: Slot, ktime: u64) {

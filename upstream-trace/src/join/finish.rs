@@ -6,12 +6,11 @@
 use upstream_trace_common::event::{Base, IPV4, exit, kind};
 
 use super::{
-    connection::{Connection, End, NONE, PeerSent, Slot, seen},
+    connection::{Connection, End, PeerSent, Slot, seen},
     engine::{Engine, Sink, WallClock},
     note::Fact,
     reset::{self, Known, ResetFound, aborts, derived, error, reason},
     stray::{self, Stray},
-    translated::{Client, Translated},
     tuple::Tuple,
 };
 use crate::{
@@ -54,8 +53,8 @@ pub(super) fn connection(
         };
         let stray = engine.strays.claim(ended.netns, &ended.tuple, since, id);
         let stray = stray.or_else(|| {
-            let (client, at) = reset::lacks_sender(ended)?;
-            engine.strays.claim_translated(client, ended.role, at, id)
+            let (received, at) = reset::lacks_sender(ended)?;
+            engine.strays.claim_translated(received, at, id)
         });
         print(engine, ended, id, stray.as_ref(), clock, sink);
     }
@@ -121,24 +120,6 @@ fn sent(connection: &Connection) -> Option<PeerSent> {
         err,
         aborts,
     })
-}
-
-/// Leaves a reset of this end to whoever has the same client, where the other end is not known by its addresses.
-pub(super) fn leave_to_client(engine: &mut Engine, slot: Slot) {
-    if let Some(ended) = engine.table.get(slot)
-        && ended.peer == NONE
-        && !ended.saw(seen::PEER_ENDED)
-        && let Some(client) = Client::of(&ended.tuple, ended.role)
-        && let Some(reset) = sent(ended)
-    {
-        engine.translated.insert(Translated {
-            at: ended.end.as_ref().map_or(0, |end| end.at),
-            client,
-            role: ended.role,
-            reset,
-            owner: ended.owner.clone(),
-        });
-    }
 }
 
 fn counters(ended: &Connection, tick_ns: u64) -> Counters {

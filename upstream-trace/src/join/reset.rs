@@ -2,14 +2,12 @@
 //!
 //! Must not know: what it means (`verdict` does), how a record looks otherwise.
 
-use upstream_trace_common::event::{Base, NO_REASON, kind};
+use upstream_trace_common::event::{Base, NO_REASON, Stats, kind};
 
 use super::{
     connection::{Connection, End, NONE, Owner, PeerSent, Sent, seen},
     engine::{Context, Engine},
     stray,
-    translated::Client,
-    tuple::Tuple,
 };
 use crate::{
     process::Process,
@@ -36,12 +34,11 @@ pub(super) fn error(end: &End) -> u32 {
     end.closed.map_or(0, |closed| closed.stats.err)
 }
 
-/// Of a connection that a reset ended which its other end, as far as that is known, has not sent: its client, and when.
-pub(super) fn lacks_sender(ended: &Connection) -> Option<(Client, u64)> {
-    let end = ended.end.as_ref()?;
+/// Of a connection that a reset ended, and whose other end is not known: its counters when the reset came, and when it ended.
+pub(super) fn lacks_sender(ended: &Connection) -> Option<(&Stats, u64)> {
+    let end = ended.end.as_deref()?;
     let unknown = !ended.saw(seen::PEER_ENDED) && ended.peer == NONE && end.peer_sent.is_none();
-    (unknown && end.received.is_some()).then_some(())?;
-    Some((Client::of(&ended.tuple, ended.role)?, end.at))
+    Some((end.received.as_ref().filter(|_| unknown)?, end.at))
 }
 
 /// Who sent the reset, as far as the stacks on this node tell.
@@ -160,18 +157,9 @@ pub(super) fn found<'a>(
     let unknown = (None, ReasonSource::Unknown);
     if let Some(stray) = stray {
         let reason = stray::reason(context, stray);
-        let by_peer = if Tuple::of(stray).reversed() == ended.tuple {
-            by_peer
-        } else {
-            by_likely_peer
-        };
         // Nobody has a port that nothing listens on; TIME_WAIT and LISTEN are somebody's.
         let sender = peer.filter(|_| stray.kind != kind::RESET_SENT_NO_SOCKET);
         return received(by_peer, reason, sender);
-    }
-    if let Some((origin, reason, sender, aborts)) = by_another_address(engine, ended) {
-        let found = received(origin, reason, sender);
-        return found.map(|found| ResetFound { aborts, ..found });
     }
     // The one SYN that was sent, or the answer to it, was dropped by a filter of this node, which also answered it: wherever
     // it was sent to. Of several another may have got through.
@@ -217,26 +205,6 @@ pub(super) fn found<'a>(
         by_someone
     };
     received(origin, unknown, None)
-}
-
-/// Whence and why a reset came that a socket of this node sent, whose other end this one may be although the two do not know each
-/// other by their addresses; who sent it, and whether on purpose.
-fn by_another_address<'a>(
-    engine: &'a Engine,
-    ended: &Connection,
-) -> Option<(Whence, Reason<'a>, Sender<'a>, bool)> {
-    let (client, at) = lacks_sender(ended)?;
-    let mut near = engine.translated.near(client, ended.role, at);
-    let (by, another) = (near.next()?, near.next());
-    if another.is_some() {
-        let unknown = (None, ReasonSource::Unknown);
-        return Some(((Origin::Unknown, None), unknown, None, false));
-    }
-    let (sent, derived) = (&by.reset.sent, by.reset.derived);
-    let reason = reason(&engine.context, sent.reason, || derived);
-    let sender = sender(sent, by.reset.err, by.owner.as_ref());
-    let origin = (Origin::PeerOnNode, Some(Confidence::Likely));
-    Some((origin, reason, sender, by.reset.aborts))
 }
 
 /// The process that caused a reset, where one did.

@@ -7,17 +7,12 @@
 use std::{collections::VecDeque, hash::BuildHasher as _};
 
 use hashbrown::{DefaultHashBuilder, HashTable, hash_table::OccupiedEntry};
-use upstream_trace_common::event::{Base, kind};
+use upstream_trace_common::event::{Base, Stats, kind};
 
-use super::{
-    engine::Context,
-    reset,
-    translated::{Client, is_near},
-    tuple::Tuple,
-};
+use super::{engine::Context, reset, translated::Answered, tuple::Tuple};
 use crate::{
     kernel::reasons::NOT_SPECIFIED,
-    record::{Id, ReasonSource, Role},
+    record::{Id, ReasonSource},
     tcp::State,
     verdict::playbook::StrayKind,
 };
@@ -28,6 +23,8 @@ const HELD_NS: u64 = 40_000_000;
 /// How long one that no connection has claimed is remembered. Between two sockets of one node a packet
 /// waits for nothing but a CPU.
 const REMEMBERED_NS: u64 = 5_000_000_000;
+/// The most nanoseconds from its sending to its arrival where only its numbers tell whom it hit: so far back is looked.
+const APART_NS: u64 = 100_000_000;
 /// The most that are held, and the most that are remembered; a SYN flood to a closed port must not grow
 /// memory.
 const LIMIT: usize = 16_384;
@@ -60,8 +57,14 @@ impl Entry {
     }
 }
 
-/// Which one: its namespace, its addresses and its time, by which a later one is told from it.
-type Key = (u32, Tuple, u64);
+/// Which one: its time tells it from a later one.
+#[derive(Clone, Copy, Debug)]
+struct Key {
+    netns: u32,
+    tuple: Tuple,
+    ktime: u64,
+    answered: Option<Answered>,
+}
 
 /// Those that are held or remembered, one for each pair of addresses in a namespace.
 #[derive(Debug, Default)]
@@ -87,7 +90,7 @@ impl Strays {
     }
 
     /// One more. Returns one that has to go at once because too many are held.
-    pub fn insert(&mut self, base: &Base) -> Option<Stray> {
+    pub fn insert(&mut self, base: &Base, answered: Option<Answered>) -> Option<Stray> {
         let tuple = Tuple::of(base);
         let stray = Stray {
             base: *base,
@@ -108,7 +111,12 @@ impl Strays {
                 known.insert_unique(hash, entry, |entry| hasher.hash_one(entry.tuple()));
             }
         }
-        self.held.push_back((base.netns, tuple, base.ktime));
+        self.held.push_back(Key {
+            netns: base.netns,
+            tuple,
+            ktime: base.ktime,
+            answered,
+        });
         if self.held.len() > LIMIT {
             self.pop()
         } else {
@@ -119,7 +127,7 @@ impl Strays {
     /// One that has no line of its own, for the other end to claim. Where too many are held it is forgotten at once.
     pub fn remember(&mut self, base: &Base) {
         if self.held.len() < LIMIT {
-            let _none_has_to_go = self.insert(base);
+            let _none_has_to_go = self.insert(base, None);
         } else {
             self.forgotten = self.forgotten.max(Some(base.ktime));
         }
@@ -148,42 +156,21 @@ impl Strays {
             only
         };
         let same = |entry: &Entry| entry.netns() == found && entry.tuple() == reversed;
-        let mut entry = self.known.find_entry(hash, same).ok()?;
-        if entry.get().told {
-            return Some(entry.remove().0.stray.base);
-        }
-        entry.get_mut().stray.peer = Some(id);
-        Some(entry.get().stray.base)
+        let entry = self.known.find_entry(hash, same).ok()?;
+        Some(claimed(entry, id))
     }
 
-    /// The one that the other end of this client's connection sent, to be received about then by the end with this role, where the
-    /// two do not know each other by their addresses.
-    pub fn claim_translated(
-        &mut self,
-        client: Client,
-        role: Role,
-        at: u64,
-        id: Id,
-    ) -> Option<Base> {
-        let other = match role {
-            Role::Client => Role::Server,
-            Role::Server => Role::Client,
-            Role::Unknown => return None,
+    /// The reset that the other end sent to a socket with these counters, which received it then, where the two do not know each
+    /// other by their addresses.
+    pub fn claim_translated(&mut self, received: &Stats, at: u64, id: Id) -> Option<Base> {
+        let last = |keys: &VecDeque<Key>| {
+            let near = |key: &&Key| key.ktime.saturating_add(APART_NS) >= at;
+            let fits = |key: &Key| key.answered.is_some_and(|packet| packet.is_of(received));
+            let mut recent = keys.iter().rev().take_while(near);
+            recent.find(|key| fits(key)).copied()
         };
-        let fits = |(_, tuple, sent): &&Key| {
-            is_near(*sent, at) && Client::of(tuple, other) == Some(client)
-        };
-        let mut all = self.held.iter().chain(&self.told).filter(fits);
-        let (only, another) = (*all.next()?, all.next());
-        if another.is_some() {
-            return None;
-        }
-        let mut entry = self.find(&only)?;
-        let stray = &mut entry.get_mut().stray;
-        stray.peer.is_none().then(|| {
-            stray.peer = Some(id);
-            stray.base
-        })
+        let key = last(&self.held).or_else(|| last(&self.told))?;
+        Some(claimed(self.find(&key)?, id))
     }
 
     /// Whether every one that may have reached a connection until `at` could be claimed.
@@ -195,13 +182,12 @@ impl Strays {
     /// The next one that was held long enough at `now`.
     pub fn due(&mut self, now: u64) -> Option<Stray> {
         while let Some(key) = self.told.front().copied()
-            && key.2.saturating_add(REMEMBERED_NS) <= now
+            && key.ktime.saturating_add(REMEMBERED_NS) <= now
         {
             self.told.pop_front();
             self.forget(&key);
         }
-        let &(.., ktime) = self.held.front()?;
-        if ktime.saturating_add(HELD_NS) > now {
+        if self.held.front()?.ktime.saturating_add(HELD_NS) > now {
             return None;
         }
         self.pop()
@@ -223,7 +209,7 @@ impl Strays {
             && let Some(key) = self.told.pop_front()
             && self.forget(&key)
         {
-            self.forgotten = self.forgotten.max(Some(key.2));
+            self.forgotten = self.forgotten.max(Some(key.ktime));
         }
         Some(stray)
     }
@@ -234,14 +220,25 @@ impl Strays {
         entry.is_some()
     }
 
-    fn find(&mut self, &(netns, tuple, ktime): &Key) -> Option<OccupiedEntry<'_, Entry>> {
+    fn find(&mut self, key: &Key) -> Option<OccupiedEntry<'_, Entry>> {
         let same = |entry: &Entry| {
-            entry.netns() == netns && entry.tuple() == tuple && entry.stray.base.ktime == ktime
+            entry.netns() == key.netns
+                && entry.tuple() == key.tuple
+                && entry.stray.base.ktime == key.ktime
         };
-        self.known
-            .find_entry(self.hasher.hash_one(tuple), same)
-            .ok()
+        let hash = self.hasher.hash_one(key.tuple);
+        self.known.find_entry(hash, same).ok()
     }
+}
+
+/// It belongs to that connection from now on; one that was told is not claimed again.
+fn claimed(mut entry: OccupiedEntry<'_, Entry>, id: Id) -> Base {
+    if entry.get().told {
+        return entry.remove().0.stray.base;
+    }
+    let stray = &mut entry.get_mut().stray;
+    stray.peer = Some(id);
+    stray.base
 }
 
 /// The reason of a reset that belongs to no connection. A listener's answer has several.
@@ -310,9 +307,9 @@ mod tests {
     #[test]
     fn those_for_the_same_addresses_are_one() {
         let mut strays = Strays::default();
-        assert!(strays.insert(&base(1, 1, 5)).is_none());
-        assert!(strays.insert(&base(2, 1, 5)).is_none());
-        assert!(strays.insert(&base(3, 2, 5)).is_none());
+        assert!(strays.insert(&base(1, 1, 5), None).is_none());
+        assert!(strays.insert(&base(2, 1, 5), None).is_none());
+        assert!(strays.insert(&base(3, 2, 5), None).is_none());
         assert!(strays.due(HELD_NS).is_none());
         assert_eq!(strays.due(u64::MAX).map(|stray| stray.count), Some(2));
         assert_eq!(strays.due(u64::MAX).map(|stray| stray.count), Some(1));
@@ -322,13 +319,13 @@ mod tests {
     #[test]
     fn the_other_end_claims_its_own() {
         let mut strays = Strays::default();
-        strays.insert(&base(1, 1, 5));
+        strays.insert(&base(1, 1, 5), None);
         let client = Tuple::of(&base(1, 1, 5)).reversed();
         assert!(
             strays.claim(9, &client, 0, ID).is_some(),
             "another namespace, but only one such"
         );
-        strays.insert(&base(1, 2, 5));
+        strays.insert(&base(1, 2, 5), None);
         assert!(
             strays.claim(9, &client, 0, ID).is_none(),
             "it could be either"
@@ -344,11 +341,11 @@ mod tests {
     fn one_that_was_told_can_still_be_claimed_for_a_while() {
         let client = Tuple::of(&base(1, 1, 5)).reversed();
         let mut strays = Strays::default();
-        strays.insert(&base(1, 1, 5));
+        strays.insert(&base(1, 1, 5), None);
         assert!(strays.due(1 + HELD_NS).is_some());
         assert!(strays.claim(1, &client, 0, ID).is_some());
         assert!(strays.claim(1, &client, 0, ID).is_none(), "it is taken");
-        strays.insert(&base(1, 1, 5));
+        strays.insert(&base(1, 1, 5), None);
         assert!(strays.due(1 + HELD_NS).is_some());
         assert!(strays.due(1 + REMEMBERED_NS).is_none());
         assert!(strays.claim(1, &client, 0, ID).is_none(), "it is too old");
@@ -361,7 +358,7 @@ mod tests {
         let mut out = 0;
         for netns in 0..3 {
             for port in 0..10_000 {
-                out += usize::from(strays.insert(&base(1, netns, port)).is_some());
+                out += usize::from(strays.insert(&base(1, netns, port), None).is_some());
             }
         }
         assert_eq!(strays.held.len() + out, 30_000);

@@ -1,4 +1,4 @@
-//! The bounded table of connections: by socket address, and by both ends.
+//! The bounded table of connections: by socket address, by both ends, and those that ended by their sequence numbers.
 //!
 //! Must not know: events, what a connection means.
 
@@ -8,6 +8,7 @@ use hashbrown::{DefaultHashBuilder, HashTable};
 
 use super::{
     connection::{Connection, End, NONE, Slot},
+    translated::Numbers,
     tuple::Tuple,
 };
 
@@ -19,6 +20,8 @@ pub struct Table {
     by_sk: HashTable<Slot>,
     /// The first connection with each tuple; the others hang on `next_same_tuple`.
     by_tuple: HashTable<Slot>,
+    /// Those that [`Self::number`] was told of.
+    by_numbers: HashTable<Slot>,
     hasher: DefaultHashBuilder,
     /// The most connections that are kept.
     limit: usize,
@@ -43,6 +46,7 @@ impl Table {
             free: Vec::new(),
             by_sk: HashTable::new(),
             by_tuple: HashTable::new(),
+            by_numbers: HashTable::new(),
             hasher: DefaultHashBuilder::default(),
             limit: limit.clamp(1, NONE as usize),
             hand: 0,
@@ -136,6 +140,26 @@ impl Table {
         }
     }
 
+    /// The other connection that ended with these numbers; if there is none, lets this one be found by them.
+    pub fn number(&mut self, slot: Slot, numbers: Numbers) -> Option<Slot> {
+        let hash = self.hasher.hash_one(numbers);
+        let same = |&other: &Slot| numbers_in(&self.slots, other) == Some(numbers);
+        if let Some(&other) = self.by_numbers.find(hash, same) {
+            return (other != slot).then_some(other);
+        }
+        self.end(slot)?.numbers = Some(numbers);
+        let Self {
+            by_numbers,
+            slots,
+            hasher,
+            ..
+        } = self;
+        by_numbers.insert_unique(hash, slot, |&slot| {
+            numbers_in(slots, slot).map_or(0, |numbers| hasher.hash_one(numbers))
+        });
+        None
+    }
+
     /// Sets the tuple of a connection whose local port was not known.
     pub fn complete_tuple(&mut self, slot: Slot, tuple: Tuple) {
         if let Some(connection) = self.get_mut(slot)
@@ -164,6 +188,12 @@ impl Table {
         if self.get(slot).is_some_and(|connection| connection.indexed) {
             self.forget_sk(slot);
             self.unlink_tuple(slot);
+        }
+        if let Some(numbers) = numbers_in(&self.slots, slot) {
+            let hash = self.hasher.hash_one(numbers);
+            if let Ok(entry) = self.by_numbers.find_entry(hash, |&other| other == slot) {
+                entry.remove();
+            }
         }
         if let Some((_, peer)) = self.with_peer(slot)
             && peer.peer == slot
@@ -308,6 +338,10 @@ impl Table {
 fn sk_in(slots: &[Option<Connection>], slot: Slot) -> u64 {
     let connection = slots.get(slot as usize).and_then(Option::as_ref);
     connection.map_or(0, |connection| connection.sk)
+}
+
+fn numbers_in(slots: &[Option<Connection>], slot: Slot) -> Option<Numbers> {
+    slots.get(slot as usize)?.as_ref()?.end.as_ref()?.numbers
 }
 
 fn tuple_in(slots: &[Option<Connection>], slot: Slot) -> Option<Tuple> {

@@ -4,7 +4,8 @@ use std::rc::Rc;
 
 use upstream_trace_common::{
     event::{
-        Acted, Actor, Base, Full, IPV4, NO_REASON, NO_UID, Note, Packet, Stats, Way, exit, kind,
+        Acted, Actor, Answer, Base, Full, IPV4, NO_REASON, NO_UID, Note, Packet, Stats, Way, exit,
+        kind,
     },
     story::{self, AT_BIRTH, Change, Story},
 };
@@ -145,6 +146,8 @@ struct Play {
     jiffies: u32,
     /// How whoever acts comes to its end.
     exit: u8,
+    /// Where no end has the address that the other knows: by how much the client's numbers are changed on the way.
+    hidden: Option<u32>,
 }
 
 const CLIENT: u64 = 0xc11e;
@@ -195,6 +198,7 @@ impl Play {
             now: 1_000_000_000,
             jiffies: 2,
             exit: exit::NONE,
+            hidden: None,
         };
         play.state(LISTENER, State::Close, State::Listen, SERVER_PID);
         play
@@ -207,6 +211,11 @@ impl Play {
             LISTENER => (PORT, 0),
             _ => (PORT, EPHEMERAL),
         };
+        let (local, remote) = match (self.hidden, sk) {
+            (None, _) => (LOOPBACK, LOOPBACK),
+            (_, CLIENT) => (ELSEWHERE + 1, ELSEWHERE + 2),
+            _ => (ELSEWHERE + 3, ELSEWHERE + 4),
+        };
         Base {
             ktime: self.now,
             sk,
@@ -218,8 +227,8 @@ impl Play {
             remote_port,
             netns: 1,
             jiffies: self.jiffies,
-            local: [LOOPBACK, 0],
-            remote: [LOOPBACK, 0],
+            local: [local, 0],
+            remote: [remote, 0],
         }
     }
 
@@ -308,8 +317,11 @@ impl Play {
         });
     }
 
-    fn full(&mut self, base: Base, tgid: u32, stats: Stats) {
+    fn full(&mut self, base: Base, tgid: u32, mut stats: Stats) {
         let exit = self.exit;
+        if base.sk == CLIENT {
+            stats.snd_una += self.hidden.unwrap_or(0);
+        }
         let full = Full {
             base,
             actor: Actor {
@@ -364,6 +376,14 @@ impl Play {
             self.taken += self.by_stories.story(&story, &mut Nobody);
         }
         self.by_stories.packet(&packet, &Epoch, &mut self.told);
+        self.taken += 1;
+    }
+
+    /// A stack answers a packet with these numbers by a reset.
+    fn answer(&mut self, base: Base, seq: u32, ack: u32) {
+        let answer = Answer { base, seq, ack };
+        self.engine.answer(&answer, &Epoch, &mut self.records);
+        self.by_stories.answer(&answer, &Epoch, &mut self.told);
         self.taken += 1;
     }
 
@@ -505,6 +525,8 @@ fn mirrored(stats: &Stats) -> Stats {
     Stats {
         bytes_acked: mirrored.bytes_acked + 1,
         has_socket: 1,
+        snd_una: stats.rcv_nxt,
+        rcv_nxt: stats.snd_una,
         ..mirrored
     }
 }
@@ -1373,6 +1395,63 @@ fn a_reset_from_elsewhere_is_off_node() {
         play.finish()[0].reset,
         Some((Direction::Received, Origin::OffNode, None))
     );
+}
+
+#[test]
+fn two_ends_that_translation_hides_from_each_other_are_known_by_their_numbers() {
+    let stats = Stats {
+        snd_una: 7_000,
+        rcv_nxt: u32::MAX - 200,
+        ..counted(100, 0)
+    };
+    for (changed, known) in [(0, true), (1, false)] {
+        let mut play = Play::new();
+        play.hidden = Some(changed);
+        play.handshake();
+        play.accept();
+        play.server_aborts(stats);
+        let seen = play.finish();
+        let peers = [seen[0].peer, seen[1].peer];
+        if known {
+            assert_eq!(peers, [Some(SERVER_PID), Some(CLIENT_PID)]);
+            let by_server = Some((Direction::Received, Origin::PeerOnNode, Some(SERVER_PID)));
+            assert_eq!(seen[0].reset, by_server);
+            assert_eq!(seen[0].confidence, Some(Confidence::Certain));
+        } else {
+            assert_eq!(peers, [None, None]);
+            let by_nobody = Some((Direction::Received, Origin::OffNode, None));
+            assert_eq!(seen[0].reset, by_nobody);
+        }
+    }
+}
+
+#[test]
+fn a_refusal_behind_a_translation_is_known_by_the_number_of_its_syn() {
+    const ISN: u32 = u32::MAX;
+    for (seq, known) in [(ISN, true), (ISN - 2, false)] {
+        let mut play = Play::new();
+        play.hidden = Some(0);
+        play.connect();
+        let base = play.base(SERVER, kind::RESET_SENT_NO_SOCKET, 1 << 1, NO_REASON);
+        play.answer(Base { sk: 0, ..base }, seq, 0);
+        let connecting = Stats {
+            snd_una: ISN,
+            unacked: 1,
+            ..counted(0, 0)
+        };
+        play.reset_received(CLIENT, State::SynSent, failed(0, connecting));
+        play.close(CLIENT, State::SynSent, CLIENT_PID, failed(111, connecting));
+        let seen = play.finish();
+        let (origin, confidence) = if known {
+            (Origin::PeerOnNode, Some(Confidence::Certain))
+        } else {
+            (Origin::OffNode, None)
+        };
+        assert_eq!(seen[0].reset, Some((Direction::Received, origin, None)));
+        assert_eq!(seen[0].confidence, confidence);
+        let claimed = play.records.strays[0].1;
+        assert_eq!(claimed.is_some(), known);
+    }
 }
 
 /// One end's record of a connection with another machine that a reset ended before any payload.

@@ -1,159 +1,157 @@
-//! Resets between two ends of this node that do not know each other by their addresses, because one is translated on the way: a
-//! client speaks to a Service of a cluster, or to a port that is redirected, and its server has another address. Both know the client by
-//! the same.
+//! What tells that two ends of this node are one connection although they do not know each other by their addresses, because one is
+//! translated on the way: a client speaks to a Service of a cluster, to a port that is redirected, or from behind a gateway. Translation
+//! leaves sequence numbers as they are (`nf_nat_proto.c` writes addresses and ports), and each end chooses its first one at random.
 //!
 //! Must not know: the table of connections.
 
-use std::collections::VecDeque;
+use upstream_trace_common::event::{Stats, present};
 
-use super::{
-    connection::{Owner, PeerSent},
-    tuple::Tuple,
-};
 use crate::record::Role;
 
-/// The most nanoseconds from a reset's sending to its arrival. Between two sockets of one node it waits for nothing but a CPU.
-const APART_NS: u64 = 20_000_000;
-/// How long one is kept, nanoseconds: longer than a connection waits for what is known of its end.
-const KEPT_NS: u64 = 2_000_000_000;
-/// The most that are kept.
-const LIMIT: usize = 4096;
+/// The numbers of the first byte of payload in each direction.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub struct Numbers {
+    client: u32,
+    server: u32,
+}
 
-/// The end that both know by the same address: family, address, port.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Client(u8, [u64; 2], u16);
-
-impl Client {
-    /// Of a connection of which this is the end with that role.
-    pub const fn of(tuple: &Tuple, role: Role) -> Option<Self> {
+impl Numbers {
+    /// Of an established connection, of which this is the end with that role.
+    pub fn of(role: Role, stats: &Stats) -> Option<Self> {
+        const NEEDED: u32 = present::SEND_QUEUE
+            | present::RECEIVE_QUEUE
+            | present::BYTES_ACKED
+            | present::BYTES_RECEIVED;
+        if stats.present & NEEDED != NEEDED {
+            return None;
+        }
+        // Both counters go up with what they are taken from here (`tcp_snd_una_update`, `tcp_rcv_nxt_update`), FIN included.
+        let sent = stats.snd_una.wrapping_sub(low(stats.bytes_acked));
+        let received = stats.rcv_nxt.wrapping_sub(low(stats.bytes_received));
         match role {
-            Role::Client => Some(Self(tuple.family, tuple.local, tuple.local_port)),
-            Role::Server => Some(Self(tuple.family, tuple.remote, tuple.remote_port)),
+            // Its SYN was counted as acknowledged.
+            Role::Client => Some(Self {
+                client: sent.wrapping_add(1),
+                server: received,
+            }),
+            Role::Server => Some(Self {
+                client: received,
+                server: sent,
+            }),
             Role::Unknown => None,
         }
     }
 }
 
-/// Whether a reset that was sent then may have arrived then.
-pub const fn is_near(sent: u64, received: u64) -> bool {
-    sent.abs_diff(received) <= APART_NS
+/// A packet that a stack of this node answered with a reset.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Answered {
+    /// Its sequence number.
+    pub seq: u32,
+    /// What it acknowledged.
+    pub ack: u32,
 }
 
-/// A reset of a socket whose other end was not found.
-#[derive(Debug)]
-pub struct Translated {
-    /// When the socket ended, `CLOCK_MONOTONIC` nanoseconds.
-    pub at: u64,
-    /// Of its connection.
-    pub client: Client,
-    /// The socket's own role.
-    pub role: Role,
-    /// The reset.
-    pub reset: PeerSent,
-    /// Who had the socket.
-    pub owner: Option<Owner>,
-}
-
-/// Those of the last moments, the oldest first but for those that waited for their other end.
-#[derive(Debug, Default)]
-pub struct Resets {
-    kept: VecDeque<Translated>,
-}
-
-impl Resets {
-    /// One more; the oldest go.
-    pub fn insert(&mut self, reset: Translated) {
-        let oldest = reset.at.saturating_sub(KEPT_NS);
-        while self.kept.len() >= LIMIT || self.kept.front().is_some_and(|kept| kept.at < oldest) {
-            self.kept.pop_front();
-        }
-        self.kept.push_back(reset);
+impl Answered {
+    /// Whether a socket with these counters sent it, as they were when the reset came.
+    pub fn is_of(self, stats: &Stats) -> bool {
+        const NEEDED: u32 = present::SEND_QUEUE | present::RECEIVE_QUEUE;
+        // A keepalive has the number before.
+        let ahead = self.seq.wrapping_sub(stats.snd_una.wrapping_sub(1));
+        stats.present & NEEDED == NEEDED
+            && ahead <= stats.unacked.saturating_add(1)
+            && self.ack == stats.rcv_nxt
     }
+}
 
-    /// Those that the other end of this client's connection may have sent, to be received then by the end with this role.
-    pub fn near(&self, client: Client, role: Role, at: u64) -> impl Iterator<Item = &Translated> {
-        self.kept
-            .iter()
-            .filter(move |kept| kept.client == client && kept.role != role && is_near(kept.at, at))
-    }
+/// What a counter adds to a sequence number.
+#[expect(
+    clippy::cast_possible_truncation,
+    reason = "sequence numbers are modulo 2^32"
+)]
+const fn low(bytes: u64) -> u32 {
+    bytes as u32
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::join::connection::Sent;
 
-    fn tuple(local: u64, local_port: u16, remote: u64, remote_port: u16) -> Tuple {
-        Tuple {
-            local: [local, 0],
-            remote: [remote, 0],
-            local_port,
-            remote_port,
-            family: 4,
-        }
-    }
-
-    fn reset(at: u64, tuple: &Tuple, role: Role) -> Translated {
-        Translated {
-            at,
-            client: Client::of(tuple, role).unwrap(),
-            role,
-            reset: PeerSent {
-                sent: Sent {
-                    kind: 0,
-                    state: 0,
-                    reason: 0,
-                    actor: None,
-                },
-                derived: None,
-                err: 0,
-                aborts: false,
-            },
-            owner: None,
+    /// Of an end that chose `isn`, whose other end chose `other`: payload and FIN acknowledged and received.
+    fn stats(role: Role, isn: u32, other: u32, acked: u64, received: u64) -> Stats {
+        let syn = u64::from(role == Role::Client);
+        Stats {
+            present: present::ALL,
+            bytes_acked: acked + syn,
+            bytes_received: received,
+            snd_una: isn.wrapping_add(1).wrapping_add(low(acked)),
+            rcv_nxt: other.wrapping_add(1).wrapping_add(low(received)),
+            ..Stats::default()
         }
     }
 
     #[test]
-    fn both_know_the_client_by_the_same_address() {
-        const CLIENT: u64 = 1;
-        const SERVICE: u64 = 2;
-        const SERVER: u64 = 3;
-        let here = tuple(CLIENT, 40_000, SERVICE, 80);
-        let there = tuple(SERVER, 8080, CLIENT, 40_000);
-        let at = 10 * APART_NS;
-        for (sender, role, receiver) in
-            [(&there, Role::Server, &here), (&here, Role::Client, &there)]
-        {
-            let mut resets = Resets::default();
-            resets.insert(reset(at, sender, role));
-            let other = if role == Role::Server {
-                Role::Client
-            } else {
-                Role::Server
-            };
-            let count = |tuple: &Tuple, role, at| {
-                let client = Client::of(tuple, role).unwrap();
-                resets.near(client, role, at).count()
-            };
-            assert_eq!(count(receiver, other, at + APART_NS), 1);
-            assert_eq!(count(receiver, other, at + APART_NS + 1), 0, "too late");
-            assert_eq!(count(receiver, other, at - APART_NS - 1), 0, "too early");
-            assert_eq!(count(sender, role, at), 0, "its own");
-            let another = tuple(CLIENT, 40_001, SERVICE, 80);
-            assert_eq!(count(&another, Role::Client, at), 0, "another client's");
+    fn both_ends_have_the_same_numbers_whatever_was_exchanged() {
+        for (client, server) in [(1, 2), (u32::MAX, u32::MAX - 1), (u32::MAX - 5, 7)] {
+            let first = Numbers::of(Role::Client, &stats(Role::Client, client, server, 0, 0));
+            assert!(first.is_some());
+            for (acked, received) in [(0, 0), (1, 0), (518, 1 << 40), (u64::MAX >> 1, 9)] {
+                for (role, isn, other) in [
+                    (Role::Client, client, server),
+                    (Role::Server, server, client),
+                ] {
+                    let stats = stats(role, isn, other, acked, received);
+                    assert_eq!(Numbers::of(role, &stats), first);
+                }
+            }
+            let another = stats(Role::Server, server, client.wrapping_add(1), 0, 0);
+            assert_ne!(Numbers::of(Role::Server, &another), first);
         }
-        assert_eq!(Client::of(&here, Role::Unknown), None);
     }
 
     #[test]
-    fn few_are_kept_and_not_for_long() {
-        let tuple = tuple(1, 1, 2, 2);
-        let mut resets = Resets::default();
-        for at in 0..2 * LIMIT as u64 {
-            resets.insert(reset(at, &tuple, Role::Client));
+    fn what_was_not_read_is_no_number() {
+        let known = stats(Role::Client, 1, 2, 3, 4);
+        assert_eq!(Numbers::of(Role::Unknown, &known), None);
+        let packet = Answered {
+            seq: known.snd_una,
+            ack: known.rcv_nxt,
+        };
+        assert!(packet.is_of(&known));
+        for bit in [present::SEND_QUEUE, present::RECEIVE_QUEUE] {
+            let unread = Stats {
+                present: present::ALL & !bit,
+                ..known
+            };
+            assert_eq!(Numbers::of(Role::Client, &unread), None);
+            assert!(!packet.is_of(&unread));
         }
-        assert_eq!(resets.kept.len(), LIMIT);
-        resets.insert(reset(2 * KEPT_NS, &tuple, Role::Client));
-        assert_eq!(resets.kept.len(), 1);
+    }
+
+    #[test]
+    fn a_packet_is_of_the_socket_whose_numbers_it_has() {
+        let stats = Stats {
+            unacked: 100,
+            ..stats(Role::Client, u32::MAX - 50, 9, 0, 0)
+        };
+        let first = stats.snd_una;
+        for (ahead, fits) in [
+            (-2, false),
+            (-1, true),
+            (0, true),
+            (100, true),
+            (101, false),
+        ] {
+            let packet = Answered {
+                seq: first.wrapping_add_signed(ahead),
+                ack: stats.rcv_nxt,
+            };
+            assert_eq!(packet.is_of(&stats), fits, "{ahead}");
+            let other = Answered {
+                ack: packet.ack + 1,
+                ..packet
+            };
+            assert!(!other.is_of(&stats));
+        }
     }
 }

@@ -408,6 +408,7 @@ pub(super) const MODULES: &[&str] = &[
     "nft_reject_ipv6",
     "nft_chain_nat",
     "nft_redir",
+    "nft_masq",
     "tcp_diag",
 ];
 

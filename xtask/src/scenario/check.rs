@@ -408,7 +408,7 @@ impl Checker<'_> {
         let packet = self.packet(expect);
         let likely = packet.and_then(|packet| packet.likely);
         let confidence = match expect.origin {
-            _ if likely.is_some() || expect.translated => Some("likely"),
+            _ if likely.is_some() => Some("likely"),
             // Concluded, where a reset without a socket is not seen.
             "peer_on_node" if !self.sees_all_resets() => reset["confidence"].as_str(),
             "local" | "peer_on_node" | "in_path" => Some("certain"),

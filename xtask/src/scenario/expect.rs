@@ -55,8 +55,6 @@ pub struct Reset {
     /// `None`: it came by loopback, or not at all.
     pub packet: Option<Packet>,
     pub sender: Owner,
-    /// The ends do not know each other by their addresses, so that who sent it is only likely.
-    pub translated: bool,
 }
 
 impl Reset {
@@ -67,7 +65,6 @@ impl Reset {
         origin: "in_path",
         packet: None,
         sender: Owner::Nobody,
-        translated: false,
     };
     /// Received from another machine.
     pub(super) const OFF_NODE: Self = Self {
@@ -79,12 +76,6 @@ impl Reset {
         origin: "unknown",
         ..Self::IN_PATH
     };
-
-    /// By an end that is known by another address.
-    pub(super) const fn translated(mut self) -> Self {
-        self.translated = true;
-        self
-    }
 
     /// With a packet of this TTL, and one of the handshake.
     pub(super) const fn arrives(mut self, ttl: u8, handshake_ttl: Option<u8>) -> Self {
@@ -113,7 +104,6 @@ pub(super) const fn sent(reason: &'static str, sender: Owner) -> Reset {
         origin: "local",
         packet: None,
         sender,
-        translated: false,
     }
 }
 
@@ -125,7 +115,6 @@ pub(super) const fn received(reason: &'static str, sender: Owner) -> Reset {
         origin: "peer_on_node",
         packet: None,
         sender,
-        translated: false,
     }
 }
 

@@ -2,22 +2,16 @@
 //!
 //! The rules are made by netlink, so that no `nft` has to be installed.
 
-use std::net::{Ipv4Addr, SocketAddr};
+use std::net::SocketAddr;
 
 use anyhow::Result;
 
-use super::connect::{HERE, attempt, wired};
-use super::expect::{
-    ALL_RESETS, BY_SERVER, Found, Owner, Reset, Stray, client, dropped, icmp, icmp_v6, no_socket,
-    received, sent, server,
-};
+use super::connect::{attempt, wired};
+use super::expect::{Found, Owner, Reset, client, dropped, icmp, icmp_v6};
 use super::feature::Feature;
 use super::netns::{NLM_F_ACK, NLM_F_CREATE, NLM_F_REQUEST, attribute, zero_ended};
 use super::process::Actor;
-use super::{
-    BEFORE_PAYLOAD, BEFORE_RESPONSE, Ctx, Expect, Family, Link, Played, REQUEST, RQ, Scenario,
-    alone, plain, with_strays,
-};
+use super::{BEFORE_PAYLOAD, Ctx, Expect, Family, Link, Played, Scenario, alone, plain};
 
 /// `include/uapi/linux/netfilter/nfnetlink.h`.
 const NFNL_SUBSYS_NFTABLES: u16 = 10;
@@ -38,25 +32,26 @@ const ICMP_PKT_FILTERED: u8 = 13;
 const ICMPV6_ADM_PROHIBITED: u8 = 1;
 const NF_DROP: u32 = 0;
 
-/// Where a rule looks: `NF_INET_PRE_ROUTING`, `NF_INET_LOCAL_IN` or `NF_INET_LOCAL_OUT`.
-const PREROUTING: u32 = 0;
+/// Where a rule looks: `NF_INET_PRE_ROUTING`, `NF_INET_LOCAL_IN`, `NF_INET_LOCAL_OUT` or `NF_INET_POST_ROUTING`.
+pub(super) const PREROUTING: u32 = 0;
 const INPUT: u32 = 1;
-const OUTPUT: u32 = 3;
-/// `NF_IP_PRI_NAT_DST`: before what filters.
+pub(super) const OUTPUT: u32 = 3;
+pub(super) const POSTROUTING: u32 = 4;
+/// `NF_IP_PRI_NAT_DST` and `NF_IP_PRI_NAT_SRC`: before what filters, and behind it.
 const NAT_DST: i32 = -100;
-
-/// A port that nothing listens on, and that is not traced.
-const DISCARD: u16 = 9;
+const NAT_SRC: i32 = 100;
 
 /// What a rule does with a packet for the servers' port.
 #[derive(Clone, Copy)]
-enum Answer {
+pub(super) enum Answer {
     Reset,
     /// ICMP destination unreachable, with this code.
     Unreachable(u8),
     Nothing,
     /// It goes to this port instead, where it leaves.
     Redirect(u16),
+    /// It is sent from the first address of the device that it leaves by.
+    Masquerade,
 }
 
 const DROPPED: &[Expect] = &[client("connect_canceled")
@@ -132,71 +127,6 @@ pub(super) const LIST: &[Scenario] = &[
             .evidence(DROP)
             .steps(&["connect", "reset_received", "CLOSE"])],
     ),
-    plain(
-        "refused_by_translation",
-        "a rule sends the SYN to another port, where nothing listens: the reset comes from the port that was asked for",
-        translated,
-        &[client("refused")
-            .flag(BEFORE_PAYLOAD)
-            .peer(Owner::Nobody)
-            .reset(Reset::UNKNOWN)
-            .unseen(ALL_RESETS, received("NO_SOCKET", Owner::Nobody))
-            .errno("ECONNREFUSED")
-            .bytes(0, 0)
-            .steps(&["connect", "reset_received", "CLOSE"])],
-    ),
-    with_strays(
-        "refused_behind_a_service",
-        "the SYN is sent on to another address, where nothing listens",
-        refused_behind,
-        &[client("refused")
-            .of(SERVICE)
-            .flag(BEFORE_PAYLOAD)
-            .peer(Owner::Nobody)
-            .reset(
-                received("NO_SOCKET", Owner::Nobody)
-                    .translated()
-                    .arrives(64, None),
-            )
-            .unseen(
-                &[Feature::ClosedPortResets],
-                Reset::OFF_NODE.arrives(64, None),
-            )
-            .errno("ECONNREFUSED")
-            .bytes(0, 0)
-            .steps(&["connect", "reset_received", "CLOSE"])],
-        &[Stray {
-            link: BEHIND,
-            ..no_socket(Some(BEFORE_PAYLOAD))
-        }],
-    ),
-    plain(
-        "reset_behind_a_service",
-        "the connection is sent on to another address, whose server reads the request and resets",
-        reset_behind,
-        &[
-            client("reset_before_response")
-                .of(SERVICE)
-                .flag(BEFORE_RESPONSE)
-                .peer(Owner::Nobody)
-                .reset(
-                    received("TCP_STATE", BY_SERVER)
-                        .translated()
-                        .arrives(64, Some(64)),
-                )
-                .aborted()
-                .errno("ECONNRESET")
-                .bytes(RQ, 0)
-                .steps(&["connect", "ESTABLISHED", "reset_received", "CLOSE"]),
-            server("reset_before_response")
-                .of(BEHIND)
-                .flag(BEFORE_RESPONSE)
-                .peer(Owner::Nobody)
-                .reset(sent("TCP_STATE", BY_SERVER))
-                .aborted()
-                .bytes(0, RQ),
-        ],
-    ),
     slow(
         "firewall_unreachable",
         "a firewall answers the SYN with ICMP port unreachable",
@@ -260,66 +190,6 @@ fn rejected_out(ctx: &Ctx) -> Result<Played> {
     attempt(client, None, to, libc::ECONNREFUSED)
 }
 
-fn translated(ctx: &Ctx) -> Result<Played> {
-    let (mut client, _server) = alone(ctx)?;
-    let to = ctx.address(Family::V4);
-    client.firewall(to, OUTPUT, Answer::Redirect(DISCARD))?;
-    attempt(client, None, to, libc::ECONNREFUSED)
-}
-
-/// Links: as the client knows its server, and as that knows itself.
-const SERVICE: usize = 0;
-const BEHIND: usize = 1;
-
-/// Another address of the server's machine, which leads to its first one.
-const SERVICE_ADDRESS: Ipv4Addr = Ipv4Addr::new(10, 77, 0, 3);
-
-/// Two machines, and both addresses of the server's.
-fn service(ctx: &Ctx, client: &mut Actor, server: &mut Actor) -> Result<[SocketAddr; 2]> {
-    let (_, there) = wired(client, server)?;
-    server.address("ut-there:1", SERVICE_ADDRESS)?;
-    let both = [SERVICE_ADDRESS, there].map(|address| SocketAddr::from((address, ctx.port)));
-    server.firewall(both[SERVICE], PREROUTING, Answer::Redirect(ctx.port))?;
-    Ok(both)
-}
-
-fn refused_behind(ctx: &Ctx) -> Result<Played> {
-    let (mut client, mut server) = (ctx.actor("ut-client")?, ctx.actor("ut-server")?);
-    let both = service(ctx, &mut client, &mut server)?;
-    let mut played = Played::new(&client, Some(&server));
-    let sock = client.socket(&both[SERVICE], 0)?;
-    client.bind(sock, (HERE, 0).into())?;
-    for address in both {
-        played
-            .links
-            .push(Link::of(&mut client, sock, &server, address)?);
-    }
-    client
-        .connect_on(sock, both[SERVICE])?
-        .fails_with(libc::ECONNREFUSED)?;
-    Ok(played)
-}
-
-fn reset_behind(ctx: &Ctx) -> Result<Played> {
-    let (mut client, mut server) = (ctx.actor("ut-client")?, ctx.actor("ut-server")?);
-    let both = service(ctx, &mut client, &mut server)?;
-    let listener = server.listen(both[BEHIND], 16)?;
-    let c = client.connect(both[SERVICE])?;
-    let from = client.local(c)?;
-    let s = server.accept(listener, from)?;
-    let mut played = Played::new(&client, Some(&server));
-    for address in both {
-        played
-            .links
-            .push(Link::of(&mut client, c, &server, address)?);
-    }
-    client.send(c, REQUEST)?;
-    server.receive(s, REQUEST)?;
-    server.abort(s)?;
-    client.receive_fails(c, libc::ECONNRESET)?;
-    Ok(played)
-}
-
 fn drops(ctx: &Ctx, hook: u32) -> Result<Played> {
     let (mut client, mut server) = alone(ctx)?;
     let to = ctx.address(Family::V4);
@@ -334,7 +204,7 @@ fn drops(ctx: &Ctx, hook: u32) -> Result<Played> {
 
 impl Actor {
     /// A rule for TCP packets to this port over the same family, where it is.
-    fn firewall(&mut self, to: SocketAddr, hook: u32, answer: Answer) -> Result<()> {
+    pub(super) fn firewall(&mut self, to: SocketAddr, hook: u32, answer: Answer) -> Result<()> {
         let family = match to {
             SocketAddr::V4(_) => libc::NFPROTO_IPV4,
             SocketAddr::V6(_) => libc::NFPROTO_IPV6,
@@ -343,6 +213,7 @@ impl Actor {
         let name = zero_ended("ut");
         let (of, priority) = match answer {
             Answer::Redirect(_) => ("nat", NAT_DST),
+            Answer::Masquerade => ("nat", NAT_SRC),
             _ => ("filter", 0),
         };
         let place = [number(1, hook), number(2, priority.cast_unsigned())].concat();
@@ -397,6 +268,7 @@ fn expressions(port: u16, answer: Answer) -> Vec<u8> {
             all.push(("immediate", [number(1, NFT_REG_1), port].concat()));
             all.push(("redir", number(1, NFT_REG_1)));
         }
+        Answer::Masquerade => all.push(("masq", vec![])),
     }
     all.iter()
         .flat_map(|(name, data)| {

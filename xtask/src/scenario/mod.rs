@@ -24,6 +24,7 @@ mod reset;
 mod ring;
 mod router;
 mod timeout;
+mod translated;
 
 use std::cell::RefCell;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
@@ -389,6 +390,7 @@ pub fn all() -> impl Iterator<Item = &'static Scenario> + Clone {
         timeout::LIST,
         forged::LIST,
         firewall::LIST,
+        translated::LIST,
         router::LIST,
     ]
     .into_iter()

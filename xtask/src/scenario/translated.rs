@@ -1,0 +1,236 @@
+//! Connections whose ends know each other by other addresses than they have, because a rule translates them on the way.
+
+use std::net::{Ipv4Addr, SocketAddr};
+
+use anyhow::Result;
+
+use super::connect::{attempt, wired};
+use super::expect::{
+    ALL_RESETS, BY_SERVER, Expect, KILLED, Owner, Reset, Stray, client, no_socket, received, sent,
+    server,
+};
+use super::feature::Feature;
+use super::firewall::{Answer, OUTPUT, POSTROUTING, PREROUTING};
+use super::process::Actor;
+use super::{
+    BEFORE_PAYLOAD, BEFORE_RESPONSE, Ctx, Family, Link, Played, REQUEST, RESPONSE, RQ, RS,
+    Scenario, Sock, alone, plain, with_strays,
+};
+
+/// A port that nothing listens on, and that is not traced.
+const DISCARD: u16 = 9;
+
+/// Links: as the client knows its server, and as that knows itself and its client.
+const SERVICE: usize = 0;
+const BEHIND: usize = 1;
+
+/// Another address of the server's machine, which leads to its first one.
+const SERVICE_ADDRESS: Ipv4Addr = Ipv4Addr::new(10, 77, 0, 3);
+/// Another address of the client's machine, which is hidden behind its first one.
+const HIDDEN: Ipv4Addr = Ipv4Addr::new(10, 77, 0, 4);
+
+const REFUSED: Expect = client("refused")
+    .of(SERVICE)
+    .flag(BEFORE_PAYLOAD)
+    .peer(Owner::Nobody)
+    .reset(received("NO_SOCKET", Owner::Nobody).arrives(64, None))
+    .unseen(
+        &[Feature::ClosedPortResets],
+        Reset::OFF_NODE.arrives(64, None),
+    )
+    .errno("ECONNREFUSED")
+    .bytes(0, 0)
+    .steps(&["connect", "reset_received", "CLOSE"]);
+
+const CLOSED_PORT: Stray = Stray {
+    link: BEHIND,
+    ..no_socket(Some(BEFORE_PAYLOAD))
+};
+
+/// The server reads the request and resets.
+const RESET: [Expect; 2] = [
+    client("reset_before_response")
+        .of(SERVICE)
+        .flag(BEFORE_RESPONSE)
+        .reset(received("TCP_STATE", BY_SERVER).arrives(64, Some(64)))
+        .aborted()
+        .errno("ECONNRESET")
+        .bytes(RQ, 0)
+        .steps(&["connect", "ESTABLISHED", "reset_received", "CLOSE"]),
+    server("reset_before_response")
+        .of(BEHIND)
+        .flag(BEFORE_RESPONSE)
+        .reset(sent("TCP_STATE", BY_SERVER))
+        .aborted()
+        .bytes(0, RQ),
+];
+
+pub(super) const LIST: &[Scenario] = &[
+    plain(
+        "refused_by_translation",
+        "a rule sends the SYN to another port, where nothing listens: the reset comes from the port that was asked for",
+        redirected,
+        &[client("refused")
+            .flag(BEFORE_PAYLOAD)
+            .peer(Owner::Nobody)
+            .reset(Reset::UNKNOWN)
+            .unseen(ALL_RESETS, received("NO_SOCKET", Owner::Nobody))
+            .errno("ECONNREFUSED")
+            .bytes(0, 0)
+            .steps(&["connect", "reset_received", "CLOSE"])],
+    ),
+    with_strays(
+        "refused_behind_a_service",
+        "the SYN is sent on to another address, where nothing listens",
+        |ctx| refused(ctx, false),
+        &[REFUSED],
+        &[CLOSED_PORT],
+    ),
+    with_strays(
+        "refused_behind_a_gateway",
+        "the same, and the client's address is translated as well",
+        |ctx| refused(ctx, true),
+        &[REFUSED],
+        &[CLOSED_PORT],
+    ),
+    plain(
+        "reset_behind_a_service",
+        "the connection is sent on to another address, whose server reads the request and resets",
+        |ctx| reset(ctx, false),
+        &RESET,
+    ),
+    plain(
+        "reset_behind_a_gateway",
+        "the same, and the client's address is translated as well",
+        |ctx| reset(ctx, true),
+        &RESET,
+    ),
+    plain(
+        "killed_behind_a_gateway",
+        "both addresses are translated, and the server is killed after it read the request",
+        killed,
+        &[
+            client("closed_before_response")
+                .of(SERVICE)
+                .evidence(&[KILLED])
+                .bytes(RQ, 0),
+            server("closed_before_response")
+                .of(BEHIND)
+                .evidence(&[KILLED])
+                .bytes(0, RQ),
+        ],
+    ),
+    plain(
+        "answered_behind_a_gateway",
+        "both addresses are translated, and all goes well",
+        answered,
+        &[
+            client("ok").of(SERVICE).bytes(RQ, RS),
+            server("ok").of(BEHIND).bytes(RS, RQ),
+        ],
+    ),
+];
+
+fn redirected(ctx: &Ctx) -> Result<Played> {
+    let (mut client, _server) = alone(ctx)?;
+    let to = ctx.address(Family::V4);
+    client.firewall(to, OUTPUT, Answer::Redirect(DISCARD))?;
+    attempt(client, None, to, libc::ECONNREFUSED)
+}
+
+/// Two machines, of which the server's has a service, and the client's perhaps a gateway.
+struct Machines {
+    client: Actor,
+    server: Actor,
+    /// The client's socket, with an address.
+    sock: Sock,
+    /// The server's addresses.
+    both: [SocketAddr; 2],
+    played: Played,
+}
+
+impl Machines {
+    fn new(ctx: &Ctx, gateway: bool) -> Result<Self> {
+        let (mut client, mut server) = (ctx.actor("ut-client")?, ctx.actor("ut-server")?);
+        let (here, there) = wired(&mut client, &mut server)?;
+        server.address("ut-there:1", SERVICE_ADDRESS)?;
+        let both = [SERVICE_ADDRESS, there].map(|address| SocketAddr::from((address, ctx.port)));
+        server.firewall(both[SERVICE], PREROUTING, Answer::Redirect(ctx.port))?;
+        let mut from = here;
+        if gateway {
+            from = HIDDEN;
+            client.address("ut-here:1", from)?;
+            client.firewall(both[SERVICE], POSTROUTING, Answer::Masquerade)?;
+        }
+        let sock = client.socket(&both[SERVICE], 0)?;
+        client.bind(sock, (from, 0).into())?;
+        let mut played = Played::new(&client, Some(&server));
+        for address in both {
+            played
+                .links
+                .push(Link::of(&mut client, sock, &server, address)?);
+        }
+        if let Some(client) = &mut played.links[BEHIND].client {
+            client.set_ip(here.into());
+        }
+        Ok(Self {
+            client,
+            server,
+            sock,
+            both,
+            played,
+        })
+    }
+
+    /// Connects, and the server reads the request; the server's socket.
+    fn request(&mut self) -> Result<Sock> {
+        let listener = self.server.listen(self.both[BEHIND], 16)?;
+        self.client
+            .connect_on(self.sock, self.both[SERVICE])?
+            .ok()?;
+        let from = self.played.links[BEHIND].client.expect("it is known");
+        let accepted = self.server.accept(listener, from)?;
+        self.client.send(self.sock, REQUEST)?;
+        self.server.receive(accepted, REQUEST)?;
+        Ok(accepted)
+    }
+}
+
+fn refused(ctx: &Ctx, gateway: bool) -> Result<Played> {
+    let mut machines = Machines::new(ctx, gateway)?;
+    machines
+        .client
+        .connect_on(machines.sock, machines.both[SERVICE])?
+        .fails_with(libc::ECONNREFUSED)?;
+    Ok(machines.played)
+}
+
+fn reset(ctx: &Ctx, gateway: bool) -> Result<Played> {
+    let mut machines = Machines::new(ctx, gateway)?;
+    let accepted = machines.request()?;
+    machines.server.abort(accepted)?;
+    machines
+        .client
+        .receive_fails(machines.sock, libc::ECONNRESET)?;
+    Ok(machines.played)
+}
+
+fn killed(ctx: &Ctx) -> Result<Played> {
+    let mut machines = Machines::new(ctx, true)?;
+    machines.request()?;
+    machines.server.kill();
+    machines.client.receive_end(machines.sock)?;
+    machines.client.close(machines.sock)?;
+    Ok(machines.played)
+}
+
+fn answered(ctx: &Ctx) -> Result<Played> {
+    let mut machines = Machines::new(ctx, true)?;
+    let accepted = machines.request()?;
+    machines.server.send(accepted, RESPONSE)?;
+    machines.client.receive(machines.sock, RESPONSE)?;
+    machines.client.close(machines.sock)?;
+    machines.server.receive_end(accepted)?;
+    machines.server.close(accepted)?;
+    Ok(machines.played)
+}
