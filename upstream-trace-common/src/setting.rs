@@ -53,5 +53,8 @@ pub const WANTED_MAX: u32 = 1024;
 /// Words of the port bitmap: bit `port % 64` of word `port / 64`.
 pub const PORT_WORDS: u32 = 65536 / 64;
 
+/// The most resets of connections that were not asked for that the kernel side keeps, a power of two.
+pub const RESET_PLACES: u32 = 1024;
+
 /// The most stories that the kernel side keeps.
 pub const STORY_PLACES_MAX: u32 = 65_536;

@@ -121,11 +121,7 @@ pub fn full<M: Memory>(what: What, sock: TcpSock<M>, tuple: &Tuple, who: Who) {
     put(
         1,
         |_| true,
-        |record: &mut Full| {
-            fill(&mut record.base, what, sock.sk.address(), tuple);
-            who.put(&mut record.actor);
-            sock.stats(&mut record.stats, sock.is_open());
-        },
+        |record: &mut Full| fill_full(record, what, sock, tuple, who),
     );
 }
 
@@ -226,6 +222,20 @@ pub fn fill(base: &mut Base, what: What, sk: *const u8, tuple: &Tuple) {
     base.jiffies = sock::jiffies();
     put_words(&mut base.local, tuple.local);
     put_words(&mut base.remote, tuple.remote);
+}
+
+/// Fills a record with everything about `sock`.
+#[inline(always)]
+pub fn fill_full<M: Memory>(
+    record: &mut Full,
+    what: What,
+    sock: TcpSock<M>,
+    tuple: &Tuple,
+    who: Who,
+) {
+    fill(&mut record.base, what, sock.sk.address(), tuple);
+    who.put(&mut record.actor);
+    sock.stats(&mut record.stats, sock.is_open());
 }
 
 /// Writes a record that tells of one event.

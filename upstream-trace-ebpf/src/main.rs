@@ -30,6 +30,7 @@ mod actor;
 mod atomic;
 mod emit;
 mod filter;
+mod kept;
 mod kernel;
 mod listener;
 mod maps;

@@ -327,7 +327,10 @@ impl Tracer {
             return Ok(());
         }
         let began = clock::worked();
-        self.each_open(|engine, story| engine.offer(story, &mut Proc))?;
+        if self.engine.seeks_ends() {
+            self.each_open(|engine, story| engine.offer(story, &mut Proc))?;
+        }
+        self.find_senders()?;
         // A story that was told since the ring was last drained is open no longer, but in the ring.
         let anchor = Anchor::now();
         let mut left = self.room;
@@ -338,6 +341,21 @@ impl Tracer {
         printer.push(&mut self.account);
         self.asked = Pause::after(began).at_most(LOOK_REST);
         Ok(())
+    }
+
+    /// Looks among the resets that were not asked for, for those that some that ended received.
+    fn find_senders(&mut self) -> Result<(), Failure> {
+        let Self { loaded, engine, .. } = self;
+        if !engine.seeks_senders() {
+            return Ok(());
+        }
+        let read = loaded
+            .resets
+            .each(|reset| engine.offer_reset(reset, &mut Proc));
+        read.map_err(|error| {
+            let message = format!("cannot read the resets that the kernel side keeps: {error}");
+            Failure::new(Code::Failure, message)
+        })
     }
 
     /// Hands the story of every open connection to the join, which says how many of its events are new.
@@ -461,6 +479,7 @@ impl Tracer {
         // What is open stays untold, but was seen.
         self.each_open(|engine, story| engine.story(story, &mut Proc))?;
         self.engine.finish_due(u64::MAX, &anchor, printer);
+        self.find_senders()?;
         self.engine.answered(&anchor, printer);
         self.engine.finish_due(u64::MAX, &anchor, printer);
         self.account.unseen = self.engine.unseen();

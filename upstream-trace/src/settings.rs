@@ -122,6 +122,12 @@ impl Wanted {
         ports.is_none_or(|ports| ports.contains(local) || ports.contains(remote))
     }
 
+    /// Whether every connection is; else one end of one may be and the other not, by its owner, or where a port or an address is
+    /// translated between them.
+    pub const fn is_everything(&self) -> bool {
+        self.ports.is_none() && self.networks.is_empty() && !self.by_owner()
+    }
+
     /// Whether it matters whose a socket is.
     pub const fn by_owner(&self) -> bool {
         !self.pids.is_empty() || !self.cgroups.is_empty()

@@ -8,7 +8,7 @@ use upstream_trace_common::event::{IPV4, IPV6, NO_REASON, kind};
 
 use crate::{
     emit::{self, What, Who},
-    filter,
+    filter, kept,
     kernel::{
         mem::{self, Copied, Direct, Memory, Struct},
         skb,
@@ -228,10 +228,6 @@ fn sent(sk: Option<Struct<Direct>>, packet: *const u8, reason: u8) {
             let Some(tuple) = sock.tuple() else {
                 return emit::unreadable();
             };
-            // Not only of wanted owners: it is the evidence for who sent what they received.
-            if !filter::wants(&tuple) {
-                return;
-            }
             let (kind, who) = if answers {
                 (kind::RESET_SENT_REPLY, Who::Nobody)
             } else {
@@ -242,7 +238,14 @@ fn sent(sk: Option<Struct<Direct>>, packet: *const u8, reason: u8) {
                 old,
                 new: reason,
             };
-            emit::full(what, sock, &tuple, who);
+            // Not only of wanted owners: it is the evidence for who sent what they received.
+            let wanted = filter::wants(&tuple);
+            if wanted {
+                emit::full(what, sock, &tuple, who);
+            }
+            if !wanted || !filter::owned(sk.address()) {
+                kept::by_socket(what, sock, &tuple, who);
+            }
         }
     }
 }
@@ -253,11 +256,11 @@ fn stray(what: What, sk: *const u8, tuple: Option<Tuple>, packet: Option<Struct<
     let Some(tuple) = tuple else {
         return emit::unreadable();
     };
-    if !filter::wants(&tuple) {
-        return;
-    }
-    match packet.and_then(skb::numbers) {
-        Some(numbers) => emit::answer(what, sk, &tuple, numbers),
-        None => emit::base(what, sk, &tuple),
+    let numbers = packet.and_then(skb::numbers);
+    match (filter::wants(&tuple), numbers) {
+        (true, Some(numbers)) => emit::answer(what, sk, &tuple, numbers),
+        (true, None) => emit::base(what, sk, &tuple),
+        (false, Some(numbers)) => kept::without_socket(what, sk, &tuple, numbers),
+        (false, None) => {}
     }
 }

@@ -1,16 +1,21 @@
-//! The other end of a connection that ended, looked for among those that are still open: their stories
-//! are in the kernel.
+//! What is looked for in the kernel before a connection that ended is printed: its other end among those that are still open, and
+//! who sent it a reset among those that were not asked for.
 //!
-//! Must not know: where the open ones are read.
+//! Must not know: where these are read.
 
-use upstream_trace_common::{event::Base, story::Story};
+use upstream_trace_common::{
+    event::{Base, Full, kind},
+    story::Story,
+};
 
 use super::{
-    connection::{NONE, Slot, seen},
+    connection::{End, NONE, PeerSent, Sent, Slot, seen},
     engine::{Engine, Sink, WallClock},
+    finish, reset, stray,
+    translated::{self, Sender},
     tuple::Tuple,
 };
-use crate::process::Describe;
+use crate::{decode::Event, process::Describe};
 
 /// How long after its end a connection waits at most for its other end to be looked for.
 const PATIENCE_NS: u64 = 70_000_000;
@@ -21,10 +26,21 @@ const RESET_PATIENCE_NS: u64 = 1_000_000_000;
 const LOCALS: usize = 65_536;
 
 impl Engine {
-    /// Whether the other end of a connection that is due may be among those that are still open, so that
-    /// [`Self::offer`] should be called for each of these.
+    /// Whether a connection that is due waits for [`Self::answered`].
     pub const fn is_asking(&self) -> bool {
         !self.asking.is_empty()
+    }
+
+    /// Whether its other end may be among those that are still open, so that [`Self::offer`] should be called for each of these.
+    pub fn seeks_ends(&self) -> bool {
+        !self.asked.is_empty()
+    }
+
+    /// Whether a reset that it received may be among those that were not asked for, so that [`Self::offer_reset`] should be called
+    /// for each of these.
+    pub fn seeks_senders(&self) -> bool {
+        let mut asking = self.asking.iter();
+        asking.any(|&(_, slot, _)| self.asks_for_sender(slot))
     }
 
     /// Takes the story of a connection that is still open, if it is one that is looked for; returns how
@@ -34,6 +50,52 @@ impl Engine {
             self.story(story, describe)
         } else {
             0
+        }
+    }
+
+    /// Takes a reset that was not asked for, if one of those that wait received it.
+    pub fn offer_reset(&mut self, reset: &Full, describe: &mut impl Describe) {
+        let Full { base, actor, stats } = reset;
+        let Some(sender) = Sender::of(stats) else {
+            return;
+        };
+        let is_hit = |slot| {
+            let ended = self.table.get(slot).and_then(reset::lacks_sender);
+            ended.is_some_and(|(received, at)| {
+                translated::is_near(base.ktime, at) && sender.reaches(received)
+            })
+        };
+        let mut asking = self.asking.iter().map(|&(_, slot, _)| slot);
+        let Some(slot) = asking.find(|&slot| is_hit(slot)) else {
+            return;
+        };
+        let event = Event {
+            base,
+            actor: Some(actor),
+            stats: None,
+        };
+        let sent = Sent {
+            kind: base.kind,
+            state: base.old,
+            reason: base.new,
+            actor: self.closer(event, describe),
+        };
+        let has_socket = matches!(base.kind, kind::RESET_SENT_ACTIVE | kind::RESET_SENT_REPLY);
+        let by_socket = finish::sent(&End {
+            sent: Some(sent),
+            sent_stats: has_socket.then_some(*stats),
+            ..End::default()
+        });
+        let peer_sent = by_socket.map(|sent| PeerSent {
+            derived: if has_socket {
+                sent.derived
+            } else {
+                stray::derived(base.kind)
+            },
+            ..sent
+        });
+        if let Some(end) = self.table.end(slot) {
+            end.peer_sent = peer_sent;
         }
     }
 
@@ -83,16 +145,29 @@ impl Engine {
     }
 
     /// Whether the other end of this connection may be open on this node, unknown because its story is
-    /// still in the kernel.
-    pub(super) fn should_ask(&self, slot: Slot) -> bool {
-        let Some(connection) = self.table.get(slot) else {
+    /// still in the kernel; it is looked for from now on.
+    pub(super) fn asks_for_end(&mut self, slot: Slot) -> bool {
+        let events = self.context.events;
+        let Some(connection) = self.table.get_mut(slot) else {
             return false;
         };
         let tuple = &connection.tuple;
-        connection.peer == NONE
+        let asks = !events
+            && connection.peer == NONE
             && connection.saw(seen::ESTABLISHED)
             && connection.seen & (seen::PEER_ENDED | seen::ASKED) == 0
             && tuple.is_whole()
-            && (tuple.is_loopback() || self.locals.contains(&(tuple.family, tuple.remote)))
+            && (tuple.is_loopback() || self.locals.contains(&(tuple.family, tuple.remote)));
+        if asks {
+            connection.seen |= seen::ASKED;
+            self.asked.insert(tuple.reversed());
+        }
+        asks
+    }
+
+    /// Whether an end that was not asked for may have sent this connection the reset that ended it.
+    pub(super) fn asks_for_sender(&self, slot: Slot) -> bool {
+        let ended = self.table.get(slot);
+        !self.context.wanted.is_everything() && ended.and_then(reset::lacks_sender).is_some()
     }
 }

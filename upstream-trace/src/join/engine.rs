@@ -17,7 +17,7 @@ use super::{
     note::Notes,
     stray::{self, Strays},
     table::Table,
-    translated::{Answered, Numbers},
+    translated::{Numbers, Sender},
     tuple::Tuple,
 };
 use crate::{
@@ -232,8 +232,7 @@ impl Engine {
     /// Takes a reset that answered a packet.
     pub fn answer(&mut self, answer: &Answer, clock: &impl WallClock, sink: &mut impl Sink) {
         let Answer { base, seq, ack } = answer;
-        let (seq, ack) = (*seq, *ack);
-        self.stray(base, Some(Answered { seq, ack }), clock, sink);
+        self.stray(base, Some(Sender::answering(*seq, *ack)), clock, sink);
         let event = Event {
             base,
             actor: None,
@@ -301,11 +300,8 @@ impl Engine {
             if due.is_none_or(|due| due.serial != serial) {
                 continue;
             }
-            if !self.context.events && self.should_ask(slot) {
-                if let Some(connection) = self.table.get_mut(slot) {
-                    connection.seen |= seen::ASKED;
-                    self.asked.insert(connection.tuple.reversed());
-                }
+            let asks = self.asks_for_end(slot);
+            if asks || self.asks_for_sender(slot) {
                 self.asking.push((at, slot, serial));
             } else {
                 self.finish(slot, serial, clock, sink);
@@ -321,7 +317,7 @@ impl Engine {
     fn stray(
         &mut self,
         base: &Base,
-        answered: Option<Answered>,
+        by: Option<Sender>,
         clock: &impl WallClock,
         sink: &mut impl Sink,
     ) {
@@ -330,7 +326,7 @@ impl Engine {
             Some(Direction::Sent) => &mut self.strays,
             Some(Direction::Received) => &mut self.dropped,
         };
-        if let Some(stray) = strays.insert(base, answered) {
+        if let Some(stray) = strays.insert(base, by) {
             finish::stray(self, &stray, clock, sink);
         }
     }

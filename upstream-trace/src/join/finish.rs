@@ -93,11 +93,13 @@ fn leave_to_peer(engine: &mut Engine, slot: Slot) {
     // Both are born within one round trip, so after the tracer: one birth was kept from its hook.
     let one_unborn = peer.saw(seen::BIRTH) != ended.saw(seen::BIRTH);
     let known_loss = (peer.seen | ended.seen) & seen::LOSS != 0;
-    if let (Some(end), Some(sent)) = (&mut ended.end, sent(peer)) {
+    let sent_by = |connection: &Connection| connection.end.as_deref().and_then(sent);
+    let (by_peer, by_ended) = (sent_by(peer), sent_by(ended));
+    if let (Some(end), Some(sent)) = (&mut ended.end, by_peer) {
         end.peer_sent = Some(sent);
     }
-    let (sent, peer) = (sent(ended), ended.peer);
-    if let Some(sent) = sent
+    let peer = ended.peer;
+    if let Some(sent) = by_ended
         && let Some(end) = engine.table.end(peer)
     {
         end.peer_sent = Some(sent);
@@ -108,8 +110,7 @@ fn leave_to_peer(engine: &mut Engine, slot: Slot) {
 }
 
 /// What the other end needs of a reset that this one sent.
-fn sent(connection: &Connection) -> Option<PeerSent> {
-    let end = connection.end.as_ref()?;
+pub(super) fn sent(end: &End) -> Option<PeerSent> {
     let sent = end.sent.clone()?;
     let derived = derived(end, &sent);
     let err = error(end);

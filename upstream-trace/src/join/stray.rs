@@ -9,7 +9,12 @@ use std::{collections::VecDeque, hash::BuildHasher as _};
 use hashbrown::{DefaultHashBuilder, HashTable, hash_table::OccupiedEntry};
 use upstream_trace_common::event::{Base, Stats, kind};
 
-use super::{engine::Context, reset, translated::Answered, tuple::Tuple};
+use super::{
+    engine::Context,
+    reset,
+    translated::{Sender, is_near},
+    tuple::Tuple,
+};
 use crate::{
     kernel::reasons::NOT_SPECIFIED,
     record::{Id, ReasonSource},
@@ -23,8 +28,6 @@ const HELD_NS: u64 = 40_000_000;
 /// How long one that no connection has claimed is remembered. Between two sockets of one node a packet
 /// waits for nothing but a CPU.
 const REMEMBERED_NS: u64 = 5_000_000_000;
-/// The most nanoseconds from its sending to its arrival where only its numbers tell whom it hit: so far back is looked.
-const APART_NS: u64 = 100_000_000;
 /// The most that are held, and the most that are remembered; a SYN flood to a closed port must not grow
 /// memory.
 const LIMIT: usize = 16_384;
@@ -63,7 +66,7 @@ struct Key {
     netns: u32,
     tuple: Tuple,
     ktime: u64,
-    answered: Option<Answered>,
+    by: Option<Sender>,
 }
 
 /// Those that are held or remembered, one for each pair of addresses in a namespace.
@@ -90,7 +93,7 @@ impl Strays {
     }
 
     /// One more. Returns one that has to go at once because too many are held.
-    pub fn insert(&mut self, base: &Base, answered: Option<Answered>) -> Option<Stray> {
+    pub fn insert(&mut self, base: &Base, by: Option<Sender>) -> Option<Stray> {
         let tuple = Tuple::of(base);
         let stray = Stray {
             base: *base,
@@ -115,7 +118,7 @@ impl Strays {
             netns: base.netns,
             tuple,
             ktime: base.ktime,
-            answered,
+            by,
         });
         if self.held.len() > LIMIT {
             self.pop()
@@ -164,8 +167,8 @@ impl Strays {
     /// other by their addresses.
     pub fn claim_translated(&mut self, received: &Stats, at: u64, id: Id) -> Option<Base> {
         let last = |keys: &VecDeque<Key>| {
-            let near = |key: &&Key| key.ktime.saturating_add(APART_NS) >= at;
-            let fits = |key: &Key| key.answered.is_some_and(|packet| packet.is_of(received));
+            let near = |key: &&Key| is_near(key.ktime, at);
+            let fits = |key: &Key| key.by.is_some_and(|sender| sender.reaches(received));
             let mut recent = keys.iter().rev().take_while(near);
             recent.find(|key| fits(key)).copied()
         };
@@ -250,11 +253,16 @@ pub(super) fn reason<'a>(context: &'a Context, base: &Base) -> (Option<&'a str>,
             (Some(name), ReasonSource::Kernel)
         });
     }
-    reset::reason(context, base.new, || match base.kind {
+    reset::reason(context, base.new, || derived(base.kind))
+}
+
+/// The same where the kernel does not tell it.
+pub(super) const fn derived(kind: u8) -> Option<&'static str> {
+    match kind {
         kind::RESET_SENT_NO_SOCKET => Some("NO_SOCKET"),
         kind::RESET_SENT_TIME_WAIT => Some("TCP_TIMEWAIT_SOCKET"),
         _ => None,
-    })
+    }
 }
 
 /// `SYN` and `ACK` in the flags byte of a TCP header.

@@ -23,7 +23,7 @@ use crate::{
         self, AcceptQueue, Attribution, Confidence, Descriptors, Direction, Flag, Icmp, Origin,
         ReasonSource, Role, StepKind, Timestamp, Verdict,
     },
-    settings::Wanted,
+    settings::{Ports, Wanted},
     tcp::State,
     verdict::playbook::{self, StrayKind},
 };
@@ -148,6 +148,8 @@ struct Play {
     exit: u8,
     /// Where no end has the address that the other knows: by how much the client's numbers are changed on the way.
     hidden: Option<u32>,
+    /// Resets that were not asked for.
+    kept: Vec<Full>,
 }
 
 const CLIENT: u64 = 0xc11e;
@@ -199,6 +201,7 @@ impl Play {
             jiffies: 2,
             exit: exit::NONE,
             hidden: None,
+            kept: Vec::new(),
         };
         play.state(LISTENER, State::Close, State::Listen, SERVER_PID);
         play
@@ -283,11 +286,18 @@ impl Play {
 
     fn due(&mut self, now: u64) {
         self.engine.finish_due(now, &Epoch, &mut self.records);
+        for reset in &self.kept {
+            self.engine.offer_reset(reset, &mut Nobody);
+            self.by_stories.offer_reset(reset, &mut Nobody);
+        }
         self.engine.answered(&Epoch, &mut self.records);
         self.engine.finish_due(now, &Epoch, &mut self.records);
         self.by_stories.finish_due(now, &Epoch, &mut self.told);
         for story in self.keeper.open() {
             self.taken += self.by_stories.offer(story, &mut Nobody);
+        }
+        for reset in &self.kept {
+            self.by_stories.offer_reset(reset, &mut Nobody);
         }
         self.by_stories.answered(&Epoch, &mut self.told);
         self.by_stories.finish_due(now, &Epoch, &mut self.told);
@@ -1422,6 +1432,58 @@ fn two_ends_that_translation_hides_from_each_other_are_known_by_their_numbers() 
             let by_nobody = Some((Direction::Received, Origin::OffNode, None));
             assert_eq!(seen[0].reset, by_nobody);
         }
+    }
+}
+
+#[test]
+fn who_sent_a_reset_from_a_port_that_was_not_asked_for_is_named() {
+    let stats = Stats {
+        snd_una: 7_000,
+        rcv_nxt: 9_000,
+        ..counted(100, 0)
+    };
+    let unread = Stats { unread: 1, ..stats };
+    let mut ports = Ports::default();
+    ports.insert(PORT, PORT);
+    let by_ports = Wanted {
+        ports: Some(ports),
+        ..Wanted::default()
+    };
+    let known = Some((Origin::PeerOnNode, Some(SERVER_PID), "TCP_ABORT_ON_CLOSE"));
+    for (wanted, ahead, found) in [
+        (&by_ports, 0, known),
+        (&by_ports, 2, None),
+        (&Wanted::default(), 0, None),
+    ] {
+        let context = Context {
+            wanted: wanted.clone(),
+            ..context()
+        };
+        let mut play = Play::with(context, 1024);
+        play.hidden = Some(ahead);
+        play.connect();
+        play.step(CLIENT, State::SynSent, State::Established);
+        let base = play.base(
+            SERVER,
+            kind::RESET_SENT_ACTIVE,
+            State::Close as u8,
+            NO_REASON,
+        );
+        play.kept.push(Full {
+            base,
+            actor: actor(SERVER_PID),
+            stats: unread,
+        });
+        play.reset_received(CLIENT, State::Established, mirrored(&stats));
+        let failed = failed(104, mirrored(&stats));
+        play.close(CLIENT, State::Established, SERVER_PID, failed);
+        let seen = play.finish();
+        let (origin, sender, reason) = found.map_or(
+            (Origin::OffNode, None, (None, ReasonSource::Unknown)),
+            |(origin, sender, reason)| (origin, sender, concluded(reason)),
+        );
+        assert_eq!(seen[0].reset, Some((Direction::Received, origin, sender)));
+        assert_eq!(seen[0].why, Some(reason));
     }
 }
 

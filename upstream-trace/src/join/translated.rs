@@ -8,6 +8,14 @@ use upstream_trace_common::event::{Stats, present};
 
 use crate::record::Role;
 
+/// The most nanoseconds from a reset's sending to its arrival, where only numbers tell that it is the same.
+const APART_NS: u64 = 100_000_000;
+
+/// Whether one that was sent then may have arrived then. What tells of the sending may come later than what tells of the arrival.
+pub const fn is_near(sent: u64, received: u64) -> bool {
+    sent.saturating_add(APART_NS) >= received
+}
+
 /// The numbers of the first byte of payload in each direction.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub struct Numbers {
@@ -18,11 +26,8 @@ pub struct Numbers {
 impl Numbers {
     /// Of an established connection, of which this is the end with that role.
     pub fn of(role: Role, stats: &Stats) -> Option<Self> {
-        const NEEDED: u32 = present::SEND_QUEUE
-            | present::RECEIVE_QUEUE
-            | present::BYTES_ACKED
-            | present::BYTES_RECEIVED;
-        if stats.present & NEEDED != NEEDED {
+        const NEEDED: u32 = present::BYTES_ACKED | present::BYTES_RECEIVED;
+        if !has_numbers(stats) || stats.present & NEEDED != NEEDED {
             return None;
         }
         // Both counters go up with what they are taken from here (`tcp_snd_una_update`, `tcp_rcv_nxt_update`), FIN included.
@@ -43,25 +48,48 @@ impl Numbers {
     }
 }
 
-/// A packet that a stack of this node answered with a reset.
+/// What whoever sent a reset had sent and received by then.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Answered {
-    /// Its sequence number.
-    pub seq: u32,
-    /// What it acknowledged.
-    pub ack: u32,
+pub struct Sender {
+    /// The first number that it had sent without an acknowledgment.
+    unacknowledged: u32,
+    /// So many were sent from there on.
+    sent: u32,
+    /// What it expected next.
+    expected: u32,
 }
 
-impl Answered {
-    /// Whether a socket with these counters sent it, as they were when the reset came.
-    pub fn is_of(self, stats: &Stats) -> bool {
-        const NEEDED: u32 = present::SEND_QUEUE | present::RECEIVE_QUEUE;
-        // A keepalive has the number before.
-        let ahead = self.seq.wrapping_sub(stats.snd_una.wrapping_sub(1));
-        stats.present & NEEDED == NEEDED
-            && ahead <= stats.unacked.saturating_add(1)
-            && self.ack == stats.rcv_nxt
+impl Sender {
+    /// Of a stack that answered a packet with this sequence number and acknowledgment.
+    pub const fn answering(seq: u32, ack: u32) -> Self {
+        Self {
+            unacknowledged: ack,
+            sent: 0,
+            expected: seq,
+        }
     }
+
+    /// Of a socket with these counters.
+    pub fn of(stats: &Stats) -> Option<Self> {
+        has_numbers(stats).then_some(Self {
+            unacknowledged: stats.snd_una,
+            sent: stats.unacked,
+            expected: stats.rcv_nxt,
+        })
+    }
+
+    /// Whether a socket is the other end that had these counters when the reset came.
+    pub fn reaches(self, receiver: &Stats) -> bool {
+        let arrived = receiver.rcv_nxt.wrapping_sub(self.unacknowledged);
+        // A keepalive has the number before.
+        let got = self.expected.wrapping_sub(receiver.snd_una.wrapping_sub(1));
+        has_numbers(receiver) && arrived <= self.sent && got <= receiver.unacked.saturating_add(1)
+    }
+}
+
+const fn has_numbers(stats: &Stats) -> bool {
+    const NEEDED: u32 = present::SEND_QUEUE | present::RECEIVE_QUEUE;
+    stats.present & NEEDED == NEEDED
 }
 
 /// What a counter adds to a sequence number.
@@ -113,23 +141,21 @@ mod tests {
     fn what_was_not_read_is_no_number() {
         let known = stats(Role::Client, 1, 2, 3, 4);
         assert_eq!(Numbers::of(Role::Unknown, &known), None);
-        let packet = Answered {
-            seq: known.snd_una,
-            ack: known.rcv_nxt,
-        };
-        assert!(packet.is_of(&known));
+        let answers = Sender::answering(known.snd_una, known.rcv_nxt);
+        assert!(answers.reaches(&known));
         for bit in [present::SEND_QUEUE, present::RECEIVE_QUEUE] {
             let unread = Stats {
                 present: present::ALL & !bit,
                 ..known
             };
             assert_eq!(Numbers::of(Role::Client, &unread), None);
-            assert!(!packet.is_of(&unread));
+            assert!(!answers.reaches(&unread));
+            assert_eq!(Sender::of(&unread), None);
         }
     }
 
     #[test]
-    fn a_packet_is_of_the_socket_whose_numbers_it_has() {
+    fn an_answer_reaches_the_socket_whose_numbers_the_packet_has() {
         let stats = Stats {
             unacked: 100,
             ..stats(Role::Client, u32::MAX - 50, 9, 0, 0)
@@ -142,16 +168,35 @@ mod tests {
             (100, true),
             (101, false),
         ] {
-            let packet = Answered {
-                seq: first.wrapping_add_signed(ahead),
-                ack: stats.rcv_nxt,
+            let seq = first.wrapping_add_signed(ahead);
+            let reaches = |ack| Sender::answering(seq, ack).reaches(&stats);
+            assert_eq!(reaches(stats.rcv_nxt), fits, "{ahead}");
+            assert!(!reaches(stats.rcv_nxt + 1));
+        }
+    }
+
+    #[test]
+    fn a_socket_reaches_the_one_that_has_had_some_of_what_it_sent() {
+        let client = stats(Role::Client, 1000, u32::MAX - 8, 100, 0);
+        // Of 20 bytes that were sent some may have come, and the client's last ten bytes not be acknowledged to it yet.
+        let server = Stats {
+            unacked: 20,
+            ..stats(Role::Server, u32::MAX - 8, 1000, 0, 110)
+        };
+        for (arrived, unacked, fits) in [
+            (0, 10, true),
+            (20, 10, true),
+            (21, 10, false),
+            (-1, 10, false),
+            (0, 9, false),
+        ] {
+            let client = Stats {
+                rcv_nxt: client.rcv_nxt.wrapping_add_signed(arrived),
+                unacked,
+                ..client
             };
-            assert_eq!(packet.is_of(&stats), fits, "{ahead}");
-            let other = Answered {
-                ack: packet.ack + 1,
-                ..packet
-            };
-            assert!(!other.is_of(&stats));
+            let reaches = Sender::of(&server).unwrap().reaches(&client);
+            assert_eq!(reaches, fits, "{arrived} {unacked}");
         }
     }
 }

@@ -13,14 +13,14 @@ use aya::{
     maps::{Array, HashMap, LpmTrie, Map, MapData, MapError, PerCpuArray, RingBuf, lpm_trie::Key},
     programs::{Iter, Program},
 };
-use upstream_trace_common::{counter, setting};
+use upstream_trace_common::{counter, event::KeptReset, setting, story::Place};
 
 use super::{
     beside::beside,
     catalog::{CATALOG, Entry, Role, Rung},
     ladder::{Climb, Filled, chain, os_error},
+    places::Places,
     ring::Ring,
-    stories::Stories,
     targets::Targets,
 };
 use crate::{
@@ -70,6 +70,15 @@ impl Plan<'_> {
         self.max_connections
             .min(setting::STORY_PLACES_MAX)
             .next_power_of_two()
+    }
+
+    /// Places of resets that were not asked for: where all are, there are none.
+    const fn reset_places(&self) -> u32 {
+        if self.wanted.is_everything() {
+            1
+        } else {
+            setting::RESET_PLACES
+        }
     }
 
     /// Whether programs may read memory that no type leads to, as packet headers are.
@@ -177,7 +186,9 @@ pub struct Loaded {
     /// The events.
     pub ring: Ring,
     /// The connections that are open.
-    pub stories: Stories,
+    pub stories: Places<Place>,
+    /// Resets of those that were not asked for.
+    pub resets: Places<KeptReset>,
     counters: PerCpuArray<MapData, [u64; counter::COUNT]>,
     /// Open files can be scanned.
     scans: bool,
@@ -225,10 +236,12 @@ pub fn load(
     let ring = RingBuf::try_from(take("EVENTS")?).map_err(|error| map_failure("EVENTS", &error))?;
     let counters = PerCpuArray::try_from(take("COUNTERS")?)
         .map_err(|error| map_failure("COUNTERS", &error))?;
-    let stories = match take("STORIES")? {
-        Map::Array(map) => Stories::new(map, plan.story_places() as usize),
-        _ => return Err(missing_map("STORIES")),
+    let mut array = |name| match take(name)? {
+        Map::Array(map) => Ok(map),
+        _ => Err(missing_map(name)),
     };
+    let stories = Places::new(array("STORIES")?, plan.story_places() as usize);
+    let resets = Places::new(array("RESETS")?, plan.reset_places() as usize);
     *filled = fill(&mut ebpf, &targets, plan).map_err(|error| no_thread(&error))?;
     if let Some(failure) = filled.iter().find_map(Filled::failure) {
         return Err(failure);
@@ -238,6 +251,7 @@ pub fn load(
         ebpf: Some(ebpf),
         ring: Ring::new(ring),
         stories,
+        resets,
         counters,
         scans: filled.iter().any(is_filled(Role::Holders)),
     })
@@ -341,7 +355,8 @@ fn open<'a>(
         // succeeds where only a signal had interrupted the first.
         .verifier_log_level(VerifierLogLevel::STATS)
         .map_max_entries("EVENTS", plan.ring_size)
-        .map_max_entries("STORIES", plan.story_places());
+        .map_max_entries("STORIES", plan.story_places())
+        .map_max_entries("RESETS", plan.reset_places());
     if plan.wanted.by_owner() {
         loader.map_max_entries("OWNED", plan.max_connections);
     } else {
@@ -450,6 +465,7 @@ impl Loaded {
     /// Whether all that a run reads can be read as things are.
     pub fn is_readable(&mut self) -> bool {
         self.stories.is_readable()
+            && self.resets.is_readable()
             && self.counters().is_ok()
             && (!self.scans || self.holders().is_some())
     }

@@ -9,6 +9,6 @@ pub mod ladder;
 pub mod load;
 pub mod loader;
 pub mod own_types;
+pub mod places;
 pub mod ring;
-pub mod stories;
 pub mod targets;

@@ -6,8 +6,7 @@ use anyhow::Result;
 
 use super::connect::{attempt, wired};
 use super::expect::{
-    ALL_RESETS, BY_SERVER, Expect, KILLED, Owner, Reset, Stray, client, no_socket, received, sent,
-    server,
+    BY_SERVER, Expect, KILLED, Owner, Reset, Stray, client, no_socket, received, sent, server,
 };
 use super::feature::Feature;
 use super::firewall::{Answer, OUTPUT, POSTROUTING, PREROUTING};
@@ -68,13 +67,12 @@ const RESET: [Expect; 2] = [
 pub(super) const LIST: &[Scenario] = &[
     plain(
         "refused_by_translation",
-        "a rule sends the SYN to another port, where nothing listens: the reset comes from the port that was asked for",
+        "a rule sends the SYN to another port, which is not traced, and where nothing listens",
         redirected,
         &[client("refused")
             .flag(BEFORE_PAYLOAD)
             .peer(Owner::Nobody)
-            .reset(Reset::UNKNOWN)
-            .unseen(ALL_RESETS, received("NO_SOCKET", Owner::Nobody))
+            .reset(received("NO_SOCKET", Owner::Nobody))
             .errno("ECONNREFUSED")
             .bytes(0, 0)
             .steps(&["connect", "reset_received", "CLOSE"])],
@@ -82,27 +80,48 @@ pub(super) const LIST: &[Scenario] = &[
     with_strays(
         "refused_behind_a_service",
         "the SYN is sent on to another address, where nothing listens",
-        |ctx| refused(ctx, false),
+        |ctx| refused(Machines::new(ctx, false, ctx.port)?),
         &[REFUSED],
         &[CLOSED_PORT],
     ),
     with_strays(
         "refused_behind_a_gateway",
         "the same, and the client's address is translated as well",
-        |ctx| refused(ctx, true),
+        |ctx| refused(Machines::new(ctx, true, ctx.port)?),
         &[REFUSED],
         &[CLOSED_PORT],
     ),
     plain(
         "reset_behind_a_service",
         "the connection is sent on to another address, whose server reads the request and resets",
-        |ctx| reset(ctx, false),
+        |ctx| reset(Machines::new(ctx, false, ctx.port)?),
         &RESET,
+    ),
+    plain(
+        "refused_on_another_port",
+        "the SYN is sent on to another address and a port that is not traced, where nothing listens",
+        |ctx| refused(Machines::new(ctx, false, DISCARD)?),
+        &[REFUSED],
+    ),
+    plain(
+        "reset_on_another_port",
+        "the connection is sent on to another address and a port that is not traced, whose server resets",
+        |ctx| reset(Machines::new(ctx, false, DISCARD)?),
+        &[RESET[0].peer(Owner::Nobody)],
+    ),
+    plain(
+        "reset_unread_on_another_port",
+        "the same, and the server closes with the request unread",
+        unread_on_another_port,
+        &[RESET[0]
+            .peer(Owner::Nobody)
+            .reset(received("TCP_ABORT_ON_CLOSE", BY_SERVER).arrives(64, Some(64)))
+            .by_chance()],
     ),
     plain(
         "reset_behind_a_gateway",
         "the same, and the client's address is translated as well",
-        |ctx| reset(ctx, true),
+        |ctx| reset(Machines::new(ctx, true, ctx.port)?),
         &RESET,
     ),
     plain(
@@ -138,37 +157,37 @@ fn redirected(ctx: &Ctx) -> Result<Played> {
     attempt(client, None, to, libc::ECONNREFUSED)
 }
 
-/// Two machines, of which the server's has a service, and the client's perhaps a gateway.
+/// Two machines, of which the server's has a service that leads to a port of its own, and the client's perhaps a gateway.
 struct Machines {
     client: Actor,
     server: Actor,
     /// The client's socket, with an address.
     sock: Sock,
-    /// The server's addresses.
-    both: [SocketAddr; 2],
+    service: SocketAddr,
+    behind: SocketAddr,
     played: Played,
 }
 
 impl Machines {
-    fn new(ctx: &Ctx, gateway: bool) -> Result<Self> {
+    fn new(ctx: &Ctx, gateway: bool, port: u16) -> Result<Self> {
         let (mut client, mut server) = (ctx.actor("ut-client")?, ctx.actor("ut-server")?);
         let (here, there) = wired(&mut client, &mut server)?;
+        let service = (SERVICE_ADDRESS, ctx.port).into();
         server.address("ut-there:1", SERVICE_ADDRESS)?;
-        let both = [SERVICE_ADDRESS, there].map(|address| SocketAddr::from((address, ctx.port)));
-        server.firewall(both[SERVICE], PREROUTING, Answer::Redirect(ctx.port))?;
+        server.firewall(service, PREROUTING, Answer::Redirect(port))?;
         let mut from = here;
         if gateway {
             from = HIDDEN;
             client.address("ut-here:1", from)?;
-            client.firewall(both[SERVICE], POSTROUTING, Answer::Masquerade)?;
+            client.firewall(service, POSTROUTING, Answer::Masquerade)?;
         }
-        let sock = client.socket(&both[SERVICE], 0)?;
+        let sock = client.socket(&service, 0)?;
         client.bind(sock, (from, 0).into())?;
+        let behind = (there, port).into();
         let mut played = Played::new(&client, Some(&server));
-        for address in both {
-            played
-                .links
-                .push(Link::of(&mut client, sock, &server, address)?);
+        for address in [service, behind] {
+            let link = Link::of(&mut client, sock, &server, address)?;
+            played.links.push(link);
         }
         if let Some(client) = &mut played.links[BEHIND].client {
             client.set_ip(here.into());
@@ -177,46 +196,59 @@ impl Machines {
             client,
             server,
             sock,
-            both,
+            service,
+            behind,
             played,
         })
     }
 
-    /// Connects, and the server reads the request; the server's socket.
-    fn request(&mut self) -> Result<Sock> {
-        let listener = self.server.listen(self.both[BEHIND], 16)?;
-        self.client
-            .connect_on(self.sock, self.both[SERVICE])?
-            .ok()?;
+    /// Connects; the server's socket.
+    fn connect(&mut self) -> Result<Sock> {
+        let listener = self.server.listen(self.behind, 16)?;
+        self.client.connect_on(self.sock, self.service)?.ok()?;
         let from = self.played.links[BEHIND].client.expect("it is known");
-        let accepted = self.server.accept(listener, from)?;
+        self.server.accept(listener, from)
+    }
+
+    /// The same, and the server reads the request.
+    fn request(&mut self) -> Result<Sock> {
+        let accepted = self.connect()?;
         self.client.send(self.sock, REQUEST)?;
         self.server.receive(accepted, REQUEST)?;
         Ok(accepted)
     }
+
+    fn is_reset(mut self) -> Result<Played> {
+        self.client.receive_fails(self.sock, libc::ECONNRESET)?;
+        Ok(self.played)
+    }
 }
 
-fn refused(ctx: &Ctx, gateway: bool) -> Result<Played> {
-    let mut machines = Machines::new(ctx, gateway)?;
-    machines
+fn refused(mut machines: Machines) -> Result<Played> {
+    let connected = machines
         .client
-        .connect_on(machines.sock, machines.both[SERVICE])?
-        .fails_with(libc::ECONNREFUSED)?;
+        .connect_on(machines.sock, machines.service)?;
+    connected.fails_with(libc::ECONNREFUSED)?;
     Ok(machines.played)
 }
 
-fn reset(ctx: &Ctx, gateway: bool) -> Result<Played> {
-    let mut machines = Machines::new(ctx, gateway)?;
+fn reset(mut machines: Machines) -> Result<Played> {
     let accepted = machines.request()?;
     machines.server.abort(accepted)?;
-    machines
-        .client
-        .receive_fails(machines.sock, libc::ECONNRESET)?;
-    Ok(machines.played)
+    machines.is_reset()
+}
+
+fn unread_on_another_port(ctx: &Ctx) -> Result<Played> {
+    let mut machines = Machines::new(ctx, false, DISCARD)?;
+    let accepted = machines.connect()?;
+    machines.client.send(machines.sock, REQUEST)?;
+    machines.server.wait_unread(accepted, RQ)?;
+    machines.server.close(accepted)?;
+    machines.is_reset()
 }
 
 fn killed(ctx: &Ctx) -> Result<Played> {
-    let mut machines = Machines::new(ctx, true)?;
+    let mut machines = Machines::new(ctx, true, ctx.port)?;
     machines.request()?;
     machines.server.kill();
     machines.client.receive_end(machines.sock)?;
@@ -225,7 +257,7 @@ fn killed(ctx: &Ctx) -> Result<Played> {
 }
 
 fn answered(ctx: &Ctx) -> Result<Played> {
-    let mut machines = Machines::new(ctx, true)?;
+    let mut machines = Machines::new(ctx, true, ctx.port)?;
     let accepted = machines.request()?;
     machines.server.send(accepted, RESPONSE)?;
     machines.client.receive(machines.sock, RESPONSE)?;
