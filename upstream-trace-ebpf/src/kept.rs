@@ -1,8 +1,9 @@
 //! Resets of connections that were not asked for.
 //!
-//! Where a port or an address is translated on the way (NAT), one end of a connection may be asked for and the other not, and only the latter
-//! knows who sent the reset. Into the ring would go every reset of the node, so they are kept here for a moment, each in place of an
-//! older one. Must not know: hooks.
+//! Where a port or an address is translated on the way (NAT), one end of a connection may be asked for and the other not, and only the
+//! latter tells who sent the reset. In the ring they would be every reset of the node, so they are kept here for a moment, each in
+//! place of an older one. They are evidence and no events: none is counted, and one that is put out is not lost.
+//! Must not know: hooks.
 
 use upstream_trace_common::{
     event::{Full, KeptReset, Stats, present},

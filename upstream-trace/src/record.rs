@@ -358,6 +358,9 @@ pub struct Descriptors {
 /// What is known of why a connection failed, beyond what its own socket tells.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, JsonSchema)]
 pub struct Evidence<'a> {
+    /// The other end as it knows itself, where that is on this node and this end knows it by another address or port, which is
+    /// translated on the way.
+    pub peer_address: Option<Endpoint>,
     /// The ICMP error that answered its SYN.
     pub icmp: Option<Icmp>,
     /// Where its local port was to be chosen from and none was left.

@@ -256,11 +256,14 @@ fn stray(what: What, sk: *const u8, tuple: Option<Tuple>, packet: Option<Struct<
     let Some(tuple) = tuple else {
         return emit::unreadable();
     };
-    let numbers = packet.and_then(skb::numbers);
-    match (filter::wants(&tuple), numbers) {
-        (true, Some(numbers)) => emit::answer(what, sk, &tuple, numbers),
-        (true, None) => emit::base(what, sk, &tuple),
-        (false, Some(numbers)) => kept::without_socket(what, sk, &tuple, numbers),
-        (false, None) => {}
+    // Read in each branch: across the decision LLVM would load from the stack also what was not read, and 5.10 refuses that.
+    let numbers = || packet.and_then(skb::numbers);
+    if filter::wants(&tuple) {
+        match numbers() {
+            Some(numbers) => emit::answer(what, sk, &tuple, numbers),
+            None => emit::base(what, sk, &tuple),
+        }
+    } else if let Some(numbers) = numbers() {
+        kept::without_socket(what, sk, &tuple, numbers);
     }
 }

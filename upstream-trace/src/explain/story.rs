@@ -307,6 +307,8 @@ pub struct Story<'a> {
 
 #[derive(Debug, Deserialize)]
 struct Found<'a> {
+    #[serde(borrow, default)]
+    peer_address: Option<End<'a>>,
     icmp: Option<Icmp>,
     local_ports: Option<PortRange>,
     accept_queue: Option<AcceptQueue>,
@@ -504,6 +506,7 @@ impl<'a> Story<'a> {
             cause: self.cause,
             layer: self.layer,
             evidence: self.evidence.as_ref().map(|found| Evidence {
+                peer_address: found.peer_address.as_ref().and_then(End::endpoint),
                 icmp: found.icmp,
                 local_ports: found.local_ports,
                 accept_queue: found.accept_queue,

@@ -96,6 +96,7 @@ impl Engine {
         });
         if let Some(end) = self.table.end(slot) {
             end.peer_sent = peer_sent;
+            end.peer_tuple = Some(Tuple::of(base));
         }
     }
 

@@ -363,6 +363,8 @@ pub struct End {
     pub sent_stats: Option<Stats>,
     /// A reset that the other end's stack sent to this socket.
     pub peer_sent: Option<PeerSent>,
+    /// The other end's own ends, where this one may know it by another address.
+    pub peer_tuple: Option<Tuple>,
     /// The packet of a reset that was received.
     pub arrival: Option<Arrival>,
     /// The numbers by which the table finds it.
@@ -379,6 +381,7 @@ impl End {
             sent,
             sent_stats,
             peer_sent,
+            peer_tuple,
             arrival,
             numbers,
         } = self;
@@ -388,6 +391,7 @@ impl End {
         *sent = None;
         *sent_stats = None;
         *peer_sent = None;
+        *peer_tuple = None;
         *arrival = None;
         *numbers = None;
     }

@@ -17,7 +17,7 @@ use super::{
     note::Notes,
     stray::{self, Strays},
     table::Table,
-    translated::{Numbers, Sender},
+    translated::Sender,
     tuple::Tuple,
 };
 use crate::{
@@ -100,7 +100,7 @@ pub struct Engine {
     /// Ended connections by their end, with the serial that tells a reused slot.
     pub(super) ended: VecDeque<(u64, Slot, u64)>,
     /// So many of them, the first ones, were looked up by their numbers.
-    numbered: usize,
+    pub(super) numbered: usize,
     pub(super) serial: u64,
     /// When events were last lost.
     pub(super) lost_at: Option<u64>,
@@ -453,71 +453,6 @@ impl Engine {
             // Otherwise it may be counted among those that were lost on the way.
             self.unseen += u64::from(self.lost_at.is_none_or(|lost| lost < connection.first));
         }
-    }
-
-    /// Finds the socket of the other end of a connection that lived until then, if it is on this node.
-    pub(super) fn pair(&mut self, slot: Slot, until: u64) {
-        let Some(connection) = self.table.get(slot) else {
-            return;
-        };
-        if connection.peer != NONE || !connection.tuple.is_whole() {
-            return;
-        }
-        let reversed = connection.tuple.reversed();
-        let (here, first) = (connection.netns, connection.first);
-        let single = |&(other, candidate): &(Slot, &Connection)| {
-            let end = candidate.end.as_ref().map_or(0, |end| end.at);
-            let ended_before = candidate.saw(seen::END) && end < first;
-            // A connection to itself is its own other end; one of another time has its own peer.
-            other != slot && candidate.peer == NONE && !ended_before && candidate.first <= until
-        };
-        let same_netns = self
-            .table
-            .by_tuple(&reversed)
-            .find(|candidate| single(candidate) && candidate.1.netns == here);
-        let found = same_netns.or_else(|| {
-            if connection.tuple.is_loopback() {
-                return None;
-            }
-            // The same pair of addresses in several namespaces: no telling which.
-            let mut others = self.table.by_tuple(&reversed).filter(single);
-            let only = others.next()?;
-            others.next().is_none().then_some(only)
-        });
-        if let Some((peer, _)) = found {
-            self.link(slot, peer);
-        }
-    }
-
-    fn link(&mut self, one: Slot, other: Slot) {
-        for (this, peer) in [(one, other), (other, one)] {
-            if let Some(connection) = self.table.get_mut(this) {
-                connection.peer = peer;
-            }
-        }
-    }
-
-    /// Pairs those ends that do not know each other by their addresses, once both have ended.
-    fn pair_translated(&mut self) {
-        let single =
-            |connection: &Connection| connection.peer == NONE && !connection.saw(seen::PEER_ENDED);
-        let numbers = |connection: &Connection| {
-            let known = single(connection) && connection.saw(seen::ESTABLISHED);
-            let stats = connection.end.as_ref().and_then(|end| end.stats());
-            Numbers::of(connection.role, stats.filter(|_| known)?)
-        };
-        for index in self.numbered..self.ended.len() {
-            if let Some(&(_, slot, serial)) = self.ended.get(index)
-                && let Some(ended) = self.table.get(slot)
-                && ended.serial == serial
-                && let Some(numbers) = numbers(ended)
-                && let Some(other) = self.table.number(slot, numbers)
-                && self.table.get(other).is_some_and(single)
-            {
-                self.link(slot, other);
-            }
-        }
-        self.numbered = self.ended.len();
     }
 
     pub(super) fn ended(&mut self, slot: Slot, ktime: u64) {

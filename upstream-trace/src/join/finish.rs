@@ -17,8 +17,8 @@ use crate::{
     decode::Event,
     process::Process,
     record::{
-        self, Attribution, ConnectionType, Direction, EventType, Evidence, Flag, Id, Origin,
-        ReasonSource, ResetType, Role, Schema, StrayReset, Verdict,
+        self, Attribution, ConnectionType, Direction, Endpoint, EventType, Evidence, Flag, Id,
+        Origin, ReasonSource, ResetType, Role, Schema, StrayReset, Verdict,
     },
     tcp::{self, State},
     verdict::{
@@ -218,7 +218,9 @@ fn print(
         complete,
     };
     if !orderly || judgement.verdict != Verdict::Ok {
-        let evidence = noted.unwrap_or_default();
+        let mut evidence = noted.unwrap_or_default();
+        let peer = end.peer_tuple.or_else(|| stray.map(Tuple::of));
+        evidence.peer_address = peer.and_then(|peer| own_address(ended, peer));
         explain(&mut record, ended, &facts, reset.as_ref(), evidence);
     }
     sink.connection(&mut record, ended.events);
@@ -264,6 +266,14 @@ fn explain<'a>(
     record.evidence = Some(evidence).filter(|found| *found != Evidence::default());
     record.proxy = meaning.and_then(|meaning| meaning.proxy);
     record.hint = meaning.map(|meaning| meaning.hint);
+}
+
+/// Where the other end is, as that knows itself, if this one knows it by another address or port.
+fn own_address(ended: &Connection, peer: Tuple) -> Option<Endpoint> {
+    let known = ended.tuple;
+    let differs = (peer.family, peer.local, peer.local_port)
+        != (known.family, known.remote, known.remote_port);
+    differs.then(|| peer.local())
 }
 
 /// Whether a process still had the socket when it ended, so that somebody was told why.

@@ -2,7 +2,7 @@
 //!
 //! [`engine`] finds the connection that each event belongs to, [`table`] keeps them, [`connection`] is
 //! what is remembered of one; `steps` says what each event does to it, and `replay` takes a whole
-//! [`story`]; `asking` looks for other ends that are still open; [`listener`] knows who listens where,
+//! [`story`]; `pair` finds the other end, `asking` looks for it among those that are still open; [`listener`] knows who listens where,
 //! [`stray`] resets without a socket, [`note`] why connections fail; [`reset`] finds who sent the reset that ended one, and
 //! [`finish`] turns a connection that ended into the record that is printed.
 
@@ -12,6 +12,7 @@ pub mod engine;
 pub mod finish;
 pub mod listener;
 pub mod note;
+mod pair;
 mod replay;
 pub mod reset;
 mod steps;

@@ -1,6 +1,6 @@
 //! The join, tested from data: sequences of events as kernels 5.10 to 7.2 were seen to send them.
 
-use std::rc::Rc;
+use std::{net::Ipv4Addr, rc::Rc};
 
 use upstream_trace_common::{
     event::{
@@ -20,8 +20,8 @@ use crate::{
     kernel::{btf::Btf, reasons::Reasons, sample::Sample},
     process::{Describe, Details},
     record::{
-        self, AcceptQueue, Attribution, Confidence, Descriptors, Direction, Flag, Icmp, Origin,
-        ReasonSource, Role, StepKind, Timestamp, Verdict,
+        self, AcceptQueue, Attribution, Confidence, Descriptors, Direction, Endpoint, Flag, Icmp,
+        Origin, ReasonSource, Role, StepKind, Timestamp, Verdict,
     },
     settings::{Ports, Wanted},
     tcp::State,
@@ -163,7 +163,12 @@ const TRACER_PID: u32 = 400;
 const TRACER: [u64; 2] = [7, 7];
 const KWORKER_PID: u32 = 500;
 const LOOPBACK: u64 = u32::from_ne_bytes([127, 0, 0, 1]) as u64;
-const ELSEWHERE: u64 = u32::from_ne_bytes([192, 0, 2, 7]) as u64;
+const ELSEWHERE: u64 = elsewhere(7);
+/// Addresses beside it.
+const fn elsewhere(last: u8) -> u64 {
+    u32::from_ne_bytes([192, 0, 2, last]) as u64
+}
+
 const PORT: u16 = 8443;
 const EPHEMERAL: u16 = 45_000;
 
@@ -216,8 +221,8 @@ impl Play {
         };
         let (local, remote) = match (self.hidden, sk) {
             (None, _) => (LOOPBACK, LOOPBACK),
-            (_, CLIENT) => (ELSEWHERE + 1, ELSEWHERE + 2),
-            _ => (ELSEWHERE + 3, ELSEWHERE + 4),
+            (_, CLIENT) => (elsewhere(8), elsewhere(9)),
+            _ => (elsewhere(10), elsewhere(11)),
         };
         Base {
             ktime: self.now,
@@ -1427,6 +1432,13 @@ fn two_ends_that_translation_hides_from_each_other_are_known_by_their_numbers() 
             let by_server = Some((Direction::Received, Origin::PeerOnNode, Some(SERVER_PID)));
             assert_eq!(seen[0].reset, by_server);
             assert_eq!(seen[0].confidence, Some(Confidence::Certain));
+            let at = |seen: &Seen| seen.evidence.and_then(|found| found.peer_address);
+            let address = |last, port| {
+                let address = Ipv4Addr::new(192, 0, 2, last).into();
+                Some(Endpoint { address, port })
+            };
+            assert_eq!(at(&seen[0]), address(10, PORT));
+            assert_eq!(at(&seen[1]), address(8, EPHEMERAL));
         } else {
             assert_eq!(peers, [None, None]);
             let by_nobody = Some((Direction::Received, Origin::OffNode, None));

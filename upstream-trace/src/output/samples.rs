@@ -318,6 +318,7 @@ fn evidences() -> impl Strategy<Value = Evidence<'static>> {
     let icmp = (any::<u8>(), any::<u8>(), option::of(any::<IpAddr>()));
     let descriptors = (any::<u32>(), number(), number());
     let all = (
+        option::of(endpoints()),
         option::of(icmp),
         option::of(any::<(u16, u16)>()),
         option::of(any::<(u32, u32)>()),
@@ -327,7 +328,8 @@ fn evidences() -> impl Strategy<Value = Evidence<'static>> {
         any::<bool>(),
     );
     all.prop_map(
-        |(icmp, ports, queue, descriptors, drop_reason, exit, abort)| Evidence {
+        |(peer_address, icmp, ports, queue, descriptors, drop_reason, exit, abort)| Evidence {
+            peer_address,
             icmp: icmp.map(|(kind, code, from)| Icmp { kind, code, from }),
             local_ports: ports.map(|(first, last)| PortRange { first, last }),
             accept_queue: queue.map(|(length, limit)| AcceptQueue { length, limit }),
@@ -337,6 +339,8 @@ fn evidences() -> impl Strategy<Value = Evidence<'static>> {
             abort: abort.then_some(true),
         },
     )
+    // Its tree of values is large for a thread's stack.
+    .boxed()
 }
 
 /// Any reset without a socket.

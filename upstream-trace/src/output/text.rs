@@ -174,6 +174,7 @@ impl Page<'_> {
     /// What else is known, a line each.
     fn evidence(&mut self, evidence: &Evidence<'_>) -> fmt::Result {
         let Evidence {
+            peer_address,
             icmp,
             local_ports,
             accept_queue,
@@ -182,6 +183,13 @@ impl Page<'_> {
             exit,
             abort,
         } = *evidence;
+        if let Some(Endpoint { address, port }) = peer_address {
+            let end = SocketAddr::from((address, port));
+            writeln!(
+                self,
+                "  found: the other end is at {end}, translated on the way"
+            )?;
+        }
         if let Some(Icmp { kind, code, from }) = icmp {
             write!(self, "  found: ICMP type {kind} code {code}")?;
             if let Some(from) = from {
@@ -635,6 +643,7 @@ mod tests {
     #[test]
     fn evidence_is_a_line_each() {
         let evidence = Evidence {
+            peer_address: Some(endpoint("[fd00::2]:8443")),
             icmp: Some(Icmp {
                 kind: 3,
                 code: 13,
@@ -671,6 +680,7 @@ mod tests {
         assert_eq!(
             found,
             [
+                "the other end is at [fd00::2]:8443, translated on the way",
                 "ICMP type 3 code 13 from 10.0.0.254",
                 "local ports 32768 to 60999, none left",
                 "accept queue 129 of 128",

@@ -4,7 +4,7 @@ use std::fmt::{self, Display, Formatter, Write as _};
 use std::net::{IpAddr, SocketAddr};
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
-use serde_json::Value;
+use serde_json::{Value, json};
 
 use super::expect::{
     ALL_RESETS, Expect, Found, Is, ONLY_THE_KERNEL_KNOWS, Owner, Packet, Reset, Stray,
@@ -492,6 +492,15 @@ impl Checker<'_> {
                 Is::Number(number) => number.into(),
                 Is::Text(text) => text.into(),
                 Is::Null => Value::Null,
+                Is::At(end, link) => {
+                    let link = &self.played.links[link];
+                    let at = match end {
+                        Who::Client => link.client,
+                        _ => Some(link.server),
+                    };
+                    at.map(|at| json!({"address": at.ip(), "port": at.port()}))
+                        .into()
+                }
                 Is::Pid(who) => self.played.process(who).map(|process| process.pid).into(),
             };
             self.same(found.member, &expected, got.unwrap_or(&Value::Null));

@@ -136,11 +136,24 @@ pub enum Is {
     Number(u64),
     Text(&'static str),
     Pid(Who),
+    /// The address and port of that end of a link.
+    At(Who, usize),
     Null,
 }
 
 const fn found(member: &'static str, is: Is, needs: Option<Feature>) -> Found {
     Found { member, is, needs }
+}
+
+/// The other end is known by another address, and is that end of that link.
+pub(super) const fn peer_at(end: Who, link: usize) -> Found {
+    found("peer_address", Is::At(end, link), None)
+}
+
+/// The same of one that only a reset without a socket tells of.
+pub(super) const fn stray_at(link: usize) -> Found {
+    let needs = Some(Feature::ClosedPortResets);
+    found("peer_address", Is::At(Who::Server, link), needs)
 }
 
 const HEADERS: Option<Feature> = Some(Feature::UntypedReads);

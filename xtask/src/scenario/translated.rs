@@ -6,14 +6,15 @@ use anyhow::Result;
 
 use super::connect::{attempt, wired};
 use super::expect::{
-    BY_SERVER, Expect, KILLED, Owner, Reset, Stray, client, no_socket, received, sent, server,
+    BY_SERVER, Expect, Found, KILLED, Owner, Reset, Stray, client, no_socket, peer_at, received,
+    sent, server, stray_at,
 };
 use super::feature::Feature;
 use super::firewall::{Answer, OUTPUT, POSTROUTING, PREROUTING};
 use super::process::Actor;
 use super::{
     BEFORE_PAYLOAD, BEFORE_RESPONSE, Ctx, Family, Link, Played, REQUEST, RESPONSE, RQ, RS,
-    Scenario, Sock, alone, plain, with_strays,
+    Scenario, Sock, Who, alone, plain, with_strays,
 };
 
 /// A port that nothing listens on, and that is not traced.
@@ -28,6 +29,10 @@ const SERVICE_ADDRESS: Ipv4Addr = Ipv4Addr::new(10, 77, 0, 3);
 /// Another address of the client's machine, which is hidden behind its first one.
 const HIDDEN: Ipv4Addr = Ipv4Addr::new(10, 77, 0, 4);
 
+/// Where the server really is, and the client behind a gateway.
+const SERVER_IS: Found = peer_at(Who::Server, BEHIND);
+const CLIENT_IS: Found = peer_at(Who::Client, SERVICE);
+
 const REFUSED: Expect = client("refused")
     .of(SERVICE)
     .flag(BEFORE_PAYLOAD)
@@ -39,6 +44,7 @@ const REFUSED: Expect = client("refused")
     )
     .errno("ECONNREFUSED")
     .bytes(0, 0)
+    .evidence(&[stray_at(BEHIND)])
     .steps(&["connect", "reset_received", "CLOSE"]);
 
 const CLOSED_PORT: Stray = Stray {
@@ -55,6 +61,7 @@ const RESET: [Expect; 2] = [
         .aborted()
         .errno("ECONNRESET")
         .bytes(RQ, 0)
+        .evidence(&[SERVER_IS])
         .steps(&["connect", "ESTABLISHED", "reset_received", "CLOSE"]),
     server("reset_before_response")
         .of(BEHIND)
@@ -75,6 +82,7 @@ pub(super) const LIST: &[Scenario] = &[
             .reset(received("NO_SOCKET", Owner::Nobody))
             .errno("ECONNREFUSED")
             .bytes(0, 0)
+            .evidence(&[stray_at(BEHIND)])
             .steps(&["connect", "reset_received", "CLOSE"])],
     ),
     with_strays(
@@ -122,7 +130,7 @@ pub(super) const LIST: &[Scenario] = &[
         "reset_behind_a_gateway",
         "the same, and the client's address is translated as well",
         |ctx| reset(Machines::new(ctx, true, ctx.port)?),
-        &RESET,
+        &[RESET[0], RESET[1].evidence(&[CLIENT_IS])],
     ),
     plain(
         "killed_behind_a_gateway",
@@ -131,11 +139,11 @@ pub(super) const LIST: &[Scenario] = &[
         &[
             client("closed_before_response")
                 .of(SERVICE)
-                .evidence(&[KILLED])
+                .evidence(&[KILLED, SERVER_IS])
                 .bytes(RQ, 0),
             server("closed_before_response")
                 .of(BEHIND)
-                .evidence(&[KILLED])
+                .evidence(&[KILLED, CLIENT_IS])
                 .bytes(0, RQ),
         ],
     ),
@@ -154,7 +162,11 @@ fn redirected(ctx: &Ctx) -> Result<Played> {
     let (mut client, _server) = alone(ctx)?;
     let to = ctx.address(Family::V4);
     client.firewall(to, OUTPUT, Answer::Redirect(DISCARD))?;
-    attempt(client, None, to, libc::ECONNREFUSED)
+    let mut played = attempt(client, None, to, libc::ECONNREFUSED)?;
+    let mut behind = played.links[SERVICE];
+    behind.server.set_port(DISCARD);
+    played.links.push(behind);
+    Ok(played)
 }
 
 /// Two machines, of which the server's has a service that leads to a port of its own, and the client's perhaps a gateway.
@@ -218,7 +230,7 @@ impl Machines {
         Ok(accepted)
     }
 
-    fn is_reset(mut self) -> Result<Played> {
+    fn ends_reset(mut self) -> Result<Played> {
         self.client.receive_fails(self.sock, libc::ECONNRESET)?;
         Ok(self.played)
     }
@@ -235,7 +247,7 @@ fn refused(mut machines: Machines) -> Result<Played> {
 fn reset(mut machines: Machines) -> Result<Played> {
     let accepted = machines.request()?;
     machines.server.abort(accepted)?;
-    machines.is_reset()
+    machines.ends_reset()
 }
 
 fn unread_on_another_port(ctx: &Ctx) -> Result<Played> {
@@ -244,7 +256,7 @@ fn unread_on_another_port(ctx: &Ctx) -> Result<Played> {
     machines.client.send(machines.sock, REQUEST)?;
     machines.server.wait_unread(accepted, RQ)?;
     machines.server.close(accepted)?;
-    machines.is_reset()
+    machines.ends_reset()
 }
 
 fn killed(ctx: &Ctx) -> Result<Played> {
