@@ -58,8 +58,9 @@ pub enum Who {
 }
 
 impl Who {
+    /// Describes whoever that is.
     #[inline(always)]
-    fn put(self, actor: &mut Actor) {
+    pub fn put(self, actor: &mut Actor) {
         match self {
             Self::Current => {
                 filter::current(actor);
@@ -121,7 +122,11 @@ pub fn full<M: Memory>(what: What, sock: TcpSock<M>, tuple: &Tuple, who: Who) {
     put(
         1,
         |_| true,
-        |record: &mut Full| fill_full(record, what, sock, tuple, who),
+        |record: &mut Full| {
+            fill(&mut record.base, what, sock.sk.address(), tuple);
+            who.put(&mut record.actor);
+            sock.stats(&mut record.stats, sock.is_open());
+        },
     );
 }
 
@@ -222,20 +227,6 @@ pub fn fill(base: &mut Base, what: What, sk: *const u8, tuple: &Tuple) {
     base.jiffies = sock::jiffies();
     put_words(&mut base.local, tuple.local);
     put_words(&mut base.remote, tuple.remote);
-}
-
-/// Fills a record with everything about `sock`.
-#[inline(always)]
-pub fn fill_full<M: Memory>(
-    record: &mut Full,
-    what: What,
-    sock: TcpSock<M>,
-    tuple: &Tuple,
-    who: Who,
-) {
-    fill(&mut record.base, what, sock.sk.address(), tuple);
-    who.put(&mut record.actor);
-    sock.stats(&mut record.stats, sock.is_open());
 }
 
 /// Writes a record that tells of one event.

@@ -23,7 +23,11 @@ use crate::{
 /// One that a socket sends.
 #[inline(always)]
 pub fn by_socket<M: Memory>(what: What, sock: TcpSock<M>, tuple: &Tuple, who: Who) {
-    keep(tuple, |full| emit::fill_full(full, what, sock, tuple, who));
+    keep(tuple, |full| {
+        emit::fill(&mut full.base, what, sock.sk.address(), tuple);
+        who.put(&mut full.actor);
+        sock.queues(&mut full.stats);
+    });
 }
 
 /// One that answers a packet with these numbers, for which there is no socket.

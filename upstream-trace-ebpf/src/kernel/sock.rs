@@ -230,6 +230,17 @@ fn is_v4_mapped(address: [u64; 2]) -> bool {
     address[0] == 0 && u64::from_be(address[1]) >> 32 == 0xffff
 }
 
+/// Puts what was read into a member of `Stats`; where it was not, takes its bit back.
+macro_rules! put {
+    ($stats:ident, $bit:ident, $member:ident, $value:expr) => {
+        $stats.$member = $value.unwrap_or_else(|| {
+            cold_path();
+            $stats.present &= !present::$bit;
+            0
+        });
+    };
+}
+
 impl<M: Memory> TcpSock<M> {
     /// Both ends. At birth `skc_num`, which is 0 unless the port was bound, because `inet_sport` still holds the
     /// port of the socket's connection before; then `inet_sport`, because `skc_num` is 0 once the port was given
@@ -303,52 +314,80 @@ impl<M: Memory> TcpSock<M> {
         Some([within(own[0], first), within(own[1], last)])
     }
 
-    /// Fills `stats` with everything that can be read; whether it [`Self::is_open`] is known.
+    /// Fills those of `stats` that tell what was sent and received and not yet taken, and whether a close is an abort;
+    /// of the others it is said that they were not read.
     #[inline(always)]
-    pub fn stats(self, stats: &mut Stats, is_open: bool) {
-        stats.present = present::ALL;
-        macro_rules! put {
-            ($bit:ident, $member:ident, $value:expr) => {
-                stats.$member = $value.unwrap_or_else(|| {
-                    cold_path();
-                    stats.present &= !present::$bit;
-                    0
-                });
-            };
-        }
+    pub fn queues(self, stats: &mut Stats) {
+        stats.present = present::SEND_QUEUE | present::RECEIVE_QUEUE | present::FLAGS;
+        self.put_queues(stats);
+    }
+
+    #[inline(always)]
+    fn put_queues(self, stats: &mut Stats) {
         let (sk, tp) = (self.sk, self.tp);
+        put!(stats, SEND_QUEUE, snd_una, tp.get(&mem::TP_SND_UNA));
         put!(
-            BYTES_RECEIVED,
-            bytes_received,
-            tp.get(&mem::TP_BYTES_RECEIVED)
-        );
-        put!(BYTES_ACKED, bytes_acked, tp.get(&mem::TP_BYTES_ACKED));
-        put!(BYTES_SENT, bytes_retrans, tp.get(&mem::TP_BYTES_RETRANS));
-        put!(BYTES_SENT, bytes_sent, tp.get(&mem::TP_BYTES_SENT));
-        put!(SEGS_OUT, segs_out, tp.get(&mem::TP_SEGS_OUT));
-        put!(SEND_QUEUE, snd_una, tp.get(&mem::TP_SND_UNA));
-        put!(
+            stats,
             SEND_QUEUE,
             unacked,
             tp.get(&mem::TP_WRITE_SEQ)
                 .map(|written: u32| written.wrapping_sub(stats.snd_una))
         );
-        put!(RECEIVE_QUEUE, rcv_nxt, tp.get(&mem::TP_RCV_NXT));
+        put!(stats, RECEIVE_QUEUE, rcv_nxt, tp.get(&mem::TP_RCV_NXT));
         put!(
+            stats,
             RECEIVE_QUEUE,
             unread,
             tp.get(&mem::TP_COPIED_SEQ)
                 .map(|copied| stats.rcv_nxt.wrapping_sub(copied))
         );
-        put!(SRTT, srtt, tp.get(&mem::TP_SRTT));
-        put!(RETRANS, total_retrans, tp.get(&mem::TP_TOTAL_RETRANS));
-        put!(LAST_SENT, last_sent, tp.get(&mem::TP_LSNDTIME));
-        put!(LAST_RECEIVED, last_received, tp.get(&mem::TP_LRCVTIME));
-        put!(ERR, err, sk.get(&mem::SK_ERR));
-        put!(FLAGS, flags, sk.get::<u64>(&mem::SK_FLAGS).map(low));
-        stats.has_socket = u16::from(is_open);
+        put!(stats, FLAGS, flags, sk.get::<u64>(&mem::SK_FLAGS).map(low));
         let lingers = stats.flags >> SOCK_LINGER & 1 != 0;
         stats.aborts = u16::from(lingers && sk.get(&mem::SK_LINGERTIME) == Some(0_u64));
+    }
+
+    /// Fills `stats` with everything that can be read; whether it [`Self::is_open`] is known.
+    #[inline(always)]
+    pub fn stats(self, stats: &mut Stats, is_open: bool) {
+        stats.present = present::ALL;
+        self.put_queues(stats);
+        let (sk, tp) = (self.sk, self.tp);
+        put!(
+            stats,
+            BYTES_RECEIVED,
+            bytes_received,
+            tp.get(&mem::TP_BYTES_RECEIVED)
+        );
+        put!(
+            stats,
+            BYTES_ACKED,
+            bytes_acked,
+            tp.get(&mem::TP_BYTES_ACKED)
+        );
+        put!(
+            stats,
+            BYTES_SENT,
+            bytes_retrans,
+            tp.get(&mem::TP_BYTES_RETRANS)
+        );
+        put!(stats, BYTES_SENT, bytes_sent, tp.get(&mem::TP_BYTES_SENT));
+        put!(stats, SEGS_OUT, segs_out, tp.get(&mem::TP_SEGS_OUT));
+        put!(stats, SRTT, srtt, tp.get(&mem::TP_SRTT));
+        put!(
+            stats,
+            RETRANS,
+            total_retrans,
+            tp.get(&mem::TP_TOTAL_RETRANS)
+        );
+        put!(stats, LAST_SENT, last_sent, tp.get(&mem::TP_LSNDTIME));
+        put!(
+            stats,
+            LAST_RECEIVED,
+            last_received,
+            tp.get(&mem::TP_LRCVTIME)
+        );
+        put!(stats, ERR, err, sk.get(&mem::SK_ERR));
+        stats.has_socket = u16::from(is_open);
         stats.jiffies = jiffies();
     }
 }

@@ -132,7 +132,12 @@ fn answered(packet: *const u8, reason: u32, family: u8) {
             old: flags,
             new: NO_REASON,
         };
-        stray(what, core::ptr::null(), Some(tuple.reversed()), packet);
+        tell(Stray {
+            what,
+            sk: core::ptr::null(),
+            tuple: Some(tuple.reversed()),
+            packet,
+        });
     }
 }
 
@@ -148,27 +153,39 @@ fn untraced<M: Memory>(
         if let Some(packet) = Struct::new(packet)
             && skb::tcp_flags(packet) & skb::RST == 0
         {
-            no_socket(packet, NO_REASON);
+            tell(no_socket(packet, NO_REASON));
         }
         return;
     };
     let old = sk.state().unwrap_or(0);
     if matches!(old, state::TIME_WAIT | state::NEW_SYN_RECV) {
-        small(sk, old, NO_REASON, Struct::new(packet), ends);
+        tell(small(sk, old, NO_REASON, Struct::new(packet), ends));
     }
+}
+
+/// A reset that no connection's socket sends, and the packet that it answers.
+struct Stray {
+    what: What,
+    sk: *const u8,
+    tuple: Option<Tuple>,
+    packet: Option<Struct<Copied>>,
 }
 
 /// Where no socket has the port that a packet came for. The packet is copied, as its headers have to be: the verifier
 /// takes milliseconds over each load of a pointer of its (see `TcpSock`).
 #[inline(always)]
-fn no_socket(packet: Struct<Copied>, reason: u8) {
+fn no_socket(packet: Struct<Copied>, reason: u8) -> Stray {
     let what = What {
         kind: kind::RESET_SENT_NO_SOCKET,
         old: skb::tcp_flags(packet),
         new: reason,
     };
-    let tuple = skb::reply_tuple(packet, skb::netns(packet));
-    stray(what, core::ptr::null(), tuple, Some(packet));
+    Stray {
+        what,
+        sk: core::ptr::null(),
+        tuple: skb::reply_tuple(packet, skb::netns(packet)),
+        packet: Some(packet),
+    }
 }
 
 /// From `TIME_WAIT`: only `struct sock_common` is behind such a pointer, neither protocol nor `inet_sport`.
@@ -179,14 +196,18 @@ fn small<M: Memory>(
     reason: u8,
     packet: Option<Struct<Copied>>,
     ends: impl FnOnce(Struct<M>, u16) -> Option<Tuple>,
-) {
+) -> Stray {
     let what = What {
         kind: kind::RESET_SENT_TIME_WAIT,
         old,
         new: reason,
     };
-    let tuple = sk.get(&mem::SK_NUM).and_then(|port| ends(sk, port));
-    stray(what, sk.address(), tuple, packet);
+    Stray {
+        what,
+        sk: sk.address(),
+        tuple: sk.get(&mem::SK_NUM).and_then(|port| ends(sk, port)),
+        packet,
+    }
 }
 
 #[inline(always)]
@@ -195,14 +216,14 @@ fn sent(sk: Option<Struct<Direct>>, packet: *const u8, reason: u8) {
     let packet = Struct::new(packet);
     let Some(sk) = sk else {
         if let Some(packet) = packet {
-            no_socket(packet, reason);
+            tell(no_socket(packet, reason));
         }
         return;
     };
     let old = sk.state().unwrap_or(0);
-    match old {
+    let stray = match old {
         state::TIME_WAIT | state::NEW_SYN_RECV => {
-            small(sk, old, reason, packet, Struct::<Direct>::tuple);
+            small(sk, old, reason, packet, Struct::<Direct>::tuple)
         }
         // The listener's own addresses are not the connection's; its namespace is.
         state::LISTEN if answers => {
@@ -218,41 +239,57 @@ fn sent(sk: Option<Struct<Direct>>, packet: *const u8, reason: u8) {
                 old,
                 new: reason,
             };
-            stray(what, sk.address(), tuple, Some(packet));
-        }
-        _ => {
-            let Some(sock) = TcpSock::direct(sk) else {
-                return;
-            };
-            story::tell_if_any(sock);
-            let Some(tuple) = sock.tuple() else {
-                return emit::unreadable();
-            };
-            let (kind, who) = if answers {
-                (kind::RESET_SENT_REPLY, Who::Nobody)
-            } else {
-                (kind::RESET_SENT_ACTIVE, Who::Current)
-            };
-            let what = What {
-                kind,
-                old,
-                new: reason,
-            };
-            // Not only of wanted owners: it is the evidence for who sent what they received.
-            let wanted = filter::wants(&tuple);
-            if wanted {
-                emit::full(what, sock, &tuple, who);
-            }
-            if !wanted || !filter::owned(sk.address()) {
-                kept::by_socket(what, sock, &tuple, who);
+            Stray {
+                what,
+                sk: sk.address(),
+                tuple,
+                packet: Some(packet),
             }
         }
+        _ => return by_socket(sk, old, reason, answers),
+    };
+    tell(stray);
+}
+
+/// By a connection's socket.
+#[inline(always)]
+fn by_socket(sk: Struct<Direct>, old: u8, reason: u8, answers: bool) {
+    let Some(sock) = TcpSock::direct(sk) else {
+        return;
+    };
+    story::tell_if_any(sock);
+    let Some(tuple) = sock.tuple() else {
+        return emit::unreadable();
+    };
+    let (kind, who) = if answers {
+        (kind::RESET_SENT_REPLY, Who::Nobody)
+    } else {
+        (kind::RESET_SENT_ACTIVE, Who::Current)
+    };
+    let what = What {
+        kind,
+        old,
+        new: reason,
+    };
+    // Not only of wanted owners: it is the evidence for who sent what they received.
+    let wanted = filter::wants(&tuple);
+    if wanted {
+        emit::full(what, sock, &tuple, who);
+    }
+    if !wanted || !filter::owned(sk.address()) {
+        kept::by_socket(what, sock, &tuple, who);
     }
 }
 
-/// A reset that no connection's socket sends, and the packet that it answers.
+/// Tells of it, or keeps it.
 #[inline(always)]
-fn stray(what: What, sk: *const u8, tuple: Option<Tuple>, packet: Option<Struct<Copied>>) {
+fn tell(stray: Stray) {
+    let Stray {
+        what,
+        sk,
+        tuple,
+        packet,
+    } = stray;
     let Some(tuple) = tuple else {
         return emit::unreadable();
     };
