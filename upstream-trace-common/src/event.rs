@@ -255,33 +255,37 @@ pub struct Answer {
 }
 
 /// Where the kernel side keeps a reset of a connection that was not asked for: one that was may have received it, its other end hidden
-/// from it by another port or address. Several may write it at a time.
+/// from it by another port or address.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, FromBytes, KnownLayout, Immutable)]
 #[repr(C)]
 pub struct KeptReset {
     /// Where no socket sent it, `stats` has the numbers of the one that the packet was meant for.
     pub full: Full,
-    /// The exclusive or of its words.
+    /// Of the words of `full`; another while it is written.
     pub sum: u64,
+    /// How many write it or are about to.
+    pub claims: u64,
 }
 
 impl KeptReset {
     #[inline]
-    fn words(full: &Full) -> u64 {
+    fn sum(full: &Full) -> u64 {
         // From memory: what was written there may be a pointer, with which the verifier allows no arithmetic.
         let words: &[u64; size_of::<Full>() / 8] = transmute_ref!(black_box(full));
-        words.iter().fold(0, |sum, word| sum ^ word)
+        words
+            .iter()
+            .fold(0_u64, |sum, word| sum.rotate_left(1) ^ word)
     }
 
     /// It is whole now.
     #[inline]
     pub fn seal(&mut self) {
-        self.sum = Self::words(&self.full);
+        self.sum = Self::sum(&self.full);
     }
 
     /// The reset, unless there is none yet or it is being written.
     pub fn whole(&self) -> Option<&Full> {
-        let is_whole = self.full.base.ktime != 0 && self.sum == Self::words(&self.full);
+        let is_whole = self.full.base.ktime != 0 && self.sum == Self::sum(&self.full);
         is_whole.then_some(&self.full)
     }
 }

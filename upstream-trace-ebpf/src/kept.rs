@@ -2,15 +2,18 @@
 //!
 //! Where a port or an address is translated on the way (NAT), one end of a connection may be asked for and the other not, and only the
 //! latter tells who sent the reset. In the ring they would be every reset of the node, so they are kept here for a moment, each in
-//! place of an older one. They are evidence and no events: none is counted, and one that is put out is not lost.
+//! place of an older one. They are evidence and no events, and not counted: the agent sees by those that are there when there were so many
+//! that some may have been put out.
 //! Must not know: hooks.
 
+use aya_ebpf::helpers::bpf_ktime_get_ns;
 use upstream_trace_common::{
     event::{Full, KeptReset, Stats, present},
     setting::RESET_PLACES,
 };
 
 use crate::{
+    atomic,
     emit::{self, What, Who},
     kernel::{
         mem::Memory,
@@ -20,10 +23,15 @@ use crate::{
     maps,
 };
 
+/// Those that sockets send have one half, the others the other one.
+const PLACES: u32 = RESET_PLACES / 2;
+/// 2^32 by the golden ratio, which spreads neighbours.
+const GOLDEN: u32 = 0x9e37_79b1;
+
 /// One that a socket sends.
 #[inline(always)]
 pub fn by_socket<M: Memory>(what: What, sock: TcpSock<M>, tuple: &Tuple, who: Who) {
-    keep(tuple, |full| {
+    keep(0, tuple, |full| {
         emit::fill(&mut full.base, what, sock.sk.address(), tuple);
         who.put(&mut full.actor);
         sock.queues(&mut full.stats);
@@ -33,7 +41,7 @@ pub fn by_socket<M: Memory>(what: What, sock: TcpSock<M>, tuple: &Tuple, who: Wh
 /// One that answers a packet with these numbers, for which there is no socket.
 #[inline(always)]
 pub fn without_socket(what: What, sk: *const u8, tuple: &Tuple, [seq, ack]: [u32; 2]) {
-    keep(tuple, |full| {
+    keep(1, tuple, |full| {
         emit::fill(&mut full.base, what, sk, tuple);
         task::nobody(&mut full.actor);
         let Stats {
@@ -50,15 +58,29 @@ pub fn without_socket(what: What, sk: *const u8, tuple: &Tuple, [seq, ack]: [u32
     });
 }
 
+/// Whoever takes a place has it no longer than this, nanoseconds; two that came at once, and left it to each other, neither.
+const TAKEN_NS: u64 = 1_000_000_000;
+
+/// `half` 0 or 1: what answers the packets that are still on their way must not put out the reset that the socket itself sent.
 #[inline(always)]
-fn keep(tuple: &Tuple, fill: impl FnOnce(&mut Full)) {
-    let place = u32::from(tuple.local_port ^ tuple.remote_port) & (RESET_PLACES - 1);
-    let Some(kept) = maps::RESETS.get_ptr_mut(place) else {
+fn keep(half: u32, tuple: &Tuple, fill: impl FnOnce(&mut Full)) {
+    let ports = u32::from(tuple.local_port) << 16 | u32::from(tuple.remote_port);
+    let place = ports.wrapping_mul(GOLDEN) >> (u32::BITS - PLACES.trailing_zeros());
+    let Some(kept) = maps::RESETS.get_ptr_mut(half * PLACES + place) else {
         return;
     };
-    // SAFETY: an element of the map is always there, and is plain integers, for which any bytes are valid. Two may write it at once: then
-    // its sum shows that it is neither's.
+    // SAFETY: an element of the map is always there, and is plain integers, for which any bytes are valid. Only who has claimed it writes
+    // it, and its sum shows the agent when it is whole.
     let kept: &mut KeptReset = unsafe { &mut *kept };
+    if !atomic::claim(&mut kept.claims) {
+        // SAFETY: the helper takes no argument.
+        let now = unsafe { bpf_ktime_get_ns() };
+        if now.wrapping_sub(kept.full.base.ktime) > TAKEN_NS {
+            atomic::release(&mut kept.claims);
+        }
+        return;
+    }
     fill(&mut kept.full);
     kept.seal();
+    atomic::release(&mut kept.claims);
 }

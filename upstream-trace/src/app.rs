@@ -349,13 +349,12 @@ impl Tracer {
         if !engine.seeks_senders() {
             return Ok(());
         }
-        let read = loaded
-            .resets
-            .each(|reset| engine.offer_reset(reset, &mut Proc));
-        read.map_err(|error| {
+        let resets = loaded.resets.all().map_err(|error| {
             let message = format!("cannot read the resets that the kernel side keeps: {error}");
             Failure::new(Code::Failure, message)
-        })
+        })?;
+        engine.offer_resets(&resets, &mut Proc);
+        Ok(())
     }
 
     /// Hands the story of every open connection to the join, which says how many of its events are new.

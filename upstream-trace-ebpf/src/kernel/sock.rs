@@ -314,12 +314,13 @@ impl<M: Memory> TcpSock<M> {
         Some([within(own[0], first), within(own[1], last)])
     }
 
-    /// Fills those of `stats` that tell what was sent and received and not yet taken, and whether a close is an abort;
-    /// of the others it is said that they were not read.
+    /// Fills those of `stats` that tell what was sent and received and not yet taken, whether it [`Self::is_open`], and whether its
+    /// close is an abort; of the others it is said that they were not read.
     #[inline(always)]
     pub fn queues(self, stats: &mut Stats) {
         stats.present = present::SEND_QUEUE | present::RECEIVE_QUEUE | present::FLAGS;
         self.put_queues(stats);
+        stats.has_socket = u16::from(self.is_open());
     }
 
     #[inline(always)]

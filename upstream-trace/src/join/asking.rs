@@ -4,15 +4,16 @@
 //! Must not know: where these are read.
 
 use upstream_trace_common::{
-    event::{Base, Full, kind},
+    event::{Base, Full},
+    setting::RESET_PLACES,
     story::Story,
 };
 
 use super::{
-    connection::{End, NONE, PeerSent, Sent, Slot, seen},
+    connection::{Connection, NONE, Slot, seen},
     engine::{Engine, Sink, WallClock},
-    finish, reset, stray,
-    translated::{self, Sender},
+    reset,
+    translated::{Sender, was_sent_until},
     tuple::Tuple,
 };
 use crate::{decode::Event, process::Describe};
@@ -22,6 +23,10 @@ const PATIENCE_NS: u64 = 70_000_000;
 /// The same where a reset came that nobody is known to have sent: only if the other end is found, and has not sent it, it is certain that
 /// neither did.
 const RESET_PATIENCE_NS: u64 = 1_000_000_000;
+/// A reset that was kept longer than this before the first of those that wait ended is none of theirs.
+const KEPT_NS: u64 = 200_000_000;
+/// Of more resets than this in that time some may have been put out.
+const CROWD: usize = RESET_PLACES as usize / 8;
 /// Addresses of this node that are remembered.
 const LOCALS: usize = 65_536;
 
@@ -36,8 +41,8 @@ impl Engine {
         !self.asked.is_empty()
     }
 
-    /// Whether a reset that it received may be among those that were not asked for, so that [`Self::offer_reset`] should be called
-    /// for each of these.
+    /// Whether a reset that it received may be among those that were not asked for, so that [`Self::offer_resets`] should be called
+    /// with these.
     pub fn seeks_senders(&self) -> bool {
         let mut asking = self.asking.iter();
         asking.any(|&(_, slot, _)| self.asks_for_sender(slot))
@@ -53,50 +58,52 @@ impl Engine {
         }
     }
 
-    /// Takes a reset that was not asked for, if one of those that wait received it.
-    pub fn offer_reset(&mut self, reset: &Full, describe: &mut impl Describe) {
-        let Full { base, actor, stats } = reset;
-        let Some(sender) = Sender::of(stats) else {
-            return;
+    /// Takes the resets that were not asked for, as many as are kept, and finds those that connections received that wait.
+    pub fn offer_resets(&mut self, resets: &[Full], describe: &mut impl Describe) {
+        let sought = |&(_, slot, _): &(u64, Slot, u64)| {
+            let ended = self
+                .table
+                .get(slot)
+                .filter(|_| self.asks_for_sender(slot))?;
+            let (received, at) = reset::lacks_sender(ended)?;
+            Some((slot, at, *received))
         };
-        let is_hit = |slot| {
-            let ended = self.table.get(slot).and_then(reset::lacks_sender);
-            ended.is_some_and(|(received, at)| {
-                translated::is_near(base.ktime, at) && sender.reaches(received)
-            })
-        };
-        let mut asking = self.asking.iter().map(|&(_, slot, _)| slot);
-        let Some(slot) = asking.find(|&slot| is_hit(slot)) else {
-            return;
-        };
+        let mut sought: Vec<_> = self.asking.iter().filter_map(sought).collect();
+        let earliest = sought.iter().map(|&(_, at, _)| at).min().unwrap_or(0);
+        let since = earliest.saturating_sub(KEPT_NS);
+        let recent = || resets.iter().filter(|reset| reset.base.ktime >= since);
+        for reset in recent() {
+            let Some(sender) = Sender::of(&reset.stats) else {
+                continue;
+            };
+            let hit = sought.iter().position(|(_, at, received)| {
+                sender.reaches(received) && was_sent_until(*at, &reset.base)
+            });
+            if let Some(hit) = hit {
+                let (slot, ..) = sought.swap_remove(hit);
+                self.sent_by(reset, slot, describe);
+            }
+        }
+        // So many take each other's places: the one that is missed may have been among them.
+        if recent().count() > CROWD {
+            for (slot, ..) in sought {
+                if let Some(connection) = self.table.get_mut(slot) {
+                    connection.seen |= seen::ASKED;
+                }
+            }
+        }
+    }
+
+    fn sent_by(&mut self, reset: &Full, slot: Slot, describe: &mut impl Describe) {
         let event = Event {
-            base,
-            actor: Some(actor),
+            base: &reset.base,
+            actor: Some(&reset.actor),
             stats: None,
         };
-        let sent = Sent {
-            kind: base.kind,
-            state: base.old,
-            reason: base.new,
-            actor: self.closer(event, describe),
-        };
-        let has_socket = matches!(base.kind, kind::RESET_SENT_ACTIVE | kind::RESET_SENT_REPLY);
-        let by_socket = finish::sent(&End {
-            sent: Some(sent),
-            sent_stats: has_socket.then_some(*stats),
-            ..End::default()
-        });
-        let peer_sent = by_socket.map(|sent| PeerSent {
-            derived: if has_socket {
-                sent.derived
-            } else {
-                stray::derived(base.kind)
-            },
-            ..sent
-        });
+        let sent = reset::kept(reset, self.closer(event, describe));
         if let Some(end) = self.table.end(slot) {
-            end.peer_sent = peer_sent;
-            end.peer_tuple = Some(Tuple::of(base));
+            end.peer_sent = Some(sent);
+            end.peer_tuple = Some(Tuple::of(&reset.base));
         }
     }
 
@@ -168,7 +175,8 @@ impl Engine {
 
     /// Whether an end that was not asked for may have sent this connection the reset that ended it.
     pub(super) fn asks_for_sender(&self, slot: Slot) -> bool {
-        let ended = self.table.get(slot);
+        let unpaired = |ended: &&Connection| ended.peer == NONE && !ended.saw(seen::PEER_ENDED);
+        let ended = self.table.get(slot).filter(unpaired);
         !self.context.wanted.is_everything() && ended.and_then(reset::lacks_sender).is_some()
     }
 }

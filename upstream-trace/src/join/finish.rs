@@ -51,10 +51,12 @@ pub(super) fn connection(
         } else {
             0
         };
-        let stray = engine.strays.claim(ended.netns, &ended.tuple, since, id);
+        let lived = since..=ended.end.as_ref().map_or(u64::MAX, |end| end.at);
+        let strays = &mut engine.strays;
+        let stray = strays.claim(ended.netns, &ended.tuple, lived, id);
         let stray = stray.or_else(|| {
             let (received, at) = reset::lacks_sender(ended)?;
-            engine.strays.claim_translated(received, at, id)
+            strays.claim_translated(received, at, id)
         });
         print(engine, ended, id, stray.as_ref(), clock, sink);
     }
@@ -110,7 +112,7 @@ fn leave_to_peer(engine: &mut Engine, slot: Slot) {
 }
 
 /// What the other end needs of a reset that this one sent.
-pub(super) fn sent(end: &End) -> Option<PeerSent> {
+fn sent(end: &End) -> Option<PeerSent> {
     let sent = end.sent.clone()?;
     let derived = derived(end, &sent);
     let err = error(end);

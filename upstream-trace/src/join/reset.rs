@@ -2,7 +2,9 @@
 //!
 //! Must not know: what it means (`verdict` does), how a record looks otherwise.
 
-use upstream_trace_common::event::{Base, NO_REASON, Stats, kind};
+use std::rc::Rc;
+
+use upstream_trace_common::event::{Base, Full, NO_REASON, Stats, kind};
 
 use super::{
     connection::{Connection, End, NONE, Owner, PeerSent, Sent, seen},
@@ -34,11 +36,40 @@ pub(super) fn error(end: &End) -> u32 {
     end.closed.map_or(0, |closed| closed.stats.err)
 }
 
-/// Of a connection that a reset ended, and whose other end is not known: its counters when the reset came, and when it ended.
+/// Of a connection that a reset ended which its other end is not known to have sent: its counters when the reset came, and when it
+/// ended.
 pub(super) fn lacks_sender(ended: &Connection) -> Option<(&Stats, u64)> {
     let end = ended.end.as_deref()?;
-    let unknown = !ended.saw(seen::PEER_ENDED) && ended.peer == NONE && end.peer_sent.is_none();
+    let unknown = end.peer_sent.is_none();
     Some((end.received.as_ref().filter(|_| unknown)?, end.at))
+}
+
+/// One that was not asked for, as the kernel side kept it.
+pub(super) fn kept(kept: &Full, actor: Option<Rc<Process>>) -> PeerSent {
+    let Full { base, stats, .. } = kept;
+    let sent = Sent {
+        kind: base.kind,
+        state: base.old,
+        reason: base.new,
+        actor,
+    };
+    let is_closed = sent.state == State::Close as u8;
+    let by_close = sent.kind == kind::RESET_SENT_ACTIVE && is_closed;
+    let derived = match sent.kind {
+        kind::RESET_SENT_REPLY => by_reply(&sent),
+        kind::RESET_SENT_ACTIVE if by_close => {
+            Some(by_socket(0, stats.has_socket != 0, stats.unread))
+        }
+        // A timer's or an administrator's: which, only the socket's error tells, which is set later.
+        kind::RESET_SENT_ACTIVE => None,
+        kind => stray::implied(kind),
+    };
+    PeerSent {
+        sent,
+        derived,
+        err: 0,
+        aborts: by_close && stats.aborts != 0,
+    }
 }
 
 /// Who sent the reset, as far as the stacks on this node tell.
@@ -194,8 +225,8 @@ pub(super) fn found<'a>(
         return received(by_likely_peer, reason, None);
     }
     // Every reset that a stack on this node sends was seen, and this was none of them. But one that was sent from another
-    // address, which was translated on its way (NAT), would look the same: so the other end has to be known by this
-    // one's addresses, or a filter of this node to have dropped the SYN that was answered so.
+    // address, which was translated on its way (NAT), may look the same: so the other end has to be known, or a filter
+    // of this node to have dropped the SYN that was answered so.
     let is_paired = ended.peer != NONE || ended.saw(seen::PEER_ENDED);
     let certain =
         known.all && (context.sees_both_ends || peer.is_none()) && (is_paired || is_filtered());
@@ -264,16 +295,24 @@ pub(super) fn detached(end: &End) -> bool {
 /// The reason of a reset sent by this end, on kernels that do not tell it (before 6.10).
 pub(super) fn derived(end: &End, sent: &Sent) -> Option<&'static str> {
     if sent.kind == kind::RESET_SENT_REPLY {
-        let after_shutdown = sent.state == State::Close as u8;
-        return after_shutdown.then_some("TCP_ABORT_ON_DATA");
+        return by_reply(sent);
     }
-    // A child that nobody accepted goes with its listener, read or not, by way of tcp_disconnect.
     let was_held = end.closed.is_none_or(|closed| closed.stats.has_socket != 0);
-    let unread = was_held && end.stats().is_some_and(|stats| stats.unread > 0);
-    match error(end) {
-        ETIMEDOUT => Some("TCP_KEEPALIVE_TIMEOUT"),
-        ECONNABORTED => Some("TCP_STATE"),
-        _ if unread => Some("TCP_ABORT_ON_CLOSE"),
-        _ => Some("TCP_STATE"),
+    let unread = end.stats().map_or(0, |stats| stats.unread);
+    Some(by_socket(error(end), was_held, unread))
+}
+
+fn by_reply(sent: &Sent) -> Option<&'static str> {
+    let after_shutdown = sent.state == State::Close as u8;
+    after_shutdown.then_some("TCP_ABORT_ON_DATA")
+}
+
+/// A child that nobody accepted goes with its listener, read or not, by way of `tcp_disconnect`.
+const fn by_socket(err: u32, was_held: bool, unread: u32) -> &'static str {
+    match err {
+        ETIMEDOUT => "TCP_KEEPALIVE_TIMEOUT",
+        ECONNABORTED => "TCP_STATE",
+        _ if was_held && unread > 0 => "TCP_ABORT_ON_CLOSE",
+        _ => "TCP_STATE",
     }
 }

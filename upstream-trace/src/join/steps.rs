@@ -7,6 +7,7 @@ use upstream_trace_common::event::{Base, Packet, Stats, kind, present};
 use super::{
     connection::{Closed, Sent, Slot, seen},
     engine::Engine,
+    translated::Sender,
     tuple::Tuple,
 };
 use crate::{
@@ -263,7 +264,7 @@ impl Engine {
         let actor = self.closer(event, describe);
         let Some(slot) = self.find_or_over(base) else {
             // Its sender slept after its change to CLOSE: the other end can still learn who that was.
-            self.strays.remember(base);
+            self.strays.remember(base, Sender::of(stats));
             return None;
         };
         let sent = Sent {
@@ -279,7 +280,7 @@ impl Engine {
             // The answer to a segment of an earlier connection, one in TIME_WAIT for instance: this one goes on, and
             // sends its SYN again. What it hits is that earlier one's other end.
             connection.step(base.ktime, StepKind::ResetSent);
-            self.strays.remember(base);
+            self.strays.remember(base, None);
             return Some(slot);
         }
         if was_data {

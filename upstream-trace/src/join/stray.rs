@@ -4,15 +4,15 @@
 //!
 //! Must not know: the table of connections.
 
-use std::{collections::VecDeque, hash::BuildHasher as _};
+use std::{collections::VecDeque, hash::BuildHasher as _, ops::RangeInclusive};
 
-use hashbrown::{DefaultHashBuilder, HashTable, hash_table::OccupiedEntry};
+use hashbrown::{DefaultHashBuilder, HashMap, HashTable, hash_table::OccupiedEntry};
 use upstream_trace_common::event::{Base, Stats, kind};
 
 use super::{
     engine::Context,
     reset,
-    translated::{Sender, is_near},
+    translated::{Sender, number, was_sent_until},
     tuple::Tuple,
 };
 use crate::{
@@ -47,6 +47,8 @@ pub struct Stray {
 #[derive(Debug)]
 struct Entry {
     stray: Stray,
+    /// Whoever sent it, or would have: of several the last.
+    by: Option<Sender>,
     told: bool,
 }
 
@@ -58,15 +60,22 @@ impl Entry {
     fn tuple(&self) -> Tuple {
         Tuple::of(&self.stray.base)
     }
+
+    fn key(&self) -> Key {
+        Key {
+            netns: self.netns(),
+            tuple: self.tuple(),
+            ktime: self.stray.base.ktime,
+        }
+    }
 }
 
 /// Which one: its time tells it from a later one.
-#[derive(Clone, Copy, Debug)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
 struct Key {
     netns: u32,
     tuple: Tuple,
     ktime: u64,
-    by: Option<Sender>,
 }
 
 /// Those that are held or remembered, one for each pair of addresses in a namespace.
@@ -74,6 +83,8 @@ struct Key {
 pub struct Strays {
     /// By the addresses alone, which are looked for in all namespaces.
     known: HashTable<Entry>,
+    /// Which of them has this number, of those of which that is known.
+    by_number: HashMap<u32, Key>,
     hasher: DefaultHashBuilder,
     held: VecDeque<Key>,
     told: VecDeque<Key>,
@@ -100,26 +111,38 @@ impl Strays {
             count: 1,
             peer: None,
         };
-        let same = |entry: &Entry| entry.netns() == base.netns && entry.tuple() == tuple;
-        let hash = self.hasher.hash_one(tuple);
-        match self.known.find_mut(hash, same) {
-            Some(entry) if !entry.told => {
-                entry.stray.count += 1;
-                return None;
-            }
-            Some(entry) => *entry = Entry { stray, told: false },
-            None => {
-                let Self { known, hasher, .. } = self;
-                let entry = Entry { stray, told: false };
-                known.insert_unique(hash, entry, |entry| hasher.hash_one(entry.tuple()));
-            }
-        }
-        self.held.push_back(Key {
+        let mut key = Key {
             netns: base.netns,
             tuple,
             ktime: base.ktime,
-            by,
-        });
+        };
+        let same = |entry: &Entry| entry.netns() == base.netns && entry.tuple() == tuple;
+        let hash = self.hasher.hash_one(tuple);
+        let told = false;
+        let mut is_new = true;
+        let before = match self.known.find_mut(hash, same) {
+            Some(entry) if !entry.told => {
+                entry.stray.count += 1;
+                key.ktime = entry.stray.base.ktime;
+                is_new = false;
+                std::mem::replace(&mut entry.by, by)
+            }
+            Some(entry) => std::mem::replace(entry, Entry { stray, by, told }).by,
+            None => {
+                let Self { known, hasher, .. } = self;
+                let entry = Entry { stray, by, told };
+                known.insert_unique(hash, entry, |entry| hasher.hash_one(entry.tuple()));
+                None
+            }
+        };
+        self.forget_number(before);
+        if let Some(by) = by {
+            self.by_number.insert(by.number(), key);
+        }
+        if !is_new {
+            return None;
+        }
+        self.held.push_back(key);
         if self.held.len() > LIMIT {
             self.pop()
         } else {
@@ -128,52 +151,67 @@ impl Strays {
     }
 
     /// One that has no line of its own, for the other end to claim. Where too many are held it is forgotten at once.
-    pub fn remember(&mut self, base: &Base) {
+    pub fn remember(&mut self, base: &Base, by: Option<Sender>) {
         if self.held.len() < LIMIT {
-            let _none_has_to_go = self.insert(base, None);
+            let _none_has_to_go = self.insert(base, by);
         } else {
             self.forgotten = self.forgotten.max(Some(base.ktime));
         }
     }
 
-    /// The reset that the other end of `tuple` was sent, not before `since`; it belongs to the connection `id` from now
+    /// The reset that the other end of `tuple` was sent within that time; it belongs to the connection `id` from now
     /// on. Its own namespace is preferred, because a pair of addresses may exist in several.
-    pub fn claim(&mut self, netns: u32, tuple: &Tuple, since: u64, id: Id) -> Option<Base> {
+    pub fn claim(
+        &mut self,
+        netns: u32,
+        tuple: &Tuple,
+        lived: RangeInclusive<u64>,
+        id: Id,
+    ) -> Option<Base> {
         if self.known.is_empty() {
             return None;
         }
         let reversed = tuple.reversed();
         let hash = self.hasher.hash_one(reversed);
+        let in_time = |base: &Base| {
+            // A socket that slept after its change to CLOSE has sent it before it is told.
+            let late = base.kind == kind::RESET_SENT_ACTIVE && base.ktime >= *lived.start();
+            late || lived.contains(&base.ktime)
+        };
         let candidates = || {
             let all = self.known.iter_hash(hash);
-            all.filter(|entry| entry.tuple() == reversed && entry.stray.base.ktime >= since)
+            all.filter(|entry| entry.tuple() == reversed && in_time(&entry.stray.base))
         };
-        let found = if candidates().any(|entry| entry.netns() == netns) {
-            netns
-        } else {
+        let own = candidates().find(|entry| entry.netns() == netns);
+        let found = own.or_else(|| {
             let mut others = candidates().filter(|_| !tuple.is_loopback());
-            let only = others.next()?.netns();
-            if others.next().is_some() {
-                return None;
-            }
-            only
-        };
-        let same = |entry: &Entry| entry.netns() == found && entry.tuple() == reversed;
-        let entry = self.known.find_entry(hash, same).ok()?;
-        Some(claimed(entry, id))
+            let only = others.next()?;
+            others.next().is_none().then_some(only)
+        });
+        let key = found?.key();
+        self.claimed(&key, id)
     }
 
-    /// The reset that the other end sent to a socket with these counters, which received it then, where the two do not know each
-    /// other by their addresses.
-    pub fn claim_translated(&mut self, received: &Stats, at: u64, id: Id) -> Option<Base> {
-        let last = |keys: &VecDeque<Key>| {
-            let near = |key: &&Key| is_near(key.ktime, at);
-            let fits = |key: &Key| key.by.is_some_and(|sender| sender.reaches(received));
-            let mut recent = keys.iter().rev().take_while(near);
-            recent.find(|key| fits(key)).copied()
-        };
-        let key = last(&self.held).or_else(|| last(&self.told))?;
-        Some(claimed(self.find(&key)?, id))
+    /// The reset that the other end sent until then to a socket with these counters, where the two do not know each other by their
+    /// addresses.
+    pub fn claim_translated(&mut self, received: &Stats, until: u64, id: Id) -> Option<Base> {
+        let key = *self.by_number.get(&number(received))?;
+        let entry = self.find(&key)?;
+        let Entry { stray, by, .. } = entry.get();
+        let fits = by.is_some_and(|sender| sender.reaches(received));
+        (fits && was_sent_until(until, &stray.base)).then_some(())?;
+        self.claimed(&key, id)
+    }
+
+    /// It belongs to that connection from now on; one that was told is not claimed again.
+    fn claimed(&mut self, key: &Key, id: Id) -> Option<Base> {
+        let mut entry = self.find(key)?;
+        if entry.get().told {
+            return Some(self.remove(key)?.base);
+        }
+        let stray = &mut entry.get_mut().stray;
+        stray.peer = Some(id);
+        Some(stray.base)
     }
 
     /// Whether every one that may have reached a connection until `at` could be claimed.
@@ -188,7 +226,7 @@ impl Strays {
             && key.ktime.saturating_add(REMEMBERED_NS) <= now
         {
             self.told.pop_front();
-            self.forget(&key);
+            self.remove(&key);
         }
         if self.held.front()?.ktime.saturating_add(HELD_NS) > now {
             return None;
@@ -204,44 +242,37 @@ impl Strays {
         entry.get_mut().told = true;
         let stray = entry.get().stray;
         if stray.peer.is_some() || received {
-            entry.remove();
-            return Some(stray);
+            return self.remove(&key);
         }
         self.told.push_back(key);
         if self.told.len() > LIMIT
             && let Some(key) = self.told.pop_front()
-            && self.forget(&key)
+            && self.remove(&key).is_some()
         {
             self.forgotten = self.forgotten.max(Some(key.ktime));
         }
         Some(stray)
     }
 
-    /// Whether it was still remembered.
-    fn forget(&mut self, key: &Key) -> bool {
-        let entry = self.find(key).map(OccupiedEntry::remove);
-        entry.is_some()
+    /// Forgets one, if it is still remembered.
+    fn remove(&mut self, key: &Key) -> Option<Stray> {
+        let (Entry { stray, by, .. }, _) = self.find(key)?.remove();
+        self.forget_number(by);
+        Some(stray)
+    }
+
+    fn forget_number(&mut self, by: Option<Sender>) {
+        if let Some(by) = by {
+            self.by_number.remove(&by.number());
+        }
     }
 
     fn find(&mut self, key: &Key) -> Option<OccupiedEntry<'_, Entry>> {
-        let same = |entry: &Entry| {
-            entry.netns() == key.netns
-                && entry.tuple() == key.tuple
-                && entry.stray.base.ktime == key.ktime
-        };
         let hash = self.hasher.hash_one(key.tuple);
-        self.known.find_entry(hash, same).ok()
+        self.known
+            .find_entry(hash, |entry| entry.key() == *key)
+            .ok()
     }
-}
-
-/// It belongs to that connection from now on; one that was told is not claimed again.
-fn claimed(mut entry: OccupiedEntry<'_, Entry>, id: Id) -> Base {
-    if entry.get().told {
-        return entry.remove().0.stray.base;
-    }
-    let stray = &mut entry.get_mut().stray;
-    stray.peer = Some(id);
-    stray.base
 }
 
 /// The reason of a reset that belongs to no connection. A listener's answer has several.
@@ -253,11 +284,11 @@ pub(super) fn reason<'a>(context: &'a Context, base: &Base) -> (Option<&'a str>,
             (Some(name), ReasonSource::Kernel)
         });
     }
-    reset::reason(context, base.new, || derived(base.kind))
+    reset::reason(context, base.new, || implied(base.kind))
 }
 
-/// The same where the kernel does not tell it.
-pub(super) const fn derived(kind: u8) -> Option<&'static str> {
+/// The reason that the kind alone tells.
+pub(super) const fn implied(kind: u8) -> Option<&'static str> {
     match kind {
         kind::RESET_SENT_NO_SOCKET => Some("NO_SOCKET"),
         kind::RESET_SENT_TIME_WAIT => Some("TCP_TIMEWAIT_SOCKET"),
@@ -330,16 +361,16 @@ mod tests {
         strays.insert(&base(1, 1, 5), None);
         let client = Tuple::of(&base(1, 1, 5)).reversed();
         assert!(
-            strays.claim(9, &client, 0, ID).is_some(),
+            strays.claim(9, &client, 0..=9, ID).is_some(),
             "another namespace, but only one such"
         );
         strays.insert(&base(1, 2, 5), None);
         assert!(
-            strays.claim(9, &client, 0, ID).is_none(),
+            strays.claim(9, &client, 0..=9, ID).is_none(),
             "it could be either"
         );
         assert_eq!(
-            strays.claim(2, &client, 0, ID).map(|base| base.netns),
+            strays.claim(2, &client, 0..=9, ID).map(|base| base.netns),
             Some(2)
         );
         assert_eq!(strays.due(u64::MAX).and_then(|stray| stray.peer), Some(ID));
@@ -351,13 +382,65 @@ mod tests {
         let mut strays = Strays::default();
         strays.insert(&base(1, 1, 5), None);
         assert!(strays.due(1 + HELD_NS).is_some());
-        assert!(strays.claim(1, &client, 0, ID).is_some());
-        assert!(strays.claim(1, &client, 0, ID).is_none(), "it is taken");
+        assert!(strays.claim(1, &client, 0..=9, ID).is_some());
+        assert!(strays.claim(1, &client, 0..=9, ID).is_none(), "it is taken");
         strays.insert(&base(1, 1, 5), None);
         assert!(strays.due(1 + HELD_NS).is_some());
         assert!(strays.due(1 + REMEMBERED_NS).is_none());
-        assert!(strays.claim(1, &client, 0, ID).is_none(), "it is too old");
+        assert!(
+            strays.claim(1, &client, 0..=9, ID).is_none(),
+            "it is too old"
+        );
         assert!(strays.known.is_empty() && strays.knew_all(2));
+    }
+
+    #[test]
+    fn one_behind_a_translation_is_claimed_by_its_numbers() {
+        let received = |snd_una| Stats {
+            present: u32::MAX,
+            snd_una,
+            unacked: 1,
+            ..Stats::default()
+        };
+        let mut strays = Strays::default();
+        strays.insert(&base(5, 1, 5), Some(Sender::answering(70, 0)));
+        // The same client again, from the same port.
+        strays.insert(&base(6, 1, 5), Some(Sender::answering(80, 0)));
+        for (number, until, is_its) in [
+            (70, 9, false),
+            (81, 9, false),
+            (80, 4, false),
+            (80, 5, true),
+        ] {
+            let found = strays.claim_translated(&received(number), until, ID);
+            assert_eq!(found.is_some(), is_its, "{number} {until}");
+        }
+        let stray = strays.due(u64::MAX).unwrap();
+        assert_eq!((stray.count, stray.peer), (2, Some(ID)));
+        assert!(strays.by_number.is_empty());
+        // One that was told.
+        strays.insert(&base(7, 1, 5), Some(Sender::answering(90, 0)));
+        assert!(strays.due(7 + HELD_NS).is_some());
+        assert!(strays.claim_translated(&received(90), 9, ID).is_some());
+        assert!(strays.claim_translated(&received(90), 9, ID).is_none());
+        assert!(strays.by_number.is_empty() && strays.known.is_empty());
+    }
+
+    #[test]
+    fn none_is_claimed_that_was_sent_after_what_it_would_explain() {
+        let client = Tuple::of(&base(1, 1, 5)).reversed();
+        for (kind, claimed) in [
+            (kind::RESET_SENT_NO_SOCKET, false),
+            (kind::RESET_SENT_ACTIVE, true),
+        ] {
+            let mut strays = Strays::default();
+            let reset = Base {
+                kind,
+                ..base(9, 1, 5)
+            };
+            strays.insert(&reset, None);
+            assert_eq!(strays.claim(1, &client, 0..=8, ID).is_some(), claimed);
+        }
     }
 
     #[test]
@@ -366,12 +449,14 @@ mod tests {
         let mut out = 0;
         for netns in 0..3 {
             for port in 0..10_000 {
-                out += usize::from(strays.insert(&base(1, netns, port), None).is_some());
+                let by = Sender::answering(netns << 16 | u32::from(port), 0);
+                out += usize::from(strays.insert(&base(1, netns, port), Some(by)).is_some());
             }
         }
+        assert!(strays.by_number.len() <= 2 * LIMIT);
         assert_eq!(strays.held.len() + out, 30_000);
         assert!(strays.held.len() <= LIMIT && strays.knew_all(1));
-        strays.remember(&base(2, 9, 9));
+        strays.remember(&base(2, 9, 9), None);
         assert!(strays.held.len() <= LIMIT && !strays.knew_all(2 + REMEMBERED_NS));
         while strays.due(1 + HELD_NS).is_some() {}
         assert!(strays.known.len() <= LIMIT && strays.told.len() <= LIMIT);

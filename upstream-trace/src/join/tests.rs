@@ -291,19 +291,14 @@ impl Play {
 
     fn due(&mut self, now: u64) {
         self.engine.finish_due(now, &Epoch, &mut self.records);
-        for reset in &self.kept {
-            self.engine.offer_reset(reset, &mut Nobody);
-            self.by_stories.offer_reset(reset, &mut Nobody);
-        }
+        self.engine.offer_resets(&self.kept, &mut Nobody);
         self.engine.answered(&Epoch, &mut self.records);
         self.engine.finish_due(now, &Epoch, &mut self.records);
         self.by_stories.finish_due(now, &Epoch, &mut self.told);
         for story in self.keeper.open() {
             self.taken += self.by_stories.offer(story, &mut Nobody);
         }
-        for reset in &self.kept {
-            self.by_stories.offer_reset(reset, &mut Nobody);
-        }
+        self.by_stories.offer_resets(&self.kept, &mut Nobody);
         self.by_stories.answered(&Epoch, &mut self.told);
         self.by_stories.finish_due(now, &Epoch, &mut self.told);
     }
@@ -1454,7 +1449,11 @@ fn who_sent_a_reset_from_a_port_that_was_not_asked_for_is_named() {
         rcv_nxt: 9_000,
         ..counted(100, 0)
     };
-    let unread = Stats { unread: 1, ..stats };
+    let unread = Stats {
+        unread: 1,
+        has_socket: 1,
+        ..stats
+    };
     let mut ports = Ports::default();
     ports.insert(PORT, PORT);
     let by_ports = Wanted {
@@ -1497,6 +1496,100 @@ fn who_sent_a_reset_from_a_port_that_was_not_asked_for_is_named() {
         assert_eq!(seen[0].reset, Some((Direction::Received, origin, sender)));
         assert_eq!(seen[0].why, Some(reason));
     }
+}
+
+#[test]
+fn a_reset_from_time_wait_behind_a_translation_is_no_middlebox_s() {
+    for (late, origin, sender) in [
+        (false, Origin::PeerOnNode, Some(SERVER_PID)),
+        (true, Origin::InPath, None),
+    ] {
+        let mut play = Play::new();
+        play.hidden = Some(0);
+        play.handshake();
+        play.accept();
+        play.state(SERVER, State::Established, State::FinWait1, SERVER_PID);
+        play.step(CLIENT, State::Established, State::CloseWait);
+        play.step(SERVER, State::FinWait1, State::FinWait2);
+        let counted = Stats {
+            snd_una: 700,
+            rcv_nxt: 900,
+            ..counted(64, 64)
+        };
+        play.close(SERVER, State::FinWait2, 0, counted);
+        // Its next request, not acknowledged.
+        let stats = Stats {
+            unacked: 64,
+            ..mirrored(&counted)
+        };
+        let answer = |play: &mut Play| {
+            let time_wait = State::TimeWait as u8;
+            let base = play.base(0x7171, kind::RESET_SENT_TIME_WAIT, time_wait, NO_REASON);
+            play.answer(base, stats.snd_una, stats.rcv_nxt);
+        };
+        if !late {
+            answer(&mut play);
+        }
+        play.reset_received(CLIENT, State::CloseWait, stats);
+        play.close(CLIENT, State::CloseWait, 0, failed(32, stats));
+        if late {
+            answer(&mut play);
+        }
+        let [client, _] = play.finish().try_into().unwrap();
+        assert_eq!(client.reset, Some((Direction::Received, origin, sender)));
+    }
+}
+
+#[test]
+fn of_resets_that_were_not_asked_for_none_is_blamed_without_need() {
+    let stats = Stats {
+        unread: 1,
+        has_socket: 1,
+        ..counted(100, 0)
+    };
+    let ended = |kept: &dyn Fn(&mut Play) -> Vec<Full>| {
+        let mut ports = Ports::default();
+        ports.insert(PORT, PORT);
+        let mut context = context();
+        context.wanted.ports = Some(ports);
+        let mut play = Play::with(context, 1024);
+        play.hidden = Some(0);
+        play.connect();
+        play.step(CLIENT, State::SynSent, State::Established);
+        play.reset_received(CLIENT, State::Established, mirrored(&stats));
+        let failed = failed(104, mirrored(&stats));
+        play.close(CLIENT, State::Established, 0, failed);
+        play.kept = kept(&mut play);
+        let seen = play.finish();
+        let (_, origin, _) = seen[0].reset.unwrap();
+        (origin, seen[0].why.clone().unwrap().0)
+    };
+    let kept = |play: &mut Play, kind, state: State, after: u64| {
+        let mut base = play.base(SERVER, kind, state as u8, NO_REASON);
+        base.ktime += after;
+        let actor = actor(SERVER_PID);
+        Full { base, actor, stats }
+    };
+    let (active, nobody) = (kind::RESET_SENT_ACTIVE, kind::RESET_SENT_NO_SOCKET);
+    // Told late, because its process was interrupted, or because it is another.
+    let told = |kind, state, after| ended(&|play| vec![kept(play, kind, state, after)]);
+    let by_close = told(active, State::Close, 1000);
+    let reason = Some("TCP_ABORT_ON_CLOSE".to_owned());
+    assert_eq!(by_close, (Origin::PeerOnNode, reason));
+    assert_eq!(told(active, State::Close, 20_000_000).0, Origin::OffNode);
+    assert_eq!(told(nobody, State::Close, 0).0, Origin::OffNode);
+    // A timer's: of which, nothing tells before its socket has the error.
+    assert_eq!(
+        told(active, State::Established, 0),
+        (Origin::PeerOnNode, None)
+    );
+    // Where there were too many, the one may be gone.
+    let crowd = |play: &mut Play| {
+        let mut other = kept(play, active, State::Close, 0);
+        other.stats.rcv_nxt += 1 << 20;
+        vec![other; 200]
+    };
+    assert_eq!(ended(&crowd).0, Origin::Unknown);
 }
 
 #[test]

@@ -4,16 +4,21 @@
 //!
 //! Must not know: the table of connections.
 
-use upstream_trace_common::event::{Stats, present};
+use upstream_trace_common::event::{Base, Stats, kind, present};
 
 use crate::record::Role;
 
-/// The most nanoseconds from a reset's sending to its arrival, where only numbers tell that it is the same.
-const APART_NS: u64 = 100_000_000;
+/// How long after its sending a reset may be told, nanoseconds: by a socket, whose process may be interrupted meanwhile.
+const LATE_NS: u64 = 10_000_000;
 
-/// Whether one that was sent then may have arrived then. What tells of the sending may come later than what tells of the arrival.
-pub const fn is_near(sent: u64, received: u64) -> bool {
-    sent.saturating_add(APART_NS) >= received
+/// Whether a reset was sent until then. One that answers a packet is told before it is sent (`tcp_send_reset`).
+pub const fn was_sent_until(until: u64, reset: &Base) -> bool {
+    let late = if reset.kind == kind::RESET_SENT_ACTIVE {
+        LATE_NS
+    } else {
+        0
+    };
+    reset.ktime <= until.saturating_add(late)
 }
 
 /// The numbers of the first byte of payload in each direction.
@@ -78,12 +83,28 @@ impl Sender {
         })
     }
 
+    /// The number that the reset has: 0 where it answers a SYN, and then the SYN's own.
+    pub const fn number(self) -> u32 {
+        match self.unacknowledged.wrapping_add(self.sent) {
+            0 => self.expected,
+            number => number,
+        }
+    }
+
     /// Whether a socket is the other end that had these counters when the reset came.
     pub fn reaches(self, receiver: &Stats) -> bool {
         let arrived = receiver.rcv_nxt.wrapping_sub(self.unacknowledged);
         // A keepalive has the number before.
         let got = self.expected.wrapping_sub(receiver.snd_una.wrapping_sub(1));
         has_numbers(receiver) && arrived <= self.sent && got <= receiver.unacked.saturating_add(1)
+    }
+}
+
+/// The [`Sender::number`] of a reset that a socket with these counters obeyed.
+pub const fn number(received: &Stats) -> u32 {
+    match received.rcv_nxt {
+        0 => received.snd_una,
+        expected => expected,
     }
 }
 

@@ -39,7 +39,7 @@ impl<T> Places<T> {
     }
 
     /// Hands over every place. Mapped only as long: the pages would count as this process's memory.
-    fn all(&self, mut take: impl FnMut(*const T)) -> io::Result<()> {
+    fn map(&self, mut take: impl FnMut(*const T)) -> io::Result<()> {
         let memory = Shared::new(self.map.fd().as_fd(), self.len * size_of::<T>())?;
         let first: *const T = memory.start().cast();
         for number in 0..self.len {
@@ -52,7 +52,7 @@ impl<T> Places<T> {
 impl Places<Place> {
     /// Hands over every story. One that begins or ends meanwhile may be missing.
     pub fn each(&self, mut take: impl FnMut(&Story)) -> io::Result<()> {
-        self.all(|place| {
+        self.map(|place| {
             if let Some(story) = read(place) {
                 take(&story);
             }
@@ -61,13 +61,11 @@ impl Places<Place> {
 }
 
 impl Places<KeptReset> {
-    /// Hands over every reset. One that is sent meanwhile may be missing.
-    pub fn each(&self, mut take: impl FnMut(&Full)) -> io::Result<()> {
-        self.all(|place| {
-            if let Some(reset) = load(place).whole() {
-                take(reset);
-            }
-        })
+    /// Every reset, in the order of their places. One that is sent meanwhile may be missing.
+    pub fn all(&self) -> io::Result<Vec<Full>> {
+        let mut all = Vec::new();
+        self.map(|place| all.extend(load(place).whole()))?;
+        Ok(all)
     }
 }
 
@@ -93,7 +91,7 @@ fn read(place: *const Place) -> Option<Story> {
 
 /// What the kernel side may be writing at the same time, read before all that follows.
 fn load<T: FromBytes>(from: *const T) -> T {
-    // SAFETY: `Places::all` and `read` hand in nothing but places that are mapped and parts of them, and any bytes are valid.
+    // SAFETY: `Places::map` and `read` hand in nothing but places that are mapped and parts of them, and any bytes are valid.
     // Volatile, because they change.
     let value = unsafe { from.read_volatile() };
     fence(Ordering::Acquire);

@@ -151,9 +151,8 @@ pub(super) const fn peer_at(end: Who, link: usize) -> Found {
 }
 
 /// The same of one that only a reset without a socket tells of.
-pub(super) const fn stray_at(link: usize) -> Found {
-    let needs = Some(Feature::ClosedPortResets);
-    found("peer_address", Is::At(Who::Server, link), needs)
+pub(super) const fn stray_at(link: usize, needs: Feature) -> Found {
+    found("peer_address", Is::At(Who::Server, link), Some(needs))
 }
 
 const HEADERS: Option<Feature> = Some(Feature::UntypedReads);

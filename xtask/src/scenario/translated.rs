@@ -7,14 +7,15 @@ use anyhow::Result;
 use super::connect::{attempt, wired};
 use super::expect::{
     BY_SERVER, Expect, Found, KILLED, Owner, Reset, Stray, client, no_socket, peer_at, received,
-    sent, server, stray_at,
+    sent, server, stray, stray_at,
 };
 use super::feature::Feature;
 use super::firewall::{Answer, OUTPUT, POSTROUTING, PREROUTING};
+use super::net::{Sock, State, next_tick};
 use super::process::Actor;
 use super::{
     BEFORE_PAYLOAD, BEFORE_RESPONSE, Ctx, Family, Link, Played, REQUEST, RESPONSE, RQ, RS,
-    Scenario, Sock, Who, alone, plain, with_strays,
+    Scenario, Who, alone, plain, with_strays,
 };
 
 /// A port that nothing listens on, and that is not traced.
@@ -44,8 +45,11 @@ const REFUSED: Expect = client("refused")
     )
     .errno("ECONNREFUSED")
     .bytes(0, 0)
-    .evidence(&[stray_at(BEHIND)])
+    .evidence(&[stray_at(BEHIND, Feature::ClosedPortResets)])
     .steps(&["connect", "reset_received", "CLOSE"]);
+
+/// Who sent it is known as far as both ends ended at about the same time.
+const LATE: Reset = received("TCP_TIMEWAIT_SOCKET", Owner::Any).arrives(64, Some(64));
 
 const CLOSED_PORT: Stray = Stray {
     link: BEHIND,
@@ -82,7 +86,7 @@ pub(super) const LIST: &[Scenario] = &[
             .reset(received("NO_SOCKET", Owner::Nobody))
             .errno("ECONNREFUSED")
             .bytes(0, 0)
-            .evidence(&[stray_at(BEHIND)])
+            .evidence(&[stray_at(BEHIND, Feature::ClosedPortResets)])
             .steps(&["connect", "reset_received", "CLOSE"])],
     ),
     with_strays(
@@ -132,6 +136,28 @@ pub(super) const LIST: &[Scenario] = &[
         |ctx| reset(Machines::new(ctx, true, ctx.port)?),
         &[RESET[0], RESET[1].evidence(&[CLIENT_IS])],
     ),
+    Scenario {
+        name: "late_request_behind_a_gateway",
+        story: "both addresses are translated, the server has closed, the client sends one more request",
+        slow: false,
+        needs: Some(Feature::TimeWaitResets),
+        play: late_request,
+        records: &[
+            client("reset_before_response")
+                .of(SERVICE)
+                .flag(BEFORE_RESPONSE)
+                .peer(Owner::Any)
+                .reset(LATE)
+                .errno("EPIPE")
+                .bytes(2 * RQ, RS)
+                .evidence(&[stray_at(BEHIND, Feature::TimeWaitResets)]),
+            server("ok").of(BEHIND).peer(Owner::Any).bytes(RS, RQ),
+        ],
+        strays: &[Stray {
+            link: BEHIND,
+            ..stray("TCP_TIMEWAIT_SOCKET")
+        }],
+    },
     plain(
         "killed_behind_a_gateway",
         "both addresses are translated, and the server is killed after it read the request",
@@ -257,6 +283,31 @@ fn unread_on_another_port(ctx: &Ctx) -> Result<Played> {
     machines.server.wait_unread(accepted, RQ)?;
     machines.server.close(accepted)?;
     machines.ends_reset()
+}
+
+fn late_request(ctx: &Ctx) -> Result<Played> {
+    let mut machines = Machines::new(ctx, true, ctx.port)?;
+    let accepted = machines.request()?;
+    let Machines {
+        client,
+        server,
+        sock,
+        behind,
+        played,
+        ..
+    } = &mut machines;
+    server.send(accepted, RESPONSE)?;
+    client.receive(*sock, RESPONSE)?;
+    next_tick();
+    server.close(accepted)?;
+    client.receive_end(*sock)?;
+    client.acknowledge(*sock)?;
+    let from = played.links[BEHIND].client.expect("it is known");
+    let gone = [State::FinWait2, State::TimeWait];
+    server.wait_orphan(*behind, from, &gone)?;
+    client.send(*sock, REQUEST)?;
+    client.wait_state(*sock, State::Close)?;
+    Ok(machines.played)
 }
 
 fn killed(ctx: &Ctx) -> Result<Played> {
