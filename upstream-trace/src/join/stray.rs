@@ -4,7 +4,7 @@
 //!
 //! Must not know: the table of connections.
 
-use std::{collections::VecDeque, hash::BuildHasher as _, ops::RangeInclusive};
+use std::{collections::VecDeque, hash::BuildHasher as _, mem, ops::RangeInclusive};
 
 use hashbrown::{DefaultHashBuilder, HashMap, HashTable, hash_table::OccupiedEntry};
 use upstream_trace_common::event::{Base, Stats, kind};
@@ -111,28 +111,22 @@ impl Strays {
             count: 1,
             peer: None,
         };
-        let mut key = Key {
-            netns: base.netns,
-            tuple,
-            ktime: base.ktime,
-        };
+        let told = false;
+        let entry = Entry { stray, by, told };
+        let mut key = entry.key();
         let same = |entry: &Entry| entry.netns() == base.netns && entry.tuple() == tuple;
         let hash = self.hasher.hash_one(tuple);
-        let told = false;
-        let mut is_new = true;
-        let before = match self.known.find_mut(hash, same) {
-            Some(entry) if !entry.told => {
-                entry.stray.count += 1;
-                key.ktime = entry.stray.base.ktime;
-                is_new = false;
-                std::mem::replace(&mut entry.by, by)
+        let (before, is_new) = match self.known.find_mut(hash, same) {
+            Some(held) if !held.told => {
+                held.stray.count += 1;
+                key = held.key();
+                (mem::replace(&mut held.by, by), false)
             }
-            Some(entry) => std::mem::replace(entry, Entry { stray, by, told }).by,
+            Some(told) => (mem::replace(told, entry).by, true),
             None => {
                 let Self { known, hasher, .. } = self;
-                let entry = Entry { stray, by, told };
                 known.insert_unique(hash, entry, |entry| hasher.hash_one(entry.tuple()));
-                None
+                (None, true)
             }
         };
         self.forget_number(before);
