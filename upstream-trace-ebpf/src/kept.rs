@@ -2,8 +2,8 @@
 //!
 //! Where a port or an address is translated on the way (NAT), one end of a connection may be asked for and the other not, and only the
 //! latter tells who sent the reset. In the ring they would be every reset of the node, so they are kept here for a moment, each in
-//! place of an older one. They are evidence and no events, and not counted: the agent sees by those that are there when there were so many
-//! that some may have been put out.
+//! place of an older one. They are evidence and no events, and not counted: the agent judges by those that are there whether there were so
+//! many that the one it looks for may have been put out.
 //! Must not know: hooks.
 
 use aya_ebpf::helpers::bpf_ktime_get_ns;
@@ -75,7 +75,7 @@ fn keep(half: u32, tuple: &Tuple, fill: impl FnOnce(&mut Full)) {
     if !atomic::claim(&mut kept.claims) {
         // SAFETY: the helper takes no argument.
         let now = unsafe { bpf_ktime_get_ns() };
-        if now.wrapping_sub(kept.full.base.ktime) > TAKEN_NS {
+        if now.saturating_sub(kept.full.base.ktime) > TAKEN_NS {
             atomic::release(&mut kept.claims);
         }
         return;

@@ -53,7 +53,7 @@ pub static HANDSHAKES: Array<[u64; 2]> = Array::with_max_entries(HANDSHAKES_MAX,
 /// A power of two.
 pub const HANDSHAKES_MAX: u32 = 65_536;
 
-/// The last resets of connections that were not asked for (`kept.rs`); used only where not everything is. Few come within the tenth of
+/// The last resets of connections that were not asked for (`kept.rs`); used only where not everything is asked for. Few come within the tenth of
 /// a second in which one is looked for. 216 KiB. The agent maps it to read them.
 #[map]
 pub static RESETS: Array<KeptReset> =

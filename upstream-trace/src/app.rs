@@ -25,7 +25,7 @@ use crate::{
     decode::{self, Record},
     doctor::Report,
     exit::{Code, Failure},
-    join::engine::{Context, Engine},
+    join::engine::{Context, Engine, HOLD_NS},
     printer::{self, Printer},
     probe::load::Loaded,
     proc::{self, Proc},
@@ -320,8 +320,8 @@ impl Tracer {
         Ok(taken)
     }
 
-    /// Looks among the open connections for the other end of some that ended, unless that was done a
-    /// moment ago.
+    /// Looks among the open connections for the other end of some that ended, and for who sent some a reset, unless that was done
+    /// a moment ago.
     fn find_peers(&mut self, printer: &mut Printer) -> Result<(), Failure> {
         if !self.engine.is_asking() || !self.asked.has_rested() {
             return Ok(());
@@ -477,7 +477,9 @@ impl Tracer {
         let anchor = Anchor::now();
         // What is open stays untold, but was seen.
         self.each_open(|engine, story| engine.story(story, &mut Proc))?;
-        self.engine.finish_due(u64::MAX, &anchor, printer);
+        // What waits goes on waiting until it was looked for.
+        let all_ended = clock::monotonic() + HOLD_NS;
+        self.engine.finish_due(all_ended, &anchor, printer);
         self.find_senders()?;
         self.engine.answered(&anchor, printer);
         self.engine.finish_due(u64::MAX, &anchor, printer);

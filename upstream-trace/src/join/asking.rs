@@ -25,7 +25,7 @@ const PATIENCE_NS: u64 = 70_000_000;
 const RESET_PATIENCE_NS: u64 = 1_000_000_000;
 /// A reset that was kept longer than this before the first of those that wait ended is none of theirs.
 const KEPT_NS: u64 = 200_000_000;
-/// Of more resets than this in that time some may have been put out.
+/// Where there are more resets than this of that time, the one that is looked for may have been put out: one in ten is.
 const CROWD: usize = RESET_PLACES as usize / 8;
 /// Addresses of this node that are remembered.
 const LOCALS: usize = 65_536;

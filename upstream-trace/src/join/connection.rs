@@ -128,7 +128,7 @@ pub mod seen {
     pub const LOSS: u16 = 1 << 7;
     /// That its other end had ended, so that it is not looked for any more.
     pub const PEER_ENDED: u16 = 1 << 8;
-    /// That its other end was looked for among the connections that are still open.
+    /// That its other end was looked for among the connections that are still open, or who sent it a reset among more than are kept.
     pub const ASKED: u16 = 1 << 9;
     /// That somebody had it who is wanted, be it that another is named.
     pub const WANTED: u16 = 1 << 10;

@@ -205,7 +205,7 @@ pub(super) fn found<'a>(
         return received((Origin::InPath, Some(Confidence::Certain)), unknown, None);
     }
     if !peer_is_here {
-        // Looked for in vain, at an address of this node.
+        // Looked for in vain, where it may have been.
         let origin = if ended.saw(seen::ASKED) {
             by_someone
         } else {

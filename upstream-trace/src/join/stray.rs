@@ -47,8 +47,8 @@ pub struct Stray {
 #[derive(Debug)]
 struct Entry {
     stray: Stray,
-    /// Whoever sent it, or would have: of several the last.
-    by: Option<Sender>,
+    /// Whoever sent it: of several the first and the last.
+    by: [Option<Sender>; 2],
     told: bool,
 }
 
@@ -112,7 +112,11 @@ impl Strays {
             peer: None,
         };
         let told = false;
-        let entry = Entry { stray, by, told };
+        let entry = Entry {
+            stray,
+            by: [by, None],
+            told,
+        };
         let mut key = entry.key();
         let same = |entry: &Entry| entry.netns() == base.netns && entry.tuple() == tuple;
         let hash = self.hasher.hash_one(tuple);
@@ -120,16 +124,22 @@ impl Strays {
             Some(held) if !held.told => {
                 held.stray.count += 1;
                 key = held.key();
-                (mem::replace(&mut held.by, by), false)
+                let [first, last] = &mut held.by;
+                let before = if *first == by {
+                    None
+                } else {
+                    mem::replace(last, by)
+                };
+                ([before, None], false)
             }
             Some(told) => (mem::replace(told, entry).by, true),
             None => {
                 let Self { known, hasher, .. } = self;
                 known.insert_unique(hash, entry, |entry| hasher.hash_one(entry.tuple()));
-                (None, true)
+                ([None, None], true)
             }
         };
-        self.forget_number(before);
+        self.forget_numbers(before);
         if let Some(by) = by {
             self.by_number.insert(by.number(), key);
         }
@@ -167,11 +177,8 @@ impl Strays {
         }
         let reversed = tuple.reversed();
         let hash = self.hasher.hash_one(reversed);
-        let in_time = |base: &Base| {
-            // A socket that slept after its change to CLOSE has sent it before it is told.
-            let late = base.kind == kind::RESET_SENT_ACTIVE && base.ktime >= *lived.start();
-            late || lived.contains(&base.ktime)
-        };
+        let in_time =
+            |base: &Base| base.ktime >= *lived.start() && was_sent_until(*lived.end(), base);
         let candidates = || {
             let all = self.known.iter_hash(hash);
             all.filter(|entry| entry.tuple() == reversed && in_time(&entry.stray.base))
@@ -192,7 +199,7 @@ impl Strays {
         let key = *self.by_number.get(&number(received))?;
         let entry = self.find(&key)?;
         let Entry { stray, by, .. } = entry.get();
-        let fits = by.is_some_and(|sender| sender.reaches(received));
+        let fits = by.iter().flatten().any(|sender| sender.reaches(received));
         (fits && was_sent_until(until, &stray.base)).then_some(())?;
         self.claimed(&key, id)
     }
@@ -251,12 +258,12 @@ impl Strays {
     /// Forgets one, if it is still remembered.
     fn remove(&mut self, key: &Key) -> Option<Stray> {
         let (Entry { stray, by, .. }, _) = self.find(key)?.remove();
-        self.forget_number(by);
+        self.forget_numbers(by);
         Some(stray)
     }
 
-    fn forget_number(&mut self, by: Option<Sender>) {
-        if let Some(by) = by {
+    fn forget_numbers(&mut self, by: [Option<Sender>; 2]) {
+        for by in by.into_iter().flatten() {
             self.by_number.remove(&by.number());
         }
     }
@@ -399,18 +406,20 @@ mod tests {
         let mut strays = Strays::default();
         strays.insert(&base(5, 1, 5), Some(Sender::answering(70, 0)));
         // The same client again, from the same port.
-        strays.insert(&base(6, 1, 5), Some(Sender::answering(80, 0)));
+        strays.insert(&base(6, 1, 5), Some(Sender::answering(75, 0)));
+        strays.insert(&base(7, 1, 5), Some(Sender::answering(80, 0)));
         for (number, until, is_its) in [
-            (70, 9, false),
+            (75, 9, false),
             (81, 9, false),
             (80, 4, false),
+            (70, 5, true),
             (80, 5, true),
         ] {
             let found = strays.claim_translated(&received(number), until, ID);
             assert_eq!(found.is_some(), is_its, "{number} {until}");
         }
         let stray = strays.due(u64::MAX).unwrap();
-        assert_eq!((stray.count, stray.peer), (2, Some(ID)));
+        assert_eq!((stray.count, stray.peer), (3, Some(ID)));
         assert!(strays.by_number.is_empty());
         // One that was told.
         strays.insert(&base(7, 1, 5), Some(Sender::answering(90, 0)));

@@ -479,6 +479,7 @@ impl Play {
 
     /// What is printed in the end, the same by both ways.
     fn finish(&mut self) -> Vec<Seen> {
+        self.due(self.now + HOLD_NS);
         self.due(u64::MAX);
         let sorted = |records: &Records| {
             // The order in which they began is not known to the second one.
@@ -1537,6 +1538,26 @@ fn a_reset_from_time_wait_behind_a_translation_is_no_middlebox_s() {
         }
         let [client, _] = play.finish().try_into().unwrap();
         assert_eq!(client.reset, Some((Direction::Received, origin, sender)));
+    }
+}
+
+#[test]
+fn a_refusal_that_was_asked_for_is_claimed_although_its_sender_is_looked_for() {
+    let mut ports = Ports::default();
+    ports.insert(PORT, PORT);
+    let mut context = context();
+    context.wanted.ports = Some(ports);
+    for hidden in [None, Some(0)] {
+        let mut play = Play::with(context.clone(), 1024);
+        play.hidden = hidden;
+        play.connect();
+        let base = play.base(SERVER, kind::RESET_SENT_NO_SOCKET, 1 << 1, NO_REASON);
+        play.answer(Base { sk: 0, ..base }, 0, 0);
+        play.refused();
+        let seen = play.finish();
+        let by_node = Some((Direction::Received, Origin::PeerOnNode, None));
+        assert_eq!(seen[0].reset, by_node);
+        assert!(play.records.strays[0].1.is_some());
     }
 }
 

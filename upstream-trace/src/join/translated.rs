@@ -9,9 +9,10 @@ use upstream_trace_common::event::{Base, Stats, kind, present};
 use crate::record::Role;
 
 /// How long after its sending a reset may be told, nanoseconds: by a socket, whose process may be interrupted meanwhile.
-const LATE_NS: u64 = 10_000_000;
+const LATE_NS: u64 = 20_000_000;
 
-/// Whether a reset was sent until then. One that answers a packet is told before it is sent (`tcp_send_reset`).
+/// Whether a reset was sent until then. One that answers a packet is told before it is sent (`tcp_send_reset`) or, by `kfree_skb`, before
+/// its CPU takes it in.
 pub const fn was_sent_until(until: u64, reset: &Base) -> bool {
     let late = if reset.kind == kind::RESET_SENT_ACTIVE {
         LATE_NS
@@ -83,7 +84,7 @@ impl Sender {
         })
     }
 
-    /// The number that the reset has: 0 where it answers a SYN, and then the SYN's own.
+    /// The number that the reset has, unless there was something yet to send: 0 where it answers a SYN, and then the SYN's own.
     pub const fn number(self) -> u32 {
         match self.unacknowledged.wrapping_add(self.sent) {
             0 => self.expected,

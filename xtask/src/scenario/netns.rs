@@ -30,8 +30,6 @@ const SIOCADDRT: i64 = 0x890B;
 const SIOCGIFFLAGS: i64 = 0x8913;
 const SIOCGIFINDEX: i64 = 0x8933;
 const SIOCSIFFLAGS: i64 = 0x8914;
-const SIOCSIFADDR: i64 = 0x8916;
-const SIOCSIFNETMASK: i64 = 0x891C;
 
 impl Actor {
     /// Moves to a network namespace of its own, where only loopback exists.
@@ -124,24 +122,33 @@ impl Actor {
 
     /// Gives `link` this address in a /24, and takes it up.
     pub(super) fn address(&mut self, link: &str, address: Ipv4Addr) -> Result<()> {
-        let mask = Ipv4Addr::new(255, 255, 255, 0);
-        let address = ifreq(link, &sockaddr((address, 0).into()));
-        self.interface(SIOCSIFADDR, "SIOCSIFADDR", &address)?;
-        let mask = ifreq(link, &sockaddr((mask, 0).into()));
-        self.interface(SIOCSIFNETMASK, "SIOCSIFNETMASK", &mask)?;
+        self.add_address(link, libc::AF_INET, 24, 0, &address.octets())?;
         self.link_up(link)
     }
 
     /// Gives `link` this address in a /64, which nobody else may have.
     pub(super) fn address_v6(&mut self, link: &str, address: Ipv6Addr) -> Result<()> {
+        self.add_address(link, libc::AF_INET6, 64, IFA_F_NODAD, &address.octets())
+    }
+
+    /// At once with its prefix: one that is changed later goes for a moment, and masquerading forgets then, sometimes much later, what it
+    /// has translated to it (`masq_inet_event`).
+    fn add_address(
+        &mut self,
+        link: &str,
+        family: i32,
+        prefix: u8,
+        flags: u8,
+        address: &[u8],
+    ) -> Result<()> {
         let answer = self.interface(SIOCGIFINDEX, "SIOCGIFINDEX", &ifreq(link, &[]))?;
         // struct ifaddrmsg: family, prefix, flags, scope, index.
-        let mut body = vec![u8::try_from(libc::AF_INET6)?, 64, IFA_F_NODAD, 0];
+        let mut body = vec![u8::try_from(family)?, prefix, flags, 0];
         body.extend(&answer[16..20]);
-        body.extend(attribute(IFA_LOCAL, &address.octets()));
+        body.extend(attribute(IFA_LOCAL, address));
         let flags = NLM_F_REQUEST | NLM_F_ACK | NLM_F_EXCL | NLM_F_CREATE;
         self.netlink(libc::NETLINK_ROUTE, &message(RTM_NEWADDR, flags, &body))
-            .with_context(|| format!("{address} on {link}"))
+            .with_context(|| format!("an address on {link}"))
     }
 
     /// Sends everything that has no nearer route to `gateway`.

@@ -211,12 +211,12 @@ impl Machines {
         let (mut client, mut server) = (ctx.actor("ut-client")?, ctx.actor("ut-server")?);
         let (here, there) = wired(&mut client, &mut server)?;
         let service = (SERVICE_ADDRESS, ctx.port).into();
-        server.address("ut-there:1", SERVICE_ADDRESS)?;
+        server.address("ut-there", SERVICE_ADDRESS)?;
         server.firewall(service, PREROUTING, Answer::Redirect(port))?;
         let mut from = here;
         if gateway {
             from = HIDDEN;
-            client.address("ut-here:1", from)?;
+            client.address("ut-here", from)?;
             client.firewall(service, POSTROUTING, Answer::Masquerade)?;
         }
         let sock = client.socket(&service, 0)?;
