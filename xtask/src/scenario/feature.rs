@@ -30,6 +30,8 @@ pub enum Feature {
     TimeWaitResets,
     /// The same of those from closed ports, which a dropped packet tells of as well; their addresses are in packets only.
     ClosedPortResets,
+    /// The packets that resets from `TIME_WAIT` answer are seen as well.
+    AnsweredPackets,
     /// What ICMP error answered a SYN over IPv4 is seen: its packet, where functions can be hooked, or what the kernel keeps of it for
     /// the socket's owner, which kernels do that have reasons for drops (5.17; for this 5.18).
     IcmpErrors,
@@ -46,7 +48,7 @@ pub enum Feature {
 }
 
 impl Feature {
-    pub const ALL: [Self; 13] = [
+    pub const ALL: [Self; 14] = [
         Self::ResetReasons,
         Self::Mptcp,
         Self::UntypedReads,
@@ -55,6 +57,7 @@ impl Feature {
         Self::FunctionHooks,
         Self::TimeWaitResets,
         Self::ClosedPortResets,
+        Self::AnsweredPackets,
         Self::IcmpErrors,
         Self::SocketScan,
         Self::CurrentTask,
@@ -73,6 +76,7 @@ impl Feature {
             Self::FunctionHooks => "function_hooks",
             Self::TimeWaitResets => "time_wait_resets",
             Self::ClosedPortResets => "closed_port_resets",
+            Self::AnsweredPackets => "answered_packets",
             Self::IcmpErrors => "icmp_errors",
             Self::SocketScan => "socket_scan",
             Self::CurrentTask => "current_task",
@@ -101,6 +105,7 @@ impl Feature {
                 let otherwise = || is_here(Self::DropReasons);
                 is_here(Self::UntypedReads) && (is_here(Self::TimeWaitResets) || otherwise())
             }
+            Self::AnsweredPackets => is_here(Self::UntypedReads) && is_here(Self::TimeWaitResets),
             Self::IcmpErrors => is_here(Self::FunctionHooks) || is_here(Self::DropReasons),
             Self::SocketScan => is_here(Self::UntypedReads) || types.has("BPF_FUNC_sock_from_file"),
             Self::CurrentTask => {

@@ -140,7 +140,7 @@ pub(super) const LIST: &[Scenario] = &[
         name: "late_request_behind_a_gateway",
         story: "both addresses are translated, the server has closed, the client sends one more request",
         slow: false,
-        needs: Some(Feature::TimeWaitResets),
+        needs: Some(Feature::AnsweredPackets),
         play: late_request,
         records: &[
             client("reset_before_response")
@@ -150,7 +150,7 @@ pub(super) const LIST: &[Scenario] = &[
                 .reset(LATE)
                 .errno("EPIPE")
                 .bytes(2 * RQ, RS)
-                .evidence(&[stray_at(BEHIND, Feature::TimeWaitResets)]),
+                .evidence(&[stray_at(BEHIND, Feature::AnsweredPackets)]),
             server("ok").of(BEHIND).peer(Owner::Any).bytes(RS, RQ),
         ],
         strays: &[Stray {
