@@ -84,6 +84,10 @@ pub(super) const LIST: &[Scenario] = &[
             .flag(BEFORE_PAYLOAD)
             .peer(Owner::Nobody)
             .reset(received("NO_SOCKET", Owner::Nobody))
+            .unseen(
+                &[Feature::ClosedPortResets],
+                received("NO_SOCKET", Owner::Nobody),
+            )
             .errno("ECONNREFUSED")
             .bytes(0, 0)
             .evidence(&[stray_at(BEHIND, Feature::ClosedPortResets)])
