@@ -4,7 +4,7 @@
 //! Must not know: where these are read.
 
 use upstream_trace_common::{
-    event::{Base, Full},
+    event::{Base, Full, Stats},
     setting::RESET_PLACES,
     story::Story,
 };
@@ -61,11 +61,7 @@ impl Engine {
     /// Takes the resets that were not asked for, as many as are kept, and finds those that connections received that wait.
     pub fn offer_resets(&mut self, resets: &[Full], describe: &mut impl Describe) {
         let sought = |&(_, slot, _): &(u64, Slot, u64)| {
-            let ended = self
-                .table
-                .get(slot)
-                .filter(|_| self.asks_for_sender(slot))?;
-            let (received, at) = reset::lacks_sender(ended)?;
+            let (received, at) = self.seeks_sender(slot)?;
             Some((slot, at, *received))
         };
         let mut sought: Vec<_> = self.asking.iter().filter_map(sought).collect();
@@ -175,8 +171,14 @@ impl Engine {
 
     /// Whether an end that was not asked for may have sent this connection the reset that ended it.
     pub(super) fn asks_for_sender(&self, slot: Slot) -> bool {
+        self.seeks_sender(slot).is_some()
+    }
+
+    /// Its counters when that reset came, and when it ended.
+    fn seeks_sender(&self, slot: Slot) -> Option<(&Stats, u64)> {
         let unpaired = |ended: &&Connection| ended.peer == NONE && !ended.saw(seen::PEER_ENDED);
-        let ended = self.table.get(slot).filter(unpaired);
-        !self.context.wanted.is_everything() && ended.and_then(reset::lacks_sender).is_some()
+        let ended = self.table.get(slot).filter(unpaired)?;
+        let may_be_hidden = !self.context.wanted.is_everything();
+        reset::lacks_sender(ended).filter(|_| may_be_hidden)
     }
 }

@@ -4,7 +4,7 @@ use std::net::{Ipv4Addr, SocketAddr};
 
 use anyhow::Result;
 
-use super::connect::{attempt, wired};
+use super::connect::{self, attempt, wired};
 use super::expect::{
     BY_SERVER, Expect, Found, KILLED, Owner, Reset, Stray, client, no_socket, peer_at, received,
     sent, server, stray, stray_at,
@@ -34,19 +34,14 @@ const HIDDEN: Ipv4Addr = Ipv4Addr::new(10, 77, 0, 4);
 const SERVER_IS: Found = peer_at(Who::Server, BEHIND);
 const CLIENT_IS: Found = peer_at(Who::Client, SERVICE);
 
-const REFUSED: Expect = client("refused")
+const REFUSED: Expect = connect::REFUSED
     .of(SERVICE)
-    .flag(BEFORE_PAYLOAD)
-    .peer(Owner::Nobody)
     .reset(received("NO_SOCKET", Owner::Nobody).arrives(64, None))
     .unseen(
         &[Feature::ClosedPortResets],
         Reset::OFF_NODE.arrives(64, None),
     )
-    .errno("ECONNREFUSED")
-    .bytes(0, 0)
-    .evidence(&[stray_at(BEHIND, Feature::ClosedPortResets)])
-    .steps(&["connect", "reset_received", "CLOSE"]);
+    .evidence(&[stray_at(BEHIND, Feature::ClosedPortResets)]);
 
 /// Who sent it is known as far as both ends ended at about the same time.
 const LATE: Reset = received("TCP_TIMEWAIT_SOCKET", Owner::Any).arrives(64, Some(64));
@@ -80,18 +75,7 @@ pub(super) const LIST: &[Scenario] = &[
         "refused_by_translation",
         "a rule sends the SYN to another port, which is not traced, and where nothing listens",
         redirected,
-        &[client("refused")
-            .flag(BEFORE_PAYLOAD)
-            .peer(Owner::Nobody)
-            .reset(received("NO_SOCKET", Owner::Nobody))
-            .unseen(
-                &[Feature::ClosedPortResets],
-                received("NO_SOCKET", Owner::Nobody),
-            )
-            .errno("ECONNREFUSED")
-            .bytes(0, 0)
-            .evidence(&[stray_at(BEHIND, Feature::ClosedPortResets)])
-            .steps(&["connect", "reset_received", "CLOSE"])],
+        &[connect::REFUSED.evidence(&[stray_at(BEHIND, Feature::ClosedPortResets)])],
     ),
     with_strays(
         "refused_behind_a_service",
