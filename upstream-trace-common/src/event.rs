@@ -44,7 +44,8 @@ pub mod kind {
     /// not read).
     pub const SYN_ICMP: u8 = 14;
     /// How full the accept queue was that a failed connection was to go through. A [`Note`](super::Note) with the failed connection's ends:
-    /// `detail` is the queue's length, its limit, and the listener's `struct sock`.
+    /// `sk` is the listener's, `detail` the queue's length and in the upper half its limit, the listener's network namespace, and the local
+    /// address that connections to it need (0: any), in network order: IPv4's, then IPv6's. 0 as well where one had arrived.
     pub const ACCEPT_QUEUE: u8 = 20;
     /// From which ports one was to be chosen where none was left. A [`Note`](super::Note): `detail` is the first and the last.
     pub const PORT_RANGE: u8 = 21;
@@ -297,10 +298,10 @@ impl KeptReset {
 )]
 #[repr(C)]
 pub struct Note {
-    /// When, which, what; `sk` is 0.
+    /// When, which, what; `sk` is 0 unless the kind says otherwise.
     pub base: Base,
     /// What the kind says.
-    pub detail: [u64; 3],
+    pub detail: [u64; 5],
 }
 
 /// What a packet's IP header tells of its way here.
@@ -347,7 +348,7 @@ pub const fn bytes(words: [u64; 2]) -> [u8; 16] {
 const _: () = {
     assert!(size_of::<Base>() == 64);
     assert!(size_of::<Answer>() == 64 + 8);
-    assert!(size_of::<Note>() == 64 + 24);
+    assert!(size_of::<Note>() == 64 + 40);
     assert!(size_of::<Packet>() == 64 + 16);
     assert!(size_of::<Acted>() == 64 + 48);
     assert!(size_of::<Full>() == 64 + 48 + 88);

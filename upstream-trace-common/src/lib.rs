@@ -2,7 +2,7 @@
 //!
 //! The kernel side writes [`event`] records and [`story`]s into the ring and [`counter`]s into a
 //! per-CPU array; the agent reads both. The agent writes [`field`] offsets and [`setting`]s as read-only globals
-//! before the object is loaded; the kernel side reads them. Nothing else crosses.
+//! before the object is loaded and [`route`]s into a map later; the kernel side reads them. Nothing else crosses.
 //!
 //! Must not know: aya, the standard library, any kernel version.
 
@@ -11,5 +11,6 @@
 pub mod counter;
 pub mod event;
 pub mod field;
+pub mod route;
 pub mod setting;
 pub mod story;

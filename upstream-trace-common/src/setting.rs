@@ -56,5 +56,8 @@ pub const PORT_WORDS: u32 = 65536 / 64;
 /// The most resets of connections that were not asked for that the kernel side keeps, a power of two.
 pub const RESET_PLACES: u32 = 1024;
 
+/// The most destinations of which the kernel side is told where they lead.
+pub const ROUTES: u32 = 4096;
+
 /// The most stories that the kernel side keeps.
 pub const STORY_PLACES_MAX: u32 = 65_536;

@@ -142,9 +142,9 @@ pub fn answer(what: What, sk: *const u8, tuple: &Tuple, [seq, ack]: [u32; 2]) {
 
 /// Writes what is known of why the connection with these ends fails.
 #[inline(always)]
-pub fn note(what: What, tuple: &Tuple, detail: [u64; 3]) {
+pub fn note(what: What, sk: *const u8, tuple: &Tuple, detail: [u64; 5]) {
     write(|record: &mut Note| {
-        fill(&mut record.base, what, core::ptr::null(), tuple);
+        fill(&mut record.base, what, sk, tuple);
         copy_words(&detail, &mut record.detail);
     });
 }

@@ -3,12 +3,15 @@
 //!
 //! Nothing is done for a connection that succeeds. Must not know: hooks.
 
-use upstream_trace_common::event::{self, kind};
+use upstream_trace_common::{
+    event::{self, kind},
+    route,
+};
 
 use crate::{
     emit::{self, What},
     kernel::{
-        mem::{self, Copied, Direct, Struct},
+        mem::{Direct, Number, Struct},
         sock::{Tuple, state},
     },
     maps,
@@ -28,7 +31,7 @@ pub fn opened(sk: *const u8, tuple: &Tuple) {
     let value = match known(tuple) {
         Some(UNCOUNTED) => return,
         Some(several) if several & SEVERAL != 0 => several.wrapping_add(ONE),
-        Some(other) if other != sk as u64 && listens(other, tuple).is_some() => (2 * ONE) | SEVERAL,
+        Some(other) if other != sk as u64 && listens(other, tuple) => (2 * ONE) | SEVERAL,
         _ => sk as u64,
     };
     know(tuple, value);
@@ -39,7 +42,7 @@ pub fn opened(sk: *const u8, tuple: &Tuple) {
 pub fn found(sk: *const u8, tuple: &Tuple) {
     let value = match known(tuple) {
         Some(several) if several & SEVERAL != 0 => return,
-        Some(other) if other != sk as u64 && listens(other, tuple).is_some() => UNCOUNTED,
+        Some(other) if other != sk as u64 && listens(other, tuple) => UNCOUNTED,
         _ => sk as u64,
     };
     know(tuple, value);
@@ -79,19 +82,32 @@ fn know(tuple: &Tuple, value: u64) {
 /// process accepted. A queue that nobody waits in was not why.
 #[inline(always)]
 pub fn unreached(old: u8, is_open: bool, tuple: &Tuple) {
-    let port = match old {
-        state::SYN_SENT if is_here(tuple) => tuple.remote_port,
-        state::SYN_RECV | state::ESTABLISHED | state::CLOSE_WAIT if !is_open => tuple.local_port,
-        _ => return,
+    // A bit for each state: one test spares the verifier several ways through what follows.
+    const CHILD: u32 = 1 << state::SYN_RECV | 1 << state::ESTABLISHED | 1 << state::CLOSE_WAIT;
+    let (netns, port) = if old == state::SYN_SENT {
+        (leads_to(tuple), tuple.remote_port)
+    } else if !is_open && 1 << (old & 31) & CHILD != 0 {
+        (tuple.netns, tuple.local_port)
+    } else {
+        return;
     };
     let there = Tuple {
+        netns,
         local_port: port,
         ..*tuple
     };
-    if let Some((sk, queue @ [length, _])) = at(&there)
-        && length > 0
-    {
-        note(sk, queue, tuple);
+    let Some(sk) = at(&there) else {
+        return;
+    };
+    let queue @ [length, _] = sk.accept_queue();
+    if length > 0 && sk.listens(port) {
+        // A child arrived, whatever its listener is bound to.
+        let bound_to = if old == state::SYN_SENT {
+            sk.bound_to()
+        } else {
+            ANY
+        };
+        note(sk.0, queue, (netns, bound_to), tuple);
     }
 }
 
@@ -101,49 +117,70 @@ pub fn refused(sk: Struct<Direct>, tuple: &Tuple) {
     if let Some(queue @ [length, limit]) = sk.accept_queue()
         && length > limit
     {
-        note(sk.address() as u64, queue, tuple);
+        note(sk.address() as u64, queue, (tuple.netns, ANY), tuple);
     }
 }
 
+/// No address in particular.
+const ANY: [u64; 3] = [0; 3];
+
 #[inline(always)]
-fn note(sk: u64, [length, limit]: [u32; 2], tuple: &Tuple) {
+fn note(
+    sk: u64,
+    [length, limit]: [u32; 2],
+    (netns, [v4, first, second]): (u32, [u64; 3]),
+    tuple: &Tuple,
+) {
     let what = What {
         kind: kind::ACCEPT_QUEUE,
         old: 0,
         new: 0,
     };
-    emit::note(what, tuple, [length.into(), limit.into(), sk]);
+    let queue = u64::from(limit) << 32 | u64::from(length);
+    emit::note(
+        what,
+        sk as *const u8,
+        tuple,
+        [queue, netns.into(), v4, first, second],
+    );
 }
 
-/// Whether the remote end can only be in this network namespace: a loopback address, or the local end's own.
+/// The network namespace of the remote end: this one where that is a loopback address or the local end's own, else where the address
+/// has led before; 0: not known.
 #[inline(always)]
-fn is_here(tuple: &Tuple) -> bool {
+fn leads_to(tuple: &Tuple) -> u32 {
     let ([a, b], [c, d]) = (tuple.local, tuple.remote);
     let [first, ..] = event::bytes(tuple.remote);
-    a == c && b == d || tuple.family == event::IPV4 && first == 127
+    if a == c && b == d || tuple.family == event::IPV4 && first == 127 {
+        return tuple.netns;
+    }
+    let destination = route::destination(tuple.netns, tuple.family, tuple.remote);
+    let Some(netns) = maps::ROUTES.get_ptr(destination) else {
+        return 0;
+    };
+    // SAFETY: the pointer is to a value of the map, which stays readable; at worst the agent has just put another destination's there.
+    unsafe { *netns }
 }
 
-/// The one listener of a port, and its queue. IPv6's wildcard takes IPv4's connections as well.
+/// The one socket that is known to listen on a port. IPv6's wildcard takes IPv4's connections as well.
 #[inline(always)]
-fn at(tuple: &Tuple) -> Option<(u64, [u32; 2])> {
+fn at(tuple: &Tuple) -> Option<Number> {
     let of_v6 = Tuple {
         family: event::IPV6,
         ..*tuple
     };
     let sk = known(tuple).or_else(|| known(&of_v6))?;
-    Some((sk, listens(sk, tuple)?))
+    if sk & SEVERAL == 0 {
+        Number::new(sk)
+    } else {
+        None
+    }
 }
 
-/// The accept queue of the socket at this address, if it still listens on that port.
+/// Whether a socket that is known still listens on that port, be it at another local address.
 #[inline(always)]
-fn listens(sk: u64, tuple: &Tuple) -> Option<[u32; 2]> {
-    if sk & SEVERAL != 0 {
-        return None;
-    }
-    let sk = Struct::<Copied>::new(sk as *const u8)?;
-    let port = sk.get::<u16>(&mem::SK_NUM)?;
-    (sk.state()? == state::LISTEN && port == tuple.local_port).then_some(())?;
-    sk.accept_queue()
+fn listens(sk: u64, tuple: &Tuple) -> bool {
+    Number::new(sk).is_some_and(|sk| sk.listens(tuple.local_port))
 }
 
 #[inline(always)]

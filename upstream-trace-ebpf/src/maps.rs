@@ -6,7 +6,7 @@ use aya_ebpf::{
     macros::map,
     maps::{Array, HashMap, LpmTrie, PerCpuArray, RingBuf},
 };
-use upstream_trace_common::{counter, event::KeptReset, setting, story::Place};
+use upstream_trace_common::{counter, event::KeptReset, route::Destination, setting, story::Place};
 
 use crate::actor::Known;
 
@@ -97,6 +97,12 @@ pub static OWNED_PORTS: HashMap<u64, u8> = HashMap::with_max_entries(65_536, BPF
 /// (`listener.rs`). More ports than a node listens on; one that finds no room is not looked up later.
 #[map]
 pub static LISTENERS: HashMap<u64, u64> = HashMap::with_max_entries(8192, BPF_F_NO_PREALLOC);
+
+/// In which network namespace of this node an address is that leads from one to another (`route::destination`). The agent has learned it
+/// from connections whose both ends it saw; read where a connection between two namespaces fails.
+#[map]
+pub static ROUTES: HashMap<Destination, u32> =
+    HashMap::with_max_entries(setting::ROUTES, BPF_F_NO_PREALLOC);
 
 /// `BPF_F_NO_PREALLOC`, `include/uapi/linux/bpf.h`.
 const BPF_F_NO_PREALLOC: u32 = 1;

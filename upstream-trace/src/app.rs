@@ -274,6 +274,9 @@ impl Tracer {
             self.engine.finish_due(self.turn.now, &anchor, printer);
         }
         printer.push(&mut self.account);
+        for (destination, netns) in self.engine.take_routes() {
+            self.loaded.route(destination, netns);
+        }
         Ok(more)
     }
 

@@ -92,6 +92,20 @@ impl Memory for Copied {
 pub struct Number(pub u64);
 
 impl Number {
+    /// A struct at this address, where that may be read.
+    #[inline(always)]
+    pub fn new(address: u64) -> Option<Self> {
+        Copied::is_allowed().then_some(Self(address))
+    }
+
+    /// The word that begins `skip` bytes into a member, be that shorter; 0 where it cannot be read.
+    #[inline(always)]
+    pub fn word_at(self, field: &'static u32, skip: u64) -> u64 {
+        let mut word = [0];
+        Self(self.0.wrapping_add(skip)).copy(field, &mut word);
+        word[0]
+    }
+
     /// Copies the words of a member; zeros where it cannot be read. The helper makes them so, and without a
     /// branch: the verifier would walk all that follows once more.
     #[inline(always)]

@@ -7,7 +7,7 @@ use aya_ebpf::helpers::generated::{
 };
 use upstream_trace_common::event::{self, Stats, present};
 
-use super::mem::{self, Copied, Direct, Memory, Struct};
+use super::mem::{self, Copied, Direct, Memory, Number, Struct};
 
 /// `IPPROTO_TCP`. Compared as 16 bits: MPTCP is 262, which ends in the same byte.
 const IPPROTO_TCP: u16 = 6;
@@ -191,6 +191,35 @@ impl<M: Memory> Struct<M> {
     #[inline(always)]
     fn words(self, field: &'static u32) -> Option<[u64; 2]> {
         Some([self.get_at(field, 0)?, self.get_at(field, 8)?])
+    }
+}
+
+/// What may have been a socket.
+impl Number {
+    /// Whether it listens on this port.
+    #[inline(always)]
+    pub fn listens(self, port: u16) -> bool {
+        let (state, num) = (
+            self.word_at(&mem::SK_STATE, 0),
+            self.word_at(&mem::SK_NUM, 0),
+        );
+        // One comparison for both.
+        (state ^ u64::from(state::LISTEN)) & 0xff | (num ^ u64::from(port)) & 0xffff == 0
+    }
+
+    /// As [`Struct::accept_queue`]; zeros where it cannot be read.
+    #[inline(always)]
+    pub fn accept_queue(self) -> [u32; 2] {
+        let (length, limit) = (&mem::SK_ACK_BACKLOG, &mem::SK_MAX_ACK_BACKLOG);
+        [low(self.word_at(length, 0)), low(self.word_at(limit, 0))]
+    }
+
+    /// The local address that it is bound to, for connections of either family: one word for IPv4's, two for IPv6's; zeros: any.
+    #[inline(always)]
+    pub fn bound_to(self) -> [u64; 3] {
+        let v4 = u64::from(low(self.word_at(&mem::SK_RCV_SADDR, 0)));
+        let v6 = |skip| self.word_at(&mem::SK_V6_RCV_SADDR, skip);
+        [v4, v6(0), v6(8)]
     }
 }
 

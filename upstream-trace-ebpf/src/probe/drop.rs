@@ -5,6 +5,8 @@
 //! that is dropped, never for one that is taken: all but a few reasons leave at once. A reset that ends a connection
 //! is freed without it (`tcp_validate_incoming`).
 
+use core::ptr;
+
 use aya_ebpf::{macros::btf_tracepoint, programs::BtfTracePointContext};
 use upstream_trace_common::event::kind;
 
@@ -69,7 +71,7 @@ fn handshake(flags: u8, tuple: &Tuple, reason: u8) {
     } else {
         tuple.reversed()
     };
-    emit::note(what, &connecting, [0; 3]);
+    emit::note(what, ptr::null(), &connecting, [0; 5]);
 }
 
 /// `sk`: the socket that it came for, where that is told.
@@ -87,5 +89,5 @@ fn reset(sk: Option<Struct<Copied>>, mut tuple: Tuple, reason: u8) {
         old: sk.and_then(Struct::state).unwrap_or(0),
         new: reason,
     };
-    emit::base(what, core::ptr::null(), &tuple);
+    emit::base(what, ptr::null(), &tuple);
 }

@@ -5,6 +5,8 @@
 //! 5.10 to 7.2 alike. By fentry, else by kprobe. Only of errors that end a connect; larger packets and redirects
 //! are no errors. Without either the socket's own report has to do (`error.rs`), which says the same since 5.18.
 
+use core::ptr;
+
 use aya_ebpf::{
     macros::{fentry, kprobe},
     programs::{FEntryContext, ProbeContext},
@@ -88,5 +90,5 @@ pub(super) fn told<M: Memory>(packet: Struct<M>, tuple: &Tuple, [of, code]: Icmp
         new: code,
     };
     let [first, second] = skb::source(packet).unwrap_or_default();
-    emit::note(what, tuple, [first, second, 0]);
+    emit::note(what, ptr::null(), tuple, [first, second, 0, 0, 0]);
 }

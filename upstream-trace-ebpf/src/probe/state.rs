@@ -3,6 +3,8 @@
 //! proto: `inet_sock_set_state(const struct sock *sk, const int oldstate, const int newstate)`
 //! since 4.16; 5.10 to 7.2 alike. Fires before `sk_state` is written.
 
+use core::ptr;
+
 use aya_ebpf::{macros::btf_tracepoint, programs::BtfTracePointContext};
 use upstream_trace_common::{event::kind, story::Place};
 
@@ -92,12 +94,12 @@ fn changed(sk: Struct<Direct>, old: u8, new: u8) -> Option<Act> {
             // The current task is the actor only where the socket is still somebody's, an abort or connect(AF_UNSPEC),
             // and the last packet of an orderly end has not ended it: one that was shut down, and is not closed yet.
             let is_open = sock.is_open();
+            failed(old, is_open, sock, &tuple);
             let who = if is_open && !parted(old, sk) {
                 Who::Current
             } else {
                 Who::Nobody
             };
-            failed(old, is_open, sock, &tuple);
             emit::full(what, sock, &tuple, who);
             None
         }
@@ -169,7 +171,7 @@ fn failed(old: u8, is_open: bool, sock: TcpSock<Direct>, tuple: &Tuple) {
             old: 0,
             new: 0,
         };
-        emit::note(what, tuple, [first, last, 0]);
+        emit::note(what, ptr::null(), tuple, [first, last, 0, 0, 0]);
     }
 }
 

@@ -15,6 +15,7 @@ use super::{
     finish,
     listener::Listeners,
     note::Notes,
+    route::{News, Routes},
     stray::{self, Strays},
     table::Table,
     translated::Sender,
@@ -97,6 +98,7 @@ pub struct Engine {
     /// Resets that it received and that ended no connection.
     pub(super) dropped: Strays,
     pub(super) notes: Notes,
+    pub(super) routes: Routes,
     /// Ended connections by their end, with the serial that tells a reused slot.
     pub(super) ended: VecDeque<(u64, Slot, u64)>,
     /// So many of them, the first ones, were looked up by their numbers.
@@ -133,6 +135,7 @@ impl Engine {
             strays: Strays::default(),
             dropped: Strays::received(),
             notes: Notes::default(),
+            routes: Routes::default(),
             ended: VecDeque::new(),
             numbered: 0,
             serial: 0,
@@ -183,6 +186,11 @@ impl Engine {
     /// Whether a scan of open files could name an owner that nothing else has named; asks once.
     pub const fn take_owner_missing(&mut self) -> bool {
         std::mem::replace(&mut self.owner_missing, false)
+    }
+
+    /// What the kernel side has to be told of where addresses lead.
+    pub fn take_routes(&mut self) -> Vec<News> {
+        self.routes.take_news()
     }
 
     /// Takes one event.

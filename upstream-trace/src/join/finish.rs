@@ -8,7 +8,7 @@ use upstream_trace_common::event::{Base, IPV4, exit, kind};
 use super::{
     connection::{Connection, End, PeerSent, Slot, seen},
     engine::{Engine, Sink, WallClock},
-    note::Fact,
+    note::{Fact, Queue},
     reset::{self, Known, ResetFound, aborts, derived, error, reason},
     stray::{self, Stray},
     tuple::Tuple,
@@ -284,7 +284,7 @@ fn end_is_open(end: &End) -> bool {
         .is_some_and(|closed| closed.stats.has_socket != 0)
 }
 
-/// Whose the other end is: who had it or, where a listener answered for it, who listens.
+/// Whose the other end is: who had it or, where a listener answered for it or had no room for it, who listens.
 fn other_end<'a>(
     engine: &'a Engine,
     ended: &'a Connection,
@@ -293,10 +293,29 @@ fn other_end<'a>(
     if let Some(owner) = &ended.peer_owner {
         return Some((&owner.process, owner.attribution));
     }
-    let stray = stray.filter(|stray| stray.kind == kind::RESET_SENT_LISTEN)?;
     let listeners = &engine.listeners;
-    let process = listeners.owner(stray.netns, &Tuple::of(stray), stray.ktime)?;
-    Some((process, Attribution::Listener))
+    let was_reset = ended.end.as_ref().is_some_and(|end| end.received.is_some());
+    let process = match stray {
+        Some(stray) if stray.kind == kind::RESET_SENT_LISTEN => {
+            listeners.owner(stray.netns, &Tuple::of(stray), stray.ktime)
+        }
+        None if ended.role == Role::Client && !ended.saw(seen::ESTABLISHED) && !was_reset => {
+            let queue = accept_queue(engine, ended).filter(|queue| queue.is_full());
+            queue.and_then(|queue| queue.process.as_ref())
+        }
+        _ => None,
+    };
+    Some((process?, Attribution::Listener))
+}
+
+/// The accept queue that it was to go through, as far as that was noted.
+fn accept_queue<'a>(engine: &'a Engine, ended: &Connection) -> Option<&'a Queue> {
+    let (netns, tuple) = (ended.netns, &ended.tuple);
+    let notes = &engine.notes;
+    match notes.of(netns, tuple, kind::ACCEPT_QUEUE, ended.first)? {
+        Fact::AcceptQueue(queue) => Some(queue),
+        _ => None,
+    }
 }
 
 /// How the process came to its end for whom the kernel ended the connection.
@@ -329,21 +348,21 @@ fn noted<'a>(engine: &'a Engine, ended: &Connection) -> Evidence<'a> {
         notes.of(ended.netns, &ended.tuple, kind, ended.first)
     };
     let mut evidence = Evidence::default();
-    if let Some(Fact::AcceptQueue(queue, descriptors)) = of(kind::ACCEPT_QUEUE) {
-        evidence.accept_queue = Some(queue);
-        evidence.descriptors = descriptors;
+    if let Some(queue) = accept_queue(engine, ended) {
+        evidence.accept_queue = Some(queue.is);
+        evidence.descriptors = queue.descriptors;
     }
     if ended.saw(seen::ESTABLISHED) {
         return evidence;
     }
-    if let Some(Fact::Icmp(icmp)) = of(kind::SYN_ICMP) {
+    if let Some(&Fact::Icmp(icmp)) = of(kind::SYN_ICMP) {
         evidence.icmp = Some(icmp);
     }
-    if let Some(Fact::Dropped(reason)) = of(kind::SYN_DROPPED) {
+    if let Some(&Fact::Dropped(reason)) = of(kind::SYN_DROPPED) {
         evidence.drop_reason = engine.context.drop_reasons.name(reason);
     }
     if ended.tuple.local_port == 0
-        && let Some(Fact::LocalPorts(range)) = of(kind::PORT_RANGE)
+        && let Some(&Fact::LocalPorts(range)) = of(kind::PORT_RANGE)
     {
         evidence.local_ports = Some(range);
     }

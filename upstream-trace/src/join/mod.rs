@@ -3,6 +3,7 @@
 //! [`engine`] finds the connection that each event belongs to, [`table`] keeps them, [`connection`] is
 //! what is remembered of one; `steps` says what each event does to it, and `replay` takes a whole
 //! [`story`]; `pair` finds the other end, `asking` looks for it among those that are still open; [`listener`] knows who listens where,
+//! [`route`] in which network namespace an address is,
 //! [`stray`] resets without a socket, [`note`] why connections fail; [`reset`] finds who sent the reset that ended one, and
 //! [`finish`] turns a connection that ended into the record that is printed.
 
@@ -15,6 +16,7 @@ pub mod note;
 mod pair;
 mod replay;
 pub mod reset;
+pub mod route;
 mod steps;
 pub mod story;
 pub mod stray;

@@ -6,7 +6,7 @@
 use std::{collections::VecDeque, rc::Rc};
 
 use hashbrown::HashMap;
-use upstream_trace_common::event::{Base, Note, kind};
+use upstream_trace_common::event::{Base, IPV4, Note, kind};
 
 use super::{
     engine::{Engine, Sink, WallClock},
@@ -20,13 +20,30 @@ use crate::{
 };
 
 /// What a note says.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Debug)]
 pub enum Fact {
     Icmp(Icmp),
     LocalPorts(PortRange),
-    AcceptQueue(AcceptQueue, Option<Descriptors>),
+    AcceptQueue(Queue),
     /// `enum skb_drop_reason`.
     Dropped(u8),
+}
+
+/// The accept queue that a connection was to go through.
+#[derive(Debug)]
+pub struct Queue {
+    pub is: AcceptQueue,
+    /// Who listens.
+    pub process: Option<Rc<Process>>,
+    /// Of the same.
+    pub descriptors: Option<Descriptors>,
+}
+
+impl Queue {
+    /// Whether no more connections went in.
+    pub const fn is_full(&self) -> bool {
+        self.is.length > self.is.limit
+    }
 }
 
 #[derive(Debug)]
@@ -79,12 +96,12 @@ impl Notes {
 
     /// What was noted of the connection with these ends since its beginning. Of several the last one counts, which may come after the connection's end:
     /// for its peer's last segment, or for another that found no port either.
-    pub fn of(&self, netns: u32, tuple: &Tuple, kind: u8, since: u64) -> Option<Fact> {
+    pub fn of(&self, netns: u32, tuple: &Tuple, kind: u8, since: u64) -> Option<&Fact> {
         if self.known.is_empty() {
             return None;
         }
         let entry = self.known.get(&key(tuple, kind, netns))?;
-        (entry.at >= since).then_some(entry.fact)
+        (entry.at >= since).then_some(&entry.fact)
     }
 
     /// The descriptors of a process, which is asked at most once a second.
@@ -115,9 +132,8 @@ impl Engine {
         clock: &impl WallClock,
         sink: &mut impl Sink,
     ) {
-        let (base, [first, second, third]) = (&note.base, note.detail);
+        let (base, [first, second, ..]) = (&note.base, note.detail);
         let port = |port| u16::try_from(port).unwrap_or(u16::MAX);
-        let number = |number| u32::try_from(number).unwrap_or(u32::MAX);
         let fact = match base.kind {
             kind::SYN_ICMP => Fact::Icmp(Icmp {
                 kind: base.old,
@@ -129,21 +145,16 @@ impl Engine {
                 first: port(first),
                 last: port(second),
             }),
-            kind::ACCEPT_QUEUE => {
-                let queue = AcceptQueue {
-                    length: number(first),
-                    limit: number(second),
-                };
-                Fact::AcceptQueue(
-                    queue,
-                    self.listeners_descriptors(base, third, queue, describe),
-                )
-            }
+            kind::ACCEPT_QUEUE => match self.queue(note, describe) {
+                Some(queue) => Fact::AcceptQueue(queue),
+                None => return,
+            },
             kind::SYN_DROPPED => Fact::Dropped(base.new),
             _ => return,
         };
+        let is_event = matches!(fact, Fact::Icmp(_) | Fact::Dropped(_));
         self.notes.insert(base, fact);
-        if self.context.events && matches!(fact, Fact::Icmp(_) | Fact::Dropped(_)) {
+        if self.context.events && is_event {
             let event = Event {
                 base,
                 actor: None,
@@ -153,29 +164,38 @@ impl Engine {
         }
     }
 
-    /// Those of the process that listens with the socket at `sk`, if connections wait for it.
-    fn listeners_descriptors(
-        &mut self,
-        base: &Base,
-        sk: u64,
-        queue: AcceptQueue,
-        describe: &mut impl Describe,
-    ) -> Option<Descriptors> {
-        // At either end: of a connect to here, or of a child here.
-        let ports = [base.remote_port, base.local_port];
-        let process = ports
-            .iter()
-            .find_map(|&port| self.listeners.of_socket(base.netns, port, sk))
-            .filter(|_| queue.length > 0)
-            .cloned()?;
-        self.notes.descriptors(&process, base.ktime, describe)
+    /// That of a listener, if it is the one that the connection was for. Who listens, as long as that is known.
+    fn queue(&mut self, note: &Note, describe: &mut impl Describe) -> Option<Queue> {
+        let (base, [queue, netns, v4, v6 @ ..]) = (&note.base, note.detail);
+        let bound = if base.family == IPV4 { [v4, 0] } else { v6 };
+        if bound != [0; 2] && bound != base.remote {
+            return None;
+        }
+        let number = |number| u32::try_from(number).unwrap_or(u32::MAX);
+        let (netns, is) = (
+            number(netns),
+            AcceptQueue {
+                length: number(queue & u64::from(u32::MAX)),
+                limit: number(queue >> 32),
+            },
+        );
+        // At either end: of a connect to there, or of a child there.
+        let mut ports = [base.remote_port, base.local_port].into_iter();
+        let process = ports.find_map(|port| self.listeners.of_socket(netns, port, base.sk));
+        let process = process.cloned();
+        let asked = process.as_ref().filter(|_| is.length > 0);
+        let descriptors =
+            asked.and_then(|process| self.notes.descriptors(process, base.ktime, describe));
+        Some(Queue {
+            is,
+            process,
+            descriptors,
+        })
     }
 }
 
 #[cfg(test)]
 mod tests {
-    use upstream_trace_common::event::IPV4;
-
     use super::*;
 
     /// A note between two addresses, local and remote, seen in a namespace.
@@ -196,25 +216,31 @@ mod tests {
         const LOOPBACK: [u32; 2] = [0x7f00_0001; 2];
         const FAR: [u32; 2] = [0x0a00_0001, 0x0a00_0002];
         let mut notes = Notes::default();
-        let range = |first| Fact::LocalPorts(PortRange { first, last: 9 });
         for netns in [1, 2] {
-            let fact = range(u16::try_from(netns).unwrap());
+            let first = u16::try_from(netns).unwrap();
+            let fact = Fact::LocalPorts(PortRange { first, last: 9 });
             notes.insert(&base(netns, kind::PORT_RANGE, LOOPBACK), fact);
         }
+        let first = |found: Option<&Fact>| match found {
+            Some(Fact::LocalPorts(range)) => Some(range.first),
+            _ => None,
+        };
         let tuple = Tuple::of(&base(0, 0, LOOPBACK));
         for netns in [1, 2] {
             let found = notes.of(netns, &tuple, kind::PORT_RANGE, 7);
-            assert_eq!(found, Some(range(u16::try_from(netns).unwrap())));
+            assert_eq!(first(found).map(u32::from), Some(netns));
         }
-        assert_eq!(notes.of(3, &tuple, kind::PORT_RANGE, 7), None);
+        assert!(notes.of(3, &tuple, kind::PORT_RANGE, 7).is_none());
 
         // What was dropped on its way is told wherever that was.
-        for (ends, elsewhere) in [(FAR, Some(Fact::Dropped(5))), (LOOPBACK, None)] {
+        for (ends, elsewhere) in [(FAR, true), (LOOPBACK, false)] {
             notes.insert(&base(1, kind::SYN_DROPPED, ends), Fact::Dropped(5));
             let tuple = Tuple::of(&base(0, 0, ends));
-            assert_eq!(notes.of(2, &tuple, kind::SYN_DROPPED, 7), elsewhere);
-            assert!(notes.of(1, &tuple, kind::SYN_DROPPED, 7).is_some());
-            assert_eq!(notes.of(1, &tuple, kind::SYN_DROPPED, 8), None);
+            let is_known =
+                |netns, since| notes.of(netns, &tuple, kind::SYN_DROPPED, since).is_some();
+            assert_eq!(is_known(2, 7), elsewhere);
+            assert!(is_known(1, 7));
+            assert!(!is_known(1, 8));
         }
     }
 }

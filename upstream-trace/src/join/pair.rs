@@ -8,6 +8,7 @@ use super::{
     engine::Engine,
     translated::Numbers,
 };
+use crate::record::Role;
 
 impl Engine {
     /// Finds the socket of the other end of a connection that lived until then, if it is on this node.
@@ -41,7 +42,21 @@ impl Engine {
         });
         if let Some((peer, _)) = found {
             self.link(slot, peer);
+            self.learn_route(slot, peer);
         }
+    }
+
+    /// Of two ends that know each other by their addresses: where the client's connections to the other one's lead.
+    fn learn_route(&mut self, one: Slot, other: Slot) {
+        let (Some(one), Some(other)) = (self.table.get(one), self.table.get(other)) else {
+            return;
+        };
+        let (client, server) = match (one.role, other.role) {
+            (Role::Client, Role::Server) => (one, other),
+            (Role::Server, Role::Client) => (other, one),
+            _ => return,
+        };
+        self.routes.learn(client.netns, &client.tuple, server.netns);
     }
 
     fn link(&mut self, one: Slot, other: Slot) {

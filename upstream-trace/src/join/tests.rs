@@ -265,14 +265,33 @@ impl Play {
     }
 
     /// The kernel side notes something of why the connection of the client fails.
-    fn note(&mut self, netns: u32, kind: u8, (old, new): (u8, u8), detail: [u64; 3]) {
+    fn note(&mut self, netns: u32, kind: u8, (old, new): (u8, u8), detail: [u64; 5]) {
         let base = self.base(CLIENT, kind, old, new);
-        let base = Base {
-            sk: 0,
-            netns,
-            ..base
-        };
-        let note = Note { base, detail };
+        self.noted(Note {
+            base: Base {
+                sk: 0,
+                netns,
+                ..base
+            },
+            detail,
+        });
+    }
+
+    /// The same of the accept queue of a listener that takes connections to any address.
+    fn queue(&mut self, sk: u64, queue: [u64; 2]) {
+        self.queue_at(0, sk, queue);
+    }
+
+    /// The same, to this IPv4 address.
+    fn queue_at(&mut self, bound: u64, sk: u64, [length, limit]: [u64; 2]) {
+        let base = self.base(CLIENT, kind::ACCEPT_QUEUE, 0, 0);
+        self.noted(Note {
+            base: Base { sk, ..base },
+            detail: [limit << 32 | length, base.netns.into(), bound, 0, 0],
+        });
+    }
+
+    fn noted(&mut self, note: Note) {
         self.engine
             .note(&note, &mut Nobody, &Epoch, &mut self.records);
         self.by_stories
@@ -706,7 +725,7 @@ fn a_refusal_that_nobody_sent_is_a_firewalls_only_where_one_dropped_the_syn() {
         let mut play = Play::new();
         play.connect();
         if dropped {
-            play.note(1, kind::SYN_DROPPED, (0, 12), [0; 3]);
+            play.note(1, kind::SYN_DROPPED, (0, 12), [0; 5]);
         }
         play.refused();
         let reset = play.finish()[0].reset;
@@ -943,7 +962,7 @@ fn what_a_clients_port_resets_is_the_clients_doing() {
 fn an_icmp_error_that_the_kernel_kept_for_the_owner_is_seen() {
     let mut play = Play::new();
     play.connect();
-    play.note(1, kind::SYN_ICMP, (3, 13), [ELSEWHERE, 0, 0]);
+    play.note(1, kind::SYN_ICMP, (3, 13), [ELSEWHERE, 0, 0, 0, 0]);
     // The owner reads the soft error, which clears it, and closes.
     let stats = Stats {
         present: u32::MAX,
@@ -970,7 +989,7 @@ fn an_icmp_error_that_the_kernel_kept_for_the_owner_is_seen() {
 }
 
 /// The owner gives up while its SYN is unanswered.
-fn canceled(play: &mut Play) -> record::Evidence<'static> {
+fn canceled(play: &mut Play) -> Seen {
     let stats = Stats {
         present: u32::MAX,
         has_socket: 1,
@@ -978,17 +997,19 @@ fn canceled(play: &mut Play) -> record::Evidence<'static> {
         ..Stats::default()
     };
     play.close(CLIENT, State::SynSent, CLIENT_PID, stats);
-    let seen = play.finish();
-    assert_eq!(seen.last().unwrap().verdict, Verdict::ConnectCanceled);
-    seen.last().unwrap().evidence.unwrap_or_default()
+    let seen = play.finish().pop().unwrap();
+    assert_eq!(seen.verdict, Verdict::ConnectCanceled);
+    seen
 }
 
 #[test]
 fn a_full_accept_queue_is_told_with_its_process() {
     let mut play = Play::new();
     play.connect();
-    play.note(1, kind::ACCEPT_QUEUE, (0, 0), [129, 128, LISTENER]);
-    let evidence = canceled(&mut play);
+    play.queue(LISTENER, [129, 128]);
+    let seen = canceled(&mut play);
+    assert_eq!(seen.peer, Some(SERVER_PID));
+    let evidence = seen.evidence.unwrap();
     let queue = AcceptQueue {
         length: 129,
         limit: 128,
@@ -997,15 +1018,27 @@ fn a_full_accept_queue_is_told_with_its_process() {
     let pid = evidence.descriptors.map(|descriptors| descriptors.pid);
     assert_eq!(pid, Some(SERVER_PID));
 
+    // One that is bound to where the client is, and not to where it connects.
+    let mut elsewhere = Play::new();
+    elsewhere.connect();
+    elsewhere.queue_at(ELSEWHERE, LISTENER, [129, 128]);
+    let seen = canceled(&mut elsewhere);
+    assert_eq!((seen.peer, seen.evidence), (None, None));
+
+    // Where there is room, it may be somebody else who did not answer.
     let mut empty = Play::new();
     empty.connect();
-    empty.note(1, kind::ACCEPT_QUEUE, (0, 0), [0, 128, LISTENER]);
-    assert_eq!(canceled(&mut empty).descriptors, None);
+    empty.queue(LISTENER, [0, 128]);
+    let seen = canceled(&mut empty);
+    assert_eq!(seen.peer, None);
+    assert_eq!(seen.evidence.unwrap().descriptors, None);
 
     let mut unknown = Play::new();
     unknown.connect();
-    unknown.note(1, kind::ACCEPT_QUEUE, (0, 0), [129, 128, SERVER]);
-    let evidence = canceled(&mut unknown);
+    unknown.queue(SERVER, [129, 128]);
+    let seen = canceled(&mut unknown);
+    assert_eq!(seen.peer, None);
+    let evidence = seen.evidence.unwrap();
     assert_eq!(evidence.accept_queue, Some(queue));
     assert_eq!(evidence.descriptors, None);
 }
@@ -1014,17 +1047,18 @@ fn a_full_accept_queue_is_told_with_its_process() {
 fn a_note_is_of_the_connection_that_lived_then_and_there() {
     let mut play = Play::new();
     // Of one before with the same ends, and of one on another loopback.
-    play.note(1, kind::ACCEPT_QUEUE, (0, 0), [129, 128, LISTENER]);
+    play.queue(LISTENER, [129, 128]);
     play.connect();
-    play.note(2, kind::SYN_DROPPED, (0, 12), [0; 3]);
-    assert_eq!(canceled(&mut play), record::Evidence::default());
+    play.note(2, kind::SYN_DROPPED, (0, 12), [0; 5]);
+    let seen = canceled(&mut play);
+    assert_eq!((seen.peer, seen.evidence), (None, None));
 }
 
 #[test]
 fn what_met_the_syn_of_an_established_connection_is_not_why_it_failed() {
     let mut play = Play::new();
     play.connect();
-    play.note(1, kind::SYN_ICMP, (3, 1), [ELSEWHERE, 0, 0]);
+    play.note(1, kind::SYN_ICMP, (3, 1), [ELSEWHERE, 0, 0, 0, 0]);
     play.step(CLIENT, State::SynSent, State::Established);
     play.step(SERVER, State::SynRecv, State::Established);
     play.server_aborts(counted(64, 0));

@@ -13,7 +13,7 @@ use aya::{
     maps::{Array, HashMap, LpmTrie, Map, MapData, MapError, PerCpuArray, RingBuf, lpm_trie::Key},
     programs::{Iter, Program},
 };
-use upstream_trace_common::{counter, event::KeptReset, setting, story::Place};
+use upstream_trace_common::{counter, event::KeptReset, route::Destination, setting, story::Place};
 
 use super::{
     beside::beside,
@@ -189,6 +189,8 @@ pub struct Loaded {
     pub stories: Places<Place>,
     /// Resets of those that were not asked for.
     pub resets: Places<KeptReset>,
+    /// Where addresses lead.
+    routes: HashMap<MapData, Destination, u32>,
     counters: PerCpuArray<MapData, [u64; counter::COUNT]>,
     /// Open files can be scanned.
     scans: bool,
@@ -236,6 +238,8 @@ pub fn load(
     let ring = RingBuf::try_from(take("EVENTS")?).map_err(|error| map_failure("EVENTS", &error))?;
     let counters = PerCpuArray::try_from(take("COUNTERS")?)
         .map_err(|error| map_failure("COUNTERS", &error))?;
+    let routes =
+        HashMap::try_from(take("ROUTES")?).map_err(|error| map_failure("ROUTES", &error))?;
     let mut array = |name| match take(name)? {
         Map::Array(map) => Ok(map),
         _ => Err(missing_map(name)),
@@ -252,6 +256,7 @@ pub fn load(
         ring: Ring::new(ring),
         stories,
         resets,
+        routes,
         counters,
         scans: filled.iter().any(is_filled(Role::Holders)),
     })
@@ -473,6 +478,15 @@ impl Loaded {
     /// Whether open files can be scanned for sockets.
     pub const fn scans(&self) -> bool {
         self.scans
+    }
+
+    /// Tells the kernel side in which network namespace a destination is, or that it is to forget that. Where that fails, less is said of
+    /// connections to there.
+    pub fn route(&mut self, destination: Destination, netns: Option<u32>) {
+        let _untold = match netns {
+            Some(netns) => self.routes.insert(destination, netns, 0),
+            None => self.routes.remove(&destination),
+        };
     }
 
     /// Takes every program out of the kernel; what is in the ring and the counters stays.

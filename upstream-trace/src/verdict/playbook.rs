@@ -644,6 +644,12 @@ mod tests {
             assert_eq!(named(queue(129, 10)), Some(Cause::Exhaustion));
             assert_eq!(named(queue(3, 1024)), Some(Cause::Exhaustion));
             assert_eq!(named(queue(128, 1023)), Some(Cause::Network));
+            // A SYN that was dropped never came to the queue.
+            let dropped = record::Evidence {
+                drop_reason: Some("NETFILTER_DROP"),
+                ..queue(129, 1024)
+            };
+            assert_eq!(named(dropped), Some(Cause::Firewall));
         }
     }
 

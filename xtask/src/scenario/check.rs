@@ -457,10 +457,14 @@ impl Checker<'_> {
         let allowed: &[Who] = match owner {
             Owner::Any => return,
             Owner::Nobody => return self.same(name, &Value::Null, process),
+            Owner::Listener if !self.kernel.has(Feature::UntypedReads) => {
+                return self.same(name, &Value::Null, process);
+            }
+            Owner::Listener if attribution == "listener" => &[Who::Server],
             Owner::Is(Who::Client) if attribution == "exact" => &[Who::Client],
             Owner::Is(Who::Server) if KNOWN.contains(&attribution) => &[Who::Server],
             Owner::Is(Who::Worker) if KNOWN.contains(&attribution) => &[Who::Worker],
-            Owner::Is(_) => &[],
+            Owner::Is(_) | Owner::Listener => &[],
             Owner::By(cases) => cases
                 .iter()
                 .find(|(how, _)| *how == attribution)

@@ -11,8 +11,8 @@ use super::feature::Feature;
 use super::net::Sock;
 use super::process::Actor;
 use super::{
-    BEFORE_PAYLOAD, Ctx, Expect, Family, Link, Pair, Played, RQ, RS, Scenario, SocketAddr, alone,
-    with_strays,
+    BEFORE_PAYLOAD, Ctx, Expect, Family, Link, Pair, Played, RQ, RS, Scenario, SocketAddr, Who,
+    alone, with_strays,
 };
 
 pub(super) const REFUSED: Expect = client("refused")
@@ -34,7 +34,7 @@ pub(super) const CANCELED: Expect = client("connect_canceled")
     .evidence(&[dropped("SOCKET_FILTER")])
     .steps(&["connect", "CLOSE"]);
 const NO_ROOM: &[Expect] = &[client("connect_canceled")
-    .peer(Owner::Any)
+    .peer(Owner::Listener)
     .bytes(0, 0)
     .evidence(&queue(2, 1))
     .steps(&["connect", "CLOSE"])];
@@ -85,11 +85,11 @@ pub(super) const LIST: &[Scenario] = &[
         disconnect_reuse,
         &[
             client("local_abort")
-                .reset(sent("TCP_STATE", Owner::Is(super::Who::Client)))
+                .reset(sent("TCP_STATE", Owner::Is(Who::Client)))
                 .bytes(RQ, RS)
                 .steps(&["connect", "ESTABLISHED", "CLOSE", "reset_sent"]),
             server("reset_mid_stream")
-                .reset(received("TCP_STATE", Owner::Is(super::Who::Client)))
+                .reset(received("TCP_STATE", Owner::Is(Who::Client)))
                 .errno("ECONNRESET")
                 .bytes(RS, RQ)
                 .steps(&["ESTABLISHED", "reset_received", "CLOSE"]),
@@ -151,7 +151,7 @@ pub(super) const LIST: &[Scenario] = &[
         needs: None,
         play: timed_out,
         records: &[client("connect_timeout")
-            .peer(Owner::Any)
+            .peer(Owner::Listener)
             .errno("ETIMEDOUT")
             .bytes(0, 0)
             .evidence(&queue(2, 1))
@@ -281,21 +281,40 @@ fn no_local_port(ctx: &Ctx) -> Result<Played> {
 pub(super) fn full_queue(ctx: &Ctx, server: &mut Actor, filler: &mut Actor) -> Result<SocketAddr> {
     let to = ctx.address(Family::V4);
     let listener = server.listen(to, 1)?;
-    // The kernel lets one more in than the backlog says.
-    filler.connect(to)?;
-    filler.connect(to)?;
-    server.wait_queued(listener, 2)?;
+    fill(server, listener, filler, to)?;
     Ok(to)
+}
+
+/// Fills the accept queue of a listener whose backlog is 1: the kernel lets in one more.
+pub(super) fn fill(
+    server: &mut Actor,
+    listener: Sock,
+    filler: &mut Actor,
+    to: SocketAddr,
+) -> Result<()> {
+    filler.connect(to)?;
+    filler.connect(to)?;
+    server.wait_queued(listener, 2)
+}
+
+/// The client connects and gives up: one more link of what is played.
+pub(super) fn give_up(
+    client: &mut Actor,
+    server: &Actor,
+    to: SocketAddr,
+    played: &mut Played,
+) -> Result<()> {
+    let sock = client.connect_start(to)?;
+    played.links.push(Link::of(client, sock, server, to)?);
+    client.close(sock)
 }
 
 fn canceled(ctx: &Ctx) -> Result<Played> {
     let (mut client, mut server) = (ctx.actor("ut-client")?, ctx.actor("ut-server")?);
     let mut filler = ctx.actor("ut-filler")?;
     let to = full_queue(ctx, &mut server, &mut filler)?;
-    let sock = client.connect_start(to)?;
     let mut played = Played::new(&client, Some(&server));
-    played.links.push(Link::of(&mut client, sock, &server, to)?);
-    client.close(sock)?;
+    give_up(&mut client, &server, to, &mut played)?;
     Ok(played)
 }
 
@@ -309,10 +328,8 @@ pub(super) fn deaf_server(ctx: &Ctx, server: &mut Actor) -> Result<SocketAddr> {
 fn canceled_lost(ctx: &Ctx) -> Result<Played> {
     let (mut client, mut server) = (ctx.actor("ut-client")?, ctx.actor("ut-server")?);
     let to = deaf_server(ctx, &mut server)?;
-    let sock = client.connect_start(to)?;
     let mut played = Played::new(&client, Some(&server));
-    played.links.push(Link::of(&mut client, sock, &server, to)?);
-    client.close(sock)?;
+    give_up(&mut client, &server, to, &mut played)?;
     Ok(played)
 }
 
@@ -356,10 +373,8 @@ fn user_timed_out(ctx: &Ctx) -> Result<Played> {
 fn canceled_far(ctx: &Ctx) -> Result<Played> {
     let (mut client, mut router) = (ctx.actor("ut-client")?, ctx.actor("ut-router")?);
     let to = far(ctx, &mut client, &mut router, "0")?;
-    let sock = client.connect_start(to)?;
     let mut played = Played::new(&client, None);
-    played.links.push(Link::of(&mut client, sock, &router, to)?);
-    client.close(sock)?;
+    give_up(&mut client, &router, to, &mut played)?;
     Ok(played)
 }
 

@@ -22,6 +22,8 @@ pub enum Owner {
     Nobody,
     /// This one, however it was found; one that connected itself has to be known exactly.
     Is(Who),
+    /// The server, because it listens; `null` where accept queues are not told.
+    Listener,
     /// Depends on how it was found: attribution, and who is right then.
     By(&'static [(&'static str, &'static [Who])]),
 }

@@ -6,12 +6,12 @@ use std::net::SocketAddr;
 
 use anyhow::Result;
 
-use super::connect::{attempt, wired};
+use super::connect::{attempt, give_up, wired};
 use super::expect::{Found, Owner, Reset, client, dropped, icmp, icmp_v6};
 use super::feature::Feature;
 use super::netns::{NLM_F_ACK, NLM_F_CREATE, NLM_F_REQUEST, attribute, zero_ended};
 use super::process::Actor;
-use super::{BEFORE_PAYLOAD, Ctx, Expect, Family, Link, Played, Scenario, alone, plain};
+use super::{BEFORE_PAYLOAD, Ctx, Expect, Family, Played, Scenario, alone, plain};
 
 /// `include/uapi/linux/netfilter/nfnetlink.h`.
 const NFNL_SUBSYS_NFTABLES: u16 = 10;
@@ -34,7 +34,7 @@ const NF_DROP: u32 = 0;
 
 /// Where a rule looks: `NF_INET_PRE_ROUTING`, `NF_INET_LOCAL_IN`, `NF_INET_LOCAL_OUT` or `NF_INET_POST_ROUTING`.
 pub(super) const PREROUTING: u32 = 0;
-const INPUT: u32 = 1;
+pub(super) const INPUT: u32 = 1;
 pub(super) const OUTPUT: u32 = 3;
 pub(super) const POSTROUTING: u32 = 4;
 /// `NF_IP_PRI_NAT_DST` and `NF_IP_PRI_NAT_SRC`: before what filters, and behind it.
@@ -195,10 +195,8 @@ fn drops(ctx: &Ctx, hook: u32) -> Result<Played> {
     let to = ctx.address(Family::V4);
     server.listen(to, 16)?;
     server.firewall(to, hook, Answer::Nothing)?;
-    let sock = client.connect_start(to)?;
     let mut played = Played::new(&client, Some(&server));
-    played.links.push(Link::of(&mut client, sock, &server, to)?);
-    client.close(sock)?;
+    give_up(&mut client, &server, to, &mut played)?;
     Ok(played)
 }
 

@@ -1,22 +1,26 @@
 //! Connections that the kernel established and no process ever accepted.
 
+use std::net::Ipv4Addr;
 use std::thread;
 use std::time::Duration;
 
 use anyhow::Result;
 
-use super::connect::full_queue;
+use super::connect::{fill, full_queue, give_up, wired};
 use super::expect::{
-    BY_SERVER, Owner, Reset, client, queue, queue_of, received, sent, server, stray,
+    BY_SERVER, Owner, Reset, client, dropped, queue, queue_of, received, sent, server, stray,
 };
 use super::feature::Feature;
+use super::firewall::{Answer, INPUT};
 use super::net::{Sock, State, poll};
 use super::{
-    BEFORE_PAYLOAD, BEFORE_RESPONSE, Ctx, Expect, Family, Link, Pair, Played, REQUEST, RQ,
-    Scenario, Who, alone,
+    BEFORE_PAYLOAD, BEFORE_RESPONSE, Ctx, Expect, Family, Link, Pair, Played, REQUEST, RQ, RS,
+    Scenario, Who, alone, plain,
 };
 
 const BY_CLIENT: Owner = Owner::Is(Who::Client);
+/// A loopback address that no server of the tests has.
+const ELSEWHERE: Ipv4Addr = Ipv4Addr::new(127, 0, 0, 9);
 
 const NEVER_ACCEPTED: Expect = server("never_accepted").any_errno();
 const ABORTED_BY_CLIENT: &[Expect] = &[
@@ -179,12 +183,41 @@ pub(super) const LIST: &[Scenario] = &[
         needs: None,
         play: queue_full_no_descriptor,
         records: &[client("connect_canceled")
-            .peer(Owner::Any)
+            .peer(Owner::Listener)
             .bytes(0, 0)
             .evidence(&queue_of(Who::Server, 2, 1))
             .steps(&["connect", "CLOSE"])],
         strays: &[],
     },
+    Scenario {
+        name: "queue_full_on_another_machine",
+        story: "the server is in another network namespace, was reached before, its accept queue is full, and the client gives up",
+        // The tracer has to hear of the connection before.
+        slow: true,
+        needs: None,
+        play: queue_full_on_another_machine,
+        records: &[
+            client("ok").bytes(RQ, RS),
+            server("ok").bytes(RS, RQ),
+            client("connect_canceled")
+                .of(1)
+                .peer(Owner::Listener)
+                .bytes(0, 0)
+                .evidence(&queue(2, 1))
+                .steps(&["connect", "CLOSE"]),
+        ],
+        strays: &[],
+    },
+    plain(
+        "queue_full_at_another_address",
+        "a firewall drops the SYN, and the queue that is full belongs to a server with the same port at another address",
+        queue_full_at_another_address,
+        &[client("connect_canceled")
+            .peer(Owner::Nobody)
+            .bytes(0, 0)
+            .evidence(&[dropped("NETFILTER_DROP")])
+            .steps(&["connect", "CLOSE"])],
+    ),
 ];
 
 fn unaccepted_reset(ctx: &Ctx, family: Family) -> Result<Played> {
@@ -245,11 +278,37 @@ fn queue_full_no_descriptor(ctx: &Ctx) -> Result<Played> {
     let mut filler = ctx.actor("ut-filler")?;
     let to = full_queue(ctx, &mut server, &mut filler)?;
     server.have_no_more_files()?;
-    let sock = client.connect_start(to)?;
     let mut played = Played::new(&client, Some(&server));
-    played.links.push(Link::of(&mut client, sock, &server, to)?);
-    client.close(sock)?;
+    give_up(&mut client, &server, to, &mut played)?;
     thread::sleep(HEARD);
+    Ok(played)
+}
+
+fn queue_full_on_another_machine(ctx: &Ctx) -> Result<Played> {
+    let (mut client, mut server) = (ctx.actor("ut-client")?, ctx.actor("ut-server")?);
+    let mut filler = ctx.actor("ut-filler")?;
+    let (_, there) = wired(&mut client, &mut server)?;
+    filler.join_netns(&client)?;
+    let mut pair = Pair::between(client, server, (there, ctx.port).into())?;
+    pair.accept()?;
+    pair.exchange()?;
+    pair.close()?;
+    thread::sleep(HEARD);
+    pair.server.set_backlog(pair.listener, 1)?;
+    fill(&mut pair.server, pair.listener, &mut filler, pair.to)?;
+    give_up(&mut pair.client, &pair.server, pair.to, &mut pair.played)?;
+    pair.end()
+}
+
+fn queue_full_at_another_address(ctx: &Ctx) -> Result<Played> {
+    let (mut client, mut server) = alone(ctx)?;
+    let mut filler = ctx.actor("ut-filler")?;
+    filler.join_netns(&server)?;
+    full_queue(ctx, &mut server, &mut filler)?;
+    let to = (ELSEWHERE, ctx.port).into();
+    server.firewall(to, INPUT, Answer::Nothing)?;
+    let mut played = Played::new(&client, None);
+    give_up(&mut client, &server, to, &mut played)?;
     Ok(played)
 }
 

@@ -179,6 +179,14 @@ pub(super) const ROWS: &[Row] = &[
     ),
     row(
         &[ConnectTimeout, ConnectCanceled],
+        Dropped,
+        FIREWALL,
+        CONNECT_TIMEOUT,
+        Played(&["firewall_drops_in"]),
+        "A filter of this node dropped the SYN or the answer to it (evidence.drop_reason): NETFILTER_DROP is nftables or iptables (nft list ruleset), TC_ a program at an interface (tc filter, a CNI), SOCKET_FILTER one at the socket.",
+    ),
+    row(
+        &[ConnectTimeout, ConnectCanceled],
         NoDescriptor,
         EXHAUSTION,
         CONNECT_TIMEOUT,
@@ -190,16 +198,12 @@ pub(super) const ROWS: &[Row] = &[
         QueueFull,
         EXHAUSTION,
         CONNECT_TIMEOUT,
-        Played(&["connect_timeout", "connect_canceled"]),
+        Played(&[
+            "connect_timeout",
+            "connect_canceled",
+            "queue_full_on_another_machine",
+        ]),
         "The server's accept queue was longer than its limit (evidence.accept_queue), so its kernel dropped the SYN: the server accepts too slowly or is stuck, or its backlog is too small (listen(), net.core.somaxconn).",
-    ),
-    row(
-        &[ConnectTimeout, ConnectCanceled],
-        Dropped,
-        FIREWALL,
-        CONNECT_TIMEOUT,
-        Played(&["firewall_drops_in"]),
-        "A filter of this node dropped the SYN or the answer to it (evidence.drop_reason): NETFILTER_DROP is nftables or iptables (nft list ruleset), TC_ a program at an interface (tc filter, a CNI), SOCKET_FILTER one at the socket.",
     ),
     row(
         &[ConnectTimeout],
