@@ -44,7 +44,7 @@ pub mod kind {
     /// not read).
     pub const SYN_ICMP: u8 = 14;
     /// How full the accept queue was that a failed connection was to go through. A [`Note`](super::Note) with the failed connection's ends:
-    /// `sk` is the listener's, `detail` the queue's length and in the upper half its limit, the listener's network namespace, and the local
+    /// `sk` is the listener's, `old` the state in which it failed (`LISTEN`: refused by the listener), `detail` the queue's length and in the upper half its limit, the listener's network namespace, and the local
     /// address that connections to it need (0: any), in network order: IPv4's, then IPv6's. 0 as well where one had arrived.
     pub const ACCEPT_QUEUE: u8 = 20;
     /// From which ports one was to be chosen where none was left. A [`Note`](super::Note): `detail` is the first and the last.

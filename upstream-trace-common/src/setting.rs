@@ -57,7 +57,7 @@ pub const PORT_WORDS: u32 = 65536 / 64;
 pub const RESET_PLACES: u32 = 1024;
 
 /// The most destinations of which the kernel side is told where they lead.
-pub const ROUTES: u32 = 4096;
+pub const ROUTES_MAX: u32 = 4096;
 
 /// The most stories that the kernel side keeps.
 pub const STORY_PLACES_MAX: u32 = 65_536;

@@ -31,7 +31,7 @@ pub fn opened(sk: *const u8, tuple: &Tuple) {
     let value = match known(tuple) {
         Some(UNCOUNTED) => return,
         Some(several) if several & SEVERAL != 0 => several.wrapping_add(ONE),
-        Some(other) if other != sk as u64 && listens(other, tuple) => (2 * ONE) | SEVERAL,
+        Some(other) if other != sk as u64 && still_listens(other, tuple) => (2 * ONE) | SEVERAL,
         _ => sk as u64,
     };
     know(tuple, value);
@@ -42,7 +42,7 @@ pub fn opened(sk: *const u8, tuple: &Tuple) {
 pub fn found(sk: *const u8, tuple: &Tuple) {
     let value = match known(tuple) {
         Some(several) if several & SEVERAL != 0 => return,
-        Some(other) if other != sk as u64 && listens(other, tuple) => UNCOUNTED,
+        Some(other) if other != sk as u64 && still_listens(other, tuple) => UNCOUNTED,
         _ => sk as u64,
     };
     know(tuple, value);
@@ -85,7 +85,10 @@ pub fn unreached(old: u8, is_open: bool, tuple: &Tuple) {
     // A bit for each state: one test spares the verifier several ways through what follows.
     const CHILD: u32 = 1 << state::SYN_RECV | 1 << state::ESTABLISHED | 1 << state::CLOSE_WAIT;
     let (netns, port) = if old == state::SYN_SENT {
-        (leads_to(tuple), tuple.remote_port)
+        let Some(netns) = leads_to(tuple) else {
+            return;
+        };
+        (netns, tuple.remote_port)
     } else if !is_open && 1 << (old & 31) & CHILD != 0 {
         (tuple.netns, tuple.local_port)
     } else {
@@ -107,7 +110,7 @@ pub fn unreached(old: u8, is_open: bool, tuple: &Tuple) {
         } else {
             ANY
         };
-        note(sk.0, queue, (netns, bound_to), tuple);
+        note(old, sk.0, queue, (netns, bound_to), tuple);
     }
 }
 
@@ -117,7 +120,8 @@ pub fn refused(sk: Struct<Direct>, tuple: &Tuple) {
     if let Some(queue @ [length, limit]) = sk.accept_queue()
         && length > limit
     {
-        note(sk.address() as u64, queue, (tuple.netns, ANY), tuple);
+        let sk = sk.address() as u64;
+        note(state::LISTEN, sk, queue, (tuple.netns, ANY), tuple);
     }
 }
 
@@ -126,6 +130,7 @@ const ANY: [u64; 3] = [0; 3];
 
 #[inline(always)]
 fn note(
+    old: u8,
     sk: u64,
     [length, limit]: [u32; 2],
     (netns, [v4, first, second]): (u32, [u64; 3]),
@@ -133,7 +138,7 @@ fn note(
 ) {
     let what = What {
         kind: kind::ACCEPT_QUEUE,
-        old: 0,
+        old,
         new: 0,
     };
     let queue = u64::from(limit) << 32 | u64::from(length);
@@ -145,21 +150,21 @@ fn note(
     );
 }
 
-/// The network namespace of the remote end: this one where that is a loopback address or the local end's own, else where the address
-/// has led before; 0: not known.
+/// The network namespace of the remote end: this one where that is a loopback address or the local end's own, else where connections to
+/// there have led before.
 #[inline(always)]
-fn leads_to(tuple: &Tuple) -> u32 {
+fn leads_to(tuple: &Tuple) -> Option<u32> {
     let ([a, b], [c, d]) = (tuple.local, tuple.remote);
     let [first, ..] = event::bytes(tuple.remote);
     if a == c && b == d || tuple.family == event::IPV4 && first == 127 {
-        return tuple.netns;
+        return Some(tuple.netns);
     }
-    let destination = route::destination(tuple.netns, tuple.family, tuple.remote);
-    let Some(netns) = maps::ROUTES.get_ptr(destination) else {
-        return 0;
-    };
-    // SAFETY: the pointer is to a value of the map, which stays readable; at worst the agent has just put another destination's there.
-    unsafe { *netns }
+    let (netns, port) = (tuple.netns, tuple.remote_port);
+    let destination = route::destination(netns, tuple.family, tuple.remote, port);
+    let netns = maps::ROUTES.get_ptr(destination)?;
+    // SAFETY: the pointer is to a value of the map, which stays readable. The agent may just have put another destination's there, and holds
+    // what comes of it against its own.
+    Some(unsafe { *netns })
 }
 
 /// The one socket that is known to listen on a port. IPv6's wildcard takes IPv4's connections as well.
@@ -179,7 +184,7 @@ fn at(tuple: &Tuple) -> Option<Number> {
 
 /// Whether a socket that is known still listens on that port, be it at another local address.
 #[inline(always)]
-fn listens(sk: u64, tuple: &Tuple) -> bool {
+fn still_listens(sk: u64, tuple: &Tuple) -> bool {
     Number::new(sk).is_some_and(|sk| sk.listens(tuple.local_port))
 }
 

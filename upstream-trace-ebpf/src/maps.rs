@@ -98,11 +98,11 @@ pub static OWNED_PORTS: HashMap<u64, u8> = HashMap::with_max_entries(65_536, BPF
 #[map]
 pub static LISTENERS: HashMap<u64, u64> = HashMap::with_max_entries(8192, BPF_F_NO_PREALLOC);
 
-/// In which network namespace of this node an address is that leads from one to another (`route::destination`). The agent has learned it
-/// from connections whose both ends it saw; read where a connection between two namespaces fails.
+/// In which network namespace of this node a destination is (`route::destination`). The agent has learned it from connections whose both
+/// ends it saw, and says whether it can be relied on; read where a connection fails.
 #[map]
 pub static ROUTES: HashMap<Destination, u32> =
-    HashMap::with_max_entries(setting::ROUTES, BPF_F_NO_PREALLOC);
+    HashMap::with_max_entries(setting::ROUTES_MAX, BPF_F_NO_PREALLOC);
 
 /// `BPF_F_NO_PREALLOC`, `include/uapi/linux/bpf.h`.
 const BPF_F_NO_PREALLOC: u32 = 1;

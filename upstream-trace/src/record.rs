@@ -344,6 +344,13 @@ pub struct AcceptQueue {
     pub limit: u32,
 }
 
+impl AcceptQueue {
+    /// Whether no more go in, so that a SYN is dropped (`sk_acceptq_is_full`).
+    pub const fn is_full(self) -> bool {
+        self.length > self.limit
+    }
+}
+
 /// The file descriptors of a process.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 pub struct Descriptors {

@@ -223,6 +223,18 @@ fn print(
         let mut evidence = noted.unwrap_or_default();
         let peer = end.peer_tuple.or_else(|| stray.map(Tuple::of));
         evidence.peer_address = peer.and_then(|peer| own_address(ended, peer));
+        match judgement.verdict {
+            Verdict::ConnectTimeout | Verdict::ConnectCanceled => {
+                let listener = without_room(engine, ended, &evidence);
+                let listener = listener.map(|(process, how)| process.record(how));
+                record.peer = record.peer.or(listener);
+            }
+            // An answer came, or no SYN left: that there was no room is by the way.
+            _ if !ended.saw(seen::ESTABLISHED) && ended.role == Role::Client => {
+                (evidence.accept_queue, evidence.descriptors) = (None, None);
+            }
+            _ => {}
+        }
         explain(&mut record, ended, &facts, reset.as_ref(), evidence);
     }
     sink.connection(&mut record, ended.events);
@@ -284,7 +296,7 @@ fn end_is_open(end: &End) -> bool {
         .is_some_and(|closed| closed.stats.has_socket != 0)
 }
 
-/// Whose the other end is: who had it or, where a listener answered for it or had no room for it, who listens.
+/// Whose the other end is: who had it or, where a listener answered for it, who listens.
 fn other_end<'a>(
     engine: &'a Engine,
     ended: &'a Connection,
@@ -293,19 +305,22 @@ fn other_end<'a>(
     if let Some(owner) = &ended.peer_owner {
         return Some((&owner.process, owner.attribution));
     }
+    let stray = stray.filter(|stray| stray.kind == kind::RESET_SENT_LISTEN)?;
     let listeners = &engine.listeners;
-    let was_reset = ended.end.as_ref().is_some_and(|end| end.received.is_some());
-    let process = match stray {
-        Some(stray) if stray.kind == kind::RESET_SENT_LISTEN => {
-            listeners.owner(stray.netns, &Tuple::of(stray), stray.ktime)
-        }
-        None if ended.role == Role::Client && !ended.saw(seen::ESTABLISHED) && !was_reset => {
-            let queue = accept_queue(engine, ended).filter(|queue| queue.is_full());
-            queue.and_then(|queue| queue.process.as_ref())
-        }
-        _ => None,
-    };
-    Some((process?, Attribution::Listener))
+    let process = listeners.owner(stray.netns, &Tuple::of(stray), stray.ktime)?;
+    Some((process, Attribution::Listener))
+}
+
+/// Who listens where a SYN was not answered because the accept queue was full, and nothing else is known to have been why.
+fn without_room<'a>(
+    engine: &'a Engine,
+    ended: &Connection,
+    evidence: &Evidence<'_>,
+) -> Option<(&'a Process, Attribution)> {
+    evidence.accept_queue.filter(|queue| queue.is_full())?;
+    let process = accept_queue(engine, ended)?.process.as_ref()?;
+    let alone = evidence.icmp.is_none() && evidence.drop_reason.is_none();
+    alone.then_some((process, Attribution::Listener))
 }
 
 /// The accept queue that it was to go through, as far as that was noted.

@@ -106,13 +106,13 @@ impl Listeners {
         })
     }
 
-    /// The process that listens with the socket at `sk`.
-    pub fn of_socket(&self, netns: u32, port: u16, sk: u64) -> Option<&Rc<Process>> {
+    /// The process that listens with the socket at `sk`, and since when it does.
+    pub fn of_socket(&self, netns: u32, port: u16, sk: u64) -> Option<(&Rc<Process>, u64)> {
         let here = self.known.get(&(netns, port))?;
         let listener = here
             .iter()
             .find(|listener| listener.sk == sk && listener.until == u64::MAX)?;
-        Some(&listener.process)
+        Some((&listener.process, listener.since))
     }
 
     /// The process that listened where a connection with this tuple arrived at that time; `None` where

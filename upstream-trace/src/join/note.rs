@@ -17,6 +17,7 @@ use crate::{
     decode::Event,
     process::{Describe, Process},
     record::{AcceptQueue, Descriptors, Icmp, PortRange},
+    tcp::State,
 };
 
 /// What a note says.
@@ -37,13 +38,6 @@ pub struct Queue {
     pub process: Option<Rc<Process>>,
     /// Of the same.
     pub descriptors: Option<Descriptors>,
-}
-
-impl Queue {
-    /// Whether no more connections went in.
-    pub const fn is_full(&self) -> bool {
-        self.is.length > self.is.limit
-    }
 }
 
 #[derive(Debug)]
@@ -167,22 +161,29 @@ impl Engine {
     /// That of a listener, if it is the one that the connection was for. Who listens, as long as that is known.
     fn queue(&mut self, note: &Note, describe: &mut impl Describe) -> Option<Queue> {
         let (base, [queue, netns, v4, v6 @ ..]) = (&note.base, note.detail);
+        let number = |number| u32::try_from(number).unwrap_or(u32::MAX);
+        let netns = number(netns);
         let bound = if base.family == IPV4 { [v4, 0] } else { v6 };
         if bound != [0; 2] && bound != base.remote {
             return None;
         }
-        let number = |number| u32::try_from(number).unwrap_or(u32::MAX);
-        let (netns, is) = (
-            number(netns),
-            AcceptQueue {
-                length: number(queue & u64::from(u32::MAX)),
-                limit: number(queue >> 32),
-            },
-        );
         // At either end: of a connect to there, or of a child there.
         let mut ports = [base.remote_port, base.local_port].into_iter();
-        let process = ports.find_map(|port| self.listeners.of_socket(netns, port, base.sk));
-        let process = process.cloned();
+        let known = ports.find_map(|port| self.listeners.of_socket(netns, port, base.sk));
+        let connects = State::from_kernel(base.old) == Some(State::SynSent);
+        let since = known.map(|(_, since)| since);
+        let came = || {
+            let way = (base.netns, &Tuple::of(base));
+            self.routes.lead_to(way, netns, since, base.ktime)
+        };
+        if connects && !came() {
+            return None;
+        }
+        let process = known.map(|(process, _)| Rc::clone(process));
+        let is = AcceptQueue {
+            length: number(queue & u64::from(u32::MAX)),
+            limit: number(queue >> 32),
+        };
         let asked = process.as_ref().filter(|_| is.length > 0);
         let descriptors =
             asked.and_then(|process| self.notes.descriptors(process, base.ktime, describe));

@@ -56,7 +56,9 @@ impl Engine {
             (Role::Server, Role::Client) => (other, one),
             _ => return,
         };
-        self.routes.learn(client.netns, &client.tuple, server.netns);
+        let began = server.first;
+        self.routes
+            .learn(client.netns, &client.tuple, server.netns, began);
     }
 
     fn link(&mut self, one: Slot, other: Slot) {

@@ -148,6 +148,8 @@ struct Play {
     exit: u8,
     /// Where no end has the address that the other knows: by how much the client's numbers are changed on the way.
     hidden: Option<u32>,
+    /// The ends are in namespaces of their own.
+    apart: bool,
     /// Resets that were not asked for.
     kept: Vec<Full>,
 }
@@ -206,6 +208,7 @@ impl Play {
             jiffies: 2,
             exit: exit::NONE,
             hidden: None,
+            apart: false,
             kept: Vec::new(),
         };
         play.state(LISTENER, State::Close, State::Listen, SERVER_PID);
@@ -220,6 +223,8 @@ impl Play {
             _ => (PORT, EPHEMERAL),
         };
         let (local, remote) = match (self.hidden, sk) {
+            (None, CLIENT) if self.apart => (elsewhere(8), elsewhere(9)),
+            (None, _) if self.apart => (elsewhere(9), elsewhere(8)),
             (None, _) => (LOOPBACK, LOOPBACK),
             (_, CLIENT) => (elsewhere(8), elsewhere(9)),
             _ => (elsewhere(10), elsewhere(11)),
@@ -233,7 +238,7 @@ impl Play {
             new,
             local_port,
             remote_port,
-            netns: 1,
+            netns: if self.apart && sk == CLIENT { 2 } else { 1 },
             jiffies: self.jiffies,
             local: [local, 0],
             remote: [remote, 0],
@@ -284,10 +289,11 @@ impl Play {
 
     /// The same, to this IPv4 address.
     fn queue_at(&mut self, bound: u64, sk: u64, [length, limit]: [u64; 2]) {
-        let base = self.base(CLIENT, kind::ACCEPT_QUEUE, 0, 0);
+        let old = State::SynSent as u8;
+        let base = self.base(CLIENT, kind::ACCEPT_QUEUE, old, 0);
         self.noted(Note {
             base: Base { sk, ..base },
-            detail: [limit << 32 | length, base.netns.into(), bound, 0, 0],
+            detail: [limit << 32 | length, 1, bound, 0, 0],
         });
     }
 
@@ -1018,7 +1024,7 @@ fn a_full_accept_queue_is_told_with_its_process() {
     let pid = evidence.descriptors.map(|descriptors| descriptors.pid);
     assert_eq!(pid, Some(SERVER_PID));
 
-    // One that is bound to where the client is, and not to where it connects.
+    // One that is bound to another address.
     let mut elsewhere = Play::new();
     elsewhere.connect();
     elsewhere.queue_at(ELSEWHERE, LISTENER, [129, 128]);
@@ -1026,12 +1032,17 @@ fn a_full_accept_queue_is_told_with_its_process() {
     assert_eq!((seen.peer, seen.evidence), (None, None));
 
     // Where there is room, it may be somebody else who did not answer.
-    let mut empty = Play::new();
-    empty.connect();
-    empty.queue(LISTENER, [0, 128]);
-    let seen = canceled(&mut empty);
-    assert_eq!(seen.peer, None);
-    assert_eq!(seen.evidence.unwrap().descriptors, None);
+    let mut nearly = Play::new();
+    nearly.connect();
+    nearly.queue(LISTENER, [128, 128]);
+    assert_eq!(canceled(&mut nearly).peer, None);
+
+    // As where something else did.
+    let mut dropped = Play::with(with_drop_reasons(), 1024);
+    dropped.connect();
+    dropped.queue(LISTENER, [129, 128]);
+    dropped.note(1, kind::SYN_DROPPED, (0, 41), [0; 5]);
+    assert_eq!(canceled(&mut dropped).peer, None);
 
     let mut unknown = Play::new();
     unknown.connect();
@@ -1041,6 +1052,44 @@ fn a_full_accept_queue_is_told_with_its_process() {
     let evidence = seen.evidence.unwrap();
     assert_eq!(evidence.accept_queue, Some(queue));
     assert_eq!(evidence.descriptors, None);
+}
+
+#[test]
+fn a_full_queue_is_not_why_a_connect_was_answered() {
+    let mut play = Play::new();
+    play.connect();
+    play.queue(LISTENER, [129, 128]);
+    play.refused();
+    let refused = play.finish().pop().unwrap();
+    assert_eq!(refused.verdict, Verdict::Refused);
+    assert_eq!((refused.peer, refused.evidence), (None, None));
+}
+
+#[test]
+fn a_full_queue_in_another_namespace_is_told_where_connections_came_to_it() {
+    let cancel = |play: &mut Play| {
+        play.connect();
+        play.queue(LISTENER, [129, 128]);
+        let seen = canceled(play);
+        (seen.peer, seen.evidence)
+    };
+    let mut play = Play::new();
+    play.apart = true;
+    assert_eq!(cancel(&mut play), (None, None));
+
+    play.handshake();
+    play.server_aborts(counted(64, 0));
+    let [_, _] = play.finish().try_into().unwrap();
+    let [(_, there)] = play.engine.take_routes().try_into().unwrap();
+    assert_eq!(there, Some(1));
+    let (peer, evidence) = cancel(&mut play);
+    assert_eq!(peer, Some(SERVER_PID));
+    assert!(evidence.unwrap().accept_queue.is_some());
+
+    // Another listener, which took none of them.
+    play.state(LISTENER, State::Listen, State::Close, SERVER_PID);
+    play.state(LISTENER, State::Close, State::Listen, SERVER_PID);
+    assert_eq!(cancel(&mut play), (None, None));
 }
 
 #[test]

@@ -87,6 +87,8 @@ enum Evidence {
     QueueFull,
     /// The process that listens, on this node, had as many descriptors open as it may.
     NoDescriptor,
+    /// Both.
+    QueueFullNoDescriptor,
     /// A filter of this node dropped the SYN or the answer to it.
     Dropped,
     /// In all the server sent [`ALERT`] bytes, after as much as a TLS client opens with, and ended it.
@@ -142,9 +144,12 @@ impl Evidence {
             Self::NoNeighbour => about.evidence.icmp.is_some_and(|icmp| {
                 icmp.from == Some(about.local) && is_host_unreachable(about, icmp)
             }),
-            Self::QueueFull => {
-                let queue = about.evidence.accept_queue;
-                queue.is_some_and(|AcceptQueue { length, limit }| length > limit)
+            Self::QueueFull => about
+                .evidence
+                .accept_queue
+                .is_some_and(AcceptQueue::is_full),
+            Self::QueueFullNoDescriptor => {
+                Self::QueueFull.holds(about) && Self::NoDescriptor.holds(about)
             }
             Self::NoDescriptor => {
                 let descriptors = about.evidence.descriptors;
@@ -415,13 +420,14 @@ mod tests {
     }
 
     /// Each kind of evidence that rows ask for.
-    fn evidences() -> [record::Evidence<'static>; 8] {
+    fn evidences() -> [record::Evidence<'static>; 9] {
         [
             record::Evidence::default(),
             icmp(13, None),
             icmp(1, Some(HERE)),
             queue(129, 10),
             queue(1, 1024),
+            queue(129, 1024),
             record::Evidence {
                 drop_reason: Some("NETFILTER_DROP"),
                 ..record::Evidence::default()
@@ -642,7 +648,8 @@ mod tests {
         for verdict in [Verdict::ConnectTimeout, Verdict::ConnectCanceled] {
             let named = |evidence| cause(verdict, evidence);
             assert_eq!(named(queue(129, 10)), Some(Cause::Exhaustion));
-            assert_eq!(named(queue(3, 1024)), Some(Cause::Exhaustion));
+            // Where there is room, a SYN is not dropped for want of it.
+            assert_eq!(named(queue(3, 1024)), Some(Cause::Network));
             assert_eq!(named(queue(128, 1023)), Some(Cause::Network));
             // A SYN that was dropped never came to the queue.
             let dropped = record::Evidence {

@@ -115,6 +115,10 @@ impl Evidence {
             Self::NoDescriptor => {
                 "the process that listens, on this node, had no file descriptor left".to_owned()
             }
+            Self::QueueFullNoDescriptor => {
+                "the accept queue at the server, on this node, was full, and its process had no file descriptor left"
+                    .to_owned()
+            }
             Self::Dropped => "a filter of this node dropped the SYN or its answer".to_owned(),
             Self::Alert => format!(
                 "ended by the server, which sent {ALERT} bytes in all, the client {} to {}",

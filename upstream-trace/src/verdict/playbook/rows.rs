@@ -9,7 +9,7 @@ use super::{
     Evidence::{
         self, Aborted, Alert, ClientClosedFirst, Crossed, Dropped, Ended, Errno, FirstExchange,
         HasLocalPort, InPath, Killed, Late, LikelyInPath, NoDescriptor, NoNeighbour, OnNode,
-        Prohibited, QueueFull, SentBy,
+        Prohibited, QueueFull, QueueFullNoDescriptor, SentBy,
     },
     Meaning, Row,
     Shown::{self, FromData, Played},
@@ -187,7 +187,7 @@ pub(super) const ROWS: &[Row] = &[
     ),
     row(
         &[ConnectTimeout, ConnectCanceled],
-        NoDescriptor,
+        QueueFullNoDescriptor,
         EXHAUSTION,
         CONNECT_TIMEOUT,
         Played(&["queue_full_no_descriptor"]),
