@@ -5,14 +5,11 @@
 
 use std::{
     io::{self, Read as _, Write as _},
-    mem::MaybeUninit,
-    ptr,
     time::Duration,
 };
 
 use tokio::{
     io::{Interest, unix::AsyncFd},
-    signal::unix::{Signal, SignalKind, signal},
     time::{Instant, MissedTickBehavior},
 };
 
@@ -30,6 +27,7 @@ use crate::{
     probe::load::Loaded,
     proc::{self, Proc},
     settings::Settings,
+    stop::{Stop, cannot_wait},
     survey::Survey,
 };
 
@@ -178,57 +176,6 @@ struct Turn {
     now: u64,
     /// So many records may have been there then and not be taken yet.
     left: usize,
-}
-
-/// The signals that end a run. Listened to before the tracer says that it is there, so that none is lost.
-struct Stop {
-    interrupt: Signal,
-    terminate: Signal,
-    /// Of a terminal that is gone; `None`: whoever started this wants it to go on then (`nohup`).
-    hangup: Option<Signal>,
-}
-
-impl Stop {
-    fn listen() -> Result<Self, Failure> {
-        let listen = |kind| signal(kind).map_err(|error| cannot_wait(&error));
-        // A file that may grow no more is an error of the write, not the end of the process.
-        ignore(libc::SIGXFSZ);
-        Ok(Self {
-            interrupt: listen(SignalKind::interrupt())?,
-            terminate: listen(SignalKind::terminate())?,
-            hangup: if is_ignored(libc::SIGHUP) {
-                None
-            } else {
-                Some(listen(SignalKind::hangup())?)
-            },
-        })
-    }
-
-    async fn asked(&mut self) {
-        tokio::select! {
-            _ = self.interrupt.recv() => {}
-            _ = self.terminate.recv() => {}
-            Some(()) = async { self.hangup.as_mut()?.recv().await } => {}
-        }
-    }
-}
-
-fn ignore(signal: libc::c_int) {
-    // SAFETY: no handler is installed that could run at a wrong moment.
-    unsafe { libc::signal(signal, libc::SIG_IGN) };
-}
-
-fn is_ignored(signal: libc::c_int) -> bool {
-    let mut action = MaybeUninit::<libc::sigaction>::zeroed();
-    // SAFETY: no new action is given, and the old one has a place to be written to.
-    let asked = unsafe { libc::sigaction(signal, ptr::null(), action.as_mut_ptr()) };
-    // SAFETY: zeroed, and any bits are valid for it.
-    let action = unsafe { action.assume_init() };
-    asked == 0 && action.sa_sigaction == libc::SIG_IGN
-}
-
-fn cannot_wait(error: &io::Error) -> Failure {
-    Failure::new(Code::Failure, format!("cannot wait: {error}"))
 }
 
 /// How long some work has to rest, so that it takes no more than its share of the time.

@@ -104,7 +104,7 @@ pub struct Explain {
     #[arg(value_name = "LOG")]
     logs: Vec<PathBuf>,
 
-    /// What upstream-trace printed as JSON, without --failed or --flagged; may still be growing.
+    /// What upstream-trace printed as JSON, without --failed, --flagged, --verdict or --ignore; may still be growing.
     #[arg(long, short, value_name = "FILE")]
     records: PathBuf,
 
@@ -369,7 +369,7 @@ fn container(text: &str) -> Result<String, &'static str> {
 
 /// `10` (seconds), `250ms`, `10s`, `5m`, `2h`.
 fn duration(text: &str) -> Result<Duration, &'static str> {
-    const WRONG: &str = "a time is a number with ms, s, m or h behind it";
+    const WRONG: &str = "a time is a number of seconds, or one with ms, s, m or h behind it";
     let digits = text
         .find(|c: char| !c.is_ascii_digit())
         .unwrap_or(text.len());

@@ -9,9 +9,9 @@ pub enum Code {
     Ok = 0,
     /// Something that no other code names.
     Failure = 1,
-    /// The command line is wrong.
+    /// The command line is wrong, or names what is not there.
     Usage = 2,
-    /// A capability is missing.
+    /// The kernel does not let this process trace.
     Privilege = 3,
     /// The kernel is too old or has no BTF, or the file with it is another kernel's.
     Kernel = 4,
@@ -28,15 +28,15 @@ pub enum Code {
 /// What `--help` says of them.
 pub const HELP: &str = "\
 Exit codes:
-  0  done, told to stop (SIGINT, SIGTERM), or the reader of the output is gone
+  0  done, told to stop (SIGINT, SIGTERM, SIGHUP), or the reader of the output is gone
   1  anything not listed here
-  2  wrong command line
-  3  a capability is missing (CAP_BPF and CAP_PERFMON, or root)
+  2  wrong command line, or no such cgroup or running container
+  3  not allowed: it takes CAP_BPF and CAP_PERFMON, or root
   4  the kernel is too old or has no BTF, or the file of --btf is not its own
   5  the kernel refused a hook that nothing can replace
   6  the output cannot be written
   7  a log or the records cannot be read
-  8  from doctor: this host can be traced, but not all is seen (0: all is; 3, 4, 5: it cannot)";
+  8  from doctor: this host can be traced, but not all is seen (0: all is; 1, 3, 4, 5: it cannot)";
 
 /// An end with a reason for a person: one line.
 #[derive(Clone, Debug)]

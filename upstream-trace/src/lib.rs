@@ -28,6 +28,7 @@ pub mod proc;
 pub mod process;
 pub mod record;
 pub mod settings;
+pub mod stop;
 pub mod survey;
 pub mod tcp;
 pub mod verdict;

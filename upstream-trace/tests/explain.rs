@@ -467,48 +467,50 @@ fn following_a_log_that_is_written_late() {
 /// Log and records grow and are rotated; the answers come while it runs.
 #[test]
 fn following() {
-    let dir = tempfile::tempdir().unwrap();
-    let (log, records) = (dir.path().join("access.log"), dir.path().join("run.json"));
-    fs::write(&log, "").unwrap();
-    fs::write(&records, "").unwrap();
-    let args = ["--follow", "--records", "run.json", "access.log"];
-    let running = Running::start(dir.path(), &args);
-    let play = || {
-        let append = |path: &Path, line: &str| {
-            let mut file = OpenOptions::new().append(true).open(path).unwrap();
-            writeln!(file, "{line}").unwrap();
+    for signal in [libc::SIGINT, libc::SIGTERM, libc::SIGHUP] {
+        let dir = tempfile::tempdir().unwrap();
+        let (log, records) = (dir.path().join("access.log"), dir.path().join("run.json"));
+        fs::write(&log, "").unwrap();
+        fs::write(&records, "").unwrap();
+        let args = ["--follow", "--records", "run.json", "access.log"];
+        let running = Running::start(dir.path(), &args);
+        let play = || {
+            let append = |path: &Path, line: &str| {
+                let mut file = OpenOptions::new().append(true).open(path).unwrap();
+                writeln!(file, "{line}").unwrap();
+            };
+            // What happened a moment ago: a follower waits for what is late, not for what is old.
+            let now = jiff::Timestamp::now();
+            append(
+                &log,
+                &LINE.replace("2026-11-21T15:20:14.498Z", &format!("{now:.3}")),
+            );
+            append(
+                &records,
+                &RECORD.replace("2026-11-21T15:20:14.500000000Z", &format!("{now:.9}")),
+            );
+            let answer = running.answer();
+            assert_eq!(
+                (&answer["line"], &answer["verdict"]),
+                (&1.into(), &"refused".into()),
+                "{answer}"
+            );
         };
-        // What happened a moment ago: a follower waits for what is late, not for what is old.
-        let now = jiff::Timestamp::now();
-        append(
-            &log,
-            &LINE.replace("2026-11-21T15:20:14.498Z", &format!("{now:.3}")),
-        );
-        append(
-            &records,
-            &RECORD.replace("2026-11-21T15:20:14.500000000Z", &format!("{now:.9}")),
-        );
-        let answer = running.answer();
+        play();
+        // Not cut off: to a follower, a file that is as long as before when it is next looked at has not changed.
+        for path in [&log, &records] {
+            fs::rename(path, path.with_added_extension("1")).unwrap();
+            fs::write(path, "").unwrap();
+        }
+        play();
+        let pid = libc::pid_t::try_from(running.child.id()).unwrap();
+        // SAFETY: plain system call; the child has not been waited for.
+        unsafe { libc::kill(pid, signal) };
+        let (answers, account) = running.end();
         assert_eq!(
-            (&answer["line"], &answer["verdict"]),
-            (&1.into(), &"refused".into()),
-            "{answer}"
+            (answers.len(), &account["failed"]),
+            (0, &2.into()),
+            "{account}"
         );
-    };
-    play();
-    // Not cut off: to a follower, a file that is as long as before when it is next looked at has not changed.
-    for path in [&log, &records] {
-        fs::rename(path, path.with_added_extension("1")).unwrap();
-        fs::write(path, "").unwrap();
     }
-    play();
-    let pid = libc::pid_t::try_from(running.child.id()).unwrap();
-    // SAFETY: plain system call; the child has not been waited for.
-    unsafe { libc::kill(pid, libc::SIGINT) };
-    let (answers, account) = running.end();
-    assert_eq!(
-        (answers.len(), &account["failed"]),
-        (0, &2.into()),
-        "{account}"
-    );
 }

@@ -11,7 +11,6 @@ use std::{
 };
 
 use jiff::tz::TimeZone;
-use tokio::signal::unix::{SignalKind, signal};
 
 use super::{
     join::{Answer, Asked, Join, SLACK, Sureness},
@@ -27,6 +26,7 @@ use crate::{
     exit::{Code, Failure},
     output::{Style, json, wants_colour},
     record::{Schema, Timestamp},
+    stop::Stop,
 };
 
 /// Records are in order of time but for this; the tracer holds one for less.
@@ -185,10 +185,7 @@ impl Run {
     }
 
     async fn drive(mut self) -> Result<(), Failure> {
-        let failed =
-            |error: io::Error| Failure::new(Code::Failure, format!("cannot wait: {error}"));
-        let mut interrupt = signal(SignalKind::interrupt()).map_err(failed)?;
-        let mut terminate = signal(SignalKind::terminate()).map_err(failed)?;
+        let mut stop = Stop::listen()?;
         loop {
             let progress = self.step()?;
             if progress == Progress::Done {
@@ -203,8 +200,7 @@ impl Run {
             };
             tokio::select! {
                 biased;
-                _ = interrupt.recv() => break,
-                _ = terminate.recv() => break,
+                () = stop.asked() => break,
                 () = rest => {}
             }
         }
