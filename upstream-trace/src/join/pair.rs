@@ -56,9 +56,10 @@ impl Engine {
             (Role::Server, Role::Client) => (other, one),
             _ => return,
         };
-        let began = server.first;
+        let listens = |netns| self.listeners.any(netns, client.tuple.remote_port);
+        let (netns, tuple, began) = (client.netns, &client.tuple, server.first);
         self.routes
-            .learn(client.netns, &client.tuple, server.netns, began);
+            .learn(netns, tuple, server.netns, began, listens);
     }
 
     fn link(&mut self, one: Slot, other: Slot) {

@@ -27,7 +27,7 @@ struct Route {
     netns: u32,
     /// When the last connection began that it led to there.
     at: u64,
-    /// The same of the last one that it led to somewhere else.
+    /// The same of the last one that it led to somewhere else, where somebody listened on.
     elsewhere: Option<u64>,
 }
 
@@ -48,8 +48,16 @@ fn destination(netns: u32, tuple: &Tuple) -> Option<Destination> {
 }
 
 impl Routes {
-    /// The server of a client in this network namespace, with these ends, is in that one, and its end began at `at`.
-    pub fn learn(&mut self, netns: u32, tuple: &Tuple, leads_to: u32, at: u64) {
+    /// The server of a client in this network namespace, with these ends, is in that one, and its end began at `at`. `listens` says in which
+    /// ones somebody still listens on the port: what nobody does was replaced (a container that was started again).
+    pub fn learn(
+        &mut self,
+        netns: u32,
+        tuple: &Tuple,
+        leads_to: u32,
+        at: u64,
+        listens: impl Fn(u32) -> bool,
+    ) {
         let Some(destination) = destination(netns, tuple) else {
             return;
         };
@@ -61,9 +69,10 @@ impl Routes {
             if route.netns == leads_to {
                 route.at = route.at.max(at);
             } else if at < route.at {
-                route.elsewhere = route.elsewhere.max(Some(at));
+                let elsewhere = Some(at).filter(|_| listens(leads_to));
+                route.elsewhere = route.elsewhere.max(elsewhere);
             } else {
-                let elsewhere = Some(route.at);
+                let elsewhere = Some(route.at).filter(|_| listens(route.netns));
                 *route = Route {
                     netns: leads_to,
                     at,
@@ -165,9 +174,9 @@ mod tests {
     fn only_what_is_new_is_told() {
         let mut routes = Routes::default();
         for netns in [7, 7, 8] {
-            routes.learn(1, &to(THERE), netns, 1);
+            routes.learn(1, &to(THERE), netns, 1, |_| true);
         }
-        routes.learn(2, &to(THERE), 7, 1);
+        routes.learn(2, &to(THERE), 7, 1, |_| true);
         let here = destination_of(1, THERE);
         let other = (destination_of(2, THERE), Some(7));
         assert_eq!(
@@ -200,7 +209,7 @@ mod tests {
             (0, to(THERE), 7),
             (1, to(THERE), 0),
         ] {
-            routes.learn(netns, &tuple, leads_to, 1);
+            routes.learn(netns, &tuple, leads_to, 1, |_| true);
         }
         assert_eq!(routes.take_news(), []);
         for tuple in [loopback, own] {
@@ -216,7 +225,7 @@ mod tests {
             |routes: &Routes, there, since, now| routes.lead_to((1, &to(THERE)), there, since, now);
         assert!(!lead(&routes, 7, Some(0), 5));
         for at in [10, 20, 15] {
-            routes.learn(1, &to(THERE), 7, at);
+            routes.learn(1, &to(THERE), 7, at, |_| true);
         }
         assert!(lead(&routes, 7, Some(19), 30));
         assert!(!lead(&routes, 7, Some(20), 30), "a later listener");
@@ -231,15 +240,27 @@ mod tests {
         for elsewhere in [[(7, 10), (8, 20)], [(8, 20), (7, 10)]] {
             let mut routes = Routes::default();
             for (netns, at) in elsewhere {
-                routes.learn(1, &to(THERE), netns, at);
+                routes.learn(1, &to(THERE), netns, at, |_| true);
             }
             let lead =
                 |routes: &Routes, there, now| routes.lead_to((1, &to(THERE)), there, Some(0), now);
             assert!(!lead(&routes, 7, 30) && !lead(&routes, 8, 30));
             let later = 11 + FRESH_NS;
-            routes.learn(1, &to(THERE), 8, later);
+            routes.learn(1, &to(THERE), 8, later, |_| true);
             assert!(lead(&routes, 8, later));
             assert!(!lead(&routes, 7, later));
+        }
+    }
+
+    #[test]
+    fn where_nobody_listens_any_more_was_replaced() {
+        for elsewhere in [[(7, 10), (8, 20)], [(8, 20), (7, 10)]] {
+            let mut routes = Routes::default();
+            for (netns, at) in elsewhere {
+                routes.learn(1, &to(THERE), netns, at, |netns| netns == 8);
+            }
+            assert!(routes.lead_to((1, &to(THERE)), 8, Some(15), 30));
+            assert!(!routes.lead_to((1, &to(THERE)), 7, Some(0), 30));
         }
     }
 
@@ -248,14 +269,14 @@ mod tests {
         let mut routes = Routes::default();
         let most = setting::ROUTES_MAX;
         for number in 0..=most {
-            routes.learn(1, &to(0x0b00_0000 + number), 7, 10);
+            routes.learn(1, &to(0x0b00_0000 + number), 7, 10, |_| true);
         }
         let told = usize::try_from(most).unwrap();
         assert_eq!(routes.take_news().len(), told);
         // The first one goes on being used.
         let later = 20 + FRESH_NS;
-        routes.learn(1, &to(0x0b00_0000), 7, later);
-        routes.learn(1, &to(0x0c00_0000), 7, later);
+        routes.learn(1, &to(0x0b00_0000), 7, later, |_| true);
+        routes.learn(1, &to(0x0c00_0000), 7, later, |_| true);
         let second = (destination_of(1, 0x0b00_0001), None);
         let new = (destination_of(1, 0x0c00_0000), Some(7));
         assert_eq!(routes.take_news(), [second, new]);
