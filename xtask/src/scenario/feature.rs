@@ -118,8 +118,8 @@ impl Feature {
     }
 }
 
-/// The features of a kernel.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+/// The features of a kernel; by default none.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Features([bool; Feature::ALL.len()]);
 
 impl Features {
