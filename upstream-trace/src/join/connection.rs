@@ -132,6 +132,8 @@ pub mod seen {
     pub const ASKED: u16 = 1 << 9;
     /// That somebody had it who is wanted, be it that another is named.
     pub const WANTED: u16 = 1 << 10;
+    /// That its other end was aborted, and no reset is known that says so: the kernel tells of it when it has been delivered.
+    pub const PEER_ABORTED: u16 = 1 << 11;
 }
 
 /// One connection, as one socket sees it.

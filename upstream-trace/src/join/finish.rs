@@ -95,6 +95,12 @@ fn leave_to_peer(engine: &mut Engine, slot: Slot) {
     // Both are born within one round trip, so after the tracer: one birth was kept from its hook.
     let one_unborn = peer.saw(seen::BIRTH) != ended.saw(seen::BIRTH);
     let known_loss = (peer.seen | ended.seen) & seen::LOSS != 0;
+    if is_aborted_unseen(peer) {
+        ended.seen |= seen::PEER_ABORTED;
+    }
+    if is_aborted_unseen(ended) {
+        peer.seen |= seen::PEER_ABORTED;
+    }
     let sent_by = |connection: &Connection| connection.end.as_deref().and_then(sent);
     let (by_peer, by_ended) = (sent_by(peer), sent_by(ended));
     if let (Some(end), Some(sent)) = (&mut ended.end, by_peer) {
@@ -109,6 +115,19 @@ fn leave_to_peer(engine: &mut Engine, slot: Slot) {
     if one_unborn && !known_loss && engine.context.sees_both_ends {
         engine.unseen += 1;
     }
+}
+
+/// Whether its owner ended it from where only an abort leads at once to `CLOSE`, without an error, and no reset that it sent is known.
+fn is_aborted_unseen(connection: &Connection) -> bool {
+    let Some(end) = connection.end.as_deref() else {
+        return false;
+    };
+    let (known, open) = (
+        end.sent.is_some() || end.received.is_some() || error(end) != 0,
+        [State::Established, State::CloseWait].map(|state| state as u8),
+    );
+    let closed = end.closed.as_ref();
+    !known && closed.is_some_and(|closed| open.contains(&closed.from))
 }
 
 /// What the other end needs of a reset that this one sent.

@@ -226,8 +226,9 @@ pub(super) fn found<'a>(
     }
     // Every reset that a stack on this node sends was seen, and this was none of them. But one that was sent from another
     // address, which was translated on its way (NAT), may look the same: so the other end has to be known, or a filter
-    // of this node to have dropped the SYN that was answered so.
-    let is_paired = ended.peer != NONE || ended.saw(seen::PEER_ENDED);
+    // of this node to have dropped the SYN that was answered so. Nor may it have been aborted, whose reset may be told late.
+    let is_paired =
+        (ended.peer != NONE || ended.saw(seen::PEER_ENDED)) && !ended.saw(seen::PEER_ABORTED);
     let certain =
         known.all && (context.sees_both_ends || peer.is_none()) && (is_paired || is_filtered());
     let origin = if certain {

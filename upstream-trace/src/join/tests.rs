@@ -725,6 +725,26 @@ fn an_end_whose_other_is_not_known_accuses_nobody() {
     );
 }
 
+/// The kernel tells of it when it has been delivered, which may take longer than the other end is held.
+#[test]
+fn where_the_other_end_was_aborted_no_middlebox_is_accused() {
+    let mut play = Play::new();
+    play.handshake();
+    let stats = counted(64, 0);
+    let aborts = Stats {
+        has_socket: 1,
+        ..stats
+    };
+    play.close(SERVER, State::Established, SERVER_PID, aborts);
+    play.reset_received(CLIENT, State::Established, mirrored(&stats));
+    let told = failed(104, mirrored(&stats));
+    play.close(CLIENT, State::Established, CLIENT_PID, told);
+    let seen = play.finish();
+    let client = seen.iter().find(|seen| seen.role == Role::Client).unwrap();
+    let reset = client.reset.unwrap();
+    assert_eq!(reset, (Direction::Received, Origin::Unknown, None));
+}
+
 #[test]
 fn a_refusal_that_nobody_sent_is_a_firewalls_only_where_one_dropped_the_syn() {
     for (dropped, origin) in [(false, Origin::Unknown), (true, Origin::InPath)] {

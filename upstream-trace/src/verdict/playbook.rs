@@ -73,6 +73,12 @@ enum Evidence {
     SentBy(End),
     /// This end was told so.
     Errno(&'static str),
+    /// An end that is on this node sent it, and is known by another address: it is translated on the way (NAT).
+    Translated,
+    /// The client sent payload.
+    Unacknowledged,
+    /// An ICMP error answered the SYN that says that nothing is there, or the owner was told so.
+    PortUnreachable,
     /// A local port was chosen.
     HasLocalPort,
     /// The client had sent its FIN when the server reset the connection.
@@ -129,6 +135,15 @@ impl Evidence {
             }),
             Self::SentBy(end) => about.sender() == Some(end),
             Self::Errno(name) => about.errno == Some(name),
+            Self::Translated => {
+                Self::OnNode(&[], None).holds(about) && about.evidence.peer_address.is_some()
+            }
+            Self::Unacknowledged => by_client > Some(0),
+            Self::PortUnreachable => {
+                let icmp = about.evidence.icmp;
+                Self::Errno("ECONNREFUSED").holds(about)
+                    || icmp.is_some_and(|icmp| is_port_unreachable(about, icmp))
+            }
             Self::HasLocalPort => about.has_local_port,
             Self::ClientClosedFirst => {
                 about.client_closed_first && about.sender() == Some(End::Server)
@@ -200,6 +215,17 @@ fn prohibits(about: &About<'_>, icmp: Icmp) -> bool {
     } else {
         matches!(error, (1, 1 | 5 | 6))
     }
+}
+
+/// `ICMP_PORT_UNREACH`, or `ICMPV6_PORT_UNREACH`.
+fn is_port_unreachable(about: &About<'_>, icmp: Icmp) -> bool {
+    let error = (icmp.kind, icmp.code);
+    error
+        == if about.local.is_ipv4() {
+            (3, 3)
+        } else {
+            (1, 4)
+        }
 }
 
 /// `ICMP_HOST_UNREACH`, or `ICMPV6_ADDR_UNREACH`.
@@ -445,7 +471,14 @@ mod tests {
     }
 
     /// How resets come to be sent: what is found of it, and whether all had arrived by then.
-    fn ways() -> [(record::Evidence<'static>, bool); 5] {
+    fn ways() -> [(record::Evidence<'static>, bool); 6] {
+        let translated = record::Evidence {
+            peer_address: Some(record::Endpoint {
+                address: HERE,
+                port: 15_001,
+            }),
+            ..record::Evidence::default()
+        };
         let abort = record::Evidence {
             abort: Some(true),
             ..record::Evidence::default()
@@ -457,6 +490,7 @@ mod tests {
             (exit(None), false),
             (exit(Some("SIGKILL")), false),
             (abort, false),
+            (translated, false),
         ]
     }
 
@@ -502,7 +536,7 @@ mod tests {
                                     .iter()
                                     .flat_map(|&reason| [(reason, false), (reason, true)])
                                 {
-                                    let ways = ways().into_iter().take(if likely { 1 } else { 5 });
+                                    let ways = ways().into_iter().take(if likely { 1 } else { 6 });
                                     let reset = Some((direction, origin, reason));
                                     for (evidence, undelivered) in ways {
                                         each(&About {
@@ -649,8 +683,9 @@ mod tests {
             let named = |evidence| cause(verdict, evidence);
             assert_eq!(named(queue(129, 10)), Some(Cause::Exhaustion));
             // Where there is room, a SYN is not dropped for want of it.
-            assert_eq!(named(queue(3, 1024)), Some(Cause::Network));
-            assert_eq!(named(queue(128, 1023)), Some(Cause::Network));
+            let silence = (verdict == Verdict::ConnectTimeout).then_some(Cause::Network);
+            assert_eq!(named(queue(3, 1024)), silence);
+            assert_eq!(named(queue(128, 1023)), silence);
             // A SYN that was dropped never came to the queue.
             let dropped = record::Evidence {
                 drop_reason: Some("NETFILTER_DROP"),
@@ -658,6 +693,72 @@ mod tests {
             };
             assert_eq!(named(dropped), Some(Cause::Firewall));
         }
+    }
+
+    /// What is known decides, not what is likely.
+    #[test]
+    fn nobody_is_accused_of_what_another_did() {
+        let hint = |about: &About<'_>| meaning(about).unwrap().hint;
+        let client = |verdict| about(verdict, Role::Client);
+        let by_server = |reason| Some((Direction::Received, Origin::PeerOnNode, Some(reason)));
+
+        // A redirect leads to somebody else than the server that the client knows.
+        let refused = About {
+            reset: by_server("NO_SOCKET"),
+            ..client(Verdict::Refused)
+        };
+        let redirected = About {
+            evidence: record::Evidence {
+                peer_address: Some(record::Endpoint {
+                    address: HERE,
+                    port: 15_001,
+                }),
+                ..record::Evidence::default()
+            },
+            ..refused
+        };
+        assert!(hint(&refused).starts_with("Nothing accepts"));
+        assert!(hint(&redirected).contains("evidence.peer_address"));
+
+        // Some of the request had come where some of it was left unread.
+        let crossed = About {
+            undelivered: true,
+            bytes: Bytes {
+                sent: Some(10_000),
+                received: Some(0),
+                acked: Some(4_000),
+            },
+            reset: by_server("TCP_ABORT_ON_CLOSE"),
+            ..client(ResetBeforeResponse)
+        };
+        assert!(hint(&crossed).contains("without reading the whole request"));
+        let before = About {
+            reset: by_server("TCP_STATE"),
+            ..crossed
+        };
+        assert!(hint(&before).contains("when its first request arrived"));
+
+        // A request that was lost is no health check.
+        let probe = |sent| {
+            hint(&About {
+                bytes: Bytes {
+                    sent: Some(sent),
+                    received: Some(0),
+                    acked: Some(0),
+                },
+                reset: Some((Direction::Sent, Origin::Local, None)),
+                ..client(Verdict::Probe)
+            })
+        };
+        assert!(probe(0).contains("without sending anything"));
+        assert!(probe(300).contains("never acknowledged"));
+
+        // It may be told only later, to an owner who does not wait for that.
+        let unreachable = About {
+            evidence: icmp(3, None),
+            ..client(Verdict::Unreachable)
+        };
+        assert!(hint(&unreachable).contains("port unreachable"));
     }
 
     #[test]

@@ -104,6 +104,13 @@ impl Evidence {
             }
             Self::SentBy(end) => format!("reset by {}", name(end)),
             Self::Errno(errno) => format!("told {errno}"),
+            Self::Translated => {
+                "reset by an end, which is on this node and has another address".to_owned()
+            }
+            Self::Unacknowledged => "the client sent payload".to_owned(),
+            Self::PortUnreachable => {
+                "ICMP port unreachable answered the SYN, or told ECONNREFUSED".to_owned()
+            }
             Self::ClientClosedFirst => "reset by the server, after the client's FIN".to_owned(),
             Self::Late => "the request was sent after the server's FIN".to_owned(),
             Self::HasLocalPort => "a local port was chosen or bound".to_owned(),

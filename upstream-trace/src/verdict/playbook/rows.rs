@@ -9,7 +9,8 @@ use super::{
     Evidence::{
         self, Aborted, Alert, ClientClosedFirst, Crossed, Dropped, Ended, Errno, FirstExchange,
         HasLocalPort, InPath, Killed, Late, LikelyInPath, NoDescriptor, NoNeighbour, OnNode,
-        Prohibited, QueueFull, QueueFullNoDescriptor, SentBy,
+        PortUnreachable, Prohibited, QueueFull, QueueFullNoDescriptor, SentBy, Translated,
+        Unacknowledged,
     },
     Meaning, Row,
     Shown::{self, FromData, Played},
@@ -163,6 +164,14 @@ pub(super) const ROWS: &[Row] = &[
     ),
     row(
         &[Refused],
+        Translated,
+        NO_LISTENER,
+        REFUSED,
+        Played(&["refused_by_translation"]),
+        "The SYN was sent on to another address (a Service, a published port, a redirect to a sidecar), and nothing accepts connections there: check that the server at evidence.peer_address runs (ss -ltn).",
+    ),
+    row(
+        &[Refused],
         OnNode(&[], None),
         NO_LISTENER,
         REFUSED,
@@ -183,7 +192,7 @@ pub(super) const ROWS: &[Row] = &[
         FIREWALL,
         CONNECT_TIMEOUT,
         Played(&["firewall_drops_in"]),
-        "A filter of this node dropped the SYN or the answer to it (evidence.drop_reason): NETFILTER_DROP is nftables or iptables (nft list ruleset), TC_ a program at an interface (tc filter, a CNI), SOCKET_FILTER one at the socket.",
+        "A filter of this node dropped the SYN or its answer (evidence.drop_reason): NETFILTER_DROP is a rule (nft list ruleset) or full connection tracking (conntrack -S), TC_ a program at an interface (tc filter, a CNI), SOCKET_FILTER one at a socket.",
     ),
     row(
         &[ConnectTimeout, ConnectCanceled],
@@ -232,10 +241,10 @@ pub(super) const ROWS: &[Row] = &[
     row(
         &[ConnectCanceled],
         Evidence::None,
-        NETWORK,
+        OPEN_TCP,
         CONNECT_TIMEOUT,
         Played(&["connect_canceled_far"]),
-        "The connecting process gave up while its SYN was unanswered: its own connect timeout; look for packet drops or a full accept queue on the way to the server.",
+        "The connecting process gave up while its SYN was unanswered: its connect timeout, if it waited for long (duration_us; look for packet drops or a full accept queue on the way), else a cancelled request or the loser of two parallel attempts.",
     ),
     row(
         &[Unreachable],
@@ -255,11 +264,11 @@ pub(super) const ROWS: &[Row] = &[
     ),
     row(
         &[Unreachable],
-        Errno("ECONNREFUSED"),
+        PortUnreachable,
         FIREWALL,
         REFUSED,
         Played(&["firewall_unreachable"]),
-        "An ICMP port unreachable answered the SYN: a firewall rejects the connection, because a server without a listener would have sent a reset.",
+        "An ICMP port unreachable answered the SYN, where a server without a listener resets: a firewall rejects the connection (REJECT), as Kubernetes does for a Service without ready endpoints (kubectl get endpointslices).",
     ),
     row(
         &[Unreachable],
@@ -399,6 +408,14 @@ pub(super) const ROWS: &[Row] = &[
     ),
     row(
         &[Probe],
+        Unacknowledged,
+        OPEN_TCP,
+        None,
+        FromData,
+        "The client sent payload that was never acknowledged, and then reset the connection: it gave up; look for a full accept queue at the server, a firewall, or large packets that are lost (MTU).",
+    ),
+    row(
+        &[Probe],
         Evidence::None,
         OPEN,
         None,
@@ -464,15 +481,7 @@ pub(super) const ROWS: &[Row] = &[
         IDLE_CLOSE,
         TERMINATED,
         Played(&["late_request", "late_request_v6"]),
-        "The request was sent after the server had closed the connection (keep-alive race): make the client's idle timeout shorter than the server's keep-alive timeout, or retry; a goodbye that came late (TLS close_notify, HTTP/2 GOAWAY) is harmless.",
-    ),
-    row(
-        &[ResetBeforeResponse],
-        Crossed(true),
-        OPEN_HTTP,
-        TERMINATED_EARLY,
-        FromData,
-        "The server had reset the connection when its first request arrived: look there for connection limits, access lists or overload protection right after accept.",
+        "The request, or its rest, was sent after the server had closed the connection (keep-alive race, or an early answer): make the client's idle timeout shorter than the server's, or retry; a late goodbye (TLS close_notify, HTTP/2 GOAWAY) is harmless.",
     ),
     row(
         &[ResetBeforeResponse],
@@ -489,6 +498,14 @@ pub(super) const ROWS: &[Row] = &[
         TERMINATED,
         Played(&["close_unread", "pooled_close_unread"]),
         "The server closed the connection without reading the whole request: look in its log for limits, rejected requests, a shutdown or a crash.",
+    ),
+    row(
+        &[ResetBeforeResponse],
+        Crossed(true),
+        OPEN_HTTP,
+        TERMINATED_EARLY,
+        FromData,
+        "The server had reset the connection when its first request arrived: look there for connection limits, access lists or overload protection right after accept.",
     ),
     row(
         &[ResetBeforeResponse],
@@ -520,7 +537,7 @@ pub(super) const ROWS: &[Row] = &[
         IDLE_CLOSE,
         TERMINATED,
         FromData,
-        "The server had reset the idle connection when the request arrived (keep-alive race): make the client's idle timeout shorter than the server's, or retry, for the server never took the request.",
+        "The server had reset the idle connection when the request arrived (keep-alive race): make the client's idle timeout shorter than the server's; or it aborted while a long request was still being sent.",
     ),
     row(
         &[ResetBeforeResponse],
@@ -620,7 +637,7 @@ pub(super) const ROWS: &[Row] = &[
         UNHEALTHY,
         CLOSED,
         Played(&["killed_unanswered"]),
-        "The server's process came to its end (evidence.exit names the signal, if one killed it) after it had taken the request: look for the OOM killer (dmesg), a crash, a restart, or a stop without draining.",
+        "The server's process came to its end (evidence.exit names the signal, if one killed it) with the client's last payload, a request or a pong, unanswered: look for the OOM killer (dmesg), a crash, a restart, or a stop without draining.",
     ),
     row(
         &[ClosedBeforeResponse],
@@ -636,7 +653,7 @@ pub(super) const ROWS: &[Row] = &[
         OPEN_HTTP,
         CLOSED,
         Played(&["pooled_closed_without_answer"]),
-        "The server closed the connection in order without answering the last request: look there for a worker that gave up, a shutdown, or an idle timeout that raced with the request.",
+        "The server closed the connection in order without answering the client's last payload: look there for a worker that gave up, a shutdown, or an idle timeout that raced with the request; a pong or a goodbye needs no answer.",
     ),
     row(
         &[Timeout],
@@ -644,7 +661,7 @@ pub(super) const ROWS: &[Row] = &[
         NETWORK,
         NO_ANSWER,
         Played(&["user_timeout", "keepalive_timeout"]),
-        "The other end stopped answering and the kernel gave up: look for a dead host, a dropped route, large packets that are lost (MTU), or a firewall that forgot the connection.",
+        "The other end stopped answering and the kernel gave up: look for a dead host, a dropped route, large packets that are lost (MTU), a firewall that forgot the connection, or (TCP_USER_TIMEOUT) a process over there that does not read.",
     ),
     row(
         &[LocalAbort],
