@@ -119,15 +119,12 @@ fn leave_to_peer(engine: &mut Engine, slot: Slot) {
 
 /// Whether its owner ended it from where only an abort leads at once to `CLOSE`, without an error, and no reset that it sent is known.
 fn is_aborted_unseen(connection: &Connection) -> bool {
-    let Some(end) = connection.end.as_deref() else {
-        return false;
-    };
-    let (known, open) = (
-        end.sent.is_some() || end.received.is_some() || error(end) != 0,
-        [State::Established, State::CloseWait].map(|state| state as u8),
-    );
-    let closed = end.closed.as_ref();
-    !known && closed.is_some_and(|closed| open.contains(&closed.from))
+    const OPEN: [u8; 2] = [State::Established as u8, State::CloseWait as u8];
+    connection.end.as_deref().is_some_and(|end| {
+        let closed = end.closed.as_ref();
+        let is_abort = closed.is_some_and(|closed| OPEN.contains(&closed.from));
+        is_abort && end.sent.is_none() && end.received.is_none() && error(end) == 0
+    })
 }
 
 /// What the other end needs of a reset that this one sent.
