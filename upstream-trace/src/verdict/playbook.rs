@@ -142,7 +142,7 @@ impl Evidence {
             Self::PortUnreachable => {
                 let icmp = about.evidence.icmp;
                 Self::Errno("ECONNREFUSED").holds(about)
-                    || icmp.is_some_and(|icmp| is_port_unreachable(about, icmp))
+                    || icmp.is_some_and(|icmp| is_unreachable(about, icmp, PORT))
             }
             Self::HasLocalPort => about.has_local_port,
             Self::ClientClosedFirst => {
@@ -157,7 +157,7 @@ impl Evidence {
                 .icmp
                 .is_some_and(|icmp| prohibits(about, icmp)),
             Self::NoNeighbour => about.evidence.icmp.is_some_and(|icmp| {
-                icmp.from == Some(about.local) && is_host_unreachable(about, icmp)
+                icmp.from == Some(about.local) && is_unreachable(about, icmp, HOST)
             }),
             Self::QueueFull => about
                 .evidence
@@ -217,26 +217,15 @@ fn prohibits(about: &About<'_>, icmp: Icmp) -> bool {
     }
 }
 
-/// `ICMP_PORT_UNREACH`, or `ICMPV6_PORT_UNREACH`.
-fn is_port_unreachable(about: &About<'_>, icmp: Icmp) -> bool {
-    let error = (icmp.kind, icmp.code);
-    error
-        == if about.local.is_ipv4() {
-            (3, 3)
-        } else {
-            (1, 4)
-        }
-}
+/// Codes of "destination unreachable" over IPv4 and IPv6: `ICMP_PORT_UNREACH`, `ICMPV6_PORT_UNREACH`.
+const PORT: [u8; 2] = [3, 4];
+/// `ICMP_HOST_UNREACH`, `ICMPV6_ADDR_UNREACH`.
+const HOST: [u8; 2] = [1, 3];
 
-/// `ICMP_HOST_UNREACH`, or `ICMPV6_ADDR_UNREACH`.
-fn is_host_unreachable(about: &About<'_>, icmp: Icmp) -> bool {
+fn is_unreachable(about: &About<'_>, icmp: Icmp, [v4, v6]: [u8; 2]) -> bool {
     let error = (icmp.kind, icmp.code);
-    error
-        == if about.local.is_ipv4() {
-            (3, 1)
-        } else {
-            (1, 3)
-        }
+    let is_v4 = about.local.is_ipv4();
+    error == if is_v4 { (3, v4) } else { (1, v6) }
 }
 
 impl About<'_> {
