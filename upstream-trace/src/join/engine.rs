@@ -188,7 +188,7 @@ impl Engine {
         std::mem::replace(&mut self.owner_missing, false)
     }
 
-    /// What the kernel side has to be told of where addresses lead.
+    /// What the kernel side has to be told of where connections lead.
     pub fn take_routes(&mut self) -> Vec<News> {
         self.routes.take_news()
     }

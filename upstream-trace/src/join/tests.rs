@@ -1057,7 +1057,15 @@ fn a_full_accept_queue_is_told_with_its_process() {
     nearly.queue(LISTENER, [128, 128]);
     assert_eq!(canceled(&mut nearly).peer, None);
 
-    // As where something else did.
+    // One that nobody waits in is not why, however many descriptors its process has.
+    let mut empty = Play::new();
+    empty.connect();
+    empty.queue(LISTENER, [0, 128]);
+    let seen = canceled(&mut empty);
+    assert_eq!(seen.peer, None);
+    assert_eq!(seen.evidence.unwrap().descriptors, None);
+
+    // As where something else is known to have kept the answer.
     let mut dropped = Play::with(with_drop_reasons(), 1024);
     dropped.connect();
     dropped.queue(LISTENER, [129, 128]);

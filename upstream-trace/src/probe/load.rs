@@ -189,7 +189,7 @@ pub struct Loaded {
     pub stories: Places<Place>,
     /// Resets of those that were not asked for.
     pub resets: Places<KeptReset>,
-    /// Where addresses lead.
+    /// Where connections lead.
     routes: HashMap<MapData, Destination, u32>,
     counters: PerCpuArray<MapData, [u64; counter::COUNT]>,
     /// Open files can be scanned.
