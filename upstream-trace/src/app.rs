@@ -270,8 +270,8 @@ impl Tracer {
         Ok(taken)
     }
 
-    /// Looks among the open connections for the other end of some that ended, and for who sent some a reset, unless that was done
-    /// a moment ago.
+    /// Looks among the open connections for the other end of some that ended, for who sent some a reset, and for hooks that were
+    /// skipped, unless that was done a moment ago.
     fn find_peers(&mut self, printer: &mut Printer) -> Result<(), Failure> {
         if !self.engine.is_asking() || !self.asked.has_rested() {
             return Ok(());
@@ -281,6 +281,9 @@ impl Tracer {
             self.each_open(|engine, story| engine.offer(story, &mut Proc))?;
         }
         self.find_senders()?;
+        if self.engine.seeks_count() {
+            self.count_missed();
+        }
         // A story that was told since the ring was last drained is open no longer, but in the ring.
         let anchor = Anchor::now();
         let mut left = self.room;
@@ -412,6 +415,8 @@ impl Tracer {
 
     /// Asks how many events the kernel kept from the hooks.
     fn count_missed(&mut self) {
+        // Read first: none that was skipped before it is left out.
+        self.engine.counted(clock::monotonic());
         let missed = self.loaded.missed().unwrap_or_default();
         if missed > self.account.missed {
             self.account.missed = missed;

@@ -1,10 +1,10 @@
-//! What is looked for in the kernel before a connection that ended is printed: its other end among those that are still open, and
-//! who sent it a reset among those that were not asked for.
+//! What the kernel is asked before a connection that ended is printed: for its other end among those that are still open, for who
+//! sent it a reset among those that were not asked for, and whether it skipped hooks, before a middlebox is accused.
 //!
 //! Must not know: where these are read.
 
 use upstream_trace_common::{
-    event::{Base, Full, Stats},
+    event::{Base, Full, Stats, kind},
     setting::RESET_PLACES,
     story::Story,
 };
@@ -46,6 +46,12 @@ impl Engine {
     pub fn seeks_senders(&self) -> bool {
         let mut asking = self.asking.iter();
         asking.any(|&(_, slot, _)| self.asks_for_sender(slot))
+    }
+
+    /// Whether [`Self::counted`] should be called, since what is said of one that ended depends on it.
+    pub fn seeks_count(&self) -> bool {
+        let mut asking = self.asking.iter();
+        asking.any(|&(_, slot, _)| self.asks_for_count(slot))
     }
 
     /// Takes the story of a connection that is still open, if it is one that is looked for; returns how
@@ -174,11 +180,33 @@ impl Engine {
         self.seeks_sender(slot).is_some()
     }
 
+    /// Whether nobody may be found to have sent this connection the reset that ended it, which is something only if no hook was
+    /// skipped until then.
+    pub(super) fn asks_for_count(&self, slot: Slot) -> bool {
+        let Some(ended) = self.table.get(slot) else {
+            return false;
+        };
+        let Some((_, at)) = reset::lacks_sender(ended) else {
+            return false;
+        };
+        let dropped = || {
+            self.notes
+                .of(ended.netns, &ended.tuple, kind::SYN_DROPPED, ended.first)
+        };
+        self.context.sees_all_resets
+            && self.counted_at < at
+            && (!unpaired(ended) || ended.tuple.is_loopback() || dropped().is_some())
+    }
+
     /// Its counters when that reset came, and when it ended.
     fn seeks_sender(&self, slot: Slot) -> Option<(&Stats, u64)> {
-        let unpaired = |ended: &&Connection| ended.peer == NONE && !ended.saw(seen::PEER_ENDED);
-        let ended = self.table.get(slot).filter(unpaired)?;
+        let ended = self.table.get(slot).filter(|ended| unpaired(ended))?;
         let may_be_hidden = !self.context.wanted.is_everything();
         reset::lacks_sender(ended).filter(|_| may_be_hidden)
     }
+}
+
+/// Whether its other end is not known.
+const fn unpaired(ended: &Connection) -> bool {
+    ended.peer == NONE && !ended.saw(seen::PEER_ENDED)
 }

@@ -106,6 +106,8 @@ pub struct Engine {
     pub(super) serial: u64,
     /// When events were last lost.
     pub(super) lost_at: Option<u64>,
+    /// When the kernel was last asked how many hooks it skipped.
+    pub(super) counted_at: u64,
     /// When a hook was last found to have been skipped.
     pub(super) skipped_at: Option<u64>,
     /// A snapshot of open sockets is being taken: what it finds is older than the tracer.
@@ -140,6 +142,7 @@ impl Engine {
             numbered: 0,
             serial: 0,
             lost_at: None,
+            counted_at: 0,
             skipped_at: None,
             snapshot: false,
             locals: HashSet::new(),
@@ -170,6 +173,11 @@ impl Engine {
     /// Events were lost not later than `ktime`: whatever lived then may have missed some.
     pub fn lost(&mut self, ktime: u64) {
         self.lost_at = Some(ktime);
+    }
+
+    /// The kernel was asked at `ktime` how many hooks it skipped.
+    pub const fn counted(&mut self, ktime: u64) {
+        self.counted_at = ktime;
     }
 
     /// A hook was skipped not later than `ktime`. A connection whose change of state that was is found by
@@ -309,7 +317,7 @@ impl Engine {
                 continue;
             }
             let asks = self.asks_for_end(slot);
-            if asks || self.asks_for_sender(slot) {
+            if asks || self.asks_for_sender(slot) || self.asks_for_count(slot) {
                 self.asking.push((at, slot, serial));
             } else {
                 self.finish(slot, serial, clock, sink);

@@ -29,6 +29,9 @@ use crate::{
     },
 };
 
+/// A reset that was sent on this node longer ago than this has arrived, through whatever queues.
+const ARRIVED_NS: u64 = 1_000_000_000;
+
 /// Takes the connection in `slot` out of the table and prints it.
 pub(super) fn connection(
     engine: &mut Engine,
@@ -166,7 +169,10 @@ fn print(
     let end = ended.end.as_deref().unwrap_or(&no_end);
     let before = |at: Option<u64>| at.is_none_or(|at| at < ended.first);
     let complete = ended.saw(seen::BIRTH) && !ended.saw(seen::LOSS) && before(engine.lost_at);
-    let saw_all_resets = complete && before(engine.skipped_at) && engine.strays.knew_all(end.at);
+    let long_before = |at: u64| at.saturating_add(ARRIVED_NS) < end.at;
+    let none_skipped = engine.counted_at >= end.at
+        && (before(engine.skipped_at) || engine.skipped_at.is_some_and(long_before));
+    let saw_all_resets = complete && none_skipped && engine.strays.knew_all(end.at);
     let counters = counters(ended, engine.context.tick_ns);
     let context = &engine.context;
     let peer = other_end(engine, ended, stray);

@@ -317,6 +317,7 @@ impl Play {
     fn due(&mut self, now: u64) {
         self.engine.finish_due(now, &Epoch, &mut self.records);
         self.engine.offer_resets(&self.kept, &mut Nobody);
+        self.engine.counted(now);
         self.engine.answered(&Epoch, &mut self.records);
         self.engine.finish_due(now, &Epoch, &mut self.records);
         self.by_stories.finish_due(now, &Epoch, &mut self.told);
@@ -324,6 +325,7 @@ impl Play {
             self.taken += self.by_stories.offer(story, &mut Nobody);
         }
         self.by_stories.offer_resets(&self.kept, &mut Nobody);
+        self.by_stories.counted(now);
         self.by_stories.answered(&Epoch, &mut self.told);
         self.by_stories.finish_due(now, &Epoch, &mut self.told);
     }
@@ -759,6 +761,44 @@ fn a_refusal_that_nobody_sent_is_a_firewalls_only_where_one_dropped_the_syn() {
     }
 }
 
+/// A client's end that was reset by nobody, `then` before it is printed.
+fn reset_by_nobody(then: impl FnOnce(&mut Engine, u64)) -> Option<Origin> {
+    let mut play = Play::new();
+    play.handshake();
+    play.now += 3_000_000_000;
+    play.reset_received(CLIENT, State::Established, mirrored(&counted(0, 0)));
+    let stats = failed(104, mirrored(&counted(0, 0)));
+    play.close(CLIENT, State::Established, HELPER_PID, stats);
+    let (engine, told, ended) = (&mut play.engine, &mut play.records, play.now);
+    engine.finish_due(ended + HOLD_NS, &Epoch, told);
+    assert!(told.connections.is_empty() && engine.seeks_count());
+    then(engine, ended);
+    engine.answered(&Epoch, told);
+    Some(told.connections[0].reset?.1)
+}
+
+/// A reset that the other end sent may have been what the kernel kept from its hook.
+#[test]
+fn a_middlebox_is_accused_only_when_the_kernel_has_told_what_it_skipped() {
+    let counted = |engine: &mut Engine, ended| engine.counted(ended + 1);
+    assert_eq!(reset_by_nobody(counted), Some(Origin::InPath));
+    assert_eq!(reset_by_nobody(|_, _| ()), Some(Origin::Unknown));
+    let before = |engine: &mut Engine, ended| engine.counted(ended - 1);
+    assert_eq!(reset_by_nobody(before), Some(Origin::Unknown));
+    for (ago, origin) in [
+        (-1, Origin::Unknown),
+        (900_000_000, Origin::Unknown),
+        (1_100_000_000, Origin::InPath),
+        (4_000_000_000, Origin::InPath),
+    ] {
+        let skipped = |engine: &mut Engine, ended: u64| {
+            engine.counted(ended + 1);
+            engine.skipped(ended.saturating_sub_signed(ago));
+        };
+        assert_eq!(reset_by_nobody(skipped), Some(origin), "{ago}");
+    }
+}
+
 /// Its other end's story is still in the kernel, and is read only now and then.
 #[test]
 fn a_reset_that_nobody_sent_waits_for_the_other_end() {
@@ -781,6 +821,7 @@ fn a_reset_that_nobody_sent_waits_for_the_other_end() {
     for story in keeper.open() {
         let _new = join.offer(story, &mut Nobody);
     }
+    join.counted(*now + HOLD_NS);
     join.answered(&Epoch, told);
     assert_eq!(
         told.connections[0].reset,
@@ -2141,6 +2182,7 @@ fn a_reset_of_a_connect_that_hits_an_older_connection_is_no_middlebox_s() {
         },
     );
     play.close(SERVER, State::CloseWait, 0, failed(32, counted(64, 64)));
+    play.due(play.now + HOLD_NS);
     play.due(u64::MAX);
     let seen = play
         .records
