@@ -39,6 +39,9 @@ pub const HOLD_NS: u64 = 20_000_000;
 /// agent's loop.
 const LOOK_NS: u64 = 30_000_000;
 
+/// By then a daemon has forked, and its parent, which opened the listening socket, has gone.
+const SETTLED_NS: u64 = 1_000_000_000;
+
 /// What the engine has to know of the host and the run.
 #[derive(Clone, Debug)]
 #[expect(clippy::struct_excessive_bools, reason = "each is a fact of its own")]
@@ -120,6 +123,8 @@ pub struct Engine {
     pub(super) asked: HashSet<Tuple>,
     /// Some connection that ended is still held by a process that is not known.
     pub(super) owner_missing: bool,
+    /// When the first of those sockets began to listen whose processes were not looked up since.
+    pub(super) listened_at: Option<u64>,
     /// Events of connections that were put out of the table.
     pub(super) evicted_events: u64,
     /// Changes of state that must have happened unseen.
@@ -149,6 +154,7 @@ impl Engine {
             asking: Vec::new(),
             asked: HashSet::new(),
             owner_missing: false,
+            listened_at: None,
             evicted_events: 0,
             unseen: 0,
         }
@@ -191,9 +197,22 @@ impl Engine {
         self.snapshot = on;
     }
 
-    /// Whether a scan of open files could name an owner that nothing else has named; asks once.
-    pub const fn take_owner_missing(&mut self) -> bool {
-        std::mem::replace(&mut self.owner_missing, false)
+    /// Whether a scan of open files could name an owner that nothing else has named, or who has a socket by now that began to
+    /// listen; asks once.
+    pub const fn take_owner_missing(&mut self, now: u64) -> bool {
+        let settled = match self.listened_at {
+            Some(at) => at.saturating_add(SETTLED_NS) <= now,
+            None => false,
+        };
+        if settled {
+            self.listened_at = None;
+        }
+        std::mem::replace(&mut self.owner_missing, false) || settled
+    }
+
+    /// A scan of open files begins.
+    pub const fn scan(&mut self) {
+        self.listeners.scan();
     }
 
     /// What the kernel side has to be told of where connections lead.
@@ -383,9 +402,9 @@ impl Engine {
         let role = match State::from_kernel(base.old) {
             Some(State::SynSent) => Role::Client,
             Some(State::SynRecv) => Role::Server,
-            _ if self.listeners.any(base.netns, base.local_port) => Role::Server,
-            _ if self.listeners.any(base.netns, base.remote_port) => Role::Client,
-            _ => Role::Unknown,
+            _ => self
+                .listeners
+                .role(base.netns, base.local_port, base.remote_port),
         };
         // A child in SYN_RECV was born a moment ago, in the same packet.
         let born = if role == Role::Server && base.old == State::SynRecv as u8 {

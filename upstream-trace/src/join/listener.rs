@@ -7,7 +7,7 @@ use std::{collections::VecDeque, rc::Rc};
 use hashbrown::HashMap;
 
 use super::tuple::Tuple;
-use crate::process::Process;
+use crate::{process::Process, record::Role};
 
 /// One listening socket.
 #[derive(Debug)]
@@ -16,6 +16,8 @@ struct Listener {
     family: u8,
     local: [u64; 2],
     process: Rc<Process>,
+    /// The last scan that found a process with it; 0: none yet.
+    scan: u64,
     /// When it began to listen, `CLOCK_MONOTONIC` nanoseconds; 0: before the tracer.
     since: u64,
     /// When it stopped; `u64::MAX`: not yet.
@@ -32,10 +34,12 @@ pub struct Listeners {
     known: HashMap<(u32, u16), Vec<Listener>>,
     /// Those that stopped, the first one first.
     stopped: VecDeque<(u32, u16, u64)>,
+    /// Scans of open sockets so far.
+    scans: u64,
 }
 
 impl Listeners {
-    /// `process` listens with the socket at `sk`. Of several that share it one counts ([`serves`]).
+    /// `process` begins to listen with the socket at `sk`.
     pub fn insert(
         &mut self,
         sk: u64,
@@ -44,34 +48,51 @@ impl Listeners {
         process: &Rc<Process>,
         since: u64,
     ) {
-        let here = self.known.entry((netns, tuple.local_port)).or_default();
-        if let Some(known) = here
-            .iter_mut()
-            .find(|listener| listener.sk == sk && listener.until == u64::MAX)
-        {
-            if serves(process, &known.process) {
-                known.process = Rc::clone(process);
-            }
+        if let Some(known) = self.listening(sk, netns, tuple.local_port) {
+            known.process = Rc::clone(process);
             return;
         }
+        let here = self.known.entry((netns, tuple.local_port)).or_default();
         here.push(Listener {
             sk,
             family: tuple.family,
             local: tuple.local,
             process: Rc::clone(process),
+            scan: 0,
             since,
             until: u64::MAX,
         });
     }
 
+    /// Whatever [`Self::held`] tells from now on is found by one more scan of open sockets.
+    pub const fn scan(&mut self) {
+        self.scans += 1;
+    }
+
+    /// The scan finds that `process` has the listening socket at `sk`. Of several one counts ([`serves`]), and of those that no
+    /// scan has found since none: a daemon's parent is gone.
+    pub fn held(&mut self, sk: u64, netns: u32, tuple: &Tuple, process: &Rc<Process>) {
+        let scan = self.scans;
+        if self.listening(sk, netns, tuple.local_port).is_none() {
+            self.insert(sk, netns, tuple, process, 0);
+        }
+        if let Some(known) = self.listening(sk, netns, tuple.local_port) {
+            if known.scan != scan || serves(process, &known.process) {
+                known.process = Rc::clone(process);
+            }
+            known.scan = scan;
+        }
+    }
+
+    /// The socket at `sk`, which listens.
+    fn listening(&mut self, sk: u64, netns: u32, port: u16) -> Option<&mut Listener> {
+        let mut here = self.known.get_mut(&(netns, port))?.iter_mut();
+        here.find(|listener| listener.sk == sk && listener.until == u64::MAX)
+    }
+
     /// The socket at `sk` listens no more.
     pub fn remove(&mut self, sk: u64, netns: u32, port: u16, until: u64) {
-        let here = self.known.get_mut(&(netns, port));
-        let listening = here.and_then(|here| {
-            here.iter_mut()
-                .find(|listener| listener.sk == sk && listener.until == u64::MAX)
-        });
-        if let Some(listener) = listening {
+        if let Some(listener) = self.listening(sk, netns, port) {
             listener.until = until;
             self.stopped.push_back((netns, port, until));
         }
@@ -90,6 +111,17 @@ impl Listeners {
     pub fn any(&self, netns: u32, port: u16) -> bool {
         let here = self.known.get(&(netns, port));
         here.is_some_and(|here| here.iter().any(|listener| listener.until == u64::MAX))
+    }
+
+    /// Which end a socket with these ports is, as far as somebody listens on one of them now.
+    pub fn role(&self, netns: u32, local: u16, remote: u16) -> Role {
+        if self.any(netns, local) {
+            Role::Server
+        } else if self.any(netns, remote) {
+            Role::Client
+        } else {
+            Role::Unknown
+        }
     }
 
     /// Whether anybody listens on this port, or did as far as is remembered.
@@ -212,10 +244,24 @@ mod tests {
     #[test]
     fn of_those_who_share_a_socket_the_oldest_counts() {
         let mut listeners = Listeners::default();
-        listeners.insert(1, 1, &tuple(IPV4, 0), &process(12, 50), 0);
-        listeners.insert(1, 1, &tuple(IPV4, 0), &process(10, 5), 0);
-        listeners.insert(1, 1, &tuple(IPV4, 0), &process(13, 60), 0);
+        for (pid, start) in [(12, 50), (10, 5), (13, 60)] {
+            listeners.held(1, 1, &tuple(IPV4, 0), &process(pid, start));
+        }
         assert_eq!(owner(&listeners, IPV4, 7), Some(10));
+    }
+
+    #[test]
+    fn who_is_not_found_again_listens_no_more() {
+        let mut listeners = Listeners::default();
+        listeners.insert(1, 1, &tuple(IPV4, 0), &process(10, 5), 20);
+        for (found, owns) in [([10, 11], 10), ([12, 11], 11), ([11, 12], 11)] {
+            listeners.scan();
+            for pid in found {
+                listeners.held(1, 1, &tuple(IPV4, 0), &process(pid, u64::from(pid)));
+            }
+            assert_eq!(owner(&listeners, IPV4, 7), Some(owns));
+        }
+        assert_eq!(listeners.of_socket(1, 80, 1).unwrap().1, 20);
     }
 
     #[test]
@@ -233,10 +279,10 @@ mod tests {
         let service = process(10, 5);
         for both in [[&systemd, &service], [&service, &systemd]] {
             let mut listeners = Listeners::default();
-            listeners.insert(1, 1, &tuple(IPV4, 0), &systemd, 0);
+            listeners.held(1, 1, &tuple(IPV4, 0), &systemd);
             assert_eq!(owner(&listeners, IPV4, 7), Some(1));
             for process in both {
-                listeners.insert(1, 1, &tuple(IPV4, 0), process, 0);
+                listeners.held(1, 1, &tuple(IPV4, 0), process);
             }
             assert_eq!(owner(&listeners, IPV4, 7), Some(10));
         }

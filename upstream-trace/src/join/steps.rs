@@ -33,6 +33,7 @@ impl Engine {
             }
             (State::Close, State::Listen) => {
                 self.is_local(base);
+                self.listened_at.get_or_insert(base.ktime);
                 let process = self.actor(event, describe)?;
                 self.listeners
                     .insert(base.sk, base.netns, &Tuple::of(base), &process, base.ktime);
@@ -347,8 +348,7 @@ impl Engine {
         match (known, State::from_kernel(base.old)?) {
             (_, State::Listen) => {
                 self.is_local(base);
-                self.listeners
-                    .insert(base.sk, base.netns, &tuple, &process, 0);
+                self.listeners.held(base.sk, base.netns, &tuple, &process);
                 None
             }
             (Some(slot), _) => {
@@ -388,13 +388,9 @@ impl Engine {
                 continue;
             };
             let (netns, tuple) = (connection.netns, connection.tuple);
-            connection.role = if self.listeners.any(netns, tuple.local_port) {
-                Role::Server
-            } else if self.listeners.any(netns, tuple.remote_port) {
-                Role::Client
-            } else {
-                Role::Unknown
-            };
+            connection.role = self
+                .listeners
+                .role(netns, tuple.local_port, tuple.remote_port);
         }
     }
 }

@@ -290,8 +290,18 @@ impl Pair {
     }
 
     /// Established, not accepted, between processes that may live anywhere.
-    fn between(mut client: Actor, mut server: Actor, to: SocketAddr) -> Result<Self> {
+    fn between(client: Actor, mut server: Actor, to: SocketAddr) -> Result<Self> {
         let listener = server.listen(to, 16)?;
+        Self::waiting(client, server, listener, to)
+    }
+
+    /// The same, where the server listens already.
+    fn waiting(
+        mut client: Actor,
+        mut server: Actor,
+        listener: Sock,
+        to: SocketAddr,
+    ) -> Result<Self> {
         let c = client.connect(to)?;
         server.wait_queued(listener, 1)?;
         let mut played = Played::new(&client, Some(&server));

@@ -68,6 +68,16 @@ pub(super) const LIST: &[Scenario] = &[
         strays: &[],
     },
     Scenario {
+        name: "unaccepted_by_daemon",
+        story: "the same, where who called listen() has forked the server and is gone, as a daemon's parent is",
+        // The tracer looks again for who listens a second later.
+        slow: true,
+        needs: None,
+        play: unaccepted_by_daemon,
+        records: ABORTED_BY_CLIENT,
+        strays: &[],
+    },
+    Scenario {
         name: "accepted_too_late",
         story: "the server accepts a connection that the client has reset already",
         slow: false,
@@ -244,6 +254,18 @@ fn unaccepted_reset_after_several(ctx: &Ctx) -> Result<Played> {
     pair.end()
 }
 
+fn unaccepted_by_daemon(ctx: &Ctx) -> Result<Played> {
+    let (client, mut parent) = (ctx.actor("ut-client")?, ctx.actor("ut-parent")?);
+    let to = ctx.address(Family::V4);
+    let listener = parent.listen(to, 16)?;
+    let server = parent.fork("ut-server")?;
+    parent.exit(0)?;
+    thread::sleep(SETTLED);
+    let mut pair = Pair::waiting(client, server, listener, to)?;
+    pair.client.abort(pair.c)?;
+    pair.end()
+}
+
 fn accepted_too_late(ctx: &Ctx) -> Result<Played> {
     let mut pair = Pair::queued(ctx, Family::V4)?;
     pair.client.abort(pair.c)?;
@@ -261,6 +283,8 @@ fn unaccepted_request_reset(ctx: &Ctx) -> Result<Played> {
     pair.end()
 }
 
+/// Longer than a daemon is given to settle, and the tracer takes to look at it.
+const SETTLED: Duration = Duration::from_millis(1500);
 /// Longer than the tracer takes to hear of what happened.
 const HEARD: Duration = Duration::from_millis(300);
 
