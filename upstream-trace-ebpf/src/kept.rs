@@ -8,7 +8,8 @@
 
 use aya_ebpf::helpers::bpf_ktime_get_ns;
 use upstream_trace_common::{
-    event::{Full, KeptReset, Stats, present},
+    event::{Full, Stats, present},
+    kept::KeptReset,
     setting::RESET_PLACES,
 };
 

@@ -6,7 +6,7 @@ use aya_ebpf::{
     macros::map,
     maps::{Array, HashMap, LpmTrie, PerCpuArray, RingBuf},
 };
-use upstream_trace_common::{counter, event::KeptReset, route::Destination, setting, story::Place};
+use upstream_trace_common::{counter, kept::KeptReset, route::Destination, setting, story::Place};
 
 use crate::actor::Known;
 

@@ -3,10 +3,7 @@
 //! One thread does all of it; only the writing has its own, so that a slow reader of the output delays
 //! nothing here.
 
-use std::{
-    io::{self, Read as _, Write as _},
-    time::Duration,
-};
+use std::{io::Read as _, time::Duration};
 
 use tokio::{
     io::{Interest, unix::AsyncFd},
@@ -23,6 +20,7 @@ use crate::{
     doctor::Report,
     exit::{Code, Failure},
     join::engine::{Context, Engine, HOLD_NS},
+    output::console::{print, say},
     printer::{self, Printer},
     probe::load::Loaded,
     proc::{self, Proc},
@@ -50,22 +48,6 @@ const LOOK_REST: Duration = Duration::from_millis(20);
 
 /// At least this long between two accounts of ever more losses.
 const NEWS: Duration = Duration::from_secs(1);
-
-/// A line on standard error, if anybody takes it.
-pub fn say(message: &(impl std::fmt::Display + ?Sized)) {
-    let _untaken = writeln!(io::stderr(), "upstream-trace: {message}");
-}
-
-/// Text on standard output, for what is not a record. A reader that has gone is no failure.
-pub fn print(text: &str) -> Result<(), Failure> {
-    match io::stdout().write_all(text.as_bytes()) {
-        Err(error) if error.kind() != io::ErrorKind::BrokenPipe => Err(Failure::new(
-            Code::Output,
-            format!("cannot write standard output: {error}"),
-        )),
-        _ => Ok(()),
-    }
-}
 
 /// Runs until told to stop.
 pub fn run(mut settings: Settings) -> Result<(), Failure> {
@@ -124,7 +106,7 @@ async fn trace(settings: Settings) -> Result<(), Failure> {
         engine,
         account: Account::default(),
         scanned: Pause(Instant::now()),
-        asked: Pause(Instant::now()),
+        looked: Pause(Instant::now()),
         room: settings.ring_size as usize / SHORTEST,
         turn: Turn { now: 0, left: 0 },
     };
@@ -163,7 +145,7 @@ struct Tracer {
     /// Since the last scan of open files.
     scanned: Pause,
     /// Since the last look at open connections.
-    asked: Pause,
+    looked: Pause,
     /// So many records fit into the ring.
     room: usize,
     turn: Turn,
@@ -273,7 +255,7 @@ impl Tracer {
     /// Looks among the open connections for the other end of some that ended, for who sent some a reset, and for hooks that were
     /// skipped, unless that was done a moment ago.
     fn find_peers(&mut self, printer: &mut Printer) -> Result<(), Failure> {
-        if !self.engine.is_asking() || !self.asked.has_rested() {
+        if !self.engine.is_asking() || !self.looked.has_rested() {
             return Ok(());
         }
         let began = clock::worked();
@@ -292,7 +274,7 @@ impl Tracer {
         }
         self.engine.answered(&anchor, printer);
         printer.push(&mut self.account);
-        self.asked = Pause::after(began).at_most(LOOK_REST);
+        self.looked = Pause::after(began).at_most(LOOK_REST);
         Ok(())
     }
 
@@ -331,6 +313,7 @@ impl Tracer {
     /// Scans every open file for sockets and who holds them, draining between the steps.
     fn scan(&mut self, printer: &mut Printer) -> Result<(), Failure> {
         let began = clock::worked();
+        self.engine.scan();
         if let Some(mut holders) = self.loaded.holders() {
             let mut bytes = [0; SCAN_STEP];
             while matches!(holders.read(&mut bytes), Ok(1..)) {
@@ -351,9 +334,9 @@ impl Tracer {
         Ok(())
     }
 
-    /// Looks for an owner that nothing else named, unless that was done a moment ago.
+    /// Looks for owners that nothing else has named, unless that was done a moment ago.
     fn find_owners(&mut self, printer: &mut Printer) -> Result<(), Failure> {
-        if self.scanned.has_rested() && self.engine.take_owner_missing() {
+        if self.scanned.has_rested() && self.engine.take_owner_missing(clock::monotonic()) {
             self.scan(printer)?;
         }
         Ok(())
@@ -380,7 +363,7 @@ impl Tracer {
             .stats_interval
             .map(|interval| Instant::now() + interval);
         let mut account_told = Instant::now();
-        let mut asked = account_told;
+        let mut counted = account_told;
         let mut more = false;
         loop {
             tokio::select! {
@@ -398,8 +381,8 @@ impl Tracer {
                 break;
             }
             let now = Instant::now();
-            if now - asked >= NEWS {
-                asked = now;
+            if now - counted >= NEWS {
+                counted = now;
                 self.count_missed();
             }
             let due = account_due.is_some_and(|due| now >= due);

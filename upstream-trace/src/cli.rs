@@ -398,9 +398,9 @@ fn ring_size(text: &str) -> Result<u32, &'static str> {
     let number: u32 = number.parse().map_err(|_| WRONG)?;
     let shift = match unit {
         "" => 0,
-        "K" | "KiB" | "k" => 10,
-        "M" | "MiB" | "m" => 20,
-        "G" | "GiB" | "g" => 30,
+        "K" | "KiB" => 10,
+        "M" | "MiB" => 20,
+        "G" | "GiB" => 30,
         _ => return Err(WRONG),
     };
     let bytes = number.checked_mul(1 << shift).ok_or(WRONG)?;
@@ -414,9 +414,27 @@ fn ring_size(text: &str) -> Result<u32, &'static str> {
 
 #[cfg(test)]
 mod tests {
+    use std::{fs, path::Path};
+
     use clap::CommandFactory as _;
 
     use super::*;
+
+    #[test]
+    fn the_pages_have_every_option_as_the_help_has_it() {
+        let words = |text: &str| text.split_whitespace().collect::<Vec<_>>().join(" ");
+        let cli = Cli::command();
+        let explain = cli.find_subcommand("explain").unwrap();
+        for (command, page) in [(&cli, "README.md"), (explain, "docs/explain.md")] {
+            let path = Path::new(env!("CARGO_MANIFEST_DIR")).join("..").join(page);
+            let page_words = words(&fs::read_to_string(path).unwrap());
+            let helps = command.get_opts().filter_map(|option| option.get_help());
+            for help in helps {
+                let help = words(&help.to_string());
+                assert!(page_words.contains(&help), "{page} lacks: {help}");
+            }
+        }
+    }
 
     fn settle(arguments: &[&str]) -> Result<Settings, clap::Error> {
         let all = std::iter::once("upstream-trace").chain(arguments.iter().copied());

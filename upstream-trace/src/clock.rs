@@ -1,7 +1,9 @@
-//! The only place that reads clocks: kernel time now, and what time of day that is.
+//! Kernel time now, and what time of day that is.
 //!
 //! Events carry `CLOCK_MONOTONIC` nanoseconds; the offset to the time of day is taken anew for each
 //! batch, so that a stepped or slewed clock is followed.
+
+use rustix::time::{ClockId, Timespec, clock_gettime};
 
 use crate::{join::engine::WallClock, record::Timestamp};
 
@@ -14,9 +16,8 @@ pub struct Anchor {
 impl Anchor {
     /// The offset now.
     pub fn now() -> Self {
-        let realtime = read(libc::CLOCK_REALTIME);
         Self {
-            offset: i128::from(realtime) - i128::from(monotonic()),
+            offset: i128::from(of_day()) - i128::from(monotonic()),
         }
     }
 }
@@ -27,23 +28,23 @@ impl WallClock for Anchor {
     }
 }
 
+/// The time of day, nanoseconds since the epoch.
+pub fn of_day() -> u64 {
+    read(ClockId::Realtime)
+}
+
 /// `CLOCK_MONOTONIC`, nanoseconds: what `bpf_ktime_get_ns` returns.
 pub fn monotonic() -> u64 {
-    read(libc::CLOCK_MONOTONIC)
+    read(ClockId::Monotonic)
 }
 
 /// How long this thread has had a processor, nanoseconds.
 pub fn worked() -> u64 {
-    read(libc::CLOCK_THREAD_CPUTIME_ID)
+    read(ClockId::ThreadCPUTime)
 }
 
-fn read(clock: libc::clockid_t) -> u64 {
-    let mut time = libc::timespec {
-        tv_sec: 0,
-        tv_nsec: 0,
-    };
-    // SAFETY: `time` is valid for writes; with these clocks the call cannot fail.
-    unsafe { libc::clock_gettime(clock, &raw mut time) };
-    let seconds = u64::try_from(time.tv_sec).unwrap_or(0);
-    seconds * 1_000_000_000 + u64::try_from(time.tv_nsec).unwrap_or(0)
+fn read(clock: ClockId) -> u64 {
+    let Timespec { tv_sec, tv_nsec } = clock_gettime(clock);
+    let seconds = u64::try_from(tv_sec).unwrap_or(0);
+    seconds * 1_000_000_000 + u64::try_from(tv_nsec).unwrap_or(0)
 }

@@ -2,7 +2,13 @@
 
 use std::process::ExitCode;
 
-use upstream_trace::{app, cli, exit::Code, explain, output, verdict::playbook};
+use upstream_trace::{
+    app, cli,
+    exit::Code,
+    explain,
+    output::{self, console},
+    verdict::playbook,
+};
 
 fn main() -> ExitCode {
     let cli = match cli::Cli::read(std::env::args_os()) {
@@ -14,14 +20,14 @@ fn main() -> ExitCode {
             explain::run::run(explain.settle()).map(|()| Code::Ok)
         }
         Some(cli::Command::Doctor(doctor)) => app::doctor(doctor.json, &doctor.settle()),
-        Some(cli::Command::Playbook) => app::print(&playbook::table()).map(|()| Code::Ok),
-        Some(cli::Command::Schema) => app::print(&output::schema::pretty()).map(|()| Code::Ok),
+        Some(cli::Command::Playbook) => console::print(&playbook::table()).map(|()| Code::Ok),
+        Some(cli::Command::Schema) => console::print(&output::schema::pretty()).map(|()| Code::Ok),
         None => app::run(cli.trace.settle()).map(|()| Code::Ok),
     };
     match done {
         Ok(code) => ExitCode::from(code as u8),
         Err(failure) => {
-            app::say(&failure);
+            console::say(&failure);
             ExitCode::from(failure.code as u8)
         }
     }
@@ -43,6 +49,6 @@ fn usage(error: &clap::Error) -> ExitCode {
         .collect();
     let said = said.join(" ");
     let message = said.trim_start_matches("error: ");
-    app::say(&format!("{message}; see --help"));
+    console::say(&format!("{message}; see --help"));
     ExitCode::from(Code::Usage as u8)
 }

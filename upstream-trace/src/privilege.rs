@@ -1,12 +1,14 @@
 //! What this process may do: reads its capabilities, and gives up those that it no longer needs.
 //!
-//! The one place with the system calls for it. Capabilities are a thread's own: to be given up before
+//! Capabilities are a thread's own: to be given up before
 //! another thread is started. Must not know: what a capability is needed for once the hooks are attached.
 
 use std::{fmt, io};
 
-/// `_LINUX_CAPABILITY_VERSION_3` of `include/uapi/linux/capability.h`.
-const VERSION: u32 = 0x2008_0522;
+use rustix::thread::{
+    CapabilitySet, CapabilitySets, capabilities, capability_is_in_bounding_set,
+    remove_capability_from_bounding_set, set_capabilities, set_no_new_privs,
+};
 
 /// Linux capabilities that the tracer has a use for.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -106,62 +108,26 @@ struct Sets {
     permitted: Capabilities,
 }
 
-/// `struct __user_cap_header_struct`.
-#[repr(C)]
-struct Header {
-    version: u32,
-    pid: libc::c_int,
-}
-
-/// `struct __user_cap_data_struct`: 32 capabilities of each set.
-#[derive(Clone, Copy, Default)]
-#[repr(C)]
-struct Half {
-    effective: u32,
-    permitted: u32,
-    inheritable: u32,
-}
-
-const THIS_THREAD: Header = Header {
-    version: VERSION,
-    pid: 0,
-};
-
 impl Sets {
     fn get() -> io::Result<Self> {
-        let mut header = THIS_THREAD;
-        let mut halves = [Half::default(); 2];
-        // SAFETY: the kernel reads one header and, by its version, writes two halves; both live here.
-        let done = unsafe { libc::syscall(libc::SYS_capget, &raw mut header, halves.as_mut_ptr()) };
-        if done != 0 {
-            return Err(io::Error::last_os_error());
-        }
-        let [low, high] = halves;
-        let set = |low: u32, high: u32| Capabilities(u64::from(high) << 32 | u64::from(low));
+        let sets = capabilities(None)?;
+        let of = |set: CapabilitySet| Capabilities(set.bits());
         Ok(Self {
-            effective: set(low.effective, high.effective),
-            permitted: set(low.permitted, high.permitted),
+            effective: of(sets.effective),
+            permitted: of(sets.permitted),
         })
     }
 
     /// What a program started from here would inherit becomes nothing.
     fn set(self) -> io::Result<()> {
-        let half = |shift: u32| Half {
-            effective: bits(self.effective.0 >> shift),
-            permitted: bits(self.permitted.0 >> shift),
-            inheritable: 0,
+        let of = |set: Capabilities| CapabilitySet::from_bits_retain(set.0);
+        let sets = CapabilitySets {
+            effective: of(self.effective),
+            permitted: of(self.permitted),
+            inheritable: CapabilitySet::empty(),
         };
-        let halves = [half(0), half(32)];
-        let mut header = THIS_THREAD;
-        // SAFETY: the kernel reads one header and, by its version, two halves; both live here.
-        let done = unsafe { libc::syscall(libc::SYS_capset, &raw mut header, halves.as_ptr()) };
-        answer(done).map(drop)
+        Ok(set_capabilities(None, sets)?)
     }
-}
-
-/// The lower 32.
-fn bits(set: u64) -> u32 {
-    u32::try_from(set & u64::from(u32::MAX)).unwrap_or_default()
 }
 
 /// Gives up every capability for good, and that any program started from here could ever gain one. `always`
@@ -193,37 +159,22 @@ pub fn give_up(
         permitted: kept,
     }
     .set()?;
-    prctl(libc::PR_SET_NO_NEW_PRIVS, 1)?;
+    set_no_new_privs(true)?;
     Ok(kept)
 }
 
 /// Takes everything else out of the bounding set.
 fn bound(kept: Capabilities) -> io::Result<()> {
     for number in 0..u64::BITS {
-        // Beyond the kernel's last one it is an error.
-        match prctl(libc::PR_CAPBSET_READ, number.into()) {
-            Ok(0) => {}
-            Ok(_) if kept.0 >> number & 1 == 1 => {}
-            Ok(_) => drop(prctl(libc::PR_CAPBSET_DROP, number.into())?),
+        let one = CapabilitySet::from_bits_retain(1 << number);
+        match capability_is_in_bounding_set(one) {
+            Ok(true) if kept.0 >> number & 1 == 0 => remove_capability_from_bounding_set(one)?,
+            Ok(_) => {}
+            // Beyond the kernel's last one it is an error.
             Err(_) => break,
         }
     }
     Ok(())
-}
-
-fn prctl(option: libc::c_int, value: libc::c_ulong) -> io::Result<libc::c_long> {
-    const UNUSED: libc::c_ulong = 0;
-    // SAFETY: the options used here take numbers only.
-    let done = unsafe { libc::prctl(option, value, UNUSED, UNUSED, UNUSED) };
-    answer(done.into())
-}
-
-fn answer(done: libc::c_long) -> io::Result<libc::c_long> {
-    if done < 0 {
-        Err(io::Error::last_os_error())
-    } else {
-        Ok(done)
-    }
 }
 
 #[cfg(test)]

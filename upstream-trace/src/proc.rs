@@ -1,4 +1,4 @@
-//! The only place that reads /proc/PID: what a process is called, runs, and belongs to.
+//! The only place that reads another process's /proc/PID: what a process is called, runs, and belongs to.
 //!
 //! A process may be gone, or its pid another's, between any two reads; the start time decides.
 

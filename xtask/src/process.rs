@@ -1,6 +1,4 @@
 //! What xtask asks the system about processes, and how it starts its own.
-//!
-//! The only file here that calls into libc for them.
 
 use std::{
     env, fs, io,

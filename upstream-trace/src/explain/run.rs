@@ -7,7 +7,7 @@
 use std::{
     io::{self, BufWriter, Stdout, Write as _},
     path::PathBuf,
-    time::{Duration, SystemTime, UNIX_EPOCH},
+    time::Duration,
 };
 
 use jiff::tz::TimeZone;
@@ -22,9 +22,9 @@ use super::{
     window::{Held, Window},
 };
 use crate::{
-    app::say,
+    clock,
     exit::{Code, Failure},
-    output::{Style, json, wants_colour},
+    output::{Style, console::say, json, wants_colour},
     record::{Schema, Timestamp},
     stop::Stop,
 };
@@ -267,7 +267,7 @@ impl Run {
                 Progress::Idle
             });
         }
-        let now = clock();
+        let now = clock::of_day();
         // Records that come meanwhile are read at once, or a file that is cut off between two lines of the log would not be noticed.
         self.need = self.need.max(now);
         let late = now.saturating_sub(LATE);
@@ -450,7 +450,7 @@ impl Records {
                 Ok(Next::Broken) => self.unknown += 1,
                 Ok(Next::Later) => {
                     if self.follow {
-                        self.seen = self.seen.max(clock().saturating_sub(LATE));
+                        self.seen = self.seen.max(clock::of_day().saturating_sub(LATE));
                     }
                     self.lacking |= !self.follow;
                     break;
@@ -551,13 +551,6 @@ fn time_zone() -> TimeZone {
         ));
         TimeZone::UTC
     })
-}
-
-fn clock() -> u64 {
-    let now = SystemTime::now()
-        .duration_since(UNIX_EPOCH)
-        .unwrap_or_default();
-    u64::try_from(now.as_nanos()).unwrap_or(u64::MAX)
 }
 
 fn unreadable(name: &dyn std::fmt::Display, error: &io::Error) -> Failure {

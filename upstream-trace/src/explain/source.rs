@@ -6,12 +6,14 @@ use std::{
     fs::File,
     io::{self, Read as _, Seek as _, SeekFrom},
     os::{
-        fd::{AsFd as _, AsRawFd as _, BorrowedFd, OwnedFd},
+        fd::{AsFd as _, BorrowedFd, OwnedFd},
         unix::fs::MetadataExt as _,
     },
     path::{Path, PathBuf},
     time::{Duration, Instant},
 };
+
+use rustix::event::{PollFd, PollFlags, Timespec};
 
 /// What is longer is no log line: the rest of it is skipped.
 pub const LONGEST: usize = 64 << 10;
@@ -221,13 +223,8 @@ fn owned(descriptor: BorrowedFd<'_>) -> io::Result<OwnedFd> {
 
 /// Whether a read would not wait.
 fn readable(file: &File) -> bool {
-    let mut asked = libc::pollfd {
-        fd: file.as_raw_fd(),
-        events: libc::POLLIN,
-        revents: 0,
-    };
-    // SAFETY: `asked` is one valid entry that outlives the call, which does not wait.
-    unsafe { libc::poll(&raw mut asked, 1, 0) > 0 }
+    let mut asked = [PollFd::new(file, PollFlags::IN)];
+    rustix::event::poll(&mut asked, Some(&Timespec::default())).is_ok_and(|ready| ready > 0)
 }
 
 #[cfg(test)]

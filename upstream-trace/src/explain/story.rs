@@ -435,7 +435,7 @@ impl Words<'_> {
 }
 
 fn state(text: &str) -> Option<State> {
-    let mut states = (1..=12).filter_map(State::from_kernel);
+    let mut states = State::ALL.into_iter();
     states.find(|state| state.as_str() == text)
 }
 

@@ -10,7 +10,7 @@ use upstream_trace_common::{
 };
 
 use super::{
-    connection::{Connection, NONE, Slot, seen},
+    connection::{Slot, seen},
     engine::{Engine, Sink, WallClock},
     reset,
     translated::{Sender, was_sent_until},
@@ -163,9 +163,9 @@ impl Engine {
         };
         let tuple = &connection.tuple;
         let asks = !events
-            && connection.peer == NONE
+            && !connection.is_paired()
             && connection.saw(seen::ESTABLISHED)
-            && connection.seen & (seen::PEER_ENDED | seen::ASKED) == 0
+            && !connection.saw(seen::ASKED)
             && tuple.is_whole()
             && (tuple.is_loopback() || self.locals.contains(&(tuple.family, tuple.remote)));
         if asks {
@@ -195,18 +195,13 @@ impl Engine {
         };
         self.context.sees_all_resets
             && self.counted_at < at
-            && (!unpaired(ended) || ended.tuple.is_loopback() || dropped().is_some())
+            && (ended.is_paired() || ended.tuple.is_loopback() || dropped().is_some())
     }
 
     /// Its counters when that reset came, and when it ended.
     fn seeks_sender(&self, slot: Slot) -> Option<(&Stats, u64)> {
-        let ended = self.table.get(slot).filter(|ended| unpaired(ended))?;
+        let ended = self.table.get(slot).filter(|ended| !ended.is_paired())?;
         let may_be_hidden = !self.context.wanted.is_everything();
         reset::lacks_sender(ended).filter(|_| may_be_hidden)
     }
-}
-
-/// Whether its other end is not known.
-const fn unpaired(ended: &Connection) -> bool {
-    ended.peer == NONE && !ended.saw(seen::PEER_ENDED)
 }

@@ -189,6 +189,11 @@ impl Connection {
         self.seen & bits == bits
     }
 
+    /// Whether its other end is known, be it gone.
+    pub const fn is_paired(&self) -> bool {
+        self.peer != NONE || self.saw(seen::PEER_ENDED)
+    }
+
     /// Whether it ended as it should, by a FIN of its own and without a process that could still be told
     /// of an error, and all is known of it. If its other end has parted as well, both FINs were answered,
     /// so that neither has anything left to reset.

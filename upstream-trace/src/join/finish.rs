@@ -18,7 +18,7 @@ use crate::{
     process::Process,
     record::{
         self, Attribution, ConnectionType, Direction, Endpoint, EventType, Evidence, Flag, Id,
-        Origin, ReasonSource, ResetType, Role, Schema, StrayReset, Verdict,
+        Origin, ResetType, Role, Schema, StrayReset, Verdict,
     },
     tcp::{self, State},
     verdict::{
@@ -477,13 +477,12 @@ pub(super) fn event(
     let base = event.base;
     let tuple = Tuple::of(base);
     let connection = slot.and_then(|slot| engine.table.get(slot));
-    let (reason, _) = match base.kind {
-        kind::STATE => (None, ReasonSource::Unknown),
-        kind::SYN_DROPPED | kind::RESET_DROPPED => (
-            engine.context.drop_reasons.name(base.new),
-            ReasonSource::Kernel,
-        ),
-        _ => reason(&engine.context, base.new, || None),
+    let reason = match base.kind {
+        kind::RESET_SENT_ACTIVE..=kind::RESET_SENT_LISTEN => {
+            reason(&engine.context, base.new, || None).0
+        }
+        kind::SYN_DROPPED | kind::RESET_DROPPED => engine.context.drop_reasons.name(base.new),
+        _ => None,
     };
     let (name, acted) = match base.kind {
         // What the network ends runs in the context of whoever the packet met.
@@ -525,10 +524,7 @@ pub(super) fn event(
             )
         }),
         to: State::from_kernel(base.new).filter(|_| base.kind == kind::STATE),
-        reason: reason.filter(|_| {
-            (kind::RESET_SENT_ACTIVE..=kind::RESET_SENT_LISTEN).contains(&base.kind)
-                || matches!(base.kind, kind::SYN_DROPPED | kind::RESET_DROPPED)
-        }),
+        reason,
         errno: event.stats.and_then(|stats| tcp::errno_name(stats.err)),
         pid: (acted && pid != 0).then_some(pid),
     };

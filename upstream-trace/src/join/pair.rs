@@ -72,8 +72,7 @@ impl Engine {
 
     /// Pairs those ends that do not know each other by their addresses, once both have ended.
     pub(super) fn pair_translated(&mut self) {
-        let single =
-            |connection: &Connection| connection.peer == NONE && !connection.saw(seen::PEER_ENDED);
+        let single = |connection: &Connection| !connection.is_paired();
         let numbers = |connection: &Connection| {
             let known = single(connection) && connection.saw(seen::ESTABLISHED);
             let stats = connection.end.as_ref().and_then(|end| end.stats());

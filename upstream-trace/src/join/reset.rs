@@ -7,7 +7,7 @@ use std::rc::Rc;
 use upstream_trace_common::event::{Base, Full, NO_REASON, Stats, kind};
 
 use super::{
-    connection::{Connection, End, NONE, Owner, PeerSent, Sent, seen},
+    connection::{Connection, End, Owner, PeerSent, Sent, seen},
     engine::{Context, Engine},
     stray,
 };
@@ -227,8 +227,7 @@ pub(super) fn found<'a>(
     // Every reset that a stack on this node sends was seen, and this was none of them. But one that was sent from another
     // address, which was translated on its way (NAT), may look the same: so the other end has to be known, or a filter
     // of this node to have dropped the SYN that was answered so. Nor may it have been aborted, whose reset may be told late.
-    let is_paired =
-        (ended.peer != NONE || ended.saw(seen::PEER_ENDED)) && !ended.saw(seen::PEER_ABORTED);
+    let is_paired = ended.is_paired() && !ended.saw(seen::PEER_ABORTED);
     let certain =
         known.all && (context.sees_both_ends || peer.is_none()) && (is_paired || is_filtered());
     let origin = if certain {

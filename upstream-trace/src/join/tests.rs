@@ -1379,7 +1379,7 @@ fn the_closer_of_what_the_network_ended_is_its_owner() {
         CLIENT_PID,
         failed(104, counted(0, 0)),
     );
-    assert!(play.engine.take_owner_missing());
+    assert!(play.engine.take_owner_missing(0));
     play.reset_sent(
         CLIENT,
         kind::RESET_SENT_ACTIVE,

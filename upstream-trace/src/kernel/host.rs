@@ -10,6 +10,8 @@ use std::{
     os::unix::fs::MetadataExt as _,
 };
 
+use rustix::time::{ClockId, Timespec, clock_getres};
+
 use super::{
     btf::{Btf, BtfError, Bytes},
     mapping::Mapping,
@@ -134,19 +136,11 @@ fn port_range(text: &str) -> Option<RangeInclusive<u16>> {
 /// The resolution of the coarse clocks is the length of a tick, 1/HZ (`posix_get_coarse_res` in
 /// kernel/time/posix-timers.c), which no file tells.
 fn tick_ns() -> Result<u64, HostError> {
-    let mut resolution = libc::timespec {
-        tv_sec: 0,
-        tv_nsec: 0,
-    };
-    // SAFETY: the kernel writes one timespec to the place it is given, which lives here.
-    let status = unsafe { libc::clock_getres(libc::CLOCK_MONOTONIC_COARSE, &raw mut resolution) };
-    if status != 0 {
-        return Err(HostError::Tick(io::Error::last_os_error()));
-    }
+    let resolution = clock_getres(ClockId::MonotonicCoarse);
     nanoseconds(resolution).ok_or_else(|| HostError::Tick(io::ErrorKind::InvalidData.into()))
 }
 
-fn nanoseconds(tick: libc::timespec) -> Option<u64> {
+fn nanoseconds(tick: Timespec) -> Option<u64> {
     let seconds = u64::try_from(tick.tv_sec)
         .ok()?
         .checked_mul(1_000_000_000)?;
@@ -212,7 +206,7 @@ mod tests {
 
     #[test]
     fn converts_a_tick() {
-        let tick = |tv_sec, tv_nsec| nanoseconds(libc::timespec { tv_sec, tv_nsec });
+        let tick = |tv_sec, tv_nsec| nanoseconds(Timespec { tv_sec, tv_nsec });
         assert_eq!(tick(0, 4_000_000), Some(4_000_000));
         assert_eq!(tick(1, 1), Some(1_000_000_001));
         assert_eq!(tick(0, 0), None);

@@ -9,7 +9,10 @@ use std::{
     ops::Deref,
     os::fd::{AsFd as _, AsRawFd as _, BorrowedFd},
     ptr::{self, NonNull},
+    sync::atomic::{Ordering, fence},
 };
+
+use zerocopy::FromBytes;
 
 /// The whole of a file that never changes.
 #[derive(Debug)]
@@ -46,9 +49,18 @@ impl Shared {
         Pages::map(fd, len, libc::MAP_SHARED).map(Self)
     }
 
-    /// Where it begins; readable as long as this lives.
-    pub const fn start(&self) -> *const u8 {
-        self.0.start.as_ptr()
+    /// What is at this offset now, read before all that follows; `None` beyond what is mapped.
+    pub fn read<T: FromBytes>(&self, offset: usize) -> Option<T> {
+        let end = offset.checked_add(size_of::<T>())?;
+        if end > self.0.len || !offset.is_multiple_of(align_of::<T>()) {
+            return None;
+        }
+        let from = self.0.start.as_ptr().wrapping_add(offset).cast::<T>();
+        // SAFETY: mapped as long as this lives, and aligned because a mapping begins with a page; any bytes are valid. Volatile,
+        // because they change.
+        let value = unsafe { from.read_volatile() };
+        fence(Ordering::Acquire);
+        Some(value)
     }
 }
 

@@ -1,8 +1,8 @@
 //! Cuts a kernel's BTF down to what is asked of it, to save it as test data.
 //!
 //! The named types are kept whole, with all types they lead to, but structs that no path goes
-//! through lose their members, and enums that are not named their values. So a cut BTF of some
-//! 40 KB gives the same answers as the kernel's 5 MB, and also to queries for a further member of
+//! through lose their members, and enums that are not named their values. So a cut BTF of 50
+//! to 70 KB gives the same answers as the kernel's 5 MB, and also to queries for a further member of
 //! the same structs. Equal input gives equal bytes. Must not know: files, the list of fields.
 
 use std::collections::{HashMap, HashSet};

@@ -4,7 +4,9 @@
 //! behind the file's end. A file system that refuses is not asked again.
 //! Must not know: what is written.
 
-use std::{fs::File, os::fd::AsRawFd as _};
+use std::fs::File;
+
+use rustix::fs::{FallocateFlags, fallocate};
 
 /// Asked for at once.
 const STEP: u64 = 8 << 20;
@@ -35,10 +37,7 @@ impl Ahead {
         let end = self.written + bytes as u64;
         let start = self.reserved.max(self.written);
         let len = (end - start).next_multiple_of(STEP);
-        let (fd, keep) = (file.as_raw_fd(), libc::FALLOC_FL_KEEP_SIZE);
-        // SAFETY: takes no pointer, and `file` is open.
-        let result = unsafe { libc::fallocate(fd, keep, start.cast_signed(), len.cast_signed()) };
-        self.refused = result != 0;
+        self.refused = fallocate(file, FallocateFlags::KEEP_SIZE, start, len).is_err();
         if !self.refused {
             self.reserved = start + len;
         }

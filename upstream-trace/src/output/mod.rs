@@ -1,11 +1,13 @@
 //! From a record to the bytes on standard output or in a file.
 //!
 //! [`select`] says whether a record is printed; [`json`] and [`text`] spell it into a [`batch`], and the [`writer`]'s thread, the only
-//! place that writes, takes the batch over; `ahead` asks for the file's blocks. [`schema`] describes the JSON lines.
+//! place that writes, takes the batch over; `ahead` asks for the file's blocks. [`schema`] describes the JSON lines; what is no
+//! record goes by the [`console`].
 //! Must not know: how a record came about.
 
 mod ahead;
 pub mod batch;
+pub mod console;
 pub mod json;
 #[cfg(test)]
 pub(crate) mod samples;

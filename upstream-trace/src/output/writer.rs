@@ -15,7 +15,7 @@ use std::{
     io::{ErrorKind, Seek as _, SeekFrom, Write as _},
     mem,
     os::{
-        fd::{AsFd as _, AsRawFd as _},
+        fd::AsFd as _,
         unix::fs::{FileTypeExt as _, OpenOptionsExt as _},
     },
     path::Path,
@@ -24,6 +24,11 @@ use std::{
     time::Duration,
 };
 
+use rustix::{
+    event::{PollFd, PollFlags, Timespec},
+    fs::{OFlags, fcntl_setfl},
+    io::Errno,
+};
 use tokio::sync::watch;
 
 use super::{
@@ -76,7 +81,7 @@ impl Display for Ended {
 pub struct Writer {
     file: Arc<File>,
     /// What poll(2) says of it when its reader has gone; nothing, where it has none.
-    gone: libc::c_short,
+    gone: PollFlags,
     queue: Arc<Queue>,
     ended: watch::Receiver<Option<Ended>>,
     thread: Option<JoinHandle<()>>,
@@ -114,7 +119,8 @@ impl Destination {
         options.create(true).append(true);
         options.custom_flags(libc::O_NONBLOCK);
         let opened = options.open(path).and_then(|file| {
-            wait_in_writes(&file)?;
+            // Once it is open, a write waits.
+            fcntl_setfl(&file, OFlags::APPEND)?;
             let regular = file.metadata()?.is_file();
             Ok((file, regular))
         });
@@ -126,15 +132,6 @@ impl Destination {
             }),
             Err(reason) => Err(OpenError::Open { name, reason }),
         }
-    }
-}
-
-/// Takes `O_NONBLOCK` off a file that was opened with it.
-fn wait_in_writes(file: &File) -> io::Result<()> {
-    // SAFETY: an open file, and flags as numbers.
-    match unsafe { libc::fcntl(file.as_raw_fd(), libc::F_SETFL, libc::O_APPEND) } {
-        -1 => Err(io::Error::last_os_error()),
-        _ => Ok(()),
     }
 }
 
@@ -153,11 +150,11 @@ impl Writer {
         let kind = file.metadata().ok().map(|data| data.file_type());
         let pipe = kind.is_some_and(|kind| kind.is_fifo());
         let gone = match kind {
-            Some(kind) if kind.is_fifo() => libc::POLLERR,
+            Some(kind) if kind.is_fifo() => PollFlags::ERR,
             // An error of a socket may be another one.
-            Some(kind) if kind.is_socket() => libc::POLLHUP,
+            Some(kind) if kind.is_socket() => PollFlags::HUP,
             // A terminal that is gone is for SIGHUP to say.
-            _ => 0,
+            _ => PollFlags::empty(),
         };
         let mut sink = Sink {
             file: Arc::clone(&file),
@@ -204,7 +201,8 @@ impl Writer {
 
     /// Whether whoever read a pipe or a socket has gone, which else only the next line would show.
     pub fn is_unread(&self) -> bool {
-        self.gone != 0 && poll(&self.file, 0, 0).is_ok_and(|events| events & self.gone != 0)
+        let now = || poll(&self.file, PollFlags::empty(), Some(&Timespec::default()));
+        !self.gone.is_empty() && now().is_ok_and(|events| events.intersects(self.gone))
     }
 
     /// Waits until nothing more can be written; forever, if all is well. May be cancelled at any time.
@@ -458,7 +456,7 @@ impl Sink {
                 Err(error) if error.kind() == ErrorKind::Interrupted => {}
                 // Somebody who shares our standard output has made it non-blocking.
                 Err(error) if error.kind() == ErrorKind::WouldBlock => {
-                    poll(&self.file, libc::POLLOUT, -1)?;
+                    poll(&self.file, PollFlags::OUT, None)?;
                 }
                 Err(error) => return Err(error),
             }
@@ -488,20 +486,13 @@ impl Sink {
     }
 }
 
-/// Which of `events`, and which errors, there are within so many milliseconds (-1: however long it takes); none if interrupted.
-fn poll(file: &File, events: libc::c_short, timeout: libc::c_int) -> io::Result<libc::c_short> {
-    let mut polled = libc::pollfd {
-        fd: file.as_raw_fd(),
-        events,
-        revents: 0,
-    };
-    // SAFETY: one valid `pollfd`, which lives longer than the call.
-    match unsafe { libc::poll(&raw mut polled, 1, timeout) } {
-        -1 => match io::Error::last_os_error() {
-            error if error.kind() == ErrorKind::Interrupted => Ok(0),
-            error => Err(error),
-        },
-        _ => Ok(polled.revents),
+/// Which of `events`, and which errors, there are within that time (`None`: however long it takes); none if interrupted.
+fn poll(file: &File, events: PollFlags, timeout: Option<&Timespec>) -> io::Result<PollFlags> {
+    let mut polled = [PollFd::new(file, events)];
+    match rustix::event::poll(&mut polled, timeout) {
+        Ok(_) => Ok(polled[0].revents()),
+        Err(Errno::INTR) => Ok(PollFlags::empty()),
+        Err(error) => Err(error.into()),
     }
 }
 
@@ -512,7 +503,7 @@ mod tests {
         io::{BufRead as _, BufReader, PipeReader, Read as _, pipe},
         net::Shutdown,
         os::{
-            fd::{FromRawFd as _, OwnedFd},
+            fd::{AsRawFd as _, FromRawFd as _, OwnedFd},
             unix::net::UnixStream,
         },
     };

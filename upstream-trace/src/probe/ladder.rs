@@ -1,5 +1,4 @@
-//! The way of one role up to the best hook that the kernel takes: each rung is tried, and the kernel's words of
-//! those that it refuses are kept.
+//! The hooks of one role, tried from the best down until the kernel takes one; its words of those that it refuses are kept.
 //!
 //! Must not know: what the hooks are for, the maps.
 
@@ -130,6 +129,11 @@ impl<'a> Climb<'a> {
 }
 
 impl Filled {
+    /// Whether a hook fills this role.
+    pub fn fills(&self, role: Role) -> bool {
+        self.entry.role == role && self.by.is_some()
+    }
+
     /// What is not seen for want of a better hook, or of any.
     pub fn loss(&self) -> Option<&'static str> {
         self.by.map_or(self.entry.loss, |rung| rung.loss)

@@ -13,7 +13,7 @@ use aya::{
     maps::{Array, HashMap, LpmTrie, Map, MapData, MapError, PerCpuArray, RingBuf, lpm_trie::Key},
     programs::{Iter, Program},
 };
-use upstream_trace_common::{counter, event::KeptReset, route::Destination, setting, story::Place};
+use upstream_trace_common::{counter, kept::KeptReset, route::Destination, setting, story::Place};
 
 use super::{
     beside::beside,
@@ -159,14 +159,12 @@ impl Plan<'_> {
 
     /// Whether resets that end no connection are seen, but not what they came for (before 6.11).
     pub fn drops_lack_sockets(&self, filled: &[Filled]) -> bool {
-        let is_filled = |one: &Filled| one.entry.role == Role::Drops && one.by.is_some();
-        !self.drop_has_socket() && filled.iter().any(is_filled)
+        !self.drop_has_socket() && filled.iter().any(|one| one.fills(Role::Drops))
     }
 
     /// Whether every SYN that is sent again is seen. Before 6.16 not one that this node itself drops.
     pub fn counts_syn_retransmits(&self, filled: &[Filled]) -> bool {
-        let is_filled = |one: &Filled| one.entry.role == Role::SynRetransmits && one.by.is_some();
-        self.retransmit_has_error() && filled.iter().any(is_filled)
+        self.retransmit_has_error() && filled.iter().any(|one| one.fills(Role::SynRetransmits))
     }
 
     /// The roles that are to be filled on this kernel.
@@ -250,7 +248,6 @@ pub fn load(
     if let Some(failure) = filled.iter().find_map(Filled::failure) {
         return Err(failure);
     }
-    let is_filled = |role| move |one: &Filled| one.entry.role == role && one.by.is_some();
     Ok(Loaded {
         ebpf: Some(ebpf),
         ring: Ring::new(ring),
@@ -258,7 +255,7 @@ pub fn load(
         resets,
         routes,
         counters,
-        scans: filled.iter().any(is_filled(Role::Holders)),
+        scans: filled.iter().any(|one| one.fills(Role::Holders)),
     })
 }
 

@@ -1,5 +1,6 @@
-//! The hooks: [`catalog`] lists them, [`load`] puts them into the kernel, each as high on its [`ladder`] as that takes it ([`loader`],
-//! [`targets`] and [`beside`] spare it time), [`ring`] and [`stories`] read what they write. [`own_types`] asks the kernel for its types.
+//! The hooks: [`catalog`] lists them; [`load`] puts them into the kernel, for each role the first of its [`ladder`] that the kernel
+//! takes; [`loader`], [`targets`] and [`beside`] make that fast; [`ring`] and [`places`] read what they write; [`own_types`] asks the
+//! kernel for its types.
 //!
 //! Only here is aya used.
 

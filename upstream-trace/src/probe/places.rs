@@ -3,21 +3,15 @@
 //!
 //! Must not know: what it means.
 
-use std::{
-    io,
-    marker::PhantomData,
-    os::fd::AsFd as _,
-    sync::atomic::{Ordering, fence},
-};
-
-use aya::maps::MapData;
-use upstream_trace_common::{
-    event::{Full, KeptReset},
-    story::{Place, Story},
-};
-use zerocopy::FromBytes;
+use std::{io, marker::PhantomData, mem::offset_of, os::fd::AsFd as _};
 
 use crate::kernel::mapping::Shared;
+use aya::maps::MapData;
+use upstream_trace_common::{
+    event::Full,
+    kept::KeptReset,
+    story::{Place, Story},
+};
 
 /// A map of the kernel side's, an array of `T`.
 #[derive(Debug)]
@@ -38,12 +32,11 @@ impl<T> Places<T> {
         Shared::new(self.map.fd().as_fd(), size_of::<T>()).is_ok()
     }
 
-    /// Hands over every place. Mapped only as long: the pages would count as this process's memory.
-    fn map(&self, mut take: impl FnMut(*const T)) -> io::Result<()> {
+    /// Hands over the offset of every place. Mapped only as long: the pages would count as this process's memory.
+    fn map(&self, mut take: impl FnMut(&Shared, usize)) -> io::Result<()> {
         let memory = Shared::new(self.map.fd().as_fd(), self.len * size_of::<T>())?;
-        let first: *const T = memory.start().cast();
         for number in 0..self.len {
-            take(first.wrapping_add(number));
+            take(&memory, number * size_of::<T>());
         }
         Ok(())
     }
@@ -52,8 +45,8 @@ impl<T> Places<T> {
 impl Places<Place> {
     /// Hands over every story. One that begins or ends meanwhile may be missing.
     pub fn each(&self, mut take: impl FnMut(&Story)) -> io::Result<()> {
-        self.map(|place| {
-            if let Some(story) = read(place) {
+        self.map(|memory, place| {
+            if let Some(story) = read(memory, place) {
                 take(&story);
             }
         })
@@ -64,36 +57,22 @@ impl Places<KeptReset> {
     /// Every reset, in the order of their places. One that is sent meanwhile may be missing.
     pub fn all(&self) -> io::Result<Vec<Full>> {
         let mut all = Vec::new();
-        self.map(|place| all.extend(load(place).whole()))?;
+        self.map(|memory, place| {
+            let kept: Option<KeptReset> = memory.read(place);
+            all.extend(kept.as_ref().and_then(KeptReset::whole));
+        })?;
         Ok(all)
     }
 }
 
 /// The story in a place, if there is one and it stayed the same socket's while it was read.
-fn read(place: *const Place) -> Option<Story> {
-    // SAFETY: the place is within what is mapped.
-    let sk = unsafe { &raw const (*place).story.sk };
-    // SAFETY: as above.
-    let born = unsafe { &raw const (*place).story.born };
-    // SAFETY: as above.
-    let story = unsafe { &raw const (*place).story };
+fn read(memory: &Shared, place: usize) -> Option<Story> {
+    let word = |at: usize| memory.read::<u64>(place + at);
     let whose = || {
-        let socket = load(sk);
-        (socket, load(born))
+        let sk = word(offset_of!(Place, story.sk))?;
+        Some((sk, word(offset_of!(Place, story.born))?))
     };
-    let before = whose();
-    if before.0 == 0 {
-        return None;
-    }
-    let story = load(story);
-    (whose() == before).then_some(story)
-}
-
-/// What the kernel side may be writing at the same time, read before all that follows.
-fn load<T: FromBytes>(from: *const T) -> T {
-    // SAFETY: `Places::map` and `read` hand in nothing but places that are mapped and parts of them, and any bytes are valid.
-    // Volatile, because they change.
-    let value = unsafe { from.read_volatile() };
-    fence(Ordering::Acquire);
-    value
+    let before = whose().filter(|&(sk, _)| sk != 0)?;
+    let story = memory.read(place + offset_of!(Place, story))?;
+    (whose() == Some(before)).then_some(story)
 }

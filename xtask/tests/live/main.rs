@@ -1,6 +1,7 @@
 //! Tests of the real tracer on the running kernel with real sockets; they need root.
 //!
-//! A machine where the tracer cannot trace fails them all, and says so: nothing is skipped.
+//! A machine where the tracer cannot trace fails them all, and says so. A scenario whose kernel lacks what it needs is ignored, by
+//! name.
 //! `UPSTREAM_TRACE_REPS` sets how often each scenario is played in random order,
 //! `UPSTREAM_TRACE_SEED` replays an order, `UPSTREAM_TRACE_ONLY` plays only those named (commas
 //! between), `UPSTREAM_TRACE_STARTS` sets how often it is started and stopped for what may be left behind,

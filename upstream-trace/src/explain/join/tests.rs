@@ -3,7 +3,12 @@
 use std::net::SocketAddr;
 
 use super::{crowd::CROWD, *};
-use crate::explain::{log::Span, meaning, story::Owner, window::tests::brief};
+use crate::explain::{
+    log::{Format, Span},
+    meaning,
+    story::Owner,
+    window::tests::brief,
+};
 
 const START: u64 = 1_000_000_000_000;
 const KEEP: u64 = 10_000 * MILLISECOND;

@@ -45,6 +45,29 @@ impl Format {
             Self::Grpc => None,
         }
     }
+
+    /// Whether each line about a server has its address: one without is about none, or about one that is not understood.
+    pub const fn names_servers(self) -> bool {
+        match self {
+            Self::NginxAccess | Self::HaproxyHttp | Self::HaproxyTcp => false,
+            Self::Envoy | Self::Istio | Self::EnvoyJson | Self::NginxError | Self::Grpc => true,
+        }
+    }
+
+    /// What to add to the log so that its lines can be joined by both addresses; `None` where the proxy cannot log it.
+    pub const fn advice(self) -> Option<&'static str> {
+        match self {
+            Self::Envoy | Self::EnvoyJson => {
+                Some("log %UPSTREAM_LOCAL_ADDRESS% and %UPSTREAM_REMOTE_ADDRESS%")
+            }
+            Self::Istio
+            | Self::NginxError
+            | Self::NginxAccess
+            | Self::HaproxyHttp
+            | Self::HaproxyTcp
+            | Self::Grpc => None,
+        }
+    }
 }
 
 /// When a request failed, as exactly as the log's clock says it: nanoseconds since the epoch.

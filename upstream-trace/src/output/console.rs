@@ -1,0 +1,21 @@
+//! What is said to who started the program, beside the records.
+
+use std::io::{self, Write as _};
+
+use crate::exit::{Code, Failure};
+
+/// A line on standard error, if anybody takes it.
+pub fn say(message: &(impl std::fmt::Display + ?Sized)) {
+    let _untaken = writeln!(io::stderr(), "upstream-trace: {message}");
+}
+
+/// Text on standard output, for what is not a record. A reader that has gone is no failure.
+pub fn print(text: &str) -> Result<(), Failure> {
+    match io::stdout().write_all(text.as_bytes()) {
+        Err(error) if error.kind() != io::ErrorKind::BrokenPipe => Err(Failure::new(
+            Code::Output,
+            format!("cannot write standard output: {error}"),
+        )),
+        _ => Ok(()),
+    }
+}
