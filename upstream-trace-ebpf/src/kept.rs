@@ -6,7 +6,6 @@
 //! many that the one it looks for may have been put out.
 //! Must not know: hooks.
 
-use aya_ebpf::helpers::bpf_ktime_get_ns;
 use upstream_trace_common::{
     event::{Full, Stats, present},
     kept::KeptReset,
@@ -59,9 +58,6 @@ pub fn without_socket(what: What, sk: *const u8, tuple: &Tuple, [seq, ack]: [u32
     });
 }
 
-/// Whoever takes a place has it no longer than this, nanoseconds; two that came at once, and left it to each other, neither.
-const TAKEN_NS: u64 = 1_000_000_000;
-
 /// `half` 0 or 1: what answers the packets that are still on their way must not put out the reset that the socket itself sent.
 #[inline(always)]
 fn keep(half: u32, tuple: &Tuple, fill: impl FnOnce(&mut Full)) {
@@ -74,11 +70,6 @@ fn keep(half: u32, tuple: &Tuple, fill: impl FnOnce(&mut Full)) {
     // it, and its sum shows the agent when it is whole.
     let kept: &mut KeptReset = unsafe { &mut *kept };
     if !atomic::claim(&mut kept.claims) {
-        // SAFETY: the helper takes no argument.
-        let now = unsafe { bpf_ktime_get_ns() };
-        if now.saturating_sub(kept.full.base.ktime) > TAKEN_NS {
-            atomic::release(&mut kept.claims);
-        }
         return;
     }
     fill(&mut kept.full);

@@ -75,18 +75,17 @@ pub static NETS_V6: LpmTrie<[u8; 16], u8> =
 
 /// Wanted processes.
 #[map]
-pub static PIDS: HashMap<u32, u8> =
-    HashMap::with_max_entries(setting::WANTED_MAX, BPF_F_NO_PREALLOC);
+pub static PIDS: HashMap<u32, u8> = HashMap::with_max_entries(setting::WANTED_MAX, 0);
 
 /// Wanted cgroups, by id; what is below them is wanted as well.
 #[map]
-pub static CGROUPS: HashMap<u64, u8> =
-    HashMap::with_max_entries(setting::WANTED_MAX, BPF_F_NO_PREALLOC);
+pub static CGROUPS: HashMap<u64, u8> = HashMap::with_max_entries(setting::WANTED_MAX, 0);
 
 /// Sockets of wanted processes, by address of `struct sock`; used only with `PIDS` or `CGROUPS`. Removed when the
-/// socket is destroyed; the agent makes it as large as its own table. Allocated as it fills.
+/// socket is destroyed; the agent makes it as large as its own table. As the two above allocated at once: kprobes use it, and from 5.7
+/// to 6.0 the kernel warns of those that allocate (`check_map_prog_compatibility`), which with `panic_on_warn` is its end.
 #[map]
-pub static OWNED: HashMap<u64, u8> = HashMap::with_max_entries(262_144, BPF_F_NO_PREALLOC);
+pub static OWNED: HashMap<u64, u8> = HashMap::with_max_entries(262_144, 0);
 
 /// Listening ports of wanted processes (`netns << 16 | port`); used only with `PIDS` or `CGROUPS`. They stay: who listens there
 /// later is not wanted for that, and the agent knows (`Wanted`).

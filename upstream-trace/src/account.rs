@@ -1,6 +1,6 @@
 //! The tracer's account of itself: what the kernel side saw, what was delivered, what was lost where.
 //!
-//! `seen == events + lost`, in events, at any time. Pure.
+//! `seen == events + lost`, in events, once nothing is left in the ring. Pure.
 
 use upstream_trace_common::counter;
 
@@ -65,6 +65,13 @@ impl Account {
         self.kernel.get(index).copied().unwrap_or(0)
     }
 
+    /// Events that were counted and not taken: they are in the ring, or are being written into it.
+    pub fn waiting(&self) -> u64 {
+        let lost = [counter::RING_FULL, counter::UNMARKED, counter::READ_FAULT];
+        let settled: u64 = lost.map(|index| self.of(index)).into_iter().sum();
+        (self.of(counter::SEEN) + self.ahead).saturating_sub(self.taken + settled)
+    }
+
     /// What was lost, by cause.
     pub fn lost(&self) -> Lost {
         Lost {
@@ -123,6 +130,10 @@ mod tests {
         account.told(8, 5);
         assert!(account.kernel([100, 9, 1, 2]));
         assert!(!account.kernel([100, 9, 1, 2]));
+        assert_eq!(account.waiting(), 0);
+        account.kernel([103, 9, 1, 2]);
+        assert_eq!(account.waiting(), 3);
+        account.kernel([100, 9, 1, 2]);
         let line = account.line(Timestamp(0));
         let Lost {
             ring_full,

@@ -46,6 +46,9 @@ const SCAN_SHARE: u32 = 20;
 /// for it is printed without after 70 ms.
 const LOOK_REST: Duration = Duration::from_millis(20);
 
+/// A program that was running when it was taken out has ended by then, and its record is whole.
+const LAST: Duration = Duration::from_millis(20);
+
 /// At least this long between two accounts of ever more losses.
 const NEWS: Duration = Duration::from_secs(1);
 
@@ -411,7 +414,8 @@ impl Tracer {
     fn wind_up(&mut self, printer: &mut Printer) -> Result<(), Failure> {
         self.count_missed();
         self.loaded.detach();
-        while self.drain(printer)? {}
+        let end = Instant::now() + LAST;
+        while self.drain(printer)? || self.account.waiting() > 0 && Instant::now() < end {}
         let anchor = Anchor::now();
         // What is open stays untold, but was seen.
         self.each_open(|engine, story| engine.story(story, &mut Proc))?;

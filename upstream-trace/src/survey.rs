@@ -73,6 +73,7 @@ impl Survey {
         };
         let offsets = btf.as_ref().map(Offsets::resolve);
         obstacles.extend(offsets.as_ref().and_then(lacks_fields));
+        obstacles.extend(btf.as_ref().and_then(sleeps_at_the_ring));
         Ok(Self {
             host,
             capabilities,
@@ -113,6 +114,9 @@ impl Survey {
             let message = "the kernel's types are not at hand";
             return Err(Failure::new(Code::Kernel, message));
         };
+        if self.host.lockdown == Lockdown::Unknown && load::forbids_reads() {
+            self.host.lockdown = Lockdown::Confidentiality;
+        }
         let ephemeral = settings.wanted.ports.as_ref().is_some_and(|ports| {
             let range = self.host.local_ports.clone().unwrap_or(1..=u16::MAX);
             range.into_iter().any(|port| ports.contains(port))
@@ -121,7 +125,6 @@ impl Survey {
             btf: &btf,
             offsets,
             drop_reasons: &self.drop_reasons,
-            release: &self.host.release,
             lockdown: self.host.lockdown,
             runs_function_hooks: self.host.runs_function_hooks,
             wanted: &settings.wanted,
@@ -218,6 +221,14 @@ fn lacks_fields(offsets: &Offsets) -> Option<Failure> {
     Some(Failure::new(Code::Kernel, message))
 }
 
+/// With `PREEMPT_RT` a `spinlock_t` is an `rt_mutex` and sleeps, and the ring had one until 6.12 (`__bpf_ringbuf_reserve`), which
+/// a program of a tracepoint may not take. There is none with this member where the lock only spins.
+fn sleeps_at_the_ring(btf: &Btf) -> Option<Failure> {
+    btf.member("bpf_ringbuf", "spinlock.lock.wait_lock")?;
+    let message = "this kernel is a real-time one (PREEMPT_RT) in whose ring for BPF a program would have to sleep: it takes 6.12 or later";
+    Some(Failure::new(Code::Kernel, message))
+}
+
 /// The kernel's types: its own file, or one that is the same byte for byte.
 fn types(file: Option<&Path>, capabilities: Capabilities) -> Result<Btf, Failure> {
     let unusable = |message: String| Failure::new(Code::Kernel, message);
@@ -286,4 +297,29 @@ fn give_up(held: Capabilities, loaded: &mut Loaded) -> Result<Capabilities, Fail
         let message = format!("cannot give up capabilities: {error}");
         Failure::new(Code::Failure, message)
     })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::kernel::sample::Sample;
+
+    /// `struct bpf_ringbuf`, whose lock has this member.
+    fn ring(member: &str) -> Btf {
+        let mut types = Sample::default();
+        let int = types.int("u32", 4);
+        let inner = types.structure("inner", 4, &[("wait_lock", int, 0)]);
+        let lock = types.structure("spinlock", 4, &[(member, inner, 0)]);
+        types.structure("bpf_ringbuf", 4, &[("spinlock", lock, 0)]);
+        Btf::parse(types.finish()).unwrap()
+    }
+
+    #[test]
+    fn a_ring_with_a_lock_that_sleeps_is_not_used() {
+        assert_eq!(
+            sleeps_at_the_ring(&ring("lock")).map(|failure| failure.code),
+            Some(Code::Kernel)
+        );
+        assert!(sleeps_at_the_ring(&ring("rlock")).is_none());
+    }
 }

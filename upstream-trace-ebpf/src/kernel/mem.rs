@@ -5,7 +5,11 @@
 //! pointers that are only numbers (kprobe arguments, packet headers). [`Number`] is the latter without an answer
 //! whether it could be read, for the one place where the verifier would pay for that.
 
-use core::{arch::asm, hint::cold_path, marker::PhantomData};
+use core::{
+    arch::asm,
+    hint::{black_box, cold_path},
+    marker::PhantomData,
+};
 
 use aya_ebpf::helpers::{bpf_probe_read_kernel, generated};
 use upstream_trace_common::field::ABSENT;
@@ -141,6 +145,13 @@ impl<M> Clone for Struct<M> {
 
 impl<M> Copy for Struct<M> {}
 
+/// Whether it is one, which NULL is not: asked so that the verifier does not decide it ([`Struct::doubtful`]).
+#[inline(always)]
+pub fn is_address(address: *const u8) -> bool {
+    const FIRST_PAGE: usize = 0xfff;
+    address.addr() > FIRST_PAGE
+}
+
 impl<M: Memory> Struct<M> {
     /// A struct at `address`, unless that is NULL or may not be read.
     #[inline(always)]
@@ -150,6 +161,18 @@ impl<M: Memory> Struct<M> {
             return None;
         }
         Self::unless_null(address)
+    }
+
+    /// The same of an argument of a raw tracepoint that may be NULL. Since 6.5 the verifier holds most of them to be never NULL and
+    /// removes a comparison with 0 as decided (`reg_not_null`, `is_branch_taken`); one with another number it leaves alone. Where it
+    /// knows better (`raw_tp_null_args`, 6.12.5) it demands the comparison with 0.
+    #[inline(always)]
+    pub fn doubtful(address: *const u8) -> Option<Self> {
+        if !is_address(address) {
+            return None;
+        }
+        // Or LLVM would take the second comparison for needless.
+        Self::new(black_box(address))
     }
 
     #[inline(always)]

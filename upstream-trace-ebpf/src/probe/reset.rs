@@ -52,7 +52,8 @@ pub fn tcp_receive_reset(ctx: BtfTracePointContext) -> i32 {
 /// since 6.10. Before that it fires only for a full socket.
 ///
 /// Without a packet: after the reset was sent, in the context of whoever aborted (or of a timer).
-/// With the packet that provoked it: before the reset is sent, in any context.
+/// With the packet that provoked it: before the reset is sent, in any context. Since 6.10 also where there is no socket; each may be
+/// NULL.
 #[btf_tracepoint(function = "tcp_send_reset")]
 pub fn tcp_send_reset(ctx: BtfTracePointContext) -> i32 {
     let (sk, packet): (*const u8, *const u8) = (ctx.arg(0), ctx.arg(1));
@@ -61,8 +62,7 @@ pub fn tcp_send_reset(ctx: BtfTracePointContext) -> i32 {
     } else {
         u8::try_from(ctx.arg::<u32>(2)).unwrap_or(NO_REASON)
     };
-    // The verifier allows nothing but a comparison before these two are known not to be NULL.
-    sent(Struct::new(sk), packet, reason);
+    sent(Struct::doubtful(sk), packet, reason);
     0
 }
 
@@ -212,8 +212,8 @@ fn small<M: Memory>(
 
 #[inline(always)]
 fn sent(sk: Option<Struct<Direct>>, packet: *const u8, reason: u8) {
-    let answers = !packet.is_null();
-    let packet = Struct::new(packet);
+    let answers = mem::is_address(packet);
+    let packet = Struct::doubtful(packet);
     let old = sk.and_then(Struct::state).unwrap_or(0);
     // In one place: what is there twice takes the verifier twice as long.
     tell(match (sk, old) {

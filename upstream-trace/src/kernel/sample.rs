@@ -34,7 +34,7 @@ impl Sample {
         )
     }
 
-    pub(super) fn int(&mut self, name: &str, size: u32) -> u32 {
+    pub(crate) fn int(&mut self, name: &str, size: u32) -> u32 {
         self.raw(Kind::Int, name, false, 0, size, &[size * 8])
     }
 
@@ -57,6 +57,10 @@ impl Sample {
     ) -> u32 {
         let words = self.rows(members);
         self.raw(kind, name, false, members.len(), size, &words)
+    }
+
+    pub(crate) fn structure(&mut self, name: &str, size: u32, members: &[(&str, u32, u32)]) -> u32 {
+        self.aggregate(Kind::Struct, name, size, members)
     }
 
     /// A struct whose members carry bitfield sizes in their upper byte.

@@ -276,11 +276,17 @@ pub const CATALOG: &[Entry] = &[
         role: Role::Accepts,
         rungs: &[
             rung("inet_csk_accept_fexit", Kind::Fexit, "inet_csk_accept"),
-            rung(
-                "inet_csk_accept_kretprobe",
-                Kind::Kretprobe,
-                "inet_csk_accept",
-            ),
+            Rung {
+                // As many returns are awaited as the kernel has prepared for (`maxactive`), ten or two for each CPU.
+                loss: Some(
+                    "the accepting process by itself, where many threads wait in accept() at once",
+                ),
+                ..rung(
+                    "inet_csk_accept_kretprobe",
+                    Kind::Kretprobe,
+                    "inet_csk_accept",
+                )
+            },
         ],
         loss: Some("the accepting process by itself; it is found as holder, closer or listener"),
     },

@@ -1,5 +1,5 @@
 //! Puts the BPF object into the kernel: globals, maps, and for each role the best hook that the kernel
-//! takes. Each rung is tried; one thing alone is decided by version, because nothing tells it (`folds_null_check`).
+//! takes. Each rung is tried; no version is compared.
 
 use std::{
     collections, io,
@@ -11,7 +11,8 @@ use std::{
 use aya::{
     Ebpf, EbpfLoader, VerifierLogLevel,
     maps::{Array, HashMap, LpmTrie, Map, MapData, MapError, PerCpuArray, RingBuf, lpm_trie::Key},
-    programs::{Iter, Program},
+    programs::{BtfTracePoint, Iter, Program, ProgramType},
+    sys::{BpfHelper, is_helper_supported},
 };
 use upstream_trace_common::{counter, kept::KeptReset, route::Destination, setting, story::Place};
 
@@ -46,8 +47,6 @@ pub struct Plan<'a> {
     pub offsets: &'a Offsets,
     /// The names of the reasons for which it drops packets.
     pub drop_reasons: &'a Reasons,
-    /// Its version, for the one thing that cannot be asked of it.
-    pub release: &'a str,
     /// What it forbids.
     pub lockdown: Lockdown,
     /// It runs hooks of functions.
@@ -133,9 +132,6 @@ impl Plan<'_> {
             }
         }
         match role {
-            Role::ResetsSent if folds_null_check(self.release) => {
-                Some("this kernel passes NULL where it promises a socket (fixed in 6.12.5)")
-            }
             Role::IcmpV4 | Role::IcmpV6 if !self.reads_untyped() => Some(HEADERS_HIDDEN),
             Role::ResetPackets | Role::HandshakePackets => self.no_packets(),
             Role::Holders if !self.reads_untyped() && !self.has_helper(SOCK_FROM_FILE) => {
@@ -259,14 +255,11 @@ pub fn load(
     })
 }
 
-/// From 6.10, `tcp_send_reset` is called with a NULL socket, but until `raw_tp_null_args`
-/// (`kernel/bpf/btf.c`, 6.12.5) the verifier takes it for never NULL and removes the check for it, so that
-/// the program would fault. No type tells the two apart.
-fn folds_null_check(release: &str) -> bool {
-    let mut numbers = release.split(|c: char| !c.is_ascii_digit()).map(str::parse);
-    let mut next = || numbers.next().and_then(Result::ok).unwrap_or(0_u32);
-    let version = (next(), next(), next());
-    ((6, 10, 0)..(6, 12, 5)).contains(&version)
+/// Whether the kernel keeps programs from reading memory that no type leads to, as lockdown=confidentiality does: asked by one that
+/// would. Where that cannot be asked, loading the hooks says why.
+pub fn forbids_reads() -> bool {
+    let helper = BpfHelper::BPF_FUNC_probe_read_kernel;
+    is_helper_supported(ProgramType::RawTracePoint, helper).is_ok_and(|is_supported| !is_supported)
 }
 
 fn no_thread(error: &io::Error) -> Failure {
@@ -486,8 +479,24 @@ impl Loaded {
         };
     }
 
-    /// Takes every program out of the kernel; what is in the ring and the counters stays.
+    /// Takes every program out of the kernel; what is in the ring and the counters stays. Hooks of functions take their time
+    /// (`synchronize_rcu_tasks`), and connections go on ending: so what tells of an end goes first, and of that what looks for
+    /// a change of state that was skipped before what tells of it.
     pub fn detach(&mut self) {
+        let programs = self.ebpf.as_mut();
+        let mut first: collections::HashMap<_, _> =
+            programs.into_iter().flat_map(Ebpf::programs_mut).collect();
+        for name in [
+            "tcp_destroy_sock",
+            "inet_sk_error_report",
+            "inet_sock_set_state",
+        ] {
+            let program = first
+                .remove(name)
+                .and_then(|program| <&mut BtfTracePoint>::try_from(program).ok());
+            // An error: it was not loaded.
+            let _unloaded = program.map(BtfTracePoint::unload);
+        }
         self.ebpf = None;
     }
 
@@ -592,27 +601,20 @@ mod tests {
         assert_eq!(hooks, names.len());
     }
 
+    /// What may be NULL there is compared with another number than 0 first, which no verifier takes for decided.
     #[test]
-    fn kernels_with_the_folded_null_check() {
-        for release in [
-            "6.10.0",
-            "6.11.4-amd64",
-            "6.12.4+deb12-cloud-amd64",
-            "6.12-rc1",
-        ] {
-            assert!(folds_null_check(release), "{release}");
-        }
-        for release in [
-            "5.10.0-30-cloud-amd64",
-            "6.1.192",
-            "6.9.12",
-            "6.12.5",
-            "6.12.38+deb12-amd64",
-            "6.18.44",
-            "7.2.12",
-            "odd",
-        ] {
-            assert!(!folds_null_check(release), "{release}");
-        }
+    fn null_arguments_are_doubted() {
+        const GREATER: (u8, i32) = (0x25, 0xfff);
+        const LESS: (u8, i32) = (0xa5, 0x1000);
+        let sections = sections(OBJECT);
+        let mut found = sections
+            .iter()
+            .filter(|(name, ..)| name.ends_with("/tcp_send_reset"));
+        let (_, _, code) = found.next().unwrap();
+        let compared = code.chunks_exact(8).filter(|insn| {
+            let number = i32::from_le_bytes([insn[4], insn[5], insn[6], insn[7]]);
+            [GREATER, LESS].contains(&(insn[0], number))
+        });
+        assert!(compared.count() >= 2, "the socket and the packet");
     }
 }

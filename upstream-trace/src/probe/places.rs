@@ -65,14 +65,34 @@ impl Places<KeptReset> {
     }
 }
 
-/// The story in a place, if there is one and it stayed the same socket's while it was read.
+/// Reads of one story at most: each of its steps may come in the middle of one.
+const TRIES: usize = 4;
+
+/// The story in a place, if there is one, as it was at one moment.
 fn read(memory: &Shared, place: usize) -> Option<Story> {
     let word = |at: usize| memory.read::<u64>(place + at);
-    let whose = || {
+    // What is written last: of a story, of a step, of an accept.
+    let moment = || {
         let sk = word(offset_of!(Place, story.sk))?;
-        Some((sk, word(offset_of!(Place, story.born))?))
+        let born = word(offset_of!(Place, story.born))?;
+        let len: u8 = memory.read(place + offset_of!(Place, story.len))?;
+        Some((sk, born, len, word(offset_of!(Place, story.accepted_sk))?))
     };
-    let before = whose().filter(|&(sk, _)| sk != 0)?;
-    let story = memory.read(place + offset_of!(Place, story))?;
-    (whose() == Some(before)).then_some(story)
+    let mut before = moment()?;
+    for _ in 0..TRIES {
+        if before.0 == 0 {
+            return None;
+        }
+        let mut story: Story = memory.read(place + offset_of!(Place, story))?;
+        let after = moment()?;
+        if after == before {
+            if story.accepted_sk == 0 {
+                // It is being accepted.
+                story.accepted = 0;
+            }
+            return Some(story);
+        }
+        before = after;
+    }
+    None
 }

@@ -182,15 +182,21 @@ pub(super) const CHECKS: [(&str, Option<Feature>, Check); 4] = [
     ("every_filter_is_taken", None, every_filter),
 ];
 
-/// For root and for who has the two capabilities alone.
+/// For root, for who has the two capabilities alone, and where lockdown is not told, as in a container: there the tracer finds it out.
 fn doctor_foretells() -> Result<()> {
     let binary = tracer::binary()?;
-    for host in [
-        Host::default(),
-        Host::default().nobody(&[CAP_BPF, CAP_PERFMON]),
-    ] {
+    let report = |host| {
         let (binary, args) = (binary.as_path(), &[][..]);
-        doctor::report(&Start { host, binary, args })?;
+        doctor::report(&Start { host, binary, args })
+    };
+    let plain = report(Host::default())?;
+    report(Host::default().nobody(&[CAP_BPF, CAP_PERFMON]))?;
+    let untold = report(Host::default().hide("/sys/kernel/security"))?;
+    for what in ["roles", "limits"] {
+        ensure!(
+            untold[what] == plain[what],
+            "{untold}\nwhere lockdown is told: {plain}"
+        );
     }
     Ok(())
 }

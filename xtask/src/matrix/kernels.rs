@@ -127,6 +127,7 @@ const NO_HANDSHAKE_PACKETS: &str =
 /// Without `CAP_SYS_PTRACE`, which a service has not.
 const NO_EXECUTABLES: &str =
     "not seen on this host: the executables of other users' processes (that takes CAP_SYS_PTRACE)";
+const SOME_ACCEPTS: &str = "not seen on this host: the accepting process by itself, where many threads wait in accept() at once";
 const NO_ERRORS: &str = "not seen on this host: a second look at connections that failed, for where the first was missed";
 
 const NO_CONNECTS: &str =
@@ -250,9 +251,10 @@ const fn integrity(name: &'static str, kernel: Kernel) -> Kernel {
 }
 
 /// The kernel where it refuses fentry and fexit, so that kprobes stand in for them.
-const fn kprobes(name: &'static str, kernel: Kernel) -> Kernel {
+const fn kprobes(name: &'static str, kernel: Kernel, limits: &'static [&'static str]) -> Kernel {
     Kernel {
         name,
+        limits,
         forbids: Some(refusal::PARAMETER),
         instead: &[
             ("fentry tcp_v4_send_reset", "kprobe tcp_v4_send_reset"),
@@ -300,7 +302,19 @@ pub(super) const KERNELS: &[Kernel] = &[
         ],
         ..V5_10
     },
-    kprobes("5.10-kprobes", V5_10),
+    kprobes(
+        "5.10-kprobes",
+        V5_10,
+        &[
+            NO_RESET_PACKETS,
+            NO_HANDSHAKE_PACKETS,
+            NO_ERRORS,
+            NO_DROPS,
+            SOME_ACCEPTS,
+            NO_REASONS,
+            NO_COUNT,
+        ],
+    ),
     Kernel {
         name: "5.10-noftrace",
         forbids: Some(NO_FTRACE),
@@ -387,7 +401,7 @@ pub(super) const KERNELS: &[Kernel] = &[
     integrity("6.12-integrity", V6_12),
     V6_12_CONFIDENTIALITY,
     V7_2,
-    kprobes("7.2-kprobes", V7_2),
+    kprobes("7.2-kprobes", V7_2, &[SOME_ACCEPTS]),
     integrity("7.2-integrity", V7_2),
     Kernel {
         name: "7.2-confidentiality",

@@ -19,9 +19,10 @@ use crate::{process::end_with_parent, workspace::find_program};
 
 const PROGRAM: &str = "qemu-system-x86_64";
 /// What a kernel says when it is lost. It would not always stop by itself.
-const LOST: [&str; 6] = [
+const LOST: [&str; 7] = [
     "Kernel panic",
     "BUG:",
+    "WARNING: CPU",
     "Oops",
     "soft lockup",
     "general protection fault",
