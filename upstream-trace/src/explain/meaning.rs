@@ -147,6 +147,8 @@ pub const HANDSHAKE_TIMEOUT: Nature = connection(
 );
 /// ICMP or routing.
 pub const UNREACHABLE: Nature = connection(Verdicts::of(&[Unreachable]), NONE);
+/// The kernel gave up an established connection, with the error that it keeps for that or with one that an ICMP message had left.
+pub const KERNEL_GAVE_UP: Nature = connection(Verdicts::of(&[Timeout]), NONE);
 /// No SYN left.
 pub const NO_LOCAL_PORT: Nature = connection(Verdicts::of(&[NoLocalPort]), NONE);
 /// The connection was not made; the words do not say why. With TLS it was made, but not the handshake on it.
@@ -213,6 +215,10 @@ pub const NO_UPSTREAM: Nature = Nature::Elsewhere(
 /// No server was tried.
 pub const NO_SERVER: Nature = Nature::Elsewhere(
     "No server was tried, because none was available: look at health checks, outlier detection or max_fails, and at the failures before this one that took the servers out.",
+);
+/// The upstream has no address.
+pub const UNRESOLVED: Nature = Nature::Elsewhere(
+    "The upstream's name could not be resolved, so no connection was made: look at the name, and at DNS as the proxy sees it (NGINX's resolver).",
 );
 /// A queue or limit in the proxy.
 pub const QUEUED_TOO_LONG: Nature = Nature::Elsewhere(
@@ -329,10 +335,15 @@ pub fn nginx(message: &str) -> Option<Nature> {
     let starts = |words: &[&str]| words.iter().any(|words| message.starts_with(words));
     // Only what connect() itself returned names the address here.
     let at_once = starts(&["connect() to "]);
+    let connecting = says("connect() ") || says("while connecting");
+    // Also what an ICMP message had left, where it was no answer to a SYN.
+    let no_answer = ["(110: ", "(111: ", "(112: ", "(113: ", "(101: "];
+    let given_up = says("() failed ") && no_answer.iter().any(|error| says(error));
     Some(match () {
         // A connection of a client that asked for nothing.
         () if says("while waiting for request") => return None,
         () if says("while keepalive") || says("closed keepalive connection") => return None,
+        () if says(" could not be resolved (") || starts(&["no resolver defined "]) => UNRESOLVED,
         () if says("no live upstreams") => NO_SERVER,
         () if says("limiting requests") || says("limiting connections") => DENIED,
         () if says("access forbidden") => DENIED,
@@ -342,16 +353,22 @@ pub fn nginx(message: &str) -> Option<Nature> {
         // What is read meanwhile comes from the upstream.
         () if says("to client") && starts(&["writev() ", "send", "SSL_write() "]) => CLIENT_GONE,
         () if starts(&["connect() to unix:"]) => NOT_TCP,
+        () if given_up && !connecting => KERNEL_GAVE_UP,
         () if says("(111: ") => REFUSED,
         () if says("(99: ") => NO_LOCAL_PORT,
         () if at_once && (says("(101: ") || says("(113: ") || says("(22: ")) => NO_ROUTE,
         () if at_once && (says("(13: ") || says("(1: ")) => FORBIDDEN,
         () if at_once => INTERNAL,
-        () if says("(113: ") || says("(101: ") => UNREACHABLE,
-        () if says("upstream timed out") && says("while connecting") => CONNECT_TIMEOUT,
+        () if says("(112: ") || says("(113: ") || says("(101: ") => UNREACHABLE,
+        () if given_up || says("upstream timed out") && connecting => CONNECT_TIMEOUT,
         () if says("upstream timed out") => NO_ANSWER,
         () if says("SSL handshak") || says("upstream SSL certificate") => HANDSHAKE_FAILED,
         () if says("(104: ") || says("(32: ") => RESET,
+        // An error like that of an ICMPv6 message that prohibits (13).
+        () if starts(&["connect() failed "]) => CONNECT_FAILED,
+        // In TLS 1.3 the upstream's no to a certificate comes behind the handshake. SSL_shutdown() fails behind the answer.
+        () if starts(&["SSL_read() ", "SSL_write() "]) && says("upstream") => HANDSHAKE_FAILED,
+        () if starts(&["SSL_read() "]) && says("to client") => HANDSHAKE_FAILED,
         () if says("prematurely closed connection while reading upstream") => BROKEN_RESPONSE,
         () if says("upstream prematurely closed") => CLOSED_UNANSWERED,
         () if says("upstream sent") => BAD_RESPONSE,
@@ -598,6 +615,7 @@ mod tests {
         let messages = [
             "no live upstreams while connecting to upstream",
             "upstream sent no valid HTTP/1.0 header",
+            "a could not be resolved (3: Host not found)",
         ];
         let natures = flags
             .iter()

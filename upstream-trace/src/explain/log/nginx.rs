@@ -29,8 +29,8 @@ pub(super) fn error(line: &str, zone: &mut time::Zone) -> Option<Reading> {
     let name = url.filter(|_| upstream.is_none());
     let nature = match nature {
         Nature::Elsewhere(_) => nature,
-        // What resets it is told as information of a client's connection, as an error of an upstream's.
-        meaning::RESET if level == "info" => meaning::CLIENT_GONE,
+        // What ends it is told as information of a client's connection, as an error of an upstream's.
+        meaning::RESET | meaning::KERNEL_GAVE_UP if level == "info" => meaning::CLIENT_GONE,
         Nature::Connection(_) => match url {
             None => meaning::NO_UPSTREAM,
             Some(url) if without_scheme(url).starts_with("unix:") => meaning::NOT_TCP,
@@ -186,12 +186,80 @@ mod tests {
                 meaning::CLOSED_UNANSWERED,
             ),
             (
+                "api.example could not be resolved (3: Host not found)",
+                meaning::UNRESOLVED,
+            ),
+            (
+                "api.example could not be resolved (110: Operation timed out)",
+                meaning::UNRESOLVED,
+            ),
+            (
+                "no resolver defined to resolve api.example",
+                meaning::UNRESOLVED,
+            ),
+            (
                 "no live upstreams while connecting to upstream",
                 meaning::NO_SERVER,
             ),
             (
                 "limiting requests, excess: 0.5 by zone \"one\"",
                 meaning::DENIED,
+            ),
+        ] {
+            assert_eq!(failed(&line(message)).nature, nature, "{message}");
+        }
+    }
+
+    #[test]
+    fn what_the_kernel_or_tls_said() {
+        for (message, nature) in [
+            (
+                "connect() failed (110: Connection timed out) while connecting to upstream",
+                meaning::CONNECT_TIMEOUT,
+            ),
+            (
+                "connect() failed (112: Host is down) while connecting to upstream",
+                meaning::UNREACHABLE,
+            ),
+            (
+                "connect() failed (13: Permission denied) while connecting to upstream",
+                meaning::CONNECT_FAILED,
+            ),
+            (
+                "connect() failed (104: Connection reset by peer) while connecting to upstream",
+                meaning::RESET,
+            ),
+            (
+                "recv() failed (110: Connection timed out) while reading response header from upstream",
+                meaning::KERNEL_GAVE_UP,
+            ),
+            (
+                "recv() failed (113: No route to host) while reading response header from upstream",
+                meaning::KERNEL_GAVE_UP,
+            ),
+            (
+                "writev() failed (111: Connection refused) while sending request to upstream",
+                meaning::KERNEL_GAVE_UP,
+            ),
+            (
+                "SSL_read() failed (SSL:) (110: Connection timed out) while reading upstream",
+                meaning::KERNEL_GAVE_UP,
+            ),
+            (
+                "SSL_do_handshake() failed (SSL:) (110: Connection timed out) while SSL handshaking to upstream",
+                meaning::KERNEL_GAVE_UP,
+            ),
+            (
+                "SSL_read() failed (SSL: error:0A00045C:SSL routines::tlsv13 alert certificate required:SSL alert number 116) while reading response header from upstream",
+                meaning::HANDSHAKE_FAILED,
+            ),
+            (
+                "SSL_read() failed (SSL: error:0A000119:SSL routines::decryption failed or bad record mac) while sending to client",
+                meaning::HANDSHAKE_FAILED,
+            ),
+            (
+                "SSL_read() failed (SSL:) (104: Connection reset by peer) while reading response header from upstream",
+                meaning::RESET,
             ),
         ] {
             assert_eq!(failed(&line(message)).nature, nature, "{message}");
@@ -258,12 +326,22 @@ mod tests {
             );
         }
         // Here the level tells whose connection it was.
-        for message in [
-            "recv() failed (104: Connection reset by peer) while sending to client",
-            "recv() failed (104: Connection reset by peer) while proxying upgraded connection",
+        for (message, nature) in [
+            (
+                "recv() failed (104: Connection reset by peer) while sending to client",
+                meaning::RESET,
+            ),
+            (
+                "recv() failed (104: Connection reset by peer) while proxying upgraded connection",
+                meaning::RESET,
+            ),
+            (
+                "recv() failed (110: Connection timed out) while proxying upgraded connection",
+                meaning::KERNEL_GAVE_UP,
+            ),
         ] {
             let line = line(message);
-            assert_eq!(failed(&line).nature, meaning::RESET, "{message}");
+            assert_eq!(failed(&line).nature, nature, "{message}");
             let line = line.replace("[error]", "[info]");
             assert_eq!(failed(&line).nature, meaning::CLIENT_GONE, "{message}");
         }
@@ -306,6 +384,11 @@ mod tests {
             "2026/11/21 15:20:14 [notice] 4242#4242: signal process started".to_owned(),
             line("an upstream response is buffered to a temporary file"),
             line("client closed connection while waiting for request"),
+            line("client timed out (110: Connection timed out) while reading client request body"),
+            line("recv() failed (110: Connection timed out) while waiting for request"),
+            line(
+                "SSL_shutdown() failed (SSL: error:0A000197:SSL routines::shutdown while in init) while reading upstream",
+            ),
             line("recv() failed (104: Connection reset by peer) while waiting for request"),
             line("client 127.0.0.1 closed keepalive connection (104: Connection reset by peer)"),
             // What stands in quotes others said.
