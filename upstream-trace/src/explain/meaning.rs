@@ -230,7 +230,11 @@ pub const DENIED: Nature = Nature::Elsewhere(
 );
 /// Answered by the proxy itself.
 pub const OWN_ANSWER: Nature = Nature::Elsewhere(
-    "The proxy made this answer itself, and names no upstream for it: look in its configuration and error log.",
+    "The proxy made this answer itself: look in its configuration and error log.",
+);
+/// Answered by NGINX or by the upstream.
+pub const SOMEBODYS_ANSWER: Nature = Nature::Elsewhere(
+    "The log does not tell whether the upstream or NGINX itself made this answer: log upstream_addr and upstream_status, and look in NGINX's error log.",
 );
 /// Inside the proxy.
 pub const INTERNAL: Nature = Nature::Elsewhere(

@@ -46,11 +46,13 @@ pub(super) fn line(line: &str) -> Option<Reading> {
     }))
 }
 
-/// What a line tells of the upstream; each may list all attempts.
+/// What a line tells of the upstream, where it lists all attempts: of the last one.
 #[derive(Debug, Default)]
 struct Upstream<'a> {
     address: Option<&'a str>,
     status: Option<&'a str>,
+    /// It sent a header, so the status is its own.
+    spoke: bool,
     /// Nanoseconds.
     took: Option<u64>,
     pid: Option<u32>,
@@ -79,6 +81,7 @@ impl<'a> Upstream<'a> {
         Some(Self {
             address: last(0),
             status: last(3),
+            spoke: last(1).is_some_and(is_positive),
             took: numbers.split(' ').next_back().and_then(seconds),
             pid: None,
         })
@@ -86,6 +89,8 @@ impl<'a> Upstream<'a> {
 
     fn named(rest: &'a str) -> Self {
         let mut upstream = Self::default();
+        let (mut addresses, mut statuses) = (None, None);
+        let (mut lengths, mut header_times) = (None, None);
         let mut rest = rest;
         while let Some(at) = rest.find(['=', '"']) {
             let (before, behind) = rest.split_at(at);
@@ -98,17 +103,28 @@ impl<'a> Upstream<'a> {
             let name = before.rsplit([' ', ',']).next().unwrap_or_default();
             let (value, behind) = match behind.strip_prefix('"') {
                 Some(quoted) => quoted.split_once('"').unwrap_or((quoted, "")),
-                None => behind.split_once(' ').unwrap_or((behind, "")),
+                None => unquoted(behind),
             };
             match name {
-                "upstream_addr" => upstream.address = Some(last_of(value)),
-                "upstream_status" => upstream.status = Some(last_of(value)),
+                "upstream_addr" => addresses = Some(value),
+                "upstream_status" => statuses = Some(value),
+                "upstream_response_length" => lengths = Some(value),
+                "upstream_header_time" => header_times = Some(value),
                 "request_time" | "rt" => upstream.took = seconds(value),
                 "pid" => upstream.pid = value.parse().ok(),
                 _ => {}
             }
             rest = behind;
         }
+        // Behind servers that failed stands the name of their group, where none was left to try.
+        let tried = |entry| address(entry).is_some() || is_socket(entry);
+        let untried = addresses.and_then(|list| attempts(list).position(tried));
+        let of = |list| attempts(list).nth(untried.unwrap_or(0));
+        upstream.address = addresses.and_then(of);
+        upstream.status = statuses.and_then(of);
+        // It is `-` without a header since NGINX 1.15.7.
+        let timed = header_times.and_then(of).and_then(seconds).is_some();
+        upstream.spoke = timed || lengths.and_then(of).is_some_and(is_positive);
         upstream
     }
 
@@ -122,25 +138,48 @@ impl<'a> Upstream<'a> {
     }
 
     fn nature(&self, status: u16) -> Nature {
+        let written: Option<u16> = self.status.and_then(|status| status.parse().ok());
         // NGINX writes its own 502 and 504 as the upstream's status where it got none.
-        let own = matches!(status, 502 | 504);
-        let answered = self.status.and_then(number) == Some(status.into()) && !own;
-        match status {
-            499 => meaning::CLIENT_GONE,
-            _ if self.name().is_some_and(|name| name.starts_with("unix:")) => meaning::NOT_TCP,
-            _ if answered => meaning::ANSWERED,
-            502 if self.name().is_some() => meaning::NO_SERVER,
-            502 => meaning::BAD_GATEWAY,
-            504 => meaning::GATEWAY_TIMEOUT,
-            _ => meaning::OWN_ANSWER,
+        let theirs = written.filter(|written| self.spoke || !matches!(written, 502 | 504));
+        match (status, theirs) {
+            (499, _) => meaning::CLIENT_GONE,
+            _ if self.name().is_some_and(is_socket) => meaning::NOT_TCP,
+            (_, Some(theirs)) if theirs == status => meaning::ANSWERED,
+            (_, Some(_)) => meaning::OWN_ANSWER,
+            _ if self.address == Some("-") => meaning::OWN_ANSWER,
+            (502, _) if self.name().is_some() => meaning::NO_SERVER,
+            (502, _) if written != Some(504) => meaning::BAD_GATEWAY,
+            (502 | 504, _) => meaning::GATEWAY_TIMEOUT,
+            _ if self.status.is_some() => meaning::OWN_ANSWER,
+            _ => meaning::SOMEBODYS_ANSWER,
         }
     }
 }
 
-/// The last attempt of `a, b : c`.
-fn last_of(list: &str) -> &str {
-    let last = list.rsplit(", ").next().unwrap_or(list);
-    last.rsplit(" : ").next().unwrap_or(last)
+/// The entries of `a, b : c`, last first.
+fn attempts(list: &str) -> impl Iterator<Item = &str> {
+    list.rsplit(", ").flat_map(|part| part.rsplit(" : "))
+}
+
+/// A value without quotes, a list up to its end, and what stands behind it.
+fn unquoted(text: &str) -> (&str, &str) {
+    let ends = |at: &usize| {
+        let (list, behind) = text.split_at(*at);
+        let goes_on = list.ends_with(',') || list.ends_with(" :") || behind.starts_with(" : ");
+        let next = behind.trim_start().split(' ').next();
+        !goes_on || next.is_some_and(|next| next.contains('='))
+    };
+    let mut spaces = text.match_indices(' ').map(|(at, _)| at);
+    let (list, behind) = text.split_at(spaces.find(ends).unwrap_or(text.len()));
+    (list.trim_end_matches([',', ':', ' ']), behind)
+}
+
+fn is_socket(entry: &str) -> bool {
+    entry.starts_with("unix:")
+}
+
+fn is_positive(text: &str) -> bool {
+    number(text).is_some_and(|number| number > 0)
 }
 
 /// `0.001` to nanoseconds.
@@ -205,6 +244,125 @@ mod tests {
             (none.nature, none.name.as_deref()),
             (meaning::NO_SERVER, Some("backend"))
         );
+    }
+
+    /// `COMBINED` with another status, and this behind it.
+    fn with(status: u16, fields: &str) -> String {
+        let line = COMBINED.replace(" 502 ", &format!(" {status} "));
+        format!("{line} {fields}")
+    }
+
+    #[test]
+    fn whose_answer_it_was() {
+        for (status, fields, nature) in [
+            (500, "", meaning::SOMEBODYS_ANSWER),
+            (503, "", meaning::SOMEBODYS_ANSWER),
+            (503, "upstream_addr=10.0.0.9:80", meaning::SOMEBODYS_ANSWER),
+            (
+                503,
+                "upstream_addr=- upstream_status=-",
+                meaning::OWN_ANSWER,
+            ),
+            (
+                502,
+                "upstream_addr=- upstream_status=-",
+                meaning::OWN_ANSWER,
+            ),
+            (
+                503,
+                "upstream_addr=10.0.0.9:80 upstream_status=200",
+                meaning::OWN_ANSWER,
+            ),
+            (
+                500,
+                "upstream_addr=10.0.0.9:80 upstream_status=-",
+                meaning::OWN_ANSWER,
+            ),
+            (
+                503,
+                "upstream_addr=10.0.0.9:80 upstream_status=503",
+                meaning::ANSWERED,
+            ),
+            (
+                502,
+                "upstream_addr=unix:/a upstream_status=502",
+                meaning::NOT_TCP,
+            ),
+            (
+                503,
+                "352 0.003 [default-web-80] [] - - - - 2f0b",
+                meaning::OWN_ANSWER,
+            ),
+        ] {
+            let line = with(status, fields);
+            assert_eq!(failed(&line).nature, nature, "{line}");
+        }
+    }
+
+    /// An upstream that is a proxy itself answers with 502 and 504, too.
+    #[test]
+    fn a_bad_gateway_behind_a_good_connection() {
+        for (status, unheard) in [(502, meaning::BAD_GATEWAY), (504, meaning::GATEWAY_TIMEOUT)] {
+            let ingress = |length| {
+                format!("352 0.003 [default-web-80] [] 10.0.0.9:80 {length} 0.003 {status} 2f0b")
+            };
+            let named = |more| format!("upstream_addr=10.0.0.9:80 upstream_status={status} {more}");
+            for (fields, nature) in [
+                (ingress("157"), meaning::ANSWERED),
+                (ingress("0"), unheard),
+                (ingress("-"), unheard),
+                (named("upstream_response_length=157"), meaning::ANSWERED),
+                (named("upstream_header_time=0.000"), meaning::ANSWERED),
+                (named("upstream_header_time=\"-\""), unheard),
+                (
+                    named("upstream_response_length=0 upstream_header_time=-"),
+                    unheard,
+                ),
+            ] {
+                let line = with(status, &fields);
+                assert_eq!(failed(&line).nature, nature, "{line}");
+            }
+        }
+    }
+
+    #[test]
+    fn lists_without_quotes() {
+        for fields in [
+            "upstream_addr=10.0.0.8:80, 10.0.0.9:80 upstream_status=502, 502 pid=7",
+            "upstream_addr=10.0.0.8:80 : 10.0.0.9:80 upstream_status=502 : 502 pid=7",
+            "upstream_addr=10.0.0.9:80, upstream_status=502, pid=7",
+            "upstream_addr=10.0.0.9:80 : upstream_status=502 : pid=7",
+            "pid=7 upstream_status=502, 502 upstream_addr=10.0.0.8:80, 10.0.0.9:80",
+        ] {
+            let line = failed(&with(502, fields));
+            assert_eq!(line.upstream, "10.0.0.9:80".parse().ok(), "{fields}");
+            assert_eq!(
+                (line.pid, line.nature),
+                (Some(7), meaning::BAD_GATEWAY),
+                "{fields}"
+            );
+        }
+    }
+
+    #[test]
+    fn when_no_server_is_left() {
+        for (addresses, statuses, nature) in [
+            ("10.0.0.9:80, backend", "502, 502", meaning::BAD_GATEWAY),
+            (
+                "10.0.0.8:80, 10.0.0.9:80, backend",
+                "502, 504, 502",
+                meaning::GATEWAY_TIMEOUT,
+            ),
+            // Neither is this status its own.
+            ("10.0.0.9:80, backend", "500, 502", meaning::OWN_ANSWER),
+        ] {
+            let fields = format!("upstream_addr=\"{addresses}\" upstream_status=\"{statuses}\"");
+            let line = failed(&with(502, &fields));
+            assert_eq!(line.upstream, "10.0.0.9:80".parse().ok(), "{fields}");
+            assert_eq!((line.name, line.nature), (None, nature), "{fields}");
+        }
+        let socket = "upstream_addr=\"10.0.0.9:80, unix:/a\" upstream_status=\"502, 502\"";
+        assert_eq!(failed(&with(502, socket)).nature, meaning::NOT_TCP);
     }
 
     #[test]
