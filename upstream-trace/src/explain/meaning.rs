@@ -182,6 +182,12 @@ pub const DEADLINE: Nature = connection(
     Verdicts::of(&[Ok, ClosedBeforeResponse]),
 );
 
+/// Nothing came back on a connection that had been made: the kernel gave it up, or a client whose ping had no answer.
+pub const NO_SIGN_OF_LIFE: Nature = connection(
+    Verdicts::of(&[Timeout, LocalAbort, Ok]),
+    Verdicts::of(&[ResetBeforeResponse]),
+);
+
 /// The upstream itself answered with an error.
 pub const ANSWERED: Nature = Nature::Elsewhere(
     "The upstream answered the request with this status itself, over a connection that worked: look in the upstream's own log.",
@@ -189,6 +195,14 @@ pub const ANSWERED: Nature = Nature::Elsewhere(
 /// The client has gone.
 pub const CLIENT_GONE: Nature = Nature::Elsewhere(
     "The client closed or reset its connection to the proxy before the answer was complete: look at the client's timeout, and at the record of the proxy's own downstream connection (role server).",
+);
+/// A call that was given up.
+pub const CALL_CANCELED: Nature = Nature::Elsewhere(
+    "The call was canceled, by the program that made it or by the server: look in the program for a caller's deadline, a shutdown or a user who left, then in the server's log.",
+);
+/// A status that the server may have given, or the library that either end uses.
+pub const SAID_BY_EITHER: Nature = Nature::Elsewhere(
+    "The server said this, or gRPC's library at either end: look in the server's log, then at sizes of messages, compression and credentials. A connection that the words name may be the server's own, to somebody else.",
 );
 /// The upstream is no TCP address.
 pub const NOT_TCP: Nature = Nature::Elsewhere(
@@ -406,6 +420,14 @@ pub fn grpc(status: &str, words: &str) -> Nature {
     let words = words.to_lowercase();
     let says = |parts: &[&str]| parts.iter().any(|part| words.contains(part));
     match status {
+        // Never the library's own, by grpc.io/docs/guides/status-codes.
+        "INVALID_ARGUMENT"
+        | "NOT_FOUND"
+        | "ALREADY_EXISTS"
+        | "FAILED_PRECONDITION"
+        | "ABORTED"
+        | "OUT_OF_RANGE"
+        | "DATA_LOSS" => ANSWERED,
         _ if says(&[
             "upstream connect error",
             "upstream request timeout",
@@ -414,9 +436,25 @@ pub fn grpc(status: &str, words: &str) -> Nature {
         {
             BEHIND_PROXY
         }
-        "CANCELLED" => CLIENT_GONE,
+        "CANCELLED" => CALL_CANCELED,
         "DEADLINE_EXCEEDED" => DEADLINE,
-        _ if says(&[
+        "UNAVAILABLE" => unavailable(&words),
+        // The core's. Whatever else these say of a connection, a server may say of one of its own.
+        "INTERNAL" | "UNKNOWN" if says(&UNREADABLE) => BAD_RESPONSE.as_likely(),
+        "INTERNAL" | "UNKNOWN" if words.starts_with("stream removed") => CLOSED_BELOW,
+        _ => SAID_BY_EITHER,
+    }
+}
+
+/// No HTTP/2, in the core's words.
+const UNREADABLE: [&str; 3] = ["parsing http/2", "http1.x", "http2 frame"];
+
+/// What the words of this status say, in which clients tell of their connections.
+fn unavailable(words: &str) -> Nature {
+    let says = |parts: &[&str]| parts.iter().any(|part| words.contains(part));
+    let mut single = words.split(|letter: char| !letter.is_alphanumeric());
+    match () {
+        () if says(&[
             "tls handshake failed",
             "ssl handshake",
             "authentication handshake failed",
@@ -424,18 +462,29 @@ pub fn grpc(status: &str, words: &str) -> Nature {
         {
             HANDSHAKE_FAILED.as_likely()
         }
-        _ if says(&["http/2", "http1.x", "http2 frame"]) => BAD_RESPONSE.as_likely(),
-        _ if says(&["connection refused"]) => REFUSED,
-        _ if says(&["cannot assign requested address"]) => NO_LOCAL_PORT,
+        () if says(&UNREADABLE) => BAD_RESPONSE.as_likely(),
+        () if says(&["connection reset", "broken pipe"]) => RESET,
+        // The core's and Go's for what the kernel said of an established connection.
+        () if says(&["recvmsg:", ": read: ", ": write: "]) => NO_SIGN_OF_LIFE,
+        () if says(&[
+            "keepalive watchdog timeout",
+            "keepalive ping failed",
+            "keepalive failed",
+            "ping timeout",
+        ]) =>
+        {
+            NO_SIGN_OF_LIFE
+        }
+        () if says(&["connection refused"]) => REFUSED,
+        () if says(&["cannot assign requested address"]) => NO_LOCAL_PORT,
         // Only what connect() itself returned is said so.
-        _ if says(&["connect failed: addr: "]) => NO_ROUTE,
-        _ if says(&["no route to host", "unreachable"]) => UNREACHABLE,
-        _ if says(&["before receiving settings"]) => HANDSHAKE_TIMEOUT,
-        _ if says(&["timed out", "timeout", "handshaker shutdown"]) => CONNECT_TIMEOUT,
-        _ if says(&["connection reset", "broken pipe"]) => RESET,
-        _ if says(&["socket closed", "eof", "transport is closing"]) => CLOSED_BELOW,
-        "UNAVAILABLE" => BAD_GATEWAY,
-        _ => ANSWERED,
+        () if says(&["connect failed: addr: "]) => NO_ROUTE,
+        () if says(&["no route to host", "unreachable"]) => UNREACHABLE,
+        () if says(&["before receiving settings"]) => HANDSHAKE_TIMEOUT,
+        () if says(&["timed out", "timeout", "handshaker shutdown"]) => CONNECT_TIMEOUT,
+        () if says(&["socket closed", "transport is closing"]) => CLOSED_BELOW,
+        () if single.any(|word| word == "eof") => CLOSED_BELOW,
+        () => BAD_GATEWAY,
     }
 }
 
@@ -551,6 +600,33 @@ mod tests {
                 "{status}: {words}"
             );
         }
+    }
+
+    #[test]
+    fn nothing_came_back_below_a_call() {
+        for (words, verdict) in [
+            ("recvmsg:Connection timed out (110)", Timeout),
+            ("Stream removed (recvmsg:No route to host (113))", Timeout),
+            (
+                "error reading from server: read tcp 10.0.0.9:41000->10.0.0.1:8443: read: connection timed out",
+                Timeout,
+            ),
+            ("keepalive watchdog timeout", Ok),
+            (
+                "keepalive ping failed to receive ACK within timeout",
+                LocalAbort,
+            ),
+            ("Keepalive failed. The connection is likely gone", Timeout),
+            ("ping timeout", Timeout),
+        ] {
+            let nature = grpc("UNAVAILABLE", words);
+            assert_eq!(nature, NO_SIGN_OF_LIFE, "{words}");
+            assert!(likely(nature).has(verdict), "{words}");
+        }
+    }
+
+    #[test]
+    fn who_said_it() {
         for (status, words, nature) in [
             (
                 "UNAVAILABLE",
@@ -563,11 +639,51 @@ mod tests {
                 NO_ROUTE,
             ),
             ("NOT_FOUND", "no such order", ANSWERED),
+            ("ABORTED", "connection reset by another edit", ANSWERED),
             (
                 "CANCELLED",
                 "Locally cancelled by application!",
-                CLIENT_GONE,
+                CALL_CANCELED,
             ),
+            // A server's own connections.
+            (
+                "UNKNOWN",
+                "dial tcp 10.1.1.1:5432: connect: connection refused",
+                SAID_BY_EITHER,
+            ),
+            (
+                "INTERNAL",
+                "read tcp 10.1.1.2:40000->10.1.1.1:5432: read: connection reset by peer",
+                SAID_BY_EITHER,
+            ),
+            (
+                "INTERNAL",
+                "rpc error: code = Unavailable desc = transport is closing",
+                SAID_BY_EITHER,
+            ),
+            ("UNKNOWN", "Stream removed", CLOSED_BELOW),
+            (
+                "INTERNAL",
+                "Failed parsing HTTP/2",
+                BAD_RESPONSE.as_likely(),
+            ),
+            (
+                "INTERNAL",
+                "HTTP/2 error code: INTERNAL_ERROR Received Rst Stream",
+                SAID_BY_EITHER,
+            ),
+            (
+                "RESOURCE_EXHAUSTED",
+                "Received message larger than max (5000000 vs. 4194304)",
+                SAID_BY_EITHER,
+            ),
+            (
+                "UNAUTHENTICATED",
+                "Getting metadata from plugin failed with error: connection refused",
+                SAID_BY_EITHER,
+            ),
+            ("UNAVAILABLE", "geofence is off", BAD_GATEWAY),
+            ("UNAVAILABLE", "unexpected EOF", CLOSED_BELOW),
         ] {
             assert_eq!(grpc(status, words), nature, "{status}: {words}");
         }
@@ -626,6 +742,8 @@ mod tests {
             .map(|flag| envoy(flag, ""))
             .chain(states.iter().map(|state| haproxy(state)))
             .chain(messages.iter().map(|message| nginx(message)));
+        let statuses = ["CANCELLED", "UNKNOWN", "NOT_FOUND"];
+        let natures = natures.chain(statuses.iter().map(|status| Some(grpc(status, ""))));
         for nature in natures {
             if let Nature::Elsewhere(hint) = nature.expect("known") {
                 assert!(hint.ends_with('.') && hint.len() < 300, "{hint}");

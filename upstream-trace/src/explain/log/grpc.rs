@@ -1,12 +1,13 @@
 //! A gRPC client's own log: lines that begin with a time and hold the status of a call that failed, in the words of gRPC's C core and the
 //! languages over it (`UNAVAILABLE: failed to connect ...`), of Java, or of Go (`rpc error: code = Unavailable desc = ...`).
 //!
-//! The server is the first `ipv4:ADDRESS:PORT` in the line, or what Go's words name. Must not know: what a status means.
+//! The server is the first `ipv4:ADDRESS:PORT` in the line, or what Go's words name. Many programs write such words in capitals, so a line
+//! has to name a server, a method or gRPC as well. Must not know: what a status means.
 
 use std::net::SocketAddr;
 
 use super::{Failed, Format, Reading, Span, address, time};
-use crate::explain::meaning;
+use crate::explain::meaning::{self, Nature};
 
 /// A status in all spellings: the C core's and Java's, Go's.
 const STATUSES: [[&str; 2]; 16] = [
@@ -31,20 +32,32 @@ const STATUSES: [[&str; 2]; 16] = [
 pub(super) fn line(line: &str, zone: &mut time::Zone) -> Option<Reading> {
     let (at, precision, rest) = time::leading(line, zone)?;
     let (status, before, said) = status(rest)?;
-    let (local, upstream) = ends(said);
+    let nature = meaning::grpc(status, said);
+    // Words that are not about the call's connection may name one of the server's.
+    let (local, remote) = match nature {
+        Nature::Connection(_) => ends(said),
+        Nature::Elsewhere(_) => (None, None),
+    };
+    let (method, upstream) = (method(before), core_address(rest).or(remote));
+    let named = ["rpc", "Rpc", "StatusCode."]
+        .iter()
+        .any(|name| rest.contains(name));
+    if method.is_none() && upstream.is_none() && !named {
+        return None;
+    }
     Some(Reading::failed(Failed {
         format: Format::Grpc,
         began: at,
         ended: Span::new(at, precision),
-        request: method(before).unwrap_or_default().to_owned(),
+        request: method.unwrap_or_default().to_owned(),
         status: None,
         flags: Some(status.to_owned()),
         said: Some(said.to_owned()).filter(|said| !said.is_empty()),
-        upstream: core_address(rest).or(upstream),
+        upstream,
         name: None,
         local,
         pid: None,
-        nature: meaning::grpc(status, said),
+        nature,
     }))
 }
 
@@ -156,9 +169,23 @@ mod tests {
         assert_eq!((line.upstream, line.nature), (None, meaning::BAD_GATEWAY));
     }
 
+    /// Go's status for an error without one: here that of a handler that did not reach its database.
+    #[test]
+    fn a_servers_own_connection() {
+        let line = failed(
+            "2026/11/21 15:20:14 rpc error: code = Unknown desc = dial tcp 10.1.1.1:5432: connect: connection refused",
+        );
+        assert_eq!(
+            (line.upstream, line.nature),
+            (None, meaning::SAID_BY_EITHER)
+        );
+    }
+
     #[test]
     fn other_lines() {
         for line in [
+            "2026-11-21 15:20:14,655 INFO Transaction 17 ABORTED: user pressed escape",
+            "2026-11-21 15:20:14,655 WARN INTERNAL: /a/b/c is gone",
             "2026-11-21 15:20:14,655 INFO hello",
             "2026-11-21 15:20:14,655 SERVICE_UNAVAILABLE: no",
             "2026/11/21 15:20:14 rpc error: code = Strange desc = no",
