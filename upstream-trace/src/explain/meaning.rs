@@ -119,6 +119,8 @@ const GAVE_UP: Verdicts = Verdicts::of(&[
     Probe,
 ]);
 const FINE: Verdicts = Verdicts::of(&[Ok, LocalAbort]);
+/// Fine, or given up by the kernel, which proxies tell like an end by the upstream.
+const FINE_OR_LOST: Verdicts = FINE.or(Verdicts::of(&[Timeout]));
 
 const fn connection(likely: Verdicts, possible: Verdicts) -> Nature {
     Nature::Connection(Expected {
@@ -160,22 +162,22 @@ pub const HANDSHAKE_FAILED: Nature = talk(
     "TCP worked and bytes went both ways, so the failure lies in TLS: look for a plaintext port, the server name (SNI), the protocols offered (ALPN), certificates and versions, here and in the upstream's log.",
 );
 /// A reset, wherever in the exchange.
-pub const RESET: Nature = connection(RESETS, CLOSED);
+pub const RESET: Nature = connection(RESETS, CLOSED.or(Verdicts::of(&[Timeout])));
 /// Closed in order without an answer.
 pub const CLOSED_UNANSWERED: Nature = connection(CLOSED, FINE);
 /// Ended without an answer, by a reset or in order.
-pub const TERMINATED: Nature = connection(RESETS.or(CLOSED), FINE);
+pub const TERMINATED: Nature = connection(RESETS.or(CLOSED), FINE_OR_LOST);
 /// Ended inside the response.
-pub const BROKEN_RESPONSE: Nature = connection(RESETS.or(CLOSED), FINE);
+pub const BROKEN_RESPONSE: Nature = connection(RESETS.or(CLOSED), FINE_OR_LOST);
 /// The proxy waited no longer.
 pub const NO_ANSWER: Nature = connection(GAVE_UP, Verdicts::of(&[Ok, ClosedBeforeResponse]));
 /// Anything that makes a proxy answer 502.
-pub const BAD_GATEWAY: Nature = connection(CONNECTING.or(RESETS).or(CLOSED), FINE);
+pub const BAD_GATEWAY: Nature = connection(CONNECTING.or(RESETS).or(CLOSED), FINE_OR_LOST);
 /// Anything that makes a proxy answer 504.
 pub const GATEWAY_TIMEOUT: Nature = connection(GAVE_UP.or(SYN_UNANSWERED), Verdicts::of(&[Ok]));
 /// Closed in order below a call. What HTTP/2 then says of itself may be the last on the connection: it looks like an answer as well as like a
 /// request, and may still be answered by a reset.
-pub const CLOSED_BELOW: Nature = TERMINATED.as_likely();
+pub const CLOSED_BELOW: Nature = connection(RESETS.or(CLOSED).or(FINE), Verdicts::of(&[Timeout]));
 /// A call that waited no longer, for a connection or for an answer on it. Then the connection goes on, or ends as the client pleases.
 pub const DEADLINE: Nature = connection(
     GAVE_UP.or(SYN_UNANSWERED),
@@ -505,6 +507,24 @@ mod tests {
         for &verdict in Verdict::ALL {
             let inside = matches!(verdict, Refused | LocalAbort);
             assert_eq!(set.has(verdict), inside, "{verdict:?}");
+        }
+    }
+
+    #[test]
+    fn what_the_kernel_gave_up_may_be_told_as_an_end() {
+        for nature in [
+            TERMINATED,
+            BROKEN_RESPONSE,
+            RESET,
+            BAD_GATEWAY,
+            CLOSED_BELOW,
+        ] {
+            let Nature::Connection(expected) = nature else {
+                panic!("{nature:?}");
+            };
+            assert!(expected.possible.has(Timeout), "{nature:?}");
+            // Nobody waits for its record.
+            assert!(!expected.is_timeout(), "{nature:?}");
         }
     }
 
