@@ -109,14 +109,13 @@ const RESETS: Verdicts = Verdicts::of(&[
     NeverAccepted,
 ]);
 const CLOSED: Verdicts = Verdicts::of(&[ClosedBeforeResponse, NeverAccepted]);
-/// The proxy itself closes after its own timeout, in order or by a reset.
+/// The proxy itself closes after its own timeout, in order or by a reset. It had sent a request, so it was no health check.
 const GAVE_UP: Verdicts = Verdicts::of(&[
     NeverAccepted,
     Timeout,
     LocalAbort,
     ResetBeforeResponse,
     ResetBeforePayload,
-    Probe,
 ]);
 const FINE: Verdicts = Verdicts::of(&[Ok, LocalAbort]);
 /// Fine, or given up by the kernel, which proxies tell like an end by the upstream.
@@ -145,7 +144,11 @@ pub const CONNECT_TIMEOUT: Nature = connection(SYN_UNANSWERED, Verdicts::of(&[Un
 /// HAProxy's, which includes the TLS handshake, and lasts although the kernel has an ICMP error for it.
 pub const HANDSHAKE_TIMEOUT: Nature = connection(
     SYN_UNANSWERED.or(Verdicts::of(&[Unreachable])),
-    GAVE_UP.or(RESETS).or(CLOSED).or(FINE),
+    GAVE_UP
+        .or(RESETS)
+        .or(CLOSED)
+        .or(FINE)
+        .or(Verdicts::of(&[Probe])),
 );
 /// ICMP or routing.
 pub const UNREACHABLE: Nature = connection(Verdicts::of(&[Unreachable]), NONE);
@@ -526,6 +529,19 @@ mod tests {
             // Nobody waits for its record.
             assert!(!expected.is_timeout(), "{nature:?}");
         }
+    }
+
+    #[test]
+    fn a_request_is_no_health_check() {
+        let allowed = |nature| match nature {
+            Nature::Connection(expected) => expected.likely.or(expected.possible),
+            Nature::Elsewhere(hint) => panic!("{hint}"),
+        };
+        for nature in [NO_ANSWER, GATEWAY_TIMEOUT, DEADLINE, TERMINATED] {
+            assert!(!allowed(nature).has(Probe), "{nature:?}");
+        }
+        // On one that waits for the other's first bytes nothing may have been sent.
+        assert!(allowed(HANDSHAKE_TIMEOUT).has(Probe));
     }
 
     #[test]
