@@ -247,6 +247,14 @@ pub const QUEUED_TOO_LONG: Nature = Nature::Elsewhere(
 pub const DENIED: Nature = Nature::Elsewhere(
     "The proxy itself refused the request by a rule or a rate limit: look in its configuration; no upstream connection was involved.",
 );
+/// HAProxy's, for more reasons than a rule.
+pub const ENDED_BY_PROXY: Nature = Nature::Elsewhere(
+    "HAProxy itself ended the request: a rule denied it, a limit of connections was reached, its syntax is wrong (400) or a header could not be rewritten (500). Look at its rules (deny, reject, tarpit), its limits, and the client.",
+);
+/// HAProxy's, which made no connection for that.
+pub const NO_SOCKET_LEFT: Nature = Nature::Elsewhere(
+    "HAProxy did not connect to the server, because its process had reached its limit of sockets: look at the global maxconn and at ulimit-n.",
+);
 /// Answered by the proxy itself.
 pub const OWN_ANSWER: Nature = Nature::Elsewhere(
     "The proxy made this answer itself: look in its configuration and error log.",
@@ -409,8 +417,9 @@ pub fn haproxy(state: &str) -> Option<Nature> {
         [b's', b'H' | b'D' | b'L', ..] => NO_ANSWER,
         [b'S', b'D' | b'L', ..] => BROKEN_RESPONSE,
         [b'S' | b's', b'Q', ..] => QUEUED_TOO_LONG,
-        [b'P', b'H', ..] => BAD_RESPONSE,
-        [b'P', ..] => DENIED,
+        [b'P', b'H' | b'D', ..] => BAD_RESPONSE,
+        [b'P', b'C', ..] => NO_SOCKET_LEFT,
+        [b'P', ..] => ENDED_BY_PROXY,
         [b'R', b'C', ..] => NO_LOCAL_PORT,
         [b'R' | b'I', ..] => INTERNAL,
         [b'D' | b'U' | b'K', ..] => Nature::Elsewhere(
@@ -767,7 +776,7 @@ mod tests {
             "UR", "UH", "UO", "NR", "NC", "DF", "DC", "DT", "DPE", "RL", "UAEX", "FI", "IH", "OM",
             "LH", "NFCF",
         ];
-        let states = ["CD", "sQ", "PH", "PR", "RC", "IH", "DH"];
+        let states = ["CD", "sQ", "PH", "PR", "PC", "RC", "IH", "DH"];
         let messages = [
             "no live upstreams while connecting to upstream",
             "upstream sent no valid HTTP/1.0 header",

@@ -258,10 +258,16 @@ mod tests {
             read(&HTTP.replace("----", "LR--")),
             Reading::Fine(_)
         ));
-        assert_eq!(
-            failed(&HTTP.replace("----", "PR--")).nature,
-            meaning::DENIED
-        );
+        for (state, nature) in [
+            ("PR--", meaning::ENDED_BY_PROXY),
+            ("PC--", meaning::NO_SOCKET_LEFT),
+            // In most cases what the server had sent, by the manual.
+            ("PD--", meaning::BAD_RESPONSE),
+            ("PH--", meaning::BAD_RESPONSE),
+        ] {
+            let line = failed(&HTTP.replace("----", state));
+            assert_eq!(line.nature, nature, "{state}");
+        }
         assert_eq!(
             failed(&HTTP.replace("----", "CD--")).nature,
             meaning::CLIENT_GONE
