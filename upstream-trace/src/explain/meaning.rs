@@ -231,9 +231,9 @@ pub const FORBIDDEN: Nature = Nature::Elsewhere(
 pub const NO_UPSTREAM: Nature = Nature::Elsewhere(
     "The line names no upstream, so it tells of no connection to one: where a client's TLS handshake or request failed, look at the client, and at the record of the proxy's own downstream connection (role server).",
 );
-/// No server was tried.
+/// No server was to be had, maybe behind others that the same request had tried.
 pub const NO_SERVER: Nature = Nature::Elsewhere(
-    "No server was tried, because none was available: look at health checks, outlier detection or max_fails, and at the failures before this one that took the servers out.",
+    "No server was left to try: look at health checks, outlier detection or max_fails, and at the failures before this one that took the servers out.",
 );
 /// The upstream has no address.
 pub const UNRESOLVED: Nature = Nature::Elsewhere(
