@@ -19,7 +19,7 @@ use hashbrown::HashMap;
 use self::crowd::{Crowd, Key};
 use super::{
     log::Failed,
-    meaning::Nature,
+    meaning::{Expected, Nature},
     window::{Number, Window},
 };
 use crate::record::{Verdict, words};
@@ -81,19 +81,22 @@ impl Asked {
         1 << (self.log % 64)
     }
 
-    fn allows(&self, verdict: Verdict) -> bool {
+    fn expected(&self) -> Option<Expected> {
         match self.failed.nature {
-            Nature::Connection(expected) => expected.likely.or(expected.possible).has(verdict),
-            Nature::Elsewhere(_) => false,
+            Nature::Connection(expected) => Some(expected),
+            Nature::Elsewhere(_) => None,
         }
+    }
+
+    fn allows(&self, verdict: Verdict) -> bool {
+        let expected = self.expected();
+        expected.is_some_and(|expected| expected.likely.or(expected.possible).has(verdict))
     }
 
     /// Up to when its connection may have ended: it is told of what has happened, but ends what it waits for no longer when it pleases.
     fn latest(&self) -> u64 {
-        let early = match self.failed.nature {
-            Nature::Connection(expected) if expected.is_timeout() => CLOSE,
-            _ => EARLY,
-        };
+        let waits = self.expected().is_some_and(Expected::is_timeout);
+        let early = if waits { CLOSE } else { EARLY };
         self.failed.ended.to.saturating_add(early)
     }
 
@@ -124,6 +127,8 @@ pub struct Answer {
     pub candidates: usize,
     /// Those that are not among the nearest have the same verdict.
     pub alike: bool,
+    /// All that fit have another line.
+    pub of_others: bool,
 }
 
 #[derive(Debug)]
@@ -266,7 +271,8 @@ impl Join {
         }
         match self.fitting(&asked, expected) {
             Some((by, fitting)) => match fitting.as_slice() {
-                [one] if self.is_close(&asked, *one) => {
+                // To anywhere, one that is alone is alone by chance.
+                [one] if failed.upstream.is_some() && self.is_close(&asked, *one) => {
                     self.sure(asked, Sureness::Unique, by, vec![*one])
                 }
                 // One that is far may be a nearer line's, which takes it first.
@@ -299,6 +305,7 @@ fn done(
         found,
         candidates,
         alike: candidates <= 1,
+        of_others: false,
     })
 }
 

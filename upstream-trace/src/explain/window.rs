@@ -270,7 +270,8 @@ pub(super) mod tests {
         Brief {
             ended,
             left: ended,
-            started: Some(ended - 10),
+            // Before any line that it is looked for by.
+            started: Some(0),
             local,
             remote,
             role: Role::Client,

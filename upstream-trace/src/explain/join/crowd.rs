@@ -5,12 +5,11 @@
 use std::net::SocketAddr;
 
 use super::{
-    Answer, Asked, By, Join, MILLISECOND, NAMED, SLACK, Sureness, Waiting, done,
-    find::BYS,
+    Answer, Asked, By, CLOSE, Join, MILLISECOND, NAMED, SLACK, Sureness, Waiting, done,
     order::{self, Cut, Ended, Lines},
 };
 use crate::explain::{
-    meaning::{Expected, Nature, Verdicts},
+    meaning::{Expected, Verdicts},
     window::Number,
 };
 
@@ -129,7 +128,7 @@ impl Join {
         let sure = lines.last().map(|(number, _)| *number) != last;
         let mut meanings: Vec<(Expected, Lines)> = Vec::new();
         for (number, line) in lines {
-            let Nature::Connection(expected) = line.failed.nature else {
+            let Some(expected) = line.expected() else {
                 continue;
             };
             match meanings.iter_mut().find(|(known, _)| *known == expected) {
@@ -140,39 +139,45 @@ impl Join {
         let mut left = Vec::new();
         for (expected, lines) in meanings {
             let lines = self.settle_by_order(lines, since, until);
-            let moments: Vec<_> = lines.iter().map(|(_, line)| line.close()).collect();
+            let moments = Moments::of(&lines);
+            let mut rest = Lines::new();
             for (number, line) in lines {
                 if let Some((by, one)) = self.nearest_of(&line, expected, &moments) {
                     let answer = self.sure(line, Sureness::Nearest, by, vec![one]);
                     self.put(number, answer);
                 } else {
-                    left.push((number, line, expected));
+                    rest.push((number, line));
                 }
             }
+            left.push((expected, rest));
         }
         // What no other has is known only now.
-        for (number, line, expected) in left {
-            let answer = self.ambiguous(line, expected, until);
-            self.put(number, answer);
+        for (expected, lines) in left {
+            self.settle_rest(lines, expected, until);
         }
         sure
     }
 
     /// Gives back the lines that cannot be paired.
     fn settle_by_order(&mut self, mut lines: Lines, since: Cut, until: Option<u64>) -> Lines {
-        let expected = lines
-            .iter()
-            .filter_map(|(_, line)| match line.failed.nature {
-                Nature::Connection(expected) => Some(expected),
-                Nature::Elsewhere(_) => None,
-            });
-        let Some(all) = expected.reduce(Expected::and) else {
+        let expected = || lines.iter().filter_map(|(_, line)| line.expected());
+        let (Some(like), Some(all)) = (Like::of(&lines), expected().reduce(Expected::and)) else {
             return lines;
         };
+        // To anywhere, as many are so by chance.
+        if like.first.failed.upstream.is_none() {
+            return lines;
+        }
         let possible = all.likely.or(all.possible);
-        for by in BYS {
-            for verdicts in [all.likely, possible.failed(), possible] {
-                let free = self.free(&lines, by, verdicts);
+        let likely_first = [all.likely, possible.failed(), possible];
+        let skipped = if expected().any(Expected::is_even) {
+            2
+        } else {
+            0
+        };
+        for by in like.first.bys() {
+            for &verdicts in likely_first.iter().skip(skipped) {
+                let free = self.held(&like, by, verdicts, Whose::Nobodys);
                 let found = order::pairs(&lines, &free, since, until, by);
                 let mut rest = Lines::new();
                 for ((number, line), found) in lines.into_iter().zip(found) {
@@ -190,87 +195,237 @@ impl Join {
     }
 
     /// What the lines may have, which are alike but for their time and meaning, in order of time.
-    fn free(&self, lines: &[(Number, Asked)], by: By, verdicts: Verdicts) -> Vec<Ended> {
-        let (Some((_, first)), Some((_, last))) = (lines.first(), lines.last()) else {
-            return Vec::new();
+    fn held(&self, like: &Like, by: By, verdicts: Verdicts, whose: Whose) -> Vec<Ended> {
+        let taken = if whose == Whose::Any {
+            0
+        } else {
+            like.first.bit()
         };
-        let moment = (first.moment(SLACK).0, last.moment(SLACK).1);
-        let found = self.look(first, by, verdicts, moment, usize::MAX);
-        let held = found
-            .into_iter()
-            .filter_map(|number| Some((number, self.window.get(number)?)));
-        let free = held.filter(|(_, held)| held.taken & first.bit() == 0);
-        let free = free.map(|(number, held)| Ended {
-            at: held.brief.left,
-            number,
-            verdict: held.brief.verdict,
-        });
-        let mut free: Vec<_> = free.collect();
-        free.sort_unstable_by_key(|ended| (ended.at, ended.number));
-        free
+        let found = self.look(&like.first, by, verdicts, like.moment);
+        let found = found.filter(|(_, held)| held.taken & taken == 0);
+        let mut found: Vec<_> = found
+            .map(|(number, held)| Ended {
+                at: held.brief.left,
+                started: held.brief.started.unwrap_or(0),
+                number,
+                verdict: held.brief.verdict,
+            })
+            .collect();
+        found.sort_unstable_by_key(|ended| (ended.at, ended.number));
+        found
     }
 
-    /// The connection that alone is close to this line, and to none of the others.
+    /// The likely connection that alone is close to this line, and to none of the others.
     fn nearest_of(
         &self,
         asked: &Asked,
         expected: Expected,
-        others: &[(u64, u64)],
+        others: &Moments,
     ) -> Option<(By, Number)> {
-        let moment = asked.close();
-        for by in BYS {
-            let found = self.look(asked, by, expected.likely, moment, 2);
-            if found.is_empty() {
+        for by in asked.bys() {
+            let mut found = self
+                .look(asked, by, expected.close(), asked.close())
+                .filter(|(_, held)| asked.can_be(held));
+            let Some((one, held)) = found.next() else {
                 continue;
-            }
-            let &[one] = found.as_slice() else {
-                return None;
             };
-            let held = self.window.get(one)?;
-            let near = |(from, to): &&(u64, u64)| (*from..=*to).contains(&held.brief.left);
             // This line is one of those.
-            let alone = others.iter().filter(near).count() <= 1;
-            return (alone && held.taken & asked.bit() == 0).then_some((by, one));
+            let alone = found.next().is_none() && others.around(held.brief.left) <= 1;
+            let likely = expected.likely.has(held.brief.verdict);
+            return (alone && likely && held.taken & asked.bit() == 0).then_some((by, one));
         }
         None
     }
 
-    /// All that fit, the nearest named. Those behind `until` may be other lines'.
-    fn ambiguous(&mut self, asked: Asked, expected: Expected, until: Option<u64>) -> Waiting {
-        let moment = asked.failed.ended.from;
-        for by in BYS {
-            // Those of other lines are none of this one's.
-            let mut found = self.candidates(&asked, expected, by, asked.bit(), CROWD);
-            if found.is_empty() {
-                continue;
-            }
-            if let &[one] = found.as_slice() {
-                let left = self.window.get(one).map(|held| held.brief.left);
-                if until.is_some_and(|until| left >= Some(until)) {
-                    break;
+    /// Lines of one meaning that are told apart neither by their order nor by nearness: each with all that fit it.
+    fn settle_rest(&mut self, lines: Lines, expected: Expected, until: Option<u64>) {
+        let Some(like) = Like::of(&lines) else {
+            return;
+        };
+        let mut free = self.fitting_all(&like, expected, Whose::Nobodys);
+        // Looked for only where a line is left with none.
+        let mut all = None;
+        for (number, line) in lines {
+            let answer = if let Some(fit) = free.iter().find_map(|owned| owned.fit(&line)) {
+                match *fit.nearest.as_slice() {
+                    // Behind `until` it may be another line's.
+                    [one] if until.is_some_and(|until| one.at >= until) => of_others(line),
+                    [one] if line.failed.upstream.is_some() => {
+                        for owned in &mut free {
+                            owned.remove(one.number);
+                        }
+                        self.sure(line, Sureness::Unique, fit.by, vec![one.number])
+                    }
+                    _ => ambiguous(line, &fit, Whose::Nobodys),
                 }
-                return self.sure(asked, Sureness::Unique, by, vec![one]);
-            }
-            let candidates = found.len();
-            let verdict = |number: &Number| Some(self.window.get(*number)?.brief.verdict);
-            let mut verdicts = found.iter().map(verdict);
-            let first = verdicts.next();
-            // Beyond so many there may be others.
-            let alike = candidates < CROWD && verdicts.all(|verdict| Some(verdict) == first);
-            found.sort_by_cached_key(|number| {
-                let held = self.window.get(*number);
-                held.map(|held| held.brief.left.abs_diff(moment))
-            });
-            found.truncate(NAMED);
-            return Waiting::Done(Answer {
-                asked,
-                sureness: Sureness::Ambiguous,
-                by: Some(by),
-                found,
-                candidates,
-                alike,
-            });
+            } else {
+                let any = || self.fitting_all(&like, expected, Whose::Any);
+                let mut all = all.get_or_insert_with(any).iter();
+                match all.find_map(|owned| owned.fit(&line)) {
+                    Some(fit) if line.shares_connections() => ambiguous(line, &fit, Whose::Any),
+                    Some(_) => of_others(line),
+                    None => done(line, Sureness::None, None, Vec::new(), 0),
+                }
+            };
+            self.put(number, answer);
         }
-        done(asked, Sureness::None, None, Vec::new(), 0)
+    }
+
+    /// What each knowledge of the owner finds for lines of this meaning.
+    fn fitting_all(&self, like: &Like, expected: Expected, whose: Whose) -> Vec<Fitting> {
+        let held = |by, verdicts| self.held(like, by, verdicts, whose);
+        let fitting = |by| Fitting {
+            by,
+            expected,
+            likely: held(by, expected.likely),
+            possible: held(by, expected.possible),
+        };
+        like.first.bys().map(fitting).collect()
+    }
+}
+
+/// Several fit, or one to a server that the line does not name.
+fn ambiguous(asked: Asked, fit: &Fit, whose: Whose) -> Waiting {
+    Waiting::Done(Answer {
+        asked,
+        sureness: Sureness::Ambiguous,
+        by: Some(fit.by),
+        found: fit.nearest.iter().map(|own| own.number).collect(),
+        candidates: fit.count,
+        alike: fit.alike,
+        of_others: whose == Whose::Any,
+    })
+}
+
+/// All that fit are other lines'.
+fn of_others(asked: Asked) -> Waiting {
+    Waiting::Done(Answer {
+        asked,
+        sureness: Sureness::None,
+        by: None,
+        found: Vec::new(),
+        candidates: 0,
+        alike: true,
+        of_others: true,
+    })
+}
+
+/// Lines that are alike but for their time and meaning.
+struct Like {
+    first: Asked,
+    /// When their connections may have ended.
+    moment: (u64, u64),
+}
+
+impl Like {
+    fn of(lines: &[(Number, Asked)]) -> Option<Self> {
+        let ((_, first), (_, last)) = lines.first().zip(lines.last())?;
+        Some(Self {
+            first: first.clone(),
+            moment: (first.moment(SLACK).0, last.moment(SLACK).1),
+        })
+    }
+}
+
+/// Which connections are looked at.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Whose {
+    /// Those that no line of the log has.
+    Nobodys,
+    Any,
+}
+
+/// Connections whose owner is known `by`, in order of time.
+struct Fitting {
+    by: By,
+    expected: Expected,
+    likely: Vec<Ended>,
+    possible: Vec<Ended>,
+}
+
+/// Those that fit one line.
+struct Fit {
+    by: By,
+    nearest: Vec<Ended>,
+    /// How many, as far as they were counted.
+    count: usize,
+    /// All have one verdict.
+    alike: bool,
+}
+
+impl Fitting {
+    /// Likely ones, and where none of them is close or the words prefer none, those that are possible and close: a healthy connection is
+    /// always near, but a likely one that is far may be another line's.
+    fn fit(&self, asked: &Asked) -> Option<Fit> {
+        let (over, least) = asked.lived();
+        let can_be = |own: &&Ended| own.started <= over;
+        let within = |all, (from, to): (u64, u64)| between(all, (from.max(least), to));
+        let likely = within(&self.likely, asked.moment(asked.slack()));
+        let mut close = within(&self.likely, asked.close()).iter();
+        let possible = if self.expected.is_even() || !close.any(|own| can_be(&own)) {
+            within(&self.possible, asked.moment(CLOSE))
+        } else {
+            &[]
+        };
+        let first = likely.iter().chain(possible).find(can_be)?;
+        let (mut count, mut alike) = (0, true);
+        for all in [likely, possible] {
+            // Beyond so many there may be others.
+            alike &= all.len() < CROWD;
+            for own in all.get(..CROWD).unwrap_or(all).iter().filter(can_be) {
+                count += 1;
+                alike &= own.verdict == first.verdict;
+            }
+        }
+        let moment = asked.failed.ended.from;
+        let mut nearest: Vec<Ended> = Vec::with_capacity(4 * NAMED);
+        for all in [likely, possible] {
+            let (before, after) = all.split_at(all.partition_point(|own| own.at < moment));
+            nearest.extend(before.iter().rev().filter(can_be).take(NAMED));
+            nearest.extend(after.iter().filter(can_be).take(NAMED));
+        }
+        nearest.sort_unstable_by_key(|own| (own.at.abs_diff(moment), own.at, own.number));
+        nearest.truncate(NAMED);
+        Some(Fit {
+            by: self.by,
+            nearest,
+            count: count.min(CROWD),
+            alike,
+        })
+    }
+
+    fn remove(&mut self, number: Number) {
+        for all in [&mut self.likely, &mut self.possible] {
+            all.retain(|own| own.number != number);
+        }
+    }
+}
+
+/// Those that ended from `from` to `to`.
+fn between(all: &[Ended], (from, to): (u64, u64)) -> &[Ended] {
+    let first = all.partition_point(|own| own.at < from);
+    let end = all.partition_point(|own| own.at <= to);
+    all.get(first..end).unwrap_or_default()
+}
+
+/// When the connections of several lines ended, where neither waits for a processor.
+struct Moments {
+    from: Vec<u64>,
+    to: Vec<u64>,
+}
+
+impl Moments {
+    fn of(lines: &[(Number, Asked)]) -> Self {
+        let (mut from, mut to): (Vec<_>, Vec<_>) =
+            lines.iter().map(|(_, line)| line.close()).unzip();
+        from.sort_unstable();
+        to.sort_unstable();
+        Self { from, to }
+    }
+
+    /// How many of them are around this one.
+    fn around(&self, at: u64) -> usize {
+        let begun = self.from.partition_point(|from| *from <= at);
+        begun - self.to.partition_point(|to| *to < at)
     }
 }

@@ -4,10 +4,10 @@
 
 use std::net::SocketAddr;
 
-use super::{Asked, By, CLOSE, Join, SLACK};
+use super::{Asked, By, CLOSE, EARLY, Join, SLACK};
 use crate::{
     explain::{
-        log::Failed,
+        log::{Failed, Format},
         meaning::{Expected, Verdicts},
         story::Brief,
         window::{Held, Kind, Number},
@@ -15,8 +15,59 @@ use crate::{
     record::{Role, Verdict},
 };
 
-/// How an owner can be known without both addresses, surest first.
-pub(super) const BYS: [By; 3] = [By::Pid, By::Name, By::Nobody];
+impl Expected {
+    /// Whether a connection that only may be meant fits as well as a likely one, where both are close: the proxy ended it when it pleased,
+    /// or disliked bytes that the kernel does not look at.
+    pub(super) const fn is_even(self) -> bool {
+        self.is_timeout() || self.talk.is_some()
+    }
+
+    /// What is looked at among connections that are close.
+    pub(super) const fn close(self) -> Verdicts {
+        if self.is_even() {
+            self.likely.or(self.possible)
+        } else {
+            self.likely
+        }
+    }
+}
+
+impl Asked {
+    /// Whether its connection may have other requests at the same time.
+    pub(super) fn shares_connections(&self) -> bool {
+        self.failed.format == Format::Grpc || self.failed.request.ends_with("HTTP/2")
+    }
+
+    /// How the owner can be known without both addresses, surest first.
+    pub(super) fn bys(&self) -> impl Iterator<Item = By> + use<> {
+        let pid = self.failed.pid.map(|_| By::Pid);
+        pid.into_iter().chain([By::Name, By::Nobody])
+    }
+
+    /// How far its connection may be: to anywhere there is always one within a second.
+    pub(super) fn slack(&self) -> u64 {
+        self.failed.upstream.map_or(CLOSE, |_| SLACK)
+    }
+
+    /// The latest beginning and the earliest end of a connection that the request can have waited on: none began when it was over, and
+    /// where the proxy waited in vain, it had left none before.
+    pub(super) fn lived(&self) -> (u64, u64) {
+        let Failed { began, ended, .. } = *self.failed;
+        let waits = self.expected().is_some_and(Expected::is_timeout) && began < ended.from;
+        let least = if waits {
+            began.saturating_sub(EARLY)
+        } else {
+            0
+        };
+        (ended.to.saturating_add(CLOSE), least)
+    }
+
+    pub(super) fn can_be(&self, held: &Held) -> bool {
+        let (over, least) = self.lived();
+        let Brief { started, left, .. } = held.brief;
+        started.is_none_or(|at| at <= over) && left >= least
+    }
+}
 
 impl Join {
     /// Connections between these two that lived while the request did. One that failed explains more than one that did not.
@@ -63,64 +114,38 @@ impl Join {
         held.is_some_and(|held| (from..=to).contains(&held.brief.left))
     }
 
-    /// Connections that fit, by the surest knowledge of the owner that finds any. Two are enough to know of several.
+    /// Connections that fit, by the surest knowledge of the owner that finds any. Two are enough to know of several: one that is only
+    /// possible and close is another as well.
     pub(super) fn fitting(&self, asked: &Asked, expected: Expected) -> Option<(By, Vec<Number>)> {
-        BYS.into_iter().find_map(|by| {
-            let found = self.candidates(asked, expected, by, 0, 2);
+        asked.bys().find_map(|by| {
+            let likely = self.look(asked, by, expected.likely, asked.moment(asked.slack()));
+            let possible = self.look(asked, by, expected.possible, asked.moment(CLOSE));
+            let found = likely
+                .chain(possible)
+                .filter(|(_, held)| asked.can_be(held));
+            let found: Vec<_> = found.map(|(number, _)| number).take(2).collect();
             (!found.is_empty()).then_some((by, found))
         })
     }
 
-    /// Likely ones, and where none of them is close, those that are possible and close: a healthy connection is always near, but a likely
-    /// one that is far may be another line's.
-    /// None that the logs `taken` have a line for.
-    pub(super) fn candidates(
-        &self,
-        asked: &Asked,
-        expected: Expected,
-        by: By,
-        taken: u64,
-        most: usize,
-    ) -> Vec<Number> {
-        let look = |verdicts, moment| {
-            let found = self.look(asked, by, verdicts, moment, most).into_iter();
-            found.filter_map(|number| Some((number, self.window.get(number)?)))
-        };
-        let close = asked.moment(CLOSE);
-        let likely = look(expected.likely, asked.moment(SLACK));
-        let mut found: Vec<_> = likely.filter(|(_, held)| held.taken & taken == 0).collect();
-        let is_close = |(_, held): &(Number, &Held)| (close.0..=close.1).contains(&held.brief.left);
-        if !found.iter().any(is_close) {
-            let possible = look(expected.possible, close);
-            found.extend(possible.filter(|(_, held)| held.taken & taken == 0));
-        }
-        found.into_iter().map(|(number, _)| number).collect()
-    }
-
-    /// Connections that this end left then, by this knowledge of the owner; `most` of them.
-    pub(super) fn look(
-        &self,
-        asked: &Asked,
+    /// Connections that this end left then, by this knowledge of the owner: those that failed in order of time, then those that did not.
+    pub(super) fn look<'a>(
+        &'a self,
+        asked: &'a Asked,
         by: By,
         verdicts: Verdicts,
         moment: (u64, u64),
-        most: usize,
-    ) -> Vec<Number> {
+    ) -> impl Iterator<Item = (Number, &'a Held)> {
         let failed = &asked.failed;
-        let fits = |(number, held): (Number, &Held)| {
+        let left = move |kind| self.window.left(kind, failed.upstream, moment);
+        let fine = verdicts.has(Verdict::Ok).then(|| left(Kind::Fine));
+        let all = left(Kind::Failed).chain(fine.into_iter().flatten());
+        all.filter(move |(_, held)| {
             let brief = &held.brief;
-            let fits = verdicts.has(brief.verdict)
+            verdicts.has(brief.verdict)
                 && brief.role != Role::Server
-                && self.owned(failed, brief, by);
-            fits.then_some(number)
-        };
-        let failing = self.window.left(Kind::Failed, failed.upstream, moment);
-        let mut found: Vec<_> = failing.filter_map(fits).take(most).collect();
-        if found.len() < most && verdicts.has(Verdict::Ok) {
-            let fine = self.window.left(Kind::Fine, failed.upstream, moment);
-            found.extend(fine.filter_map(fits).take(most - found.len()));
-        }
-        found
+                && self.owned(failed, brief, by)
+        })
     }
 
     /// Whether the connection belongs to the proxy that wrote the line.

@@ -19,6 +19,8 @@ pub(super) type Lines = Vec<(Number, Asked)>;
 pub(super) struct Ended {
     /// When this end left it.
     pub at: u64,
+    /// 0 where it is not known.
+    pub started: u64,
     pub number: Number,
     pub verdict: Verdict,
 }
@@ -92,7 +94,8 @@ pub(super) fn pairs(
 fn fit(lines: &[(Number, Asked)], free: &[Ended]) -> bool {
     let fits = |((_, line), own): (&(Number, Asked), &Ended)| {
         let (from, to) = line.close();
-        line.allows(own.verdict) && (from..=to).contains(&own.at)
+        let (over, least) = line.lived();
+        line.allows(own.verdict) && (from.max(least)..=to).contains(&own.at) && own.started <= over
     };
     free.len() == lines.len() && lines.iter().zip(free).all(fits)
 }

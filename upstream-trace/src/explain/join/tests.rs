@@ -155,10 +155,116 @@ fn alone_is_unique_and_near_is_nearest() {
         answers,
         [
             (1, Sureness::Nearest, vec![0]),
-            (2, Sureness::Unique, vec![2]),
+            // A healthy one is as close, and possible.
+            (2, Sureness::Order, vec![2]),
             (3, Sureness::None, vec![]),
         ]
     );
+}
+
+#[test]
+fn what_may_be_meant_as_well_is_not_passed_over() {
+    use Verdict::{LocalAbort, Ok, ResetIdle};
+    for (nature, failed) in [
+        (meaning::NO_ANSWER, LocalAbort),
+        (meaning::GATEWAY_TIMEOUT, LocalAbort),
+        (meaning::BAD_RESPONSE, ResetIdle),
+    ] {
+        let answer = |records: &[_]| {
+            let answers = Play::new(records).answers(vec![line(1, 500, nature)]);
+            (answers[0].1, answers[0].2.clone())
+        };
+        // What such a request leaves is beside another's.
+        let both = answer(&[(500, 5, Ok), (480, 6, failed)]);
+        assert_eq!(both, (Sureness::Ambiguous, vec![0, 1]), "{nature:?}");
+        assert_eq!(answer(&[(500, 5, Ok)]), (Sureness::Unique, vec![0]));
+        assert_eq!(answer(&[(480, 6, failed)]), (Sureness::Unique, vec![0]));
+    }
+    // As many of each: nobody knows whose is whose.
+    let play = Play::new(&[(500, 5, Ok), (503, 6, LocalAbort), (506, 7, Ok)]);
+    let lines = vec![line(1, 500, meaning::NO_ANSWER)];
+    assert_eq!(play.answers(lines)[0].1, Sureness::Ambiguous);
+}
+
+#[test]
+fn a_connection_of_another_time_is_none() {
+    use Verdict::{LocalAbort, Ok, Refused};
+    let records = |records: &[(u64, u64, Verdict)]| {
+        let mut join = Join::new(None, KEEP);
+        for &(started, ended, verdict) in records {
+            let mut record = brief(at(ended), [5, 80], verdict);
+            record.started = Some(at(started));
+            join.window.insert(record, b"");
+        }
+        Play(join)
+    };
+    // It began when the request was over.
+    let play = records(&[(560, 561, Refused)]);
+    let answers = play.answers(vec![line(1, 500, meaning::REFUSED)]);
+    assert_eq!(answers, [(1, Sureness::None, vec![])]);
+    // One was left before the request that waited in vain.
+    let mut asked = line(1, 500, meaning::NO_ANSWER);
+    asked.failed.began = at(490);
+    let play = records(&[(400, 480, LocalAbort), (490, 500, Ok)]);
+    let answers = play.answers(vec![asked]);
+    assert_eq!(answers, [(1, Sureness::Unique, vec![1])]);
+    // A proxy that found it broken may have looked late.
+    let mut asked = line(1, 500, meaning::REFUSED);
+    asked.failed.began = at(490);
+    let play = records(&[(400, 480, Refused)]);
+    assert_eq!(play.answers(vec![asked])[0].1, Sureness::Unique);
+}
+
+/// The answers to lines at 500 that fit only one connection, which the first of them gets.
+fn shared(request: &str, format: Format) -> Vec<(Sureness, bool)> {
+    let mut join = Join::new(None, KEEP);
+    let mut record = brief(at(440), [5, 80], Verdict::ResetBeforeResponse);
+    if format == Format::Grpc {
+        record.owner = Some(Owner::new(9, "orders"));
+    }
+    join.window.insert(record, b"");
+    for number in 1..=3 {
+        let mut asked = line(number, 500, meaning::TERMINATED);
+        (asked.failed.request, asked.failed.format) = (request.to_owned(), format);
+        join.ask(asked);
+    }
+    let mut answers = Vec::new();
+    join.answer(u64::MAX, u64::MAX, |_, answer| {
+        assert_eq!(answer.found.is_empty(), answer.sureness == Sureness::None);
+        answers.push((answer.sureness, answer.of_others));
+    });
+    answers
+}
+
+#[test]
+fn many_requests_of_one_connection() {
+    use Sureness::{Ambiguous, None, Unique};
+    let one = (Unique, false);
+    for (request, format) in [("GET / HTTP/2", Format::Envoy), ("/a.B/c", Format::Grpc)] {
+        let answers = shared(request, format);
+        assert_eq!(answers, [one, (Ambiguous, true), (Ambiguous, true)]);
+    }
+    let answers = shared("GET / HTTP/1.1", Format::Envoy);
+    assert_eq!(answers, [one, (None, true), (None, true)]);
+}
+
+#[test]
+fn the_nearest_of_more_than_are_counted() {
+    let count = 2 * CROWD as u64;
+    let mut join = Join::new(None, KEEP);
+    for number in 0..count {
+        // All within a second before the line.
+        let ended = START + number * 100_000;
+        join.window
+            .insert(brief(ended, [5, 80], Verdict::Refused), b"");
+    }
+    let asked = line(1, count / 10 + 1, meaning::REFUSED);
+    join.ask(asked);
+    join.answer(u64::MAX, u64::MAX, |_, answer| {
+        assert_eq!((answer.candidates, answer.alike), (CROWD, false));
+        let nearest: Vec<_> = (count - NAMED as u64..count).rev().collect();
+        assert_eq!(answer.found, nearest);
+    });
 }
 
 #[test]
@@ -308,8 +414,8 @@ fn without_a_destination_the_owner_has_to_be_known() {
     let owner = |name| Some(Owner::new(9, name));
     let formats = [
         // Only a line that can have no destination is looked for everywhere.
-        (Format::NginxAccess, owner("nginx"), Sureness::Unique),
-        (Format::HaproxyHttp, owner("haproxy"), Sureness::Unique),
+        (Format::NginxAccess, owner("nginx"), Sureness::Nearest),
+        (Format::HaproxyHttp, owner("haproxy"), Sureness::Nearest),
         (Format::HaproxyTcp, owner("curl"), Sureness::None),
         (Format::HaproxyTcp, None, Sureness::None),
         (Format::Grpc, owner("curl"), Sureness::None),
@@ -327,6 +433,32 @@ fn without_a_destination_the_owner_has_to_be_known() {
         let answers = Play(join).answers(vec![asked]);
         assert_eq!(answers[0].1, sureness, "{format:?} {owner:?}");
     }
+}
+
+/// Which server is meant is not known: what is alone is so by chance.
+#[test]
+fn without_a_destination_nothing_far_fits() {
+    let answers = |ends: &[u64], lines: &[u64]| {
+        let mut join = Join::new(Some("envoy".into()), KEEP);
+        for &ended in ends {
+            join.window
+                .insert(brief(at(ended), [5, 80], Verdict::Refused), b"");
+        }
+        let lines = (1..).zip(lines).map(|(number, &ended)| {
+            let mut asked = line(number, ended, meaning::REFUSED);
+            (asked.failed.format, asked.failed.upstream) = (Format::HaproxyHttp, None);
+            asked
+        });
+        let answers = Play(join).answers(lines.collect()).into_iter();
+        let sureness = answers.map(|(_, sureness, _)| sureness);
+        sureness.collect::<Vec<_>>()
+    };
+    use Sureness::{Ambiguous, Nearest};
+    assert_eq!(answers(&[400], &[500]), [Sureness::None]);
+    assert_eq!(answers(&[490], &[500]), [Nearest]);
+    assert_eq!(answers(&[490, 495], &[500]), [Ambiguous]);
+    assert_eq!(answers(&[490], &[500, 501]), [Ambiguous, Ambiguous]);
+    assert_eq!(answers(&[490, 495], &[500, 501]), [Ambiguous, Ambiguous]);
 }
 
 #[test]
