@@ -105,6 +105,11 @@ impl Asked {
         (self.moment(CLOSE).0, self.latest())
     }
 
+    /// Whether a connection that was left then went on when the request was over.
+    pub fn is_outlived(&self, left: u64) -> bool {
+        left > self.moment(SLACK).1
+    }
+
     /// When its connection may have ended.
     pub fn moment(&self, slack: u64) -> (u64, u64) {
         let ended = self.failed.ended;

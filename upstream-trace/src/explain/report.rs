@@ -139,6 +139,10 @@ pub struct About<'a> {
     pub seq: u64,
     pub records: &'a [Connection<'a>],
     pub other_end: Option<Connection<'a>>,
+    /// The connection's record was found, and cannot be read.
+    pub unreadable: bool,
+    /// The connection went on when the request was over.
+    pub lived_on: bool,
     /// Records of that time are forgotten.
     pub forgotten: bool,
 }
@@ -151,8 +155,9 @@ pub fn explanation<'a>(answer: &'a Answer, about: &About<'a>) -> Explanation<'a>
         let reset = record.reset?;
         Some((reset.origin, reset.sender.map(|sender| sender.pid)))
     });
-    // Those that are not shown may differ.
-    let reset = reset.filter(|_| answer.candidates <= about.records.len());
+    // Those that are not shown may differ, and without a verdict it is no reason.
+    let told = verdict.is_some() && answer.candidates <= about.records.len();
+    let reset = reset.filter(|_| told);
     let sender = about
         .records
         .first()
@@ -208,11 +213,11 @@ fn judgement<'a>(answer: &'a Answer, about: &About<'a>) -> (Option<Verdict>, Cow
     if let Nature::Elsewhere(hint) = failed.nature {
         return (None, hint.into());
     }
-    if answer.sureness == Sureness::Ambiguous {
-        return ambiguous(answer, about.records);
+    if about.unreadable {
+        return (None, UNREADABLE.into());
     }
     let Some(record) = about.records.first() else {
-        return (None, nothing(failed, about.forgotten).into());
+        return (None, nothing(answer, about.forgotten));
     };
     let end = match about.other_end {
         Some(other) if record.verdict == Verdict::Ok && other.verdict != Verdict::Ok => other,
@@ -223,10 +228,34 @@ fn judgement<'a>(answer: &'a Answer, about: &About<'a>) -> (Option<Verdict>, Cow
         Nature::Elsewhere(_) => None,
     };
     let talk = talk.filter(|_| was_talk(&end));
+    if about.lived_on {
+        return (None, talk.unwrap_or(LIVED_ON).into());
+    }
+    if answer.sureness == Sureness::Ambiguous {
+        return ambiguous(answer, about.records);
+    }
     let hint = talk.or(end.hint).unwrap_or(
         "To the kernel this connection ended in order, closed by the proxy or after its last answer: look at the proxy's own timeouts, and in the upstream's log for what it sent.",
     );
-    (Some(end.verdict), hint.into())
+    let hint = if failed.upstream.is_some() {
+        hint.into()
+    } else {
+        format!(
+            "{hint} Another server's connection may be meant: the line has no address.{}",
+            advice(failed)
+        )
+        .into()
+    };
+    (Some(end.verdict), hint)
+}
+
+const UNREADABLE: &str = "The connection was found, but this version cannot read its record: explain with the upstream-trace that wrote it.";
+const LIVED_ON: &str = "This connection lived on when the request was over, so how it ended later is not the reason: look in the upstream's log for what it did with the request, and at the proxy's own timeout.";
+
+/// What would make the answer surer.
+fn advice(failed: &Failed) -> String {
+    let advice = failed.format.advice(failed.upstream.is_some());
+    advice.map_or_else(String::new, |advice| format!(" To be sure, {advice}."))
 }
 
 /// Bytes went both ways, and the connection was not cut off by a reset before either end had closed it.
@@ -242,34 +271,194 @@ fn was_talk(end: &Connection<'_>) -> bool {
 }
 
 fn ambiguous<'a>(answer: &Answer, records: &[Connection<'a>]) -> (Option<Verdict>, Cow<'a, str>) {
+    let advice = advice(&answer.asked.failed);
+    let several = answer.candidates > 1;
+    if !several && !answer.of_others {
+        let text = format!(
+            "One connection is as near to other lines, and may be to another server: the line has no address.{advice}"
+        );
+        return (None, text.into());
+    }
     let all = answer.candidates == records.len();
     let verdict = agreed(records, |record| record.verdict).filter(|_| all || answer.alike);
-    let advice = answer.asked.failed.format.advice();
-    let advice = advice.map_or_else(String::new, |advice| format!(" To be sure, {advice}."));
     let hint = agreed(records, |record| record.hint).filter(|_| all);
-    let text = match (verdict, hint.flatten()) {
-        (Some(_), Some(hint)) => format!(
-            "Any of {} connections, all with the same verdict. {hint}{advice}",
-            answer.candidates
-        ),
-        (Some(_), None) => format!(
-            "Any of {} connections, all with the same verdict; the nearest in time are shown.{advice}",
-            answer.candidates
-        ),
-        _ => format!(
-            "Any of {} connections; the nearest in time are shown.{advice}",
-            answer.candidates
-        ),
+    let mut text = if several {
+        format!("Any of {} connections", answer.candidates)
+    } else {
+        "Perhaps one connection".to_owned()
     };
-    (verdict, text.into())
+    if answer.of_others {
+        text += " that other lines have already, because requests can share one";
+    }
+    if several && verdict.is_some() {
+        text += ", all with the same verdict";
+    }
+    match hint.flatten().filter(|_| verdict.is_some()) {
+        Some(hint) => text = format!("{text}. {hint}"),
+        None if several => text += "; the nearest in time are shown.",
+        None => text += ".",
+    }
+    (verdict, (text + &advice).into())
 }
 
-const fn nothing(failed: &Failed, forgotten: bool) -> &'static str {
+fn nothing<'a>(answer: &Answer, forgotten: bool) -> Cow<'a, str> {
+    let failed = &answer.asked.failed;
     if failed.upstream.is_none() && failed.format.names_servers() {
-        "The line has no server's address, so no connection can be told to be its own: its name did not resolve, or the log lacks the address (ipv4:10.0.0.1:80)."
+        "The line has no server's address, so no connection can be told to be its own: its name did not resolve, or the log lacks the address (ipv4:10.0.0.1:80).".into()
+    } else if answer.of_others {
+        "Each connection that fits is another line's, as far as can be told: this one's is not among the records, or requests shared one (HTTP/2).".into()
     } else if forgotten {
-        "Records of that time are forgotten already, because the log is written late (Envoy holds its lines back for up to 10 s) or its lines are not in order of time: raise --window."
+        "Records of that time are forgotten already, because the log is written late (Envoy holds its lines back for up to 10 s) or its lines are not in order of time: raise --window.".into()
+    } else if failed.upstream.is_none() {
+        format!("No record is close, and the line has no server's address by which one could be looked for further.{}", advice(failed)).into()
     } else {
-        "No record fits: the tracer did not run then, its filters left the connection out, the proxy's clock or process name differs (--process), the connection is still open, or connect() failed without one for want of a route (ip route get)."
+        "No record fits: the tracer did not run then, its filters left the connection out, the proxy's clock or process name differs (--process), the connection is still open, or connect() failed without one for want of a route (ip route get).".into()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::{
+        explain::{join::Asked, log::Span, meaning},
+        output::samples::{healthy, process},
+        record::{Attribution, ReasonSource, Reset},
+    };
+
+    const HINT: &str = "look there.";
+
+    fn reset() -> Connection<'static> {
+        Connection {
+            verdict: Verdict::ResetBeforeResponse,
+            hint: Some(HINT),
+            reset: Some(Reset {
+                direction: Direction::Received,
+                reason: None,
+                reason_source: ReasonSource::Unknown,
+                origin: Origin::OffNode,
+                confidence: None,
+                evidence: None,
+                sender: Some(process(7, "server", Attribution::Exact)),
+            }),
+            ..healthy()
+        }
+    }
+
+    fn answer(sureness: Sureness, format: Format, upstream: Option<&str>) -> Answer {
+        Answer {
+            asked: Asked {
+                log: 0,
+                line: 1,
+                failed: Box::new(Failed {
+                    format,
+                    began: 5,
+                    ended: Span::new(5, 1),
+                    request: String::new(),
+                    status: None,
+                    flags: None,
+                    said: None,
+                    upstream: upstream.map(|upstream| upstream.parse().unwrap()),
+                    name: None,
+                    local: None,
+                    pid: None,
+                    nature: meaning::NO_ANSWER,
+                }),
+            },
+            sureness,
+            by: Some(By::Name),
+            found: vec![0],
+            candidates: 1,
+            alike: true,
+            of_others: false,
+        }
+    }
+
+    fn about<'a>(records: &'a [Connection<'a>]) -> About<'a> {
+        About {
+            log: "log",
+            seq: 0,
+            records,
+            other_end: None,
+            unreadable: false,
+            lived_on: false,
+            forgotten: false,
+        }
+    }
+
+    const SERVER: Option<&str> = Some("10.0.0.2:80");
+
+    #[test]
+    fn how_a_connection_ended_that_lived_on_is_not_the_reason() {
+        let records = [reset()];
+        let exact = answer(Sureness::Exact, Format::Istio, SERVER);
+        let mut about = about(&records);
+        let said = explanation(&exact, &about);
+        assert_eq!(
+            (said.verdict, &*said.hint),
+            (Some(Verdict::ResetBeforeResponse), HINT)
+        );
+        assert!(said.origin.is_some() && said.sender.is_some());
+        about.lived_on = true;
+        let said = explanation(&exact, &about);
+        assert_eq!((said.verdict, &*said.hint), (None, LIVED_ON));
+        assert!(said.origin.is_none() && said.sender.is_none());
+        assert_eq!(said.records.len(), 1);
+    }
+
+    #[test]
+    fn a_record_that_cannot_be_read_was_there_all_the_same() {
+        let exact = answer(Sureness::Exact, Format::Istio, SERVER);
+        let mut about = about(&[]);
+        assert!(
+            explanation(&exact, &about)
+                .hint
+                .starts_with("No record fits")
+        );
+        about.unreadable = true;
+        assert_eq!(explanation(&exact, &about).hint, UNREADABLE);
+    }
+
+    #[test]
+    fn a_line_without_an_address_says_what_it_lacks() {
+        let records = [reset()];
+        let said = |sureness, upstream, records| {
+            let answer = answer(sureness, Format::HaproxyHttp, upstream);
+            let said = explanation(&answer, &about(records));
+            let advice = said.hint.contains("--server NAME=ADDRESS");
+            (said.verdict.is_some(), said.origin.is_some(), advice)
+        };
+        assert_eq!(
+            said(Sureness::Nearest, SERVER, &records),
+            (true, true, false)
+        );
+        assert_eq!(said(Sureness::Nearest, None, &records), (true, true, true));
+        // It may be another line's as well.
+        assert_eq!(
+            said(Sureness::Ambiguous, None, &records),
+            (false, false, true)
+        );
+        assert_eq!(said(Sureness::None, None, &[]), (false, false, true));
+        assert_eq!(said(Sureness::None, SERVER, &[]), (false, false, false));
+    }
+
+    #[test]
+    fn connections_of_other_lines() {
+        let records = [reset()];
+        let mut shared = answer(Sureness::Ambiguous, Format::Grpc, SERVER);
+        shared.of_others = true;
+        let said = explanation(&shared, &about(&records));
+        assert_eq!(said.verdict, Some(Verdict::ResetBeforeResponse));
+        assert_eq!(
+            said.hint,
+            "Perhaps one connection that other lines have already, because requests can share one. look there."
+        );
+        let mut none = answer(Sureness::None, Format::Envoy, SERVER);
+        none.of_others = true;
+        let said = explanation(&none, &about(&[]));
+        assert!(
+            said.hint
+                .starts_with("Each connection that fits is another line's")
+        );
+        assert!(!said.hint.contains("did not run"), "{}", said.hint);
     }
 }

@@ -487,18 +487,20 @@ impl Output {
         let lines: Vec<_> = held.iter().map(|held| held.text.line()).collect();
         let stories: Vec<_> = lines.iter().filter_map(|line| Story::read(line)).collect();
         let records: Vec<_> = stories.iter().filter_map(Story::connection).collect();
-        let other = match (held.as_slice(), answer.sureness) {
-            ([_], Sureness::Ambiguous) => None,
-            ([one], _) => other_end(window, &one.brief),
+        let other = match (held.as_slice(), records.as_slice(), answer.sureness) {
+            (_, _, Sureness::Ambiguous) => None,
+            ([one], [record], _) => other_end(window, &one.brief, record.netns),
             _ => None,
         };
-        let other = other.map(|held| held.text.line());
         let other = other.as_deref().and_then(Story::read);
+        let outlives = |held: &&Held| answer.asked.is_outlived(held.brief.left);
         let about = About {
             log,
             seq: self.seq,
             records: &records,
             other_end: other.as_ref().and_then(Story::connection),
+            unreadable: records.is_empty() && !held.is_empty(),
+            lived_on: !held.is_empty() && held.iter().all(outlives),
             forgotten: answer.asked.moment(SLACK).0 <= window.forgotten,
         };
         let record = report::explanation(answer, &about);
@@ -533,14 +535,25 @@ impl Output {
     }
 }
 
-/// The record of the other end: the same addresses the other way round, ended the nearest.
-fn other_end<'a>(window: &'a Window, brief: &Brief) -> Option<&'a Held> {
+/// The record of the other end: the same addresses the other way round at the same time, ended the nearest. Each network namespace has
+/// loopback addresses of its own.
+fn other_end(window: &Window, brief: &Brief, netns: Option<u32>) -> Option<Vec<u8>> {
+    let began = |brief: &Brief| brief.started.unwrap_or(0);
     let there = window.between(brief.remote, brief.local).into_iter();
-    let there = there.filter_map(|number| window.get(number));
-    let distance = |held: &&Held| held.brief.ended.abs_diff(brief.ended);
-    there
-        .filter(|held| distance(held) <= LATE)
-        .min_by_key(distance)
+    let mut there: Vec<_> = there
+        .filter_map(|number| window.get(number))
+        .filter(|held| held.brief.ended.abs_diff(brief.ended) <= LATE)
+        .filter(|held| began(&held.brief) <= brief.ended && began(brief) <= held.brief.ended)
+        .collect();
+    there.sort_by_key(|held| held.brief.ended.abs_diff(brief.ended));
+    let is_here = |line: &Vec<u8>| {
+        let story = Story::read(line);
+        let there = story.as_ref().and_then(Story::connection);
+        there.is_some_and(|there| there.netns == netns)
+    };
+    let local = brief.local.ip().is_loopback();
+    let mut lines = there.iter().map(|held| held.text.line());
+    lines.find(|line| !local || is_here(line))
 }
 
 /// That of times which name none.
@@ -563,4 +576,78 @@ fn unwritable(error: &io::Error) -> Failure {
         _ => Code::Output,
     };
     Failure::new(code, format!("cannot write standard output: {error}"))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::{
+        output::samples::{TIME, endpoint, healthy},
+        record::{Connection, Role, Verdict},
+    };
+
+    const MILLISECOND: u64 = 1_000_000;
+
+    /// The end that the server has of the connection in [`healthy`], between these addresses.
+    fn there(from: u64, to: u64, netns: u32, addresses: [&str; 2]) -> Connection<'static> {
+        Connection {
+            local: endpoint(addresses[1]),
+            remote: endpoint(addresses[0]),
+            role: Role::Server,
+            netns: Some(netns),
+            started: Some(Timestamp(from)),
+            time: Timestamp(to),
+            verdict: Verdict::ResetMidStream,
+            ..healthy()
+        }
+    }
+
+    /// Which of these is the other end of a connection in the network namespace 1.
+    fn found(addresses: [&str; 2], others: &[Connection<'_>]) -> Option<u64> {
+        let mut window = Window::default();
+        let mut room = vec![0; ROOM];
+        let mut brief = None;
+        let here = Connection {
+            local: endpoint(addresses[0]),
+            remote: endpoint(addresses[1]),
+            ..healthy()
+        };
+        for record in [&here].into_iter().chain(others) {
+            let len = json::connection(record, &mut room).unwrap();
+            let line = &room[..len - 1];
+            let Kind::Connection(read) = Kind::read(line) else {
+                panic!("no connection");
+            };
+            brief.get_or_insert(read);
+            window.insert(read, line);
+        }
+        let other = other_end(&window, &brief.unwrap(), Some(1));
+        other.map(|line| Story::read(&line).unwrap().connection().unwrap().time.0)
+    }
+
+    #[test]
+    fn the_other_end_lived_at_the_same_time_in_the_same_place() {
+        let began = TIME.0 - 12 * MILLISECOND;
+        for (addresses, is_local) in [
+            (["10.0.0.1:1", "10.0.0.2:80"], false),
+            (["127.0.0.1:1", "127.0.0.1:80"], true),
+            (["[::1]:1", "[::1]:80"], true),
+        ] {
+            let own = there(began, TIME.0, 1, addresses);
+            assert_eq!(found(addresses, &[own]), Some(TIME.0));
+            // The ports were used before.
+            let before = there(
+                began - 100 * MILLISECOND,
+                began - 50 * MILLISECOND,
+                1,
+                addresses,
+            );
+            assert_eq!(found(addresses, &[before]), None, "{addresses:?}");
+            // Another namespace's, and nearer.
+            let other = there(began, TIME.0, 2, addresses);
+            let own = there(began, TIME.0 + MILLISECOND, 1, addresses);
+            let expected = if is_local { own.time } else { other.time };
+            assert_eq!(found(addresses, &[other, own]), Some(expected.0));
+        }
+    }
 }

@@ -114,6 +114,13 @@ fn both_addresses_are_exact() {
 }
 
 #[test]
+fn what_ended_long_after_is_no_reason() {
+    let asked = line(1, 500, meaning::NO_ANSWER);
+    let outlived = |left| asked.is_outlived(at(left));
+    assert!(outlived(3_500) && !outlived(1_501) && !outlived(400));
+}
+
+#[test]
 fn many_streams_of_one_connection() {
     let play = Play::new(&[(100, 5, Verdict::ResetMidStream)]);
     let lines = (1..=9).map(|number| with_local(line(number, 101, meaning::TERMINATED), 5));

@@ -54,18 +54,26 @@ impl Format {
         }
     }
 
-    /// What to add to the log so that its lines can be joined by both addresses; `None` where the proxy cannot log it.
-    pub const fn advice(self) -> Option<&'static str> {
-        match self {
-            Self::Envoy | Self::EnvoyJson => {
+    /// What makes a connection surer to find: the log with both addresses, or at least the server's where the line has it not (`addressed`);
+    /// `None` where the proxy cannot log more.
+    pub const fn advice(self, addressed: bool) -> Option<&'static str> {
+        match (self, addressed) {
+            (Self::Envoy | Self::EnvoyJson, _) => {
                 Some("log %UPSTREAM_LOCAL_ADDRESS% and %UPSTREAM_REMOTE_ADDRESS%")
             }
-            Self::Istio
-            | Self::NginxError
-            | Self::NginxAccess
-            | Self::HaproxyHttp
-            | Self::HaproxyTcp
-            | Self::Grpc => None,
+            (Self::HaproxyHttp | Self::HaproxyTcp, false) => {
+                Some("give --server NAME=ADDRESS for each of its servers")
+            }
+            (Self::NginxAccess, false) => Some("log $upstream_addr"),
+            (
+                Self::Istio
+                | Self::NginxError
+                | Self::NginxAccess
+                | Self::HaproxyHttp
+                | Self::HaproxyTcp
+                | Self::Grpc,
+                _,
+            ) => None,
         }
     }
 }
