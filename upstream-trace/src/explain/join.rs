@@ -134,6 +134,23 @@ pub struct Answer {
     pub alike: bool,
     /// All that fit have another line.
     pub of_others: bool,
+    /// The line's time cannot be right.
+    pub ahead: bool,
+}
+
+impl Answer {
+    const fn none(asked: Asked) -> Self {
+        Self {
+            asked,
+            sureness: Sureness::None,
+            by: None,
+            found: Vec::new(),
+            candidates: 0,
+            alike: true,
+            of_others: false,
+            ahead: false,
+        }
+    }
 }
 
 #[derive(Debug)]
@@ -193,6 +210,14 @@ impl Join {
     /// Takes the next line.
     pub fn ask(&mut self, asked: Asked) {
         self.waiting.push_back(Waiting::Open(asked));
+    }
+
+    /// Takes the next line, of a time that cannot be right: nothing is looked for.
+    pub fn refuse(&mut self, asked: Asked) {
+        self.waiting.push_back(Waiting::Done(Answer {
+            ahead: true,
+            ..Answer::none(asked)
+        }));
     }
 
     /// Answers what can be answered: all records up to `records` and all lines up to `lines` are known.
@@ -304,13 +329,12 @@ fn done(
     candidates: usize,
 ) -> Waiting {
     Waiting::Done(Answer {
-        asked,
         sureness,
         by,
         found,
         candidates,
         alike: candidates <= 1,
-        of_others: false,
+        ..Answer::none(asked)
     })
 }
 

@@ -303,7 +303,9 @@ fn ambiguous<'a>(answer: &Answer, records: &[Connection<'a>]) -> (Option<Verdict
 
 fn nothing<'a>(answer: &Answer, forgotten: bool) -> Cow<'a, str> {
     let failed = &answer.asked.failed;
-    if failed.upstream.is_none() && failed.format.names_servers() {
+    if answer.ahead {
+        "The line's time is in the future, or far ahead of the line behind it, so nothing was looked for: the log's time zone (TZ) or clock differs.".into()
+    } else if failed.upstream.is_none() && failed.format.names_servers() {
         "The line has no server's address, so no connection can be told to be its own: its name did not resolve, or the log lacks the address (ipv4:10.0.0.1:80).".into()
     } else if answer.of_others {
         "Each connection that fits is another line's, as far as can be told: this one's is not among the records, or requests shared one (HTTP/2).".into()
@@ -370,6 +372,7 @@ mod tests {
             candidates: 1,
             alike: true,
             of_others: false,
+            ahead: false,
         }
     }
 
@@ -460,5 +463,8 @@ mod tests {
                 .starts_with("Each connection that fits is another line's")
         );
         assert!(!said.hint.contains("did not run"), "{}", said.hint);
+        none.ahead = true;
+        let said = explanation(&none, &about(&[]));
+        assert!(said.hint.contains("in the future"), "{}", said.hint);
     }
 }

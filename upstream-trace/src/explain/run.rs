@@ -33,6 +33,8 @@ use crate::{
 const JITTER: u64 = 250_000_000;
 /// Later than this after its time no record and no line is waited for.
 const LATE: u64 = 1_000_000_000;
+/// How far a line can be ahead of the one behind it: longer than proxies hold one back, and less than time zones differ.
+const AHEAD: u64 = 600_000_000_000;
 /// Lines between two looks at what can be answered.
 const BATCH: usize = 256;
 /// Between two looks at files that may have grown.
@@ -75,9 +77,12 @@ pub fn run(settings: Settings) -> Result<(), Failure> {
 struct Log {
     source: Source,
     head: Option<Head>,
+    /// The line behind it, where that has to be known.
+    next: Option<Head>,
     over: bool,
 }
 
+/// A line about a request.
 #[derive(Debug)]
 struct Head {
     time: u64,
@@ -136,6 +141,7 @@ impl Run {
             Ok(Log {
                 source: open(path)?,
                 head: None,
+                next: None,
                 over: false,
             })
         });
@@ -221,6 +227,16 @@ impl Run {
             let Some((log, head)) = self.next_head()? else {
                 return self.caught_up();
             };
+            if self.is_ahead(log, head.time) {
+                if let Some(failed) = head.failed {
+                    self.join.refuse(Asked {
+                        log,
+                        line: head.line,
+                        failed,
+                    });
+                }
+                continue;
+            }
             // Answer what waits before its records are forgotten.
             if head.time > self.answered.saturating_add(self.keep() / 4) {
                 self.answer(head.time)?;
@@ -230,6 +246,7 @@ impl Run {
                 }
             }
             self.now = self.now.max(head.time);
+            self.counts.time = Timestamp(self.now);
             if let Some(failed) = head.failed {
                 self.ask(log, head.line, failed);
             }
@@ -359,7 +376,9 @@ impl Run {
             let Some(log) = self.logs.get(index) else {
                 continue;
             };
-            if log.head.is_none() && !log.over && !self.settings.follow {
+            let far = self.now.saturating_add(AHEAD);
+            let waits = log.head.is_none() || log.next.is_none() && log.is_beyond(far);
+            if waits && !log.over && !self.settings.follow {
                 // Its next line may be the earliest.
                 return Ok(None);
             }
@@ -369,49 +388,81 @@ impl Run {
                 first = Some((head.time, index));
             }
         }
-        let Some((time, index)) = first else {
+        let Some((_, index)) = first else {
             return Ok(None);
         };
-        let time = Timestamp(time.max(self.counts.time.0));
-        self.counts.time = time;
         let head = self.logs.get_mut(index).and_then(|log| log.head.take());
         Ok(head.map(|head| (index, head)))
     }
 
-    /// Reads on to the next line that is about a request.
+    /// Whether a line has a time that cannot be right. It would make all that is not as late seem forgotten.
+    fn is_ahead(&self, log: usize, time: u64) -> bool {
+        if self.settings.follow {
+            return time > clock::of_day().saturating_add(LATE);
+        }
+        let next = self.logs.get(log).and_then(|log| log.next.as_ref());
+        next.is_some_and(|next| time > next.time.saturating_add(AHEAD))
+    }
+
+    /// Reads the next line of a log, and the one behind it where that tells whether it is ahead.
     fn fill(&mut self, index: usize) -> Result<(), Failure> {
+        let far = self.now.saturating_add(AHEAD);
         let Some(log) = self.logs.get_mut(index) else {
             return Ok(());
         };
-        while log.head.is_none() && !log.over {
-            let line = log.source.next_line();
-            let reading = match line {
-                Ok(Next::Line(line)) => self.reader.read(line),
+        if log.head.is_none() {
+            log.head = log.next.take();
+        }
+        if log.head.is_none() {
+            log.head = log.read(&mut self.reader, &mut self.counts)?;
+        }
+        if !self.settings.follow && log.next.is_none() && log.is_beyond(far) {
+            log.next = log.read(&mut self.reader, &mut self.counts)?;
+        }
+        Ok(())
+    }
+}
+
+impl Log {
+    /// Whether its next line is later than `time`.
+    fn is_beyond(&self, time: u64) -> bool {
+        self.head.as_ref().is_some_and(|head| head.time > time)
+    }
+
+    /// Reads on to the next line that is about a request; `None` where there is none now.
+    fn read(
+        &mut self,
+        reader: &mut Reader,
+        counts: &mut Explained,
+    ) -> Result<Option<Head>, Failure> {
+        while !self.over {
+            let reading = match self.source.next_line() {
+                Ok(Next::Line(line)) => reader.read(line),
                 Ok(Next::Broken) => Reading::Unknown,
-                Ok(Next::Later) => return Ok(()),
+                Ok(Next::Later) => break,
                 Ok(Next::End) => {
-                    log.over = true;
-                    return Ok(());
+                    self.over = true;
+                    break;
                 }
-                Err(error) => return Err(unreadable(&log.source.name, &error)),
+                Err(error) => return Err(unreadable(&self.source.name, &error)),
             };
             let (time, failed) = match reading {
                 Reading::Failed(failed) => {
-                    self.counts.failed += 1;
+                    counts.failed += 1;
                     (failed.ended.from, Some(failed))
                 }
                 Reading::Fine(time) => {
-                    self.counts.fine += 1;
+                    counts.fine += 1;
                     (time, None)
                 }
                 Reading::Other => {
-                    self.counts.other += 1;
+                    counts.other += 1;
                     continue;
                 }
                 Reading::Unknown => {
-                    self.counts.unknown += 1;
-                    if self.counts.unknown == 1 {
-                        let (name, line) = (&log.source.name, log.source.line);
+                    counts.unknown += 1;
+                    if counts.unknown == 1 {
+                        let (name, line) = (&self.source.name, self.source.line);
                         say(&format!(
                             "{name}:{line} has no known format, or is broken; more such lines are only counted"
                         ));
@@ -419,13 +470,13 @@ impl Run {
                     continue;
                 }
             };
-            log.head = Some(Head {
+            return Ok(Some(Head {
                 time,
-                line: log.source.line,
+                line: self.source.line,
                 failed,
-            });
+            }));
         }
-        Ok(())
+        Ok(None)
     }
 }
 
@@ -587,6 +638,49 @@ mod tests {
     };
 
     const MILLISECOND: u64 = 1_000_000;
+    const SECOND: u64 = 1_000 * MILLISECOND;
+
+    /// How far the run has come, in seconds behind `start`, when it has read lines of these times.
+    fn reached(follow: bool, start: u64, seconds: &[u64]) -> u64 {
+        let dir = tempfile::tempdir().unwrap();
+        let [records, log] = ["run.json", "access.log"].map(|name| dir.path().join(name));
+        let lines = seconds.iter().map(|after| {
+            let time = Timestamp(start + after * SECOND).spell();
+            let time = &time.as_str()[..23];
+            format!(r#"[{time}Z] "GET /a HTTP/1.1" 200 - 0 91 0 - "-" "c" "i" "h" "127.0.0.1:80""#)
+        });
+        let lines: Vec<_> = lines.collect();
+        std::fs::write(&records, "").unwrap();
+        std::fs::write(&log, lines.join("\n") + "\n").unwrap();
+        let settings = Settings {
+            records,
+            logs: vec![log],
+            follow,
+            text: false,
+            window: Duration::from_secs(5),
+            process: None,
+            servers: Vec::new(),
+        };
+        let mut run = Run::open(settings).unwrap();
+        while run.step().unwrap() == Progress::Busy {}
+        assert_eq!(run.counts.fine, seconds.len() as u64);
+        assert_eq!(run.now, run.counts.time.0);
+        run.now.saturating_sub(start) / SECOND
+    }
+
+    #[test]
+    fn a_line_that_is_hours_ahead_does_not_lead_the_others() {
+        let start = TIME.0 / SECOND * SECOND;
+        assert_eq!(reached(false, start, &[0, 7_200, 9]), 9);
+        assert_eq!(reached(false, start, &[7_200, 9]), 9);
+        // A quiet time, an order that is not quite right, and the last of all.
+        assert_eq!(reached(false, start, &[0, 7_200, 7_201]), 7_201);
+        assert_eq!(reached(false, start, &[0, 70, 9]), 70);
+        assert_eq!(reached(false, start, &[0, 7_200]), 7_200);
+        let now = clock::of_day() / SECOND * SECOND;
+        assert_eq!(reached(true, now - 10 * SECOND, &[0, 3_600, 9]), 9);
+        assert_eq!(reached(true, now - 10 * SECOND, &[0, 3_600]), 0);
+    }
 
     /// The end that the server has of the connection in [`healthy`], between these addresses.
     fn there(from: u64, to: u64, netns: u32, addresses: [&str; 2]) -> Connection<'static> {

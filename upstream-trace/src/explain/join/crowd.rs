@@ -287,26 +287,21 @@ impl Join {
 /// Several fit, or one to a server that the line does not name.
 fn ambiguous(asked: Asked, fit: &Fit, whose: Whose) -> Waiting {
     Waiting::Done(Answer {
-        asked,
         sureness: Sureness::Ambiguous,
         by: Some(fit.by),
         found: fit.nearest.iter().map(|own| own.number).collect(),
         candidates: fit.count,
         alike: fit.alike,
         of_others: whose == Whose::Any,
+        ..Answer::none(asked)
     })
 }
 
 /// All that fit are other lines'.
 fn of_others(asked: Asked) -> Waiting {
     Waiting::Done(Answer {
-        asked,
-        sureness: Sureness::None,
-        by: None,
-        found: Vec::new(),
-        candidates: 0,
-        alike: true,
         of_others: true,
+        ..Answer::none(asked)
     })
 }
 

@@ -121,6 +121,19 @@ fn what_ended_long_after_is_no_reason() {
 }
 
 #[test]
+fn a_line_that_is_refused_waits_for_nothing() {
+    let mut join = Join::new(None, KEEP);
+    join.window
+        .insert(brief(at(500), [5, 80], Verdict::Refused), b"");
+    join.refuse(line(1, 500, meaning::REFUSED));
+    let mut answers = Vec::new();
+    join.answer(0, 0, |_, answer| {
+        answers.push((answer.sureness, answer.ahead))
+    });
+    assert_eq!(answers, [(Sureness::None, true)]);
+}
+
+#[test]
 fn many_streams_of_one_connection() {
     let play = Play::new(&[(100, 5, Verdict::ResetMidStream)]);
     let lines = (1..=9).map(|number| with_local(line(number, 101, meaning::TERMINATED), 5));
