@@ -133,6 +133,11 @@ impl Run {
         if settings.logs.is_empty() {
             settings.logs.push("-".into());
         }
+        let inputs = settings.logs.iter().chain([&settings.records]);
+        if inputs.filter(|path| path.as_os_str() == "-").count() > 1 {
+            let message = "standard input can be the records (--records -) or one log (none or -): name a file for the other";
+            return Err(Failure::new(Code::Usage, message));
+        }
         let open = |path: &PathBuf| {
             Source::open(path, settings.follow).map_err(|error| unreadable(&path.display(), &error))
         };
@@ -640,6 +645,29 @@ mod tests {
     const MILLISECOND: u64 = 1_000_000;
     const SECOND: u64 = 1_000 * MILLISECOND;
 
+    fn settings(records: PathBuf, logs: Vec<PathBuf>, follow: bool) -> Settings {
+        Settings {
+            records,
+            logs,
+            follow,
+            text: false,
+            window: Duration::from_secs(5),
+            process: None,
+            servers: Vec::new(),
+        }
+    }
+
+    #[test]
+    fn standard_input_is_opened_once() {
+        for logs in [&[][..], &["-"], &["/dev/null", "-"]] {
+            let logs = logs.iter().map(PathBuf::from).collect();
+            let refused = Run::open(settings("-".into(), logs, false)).unwrap_err();
+            assert_eq!(refused.code, Code::Usage);
+        }
+        assert!(Run::open(settings("-".into(), vec!["/dev/null".into()], false)).is_ok());
+        assert!(Run::open(settings("/dev/null".into(), Vec::new(), false)).is_ok());
+    }
+
     /// How far the run has come, in seconds behind `start`, when it has read lines of these times.
     fn reached(follow: bool, start: u64, seconds: &[u64]) -> u64 {
         let dir = tempfile::tempdir().unwrap();
@@ -652,16 +680,7 @@ mod tests {
         let lines: Vec<_> = lines.collect();
         std::fs::write(&records, "").unwrap();
         std::fs::write(&log, lines.join("\n") + "\n").unwrap();
-        let settings = Settings {
-            records,
-            logs: vec![log],
-            follow,
-            text: false,
-            window: Duration::from_secs(5),
-            process: None,
-            servers: Vec::new(),
-        };
-        let mut run = Run::open(settings).unwrap();
+        let mut run = Run::open(settings(records, vec![log], follow)).unwrap();
         while run.step().unwrap() == Progress::Busy {}
         assert_eq!(run.counts.fine, seconds.len() as u64);
         assert_eq!(run.now, run.counts.time.0);
