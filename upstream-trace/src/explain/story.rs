@@ -455,7 +455,8 @@ fn id(text: &str) -> Option<Id> {
 impl<'a> Story<'a> {
     /// Reads a whole connection; `None` where the line is not the tracer's.
     pub fn read(line: &'a [u8]) -> Option<Self> {
-        let mut story: Self = serde_json::from_slice(line).ok()?;
+        // Looked at once as a whole, instead of each text by itself.
+        let mut story: Self = serde_json::from_str(str::from_utf8(line).ok()?).ok()?;
         story.steps = story.timeline.iter().map(Rung::step).collect();
         Some(story)
     }

@@ -128,7 +128,7 @@ fn a_line_that_is_refused_waits_for_nothing() {
     join.refuse(line(1, 500, meaning::REFUSED));
     let mut answers = Vec::new();
     join.answer(0, 0, |_, answer| {
-        answers.push((answer.sureness, answer.ahead))
+        answers.push((answer.sureness, answer.ahead));
     });
     assert_eq!(answers, [(Sureness::None, true)]);
 }
@@ -473,12 +473,12 @@ fn without_a_destination_nothing_far_fits() {
         let sureness = answers.map(|(_, sureness, _)| sureness);
         sureness.collect::<Vec<_>>()
     };
-    use Sureness::{Ambiguous, Nearest};
+    let (ambiguous, nearest) = (Sureness::Ambiguous, Sureness::Nearest);
     assert_eq!(answers(&[400], &[500]), [Sureness::None]);
-    assert_eq!(answers(&[490], &[500]), [Nearest]);
-    assert_eq!(answers(&[490, 495], &[500]), [Ambiguous]);
-    assert_eq!(answers(&[490], &[500, 501]), [Ambiguous, Ambiguous]);
-    assert_eq!(answers(&[490, 495], &[500, 501]), [Ambiguous, Ambiguous]);
+    assert_eq!(answers(&[490], &[500]), [nearest]);
+    assert_eq!(answers(&[490, 495], &[500]), [ambiguous]);
+    assert_eq!(answers(&[490], &[500, 501]), [ambiguous, ambiguous]);
+    assert_eq!(answers(&[490, 495], &[500, 501]), [ambiguous, ambiguous]);
 }
 
 #[test]
