@@ -221,13 +221,13 @@ impl Join {
     }
 
     /// Answers what can be answered: all records up to `records` and all lines up to `lines` are known.
-    pub fn answer(&mut self, records: u64, lines: u64, mut answered: impl FnMut(&Window, &Answer)) {
+    pub fn answer(&mut self, records: u64, lines: u64, mut answered: impl FnMut(Answer)) {
         self.open(records);
         self.close_crowds(lines);
-        while let Some(Waiting::Done(answer)) = self.waiting.front() {
-            answered(&self.window, answer);
-            self.waiting.pop_front();
+        let is_done = |waiting: &mut Waiting| matches!(waiting, Waiting::Done(_));
+        while let Some(Waiting::Done(answer)) = self.waiting.pop_front_if(is_done) {
             self.first += 1;
+            answered(answer);
         }
     }
 

@@ -19,13 +19,13 @@ use super::{
     source::{Next, Source},
     story::{Brief, Kind, Story},
     text,
-    window::{Held, Window},
+    window::{Number, Window},
 };
 use crate::{
     clock,
     exit::{Code, Failure},
     output::{Style, console::say, json, wants_colour},
-    record::{Schema, Timestamp},
+    record::{Connection, Schema, Timestamp},
     stop::Stop,
 };
 
@@ -39,6 +39,8 @@ const AHEAD: u64 = 600_000_000_000;
 const BATCH: usize = 256;
 /// Between two looks at files that may have grown.
 const TICK: Duration = Duration::from_millis(50);
+/// Answers whose records are read together: lines that several connections fit share most of them.
+const TOGETHER: usize = 64;
 /// The longest line that is written: a few records, each of some kilobytes.
 const ROOM: usize = 1 << 20;
 
@@ -324,23 +326,14 @@ impl Run {
         if self.records.lacking {
             return Ok(());
         }
-        let mut done = Ok(());
-        let Self {
-            join,
-            output,
-            logs,
-            counts,
-            ..
-        } = self;
-        join.answer(self.records.seen, lines, |window, answer| {
-            counts.found.count(answer.sureness);
-            let log = logs.get(answer.asked.log);
-            let name = log.map_or("", |log| log.source.name.as_str());
-            if done.is_ok() {
-                done = output.answer(window, answer, name);
-            }
+        let mut answers = Vec::new();
+        let counts = &mut self.counts.found;
+        self.join.answer(self.records.seen, lines, |answer| {
+            counts.count(answer.sureness);
+            answers.push(answer);
         });
-        done
+        let mut answers = answers.chunks(TOGETHER);
+        answers.try_for_each(|some| self.output.answers(&self.join.window, some, &self.logs))
     }
 
     fn finish(mut self) -> Result<(), Failure> {
@@ -533,30 +526,73 @@ struct Output {
     seq: u64,
 }
 
+/// A record that an answer names.
+struct Named<'a> {
+    number: Number,
+    brief: &'a Brief,
+    /// `None`: it cannot be read.
+    record: Option<Connection<'a>>,
+}
+
 impl Output {
-    fn answer(&mut self, window: &Window, answer: &Answer, log: &str) -> Result<(), Failure> {
-        let held: Vec<&Held> = answer
-            .found
+    /// Writes several answers, and reads each record that they name once.
+    fn answers(
+        &mut self,
+        window: &Window,
+        answers: &[Answer],
+        logs: &[Log],
+    ) -> Result<(), Failure> {
+        let mut numbers: Vec<_> = answers.iter().flat_map(|one| &one.found).copied().collect();
+        numbers.sort_unstable();
+        numbers.dedup();
+        let held = numbers
             .iter()
-            .filter_map(|number| window.get(*number))
+            .filter_map(|number| Some((*number, window.get(*number)?)));
+        let held: Vec<_> = held.collect();
+        let lines: Vec<_> = held.iter().map(|(_, held)| held.text.line()).collect();
+        let stories: Vec<_> = lines.iter().map(|line| Story::read(line)).collect();
+        let named: Vec<_> = held
+            .iter()
+            .zip(&stories)
+            .map(|((number, held), story)| Named {
+                number: *number,
+                brief: &held.brief,
+                record: story.as_ref().and_then(Story::connection),
+            })
             .collect();
-        let lines: Vec<_> = held.iter().map(|held| held.text.line()).collect();
-        let stories: Vec<_> = lines.iter().filter_map(|line| Story::read(line)).collect();
-        let records: Vec<_> = stories.iter().filter_map(Story::connection).collect();
-        let other = match (held.as_slice(), records.as_slice(), answer.sureness) {
+        answers.iter().try_for_each(|answer| {
+            let log = logs.get(answer.asked.log);
+            let log = log.map_or("", |log| log.source.name.as_str());
+            self.answer(window, answer, log, &named)
+        })
+    }
+
+    /// Writes one. `named`: the records of this one and others, by number.
+    fn answer(
+        &mut self,
+        window: &Window,
+        answer: &Answer,
+        log: &str,
+        named: &[Named<'_>],
+    ) -> Result<(), Failure> {
+        let place = |number: &Number| named.binary_search_by_key(number, |one| one.number).ok();
+        let found = answer.found.iter().filter_map(place);
+        let found: Vec<_> = found.filter_map(|place| named.get(place)).collect();
+        let records: Vec<_> = found.iter().filter_map(|one| one.record).collect();
+        let other = match (found.as_slice(), records.as_slice(), answer.sureness) {
             (_, _, Sureness::Ambiguous) => None,
-            ([one], [record], _) => other_end(window, &one.brief, record.netns),
+            ([one], [record], _) => other_end(window, one.brief, record.netns),
             _ => None,
         };
         let other = other.as_deref().and_then(Story::read);
-        let outlives = |held: &&Held| answer.asked.is_outlived(held.brief.left);
+        let outlives = |one: &&Named<'_>| answer.asked.is_outlived(one.brief.left);
         let about = About {
             log,
             seq: self.seq,
             records: &records,
             other_end: other.as_ref().and_then(Story::connection),
-            unreadable: records.is_empty() && !held.is_empty(),
-            lived_on: !held.is_empty() && held.iter().all(outlives),
+            unreadable: records.is_empty() && !found.is_empty(),
+            lived_on: !found.is_empty() && found.iter().all(outlives),
             forgotten: answer.asked.moment(SLACK).0 <= window.forgotten,
         };
         let record = report::explanation(answer, &about);
@@ -639,7 +675,7 @@ mod tests {
     use super::*;
     use crate::{
         output::samples::{TIME, endpoint, healthy},
-        record::{Connection, Role, Verdict},
+        record::{Role, Verdict},
     };
 
     const MILLISECOND: u64 = 1_000_000;

@@ -80,7 +80,7 @@ impl Play {
         for asked in lines {
             self.0.ask(asked);
         }
-        self.0.answer(u64::MAX, u64::MAX, |_, answer| {
+        self.0.answer(u64::MAX, u64::MAX, |answer| {
             answers.push((answer.asked.line, answer.sureness, answer.found.clone()));
         });
         assert!(self.0.waiting.is_empty() && self.0.crowds.is_empty());
@@ -127,7 +127,7 @@ fn a_line_that_is_refused_waits_for_nothing() {
         .insert(brief(at(500), [5, 80], Verdict::Refused), b"");
     join.refuse(line(1, 500, meaning::REFUSED));
     let mut answers = Vec::new();
-    join.answer(0, 0, |_, answer| {
+    join.answer(0, 0, |answer| {
         answers.push((answer.sureness, answer.ahead));
     });
     assert_eq!(answers, [(Sureness::None, true)]);
@@ -249,7 +249,7 @@ fn shared(request: &str, format: Format) -> Vec<(Sureness, bool)> {
         join.ask(asked);
     }
     let mut answers = Vec::new();
-    join.answer(u64::MAX, u64::MAX, |_, answer| {
+    join.answer(u64::MAX, u64::MAX, |answer| {
         assert_eq!(answer.found.is_empty(), answer.sureness == Sureness::None);
         answers.push((answer.sureness, answer.of_others));
     });
@@ -280,7 +280,7 @@ fn the_nearest_of_more_than_are_counted() {
     }
     let asked = line(1, count / 10 + 1, meaning::REFUSED);
     join.ask(asked);
-    join.answer(u64::MAX, u64::MAX, |_, answer| {
+    join.answer(u64::MAX, u64::MAX, |answer| {
         assert_eq!((answer.candidates, answer.alike), (CROWD, false));
         let nearest: Vec<_> = (count - NAMED as u64..count).rev().collect();
         assert_eq!(answer.found, nearest);
@@ -503,10 +503,10 @@ fn nothing_is_answered_before_its_records_are_known() {
     join.ask(line(1, 101, meaning::REFUSED));
     join.ask(line(2, 101, meaning::OWN_ANSWER));
     let mut count = 0;
-    join.answer(at(500), at(500), |_, _| count += 1);
+    join.answer(at(500), at(500), |_| count += 1);
     assert_eq!(count, 0, "a second candidate may come");
     let needs = at(102) + SLACK;
-    join.answer(needs, at(500), |_, _| count += 1);
+    join.answer(needs, at(500), |_| count += 1);
     assert_eq!(count, 2, "in the order of the lines");
 }
 
@@ -523,13 +523,13 @@ fn a_crowd_that_never_ends_is_settled_in_parts() {
         play.0
             .ask(of_one_thread(coarse(n, n / 1_000, meaning::REFUSED)));
         if n % 256 == 0 {
-            play.0.answer(u64::MAX, at(n), |_, answer| {
+            play.0.answer(u64::MAX, at(n), |answer| {
                 right += usize::from(answer.found == [answer.asked.line]);
             });
             waited = waited.max(play.0.waiting.len());
         }
     }
-    play.0.answer(u64::MAX, u64::MAX, |_, answer| {
+    play.0.answer(u64::MAX, u64::MAX, |answer| {
         right += usize::from(answer.found == [answer.asked.line]);
     });
     assert!(waited <= CROWD + 256, "{waited}");
@@ -552,15 +552,15 @@ fn stream(
     }));
     records.sort_unstable();
     let mut join = Join::new(None, KEEP / 2);
-    for (microseconds, local) in records {
+    for &(microseconds, local) in &records {
         let ended = START + microseconds * 1_000;
         join.window
             .insert(brief(ended, [local, 80], Verdict::Refused), b"");
     }
     let (mut right, mut wrong) = (0, 0);
-    let mut count = |window: &Window, answer: &Answer| {
-        let local = |number: &Number| u64::from(window.get(*number).unwrap().brief.local.port());
-        if let (false, [found]) = (answer.sureness == Sureness::Ambiguous, &answer.found[..]) {
+    let mut count = |answer: Answer| {
+        let local = |number: Number| u64::from(records[usize::try_from(number).unwrap()].1);
+        if let (false, &[found]) = (answer.sureness == Sureness::Ambiguous, &answer.found[..]) {
             *if local(found) == answer.asked.line {
                 &mut right
             } else {
