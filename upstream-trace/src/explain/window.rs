@@ -9,7 +9,7 @@ use hashbrown::{DefaultHashBuilder, HashMap};
 
 use super::{
     delta::{Delta, Encoder},
-    story::Brief,
+    story::{Brief, Owner},
 };
 use crate::record::{Role, Verdict};
 
@@ -125,6 +125,8 @@ pub struct Window {
     fine: HashMap<SocketAddr, Times>,
     /// Failed ones to any destination.
     anywhere: Times,
+    /// How many records are each process's.
+    owners: HashMap<u32, usize>,
     chains: Chains,
     encoder: Encoder<(Role, Verdict)>,
     /// Up to here records are forgotten.
@@ -149,6 +151,9 @@ impl Window {
             };
             let times = kind.entry(brief.remote).or_default();
             times.insert(brief.left, number);
+        }
+        if let Some(owner) = brief.owner {
+            *self.owners.entry(owner.pid).or_default() += 1;
         }
         self.bytes += line.len();
         self.records.push_back(Held {
@@ -193,9 +198,18 @@ impl Window {
             remote,
             role,
             verdict,
+            owner,
             ..
         } = held.brief;
         self.forgotten = self.forgotten.max(ended);
+        if let Some(Owner { pid, .. }) = owner
+            && let Some(count) = self.owners.get_mut(&pid)
+        {
+            *count -= 1;
+            if *count == 0 {
+                self.owners.remove(&pid);
+            }
+        }
         if role == Role::Server {
             return;
         }
@@ -215,6 +229,11 @@ impl Window {
 
     fn index(&self, number: Number) -> Option<usize> {
         usize::try_from(number.checked_sub(self.first)?).ok()
+    }
+
+    /// Whether any record is this process's.
+    pub fn has_owner(&self, pid: u32) -> bool {
+        self.owners.contains_key(&pid)
     }
 
     /// The record with this number, while it is kept.
@@ -262,7 +281,6 @@ impl Window {
 #[cfg(test)]
 pub(super) mod tests {
     use super::*;
-    use crate::explain::story::Owner;
 
     pub(in crate::explain) fn brief(ended: u64, ports: [u16; 2], verdict: Verdict) -> Brief {
         let at = |port| SocketAddr::new([127, 0, 0, 1].into(), port);
@@ -344,9 +362,11 @@ pub(super) mod tests {
             window.insert(brief(ended + 100, [5, 80], verdict), b"12345");
             window.expire(ended);
         }
+        assert!(window.has_owner(7) && !window.has_owner(8));
         assert!(window.records.len() <= 101 && window.bytes == 5 * window.records.len());
         window.expire(u64::MAX);
         assert!(window.failed.is_empty() && window.fine.is_empty());
+        assert!(window.owners.is_empty());
         assert!(window.anywhere.0.is_empty() && window.bytes == 0 && window.given_up == 0);
         assert_eq!(window.forgotten, 1_099);
     }

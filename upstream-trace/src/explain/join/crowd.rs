@@ -175,7 +175,7 @@ impl Join {
         } else {
             0
         };
-        for by in like.first.bys() {
+        for by in self.bys(&like.first) {
             for &verdicts in likely_first.iter().skip(skipped) {
                 let free = self.held(&like, by, verdicts, Whose::Nobodys);
                 let found = order::pairs(&lines, &free, since, until, by);
@@ -222,7 +222,7 @@ impl Join {
         expected: Expected,
         others: &Moments,
     ) -> Option<(By, Number)> {
-        for by in asked.bys() {
+        for by in self.bys(asked) {
             let mut found = self
                 .look(asked, by, expected.close(), asked.close())
                 .filter(|(_, held)| asked.can_be(held));
@@ -280,7 +280,7 @@ impl Join {
             likely: held(by, expected.likely),
             possible: held(by, expected.possible),
         };
-        like.first.bys().map(fitting).collect()
+        self.bys(&like.first).map(fitting).collect()
     }
 }
 

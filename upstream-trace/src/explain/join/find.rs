@@ -38,12 +38,6 @@ impl Asked {
         self.failed.format == Format::Grpc || self.failed.request.ends_with("HTTP/2")
     }
 
-    /// How the owner can be known without both addresses, surest first.
-    pub(super) fn bys(&self) -> impl Iterator<Item = By> + use<> {
-        let pid = self.failed.pid.map(|_| By::Pid);
-        pid.into_iter().chain([By::Name, By::Nobody])
-    }
-
     /// How far its connection may be: to anywhere there is always one within a second.
     pub(super) fn slack(&self) -> u64 {
         self.failed.upstream.map_or(CLOSE, |_| SLACK)
@@ -114,10 +108,18 @@ impl Join {
         held.is_some_and(|held| (from..=to).contains(&held.brief.left))
     }
 
+    /// How the owner can be known without both addresses, surest first. A proxy in a container may write a pid that is not the kernel's: then
+    /// there is no record of it, and none need be looked at.
+    pub(super) fn bys(&self, asked: &Asked) -> impl Iterator<Item = By> + use<> {
+        let pid = asked.failed.pid.filter(|pid| self.window.has_owner(*pid));
+        let pid = pid.map(|_| By::Pid);
+        pid.into_iter().chain([By::Name, By::Nobody])
+    }
+
     /// Connections that fit, by the surest knowledge of the owner that finds any. Two are enough to know of several: one that is only
     /// possible and close is another as well.
     pub(super) fn fitting(&self, asked: &Asked, expected: Expected) -> Option<(By, Vec<Number>)> {
-        asked.bys().find_map(|by| {
+        self.bys(asked).find_map(|by| {
             let likely = self.look(asked, by, expected.likely, asked.moment(asked.slack()));
             let possible = self.look(asked, by, expected.possible, asked.moment(CLOSE));
             let found = likely
