@@ -16,7 +16,7 @@ use crate::{
     kernel::{
         mem::{Copied, Struct},
         skb,
-        sock::Tuple,
+        sock::{Tuple, state},
     },
     maps::set,
 };
@@ -43,22 +43,27 @@ pub fn kfree_skb(ctx: BtfTracePointContext) -> i32 {
     };
     #[expect(clippy::cast_possible_truncation, reason = "below 128")]
     let reason = reason as u8;
+    let sk = if set::DROP_HAS_SOCKET() == 0 {
+        None
+    } else {
+        Struct::doubtful(ctx.arg(3))
+    };
     if by_filter {
-        handshake(flags, &tuple, reason);
+        handshake(sk, flags, &tuple, reason);
     } else if flags & skb::RST != 0 {
-        let sk = if set::DROP_HAS_SOCKET() == 0 {
-            None
-        } else {
-            Struct::new(ctx.arg(3))
-        };
         reset(sk, tuple.reversed(), reason);
     }
     0
 }
 
+/// `sk`: as of [`reset`].
 #[inline(always)]
-fn handshake(flags: u8, tuple: &Tuple, reason: u8) {
+fn handshake(sk: Option<Struct<Copied>>, flags: u8, tuple: &Tuple, reason: u8) {
     if flags & skb::SYN == 0 || !filter::wants(tuple) {
+        return;
+    }
+    // A raw socket, which has a copy of each packet: what its filter drops arrived all the same.
+    if sk.and_then(Struct::state) == Some(state::CLOSE) {
         return;
     }
     let what = What {

@@ -62,8 +62,8 @@ pub struct Explanation<'a> {
     pub by: Option<By>,
     /// How many connections fit.
     pub candidates: u64,
-    /// What became of the connection; null where none was found, or where those that fit do not agree. Where this end closed in order, it
-    /// is the other end's verdict, if that says more.
+    /// What became of the connection; null where none was found, where those that fit do not agree, or where it lived on when the
+    /// request was over. Where this end closed in order, it is the other end's verdict, if that says more.
     pub verdict: Option<Verdict>,
     /// Whose stack sent the reset; null where there was none, or where those that fit do not agree.
     pub origin: Option<Origin>,

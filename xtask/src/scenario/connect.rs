@@ -61,6 +61,16 @@ pub(super) const LIST: &[Scenario] = &[
         &[REFUSED],
         CLOSED_PORT,
     ),
+    Scenario {
+        name: "refused_beside_a_raw_socket",
+        story: "the same, where a raw socket's filter drops its copies of what arrives",
+        slow: false,
+        // Whose copy was dropped is not told before.
+        needs: Some(Feature::DropSockets),
+        play: refused_beside_a_raw_socket,
+        records: &[REFUSED],
+        strays: CLOSED_PORT,
+    },
     with_strays(
         "refused_nonblocking",
         "nothing listens on the port, and the client does not wait in connect()",
@@ -202,6 +212,13 @@ pub(super) const LIST: &[Scenario] = &[
 fn refused(ctx: &Ctx, family: Family) -> Result<Played> {
     let client = ctx.actor("ut-client")?;
     attempt(client, None, ctx.address(family), libc::ECONNREFUSED)
+}
+
+fn refused_beside_a_raw_socket(ctx: &Ctx) -> Result<Played> {
+    let (mut client, _) = alone(ctx)?;
+    let raw = client.raw(libc::IPPROTO_TCP)?;
+    client.deafen(raw)?;
+    attempt(client, None, ctx.address(Family::V4), libc::ECONNREFUSED)
 }
 
 fn refused_nonblocking(ctx: &Ctx) -> Result<Played> {

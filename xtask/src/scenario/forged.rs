@@ -101,11 +101,11 @@ pub(super) const LIST: &[Scenario] = &[
 ];
 
 impl Actor {
-    /// A socket that sends whole packets.
-    pub(super) fn raw(&mut self) -> Result<Sock> {
+    /// A socket beside those of this protocol; by `IPPROTO_RAW` one that only sends whole packets.
+    pub(super) fn raw(&mut self, protocol: i32) -> Result<Sock> {
         let call = Call::new("socket", libc::SYS_socket).value(libc::AF_INET);
         let call = call.value(libc::SOCK_RAW | libc::SOCK_CLOEXEC);
-        Ok(Sock(self.call(&call.value(libc::IPPROTO_RAW))?.ok()?))
+        Ok(Sock(self.call(&call.value(protocol))?.ok()?))
     }
 
     /// Sends a segment that claims to be `from` there.
@@ -192,7 +192,7 @@ fn injected(ctx: &Ctx) -> Result<Played> {
     let mut pair = Pair::open(ctx, Family::V4)?;
     pair.request()?;
     let mut middle = ctx.actor("ut-middle")?;
-    let raw = middle.raw()?;
+    let raw = middle.raw(libc::IPPROTO_RAW)?;
     let (at_client, at_server) = (pair.client.expected(pair.c)?, pair.server.expected(pair.s)?);
     middle.forge(raw, (pair.to, pair.from), Segment::new(at_client, RST))?;
     middle.forge(raw, (pair.from, pair.to), Segment::new(at_server, RST))?;
@@ -205,7 +205,7 @@ fn challenged(ctx: &Ctx) -> Result<Played> {
     let mut pair = Pair::open(ctx, Family::V4)?;
     pair.request()?;
     let mut middle = ctx.actor("ut-middle")?;
-    let raw = middle.raw()?;
+    let raw = middle.raw(libc::IPPROTO_RAW)?;
     let beyond = pair.client.expected(pair.c)?.wrapping_add(1);
     middle.forge(raw, (pair.to, pair.from), Segment::new(beyond, RST))?;
     pair.respond()?;
@@ -223,7 +223,7 @@ fn in_time_wait(ctx: &Ctx) -> Result<Played> {
     pair.client.wait_orphan(pair.from, pair.to, &waiting)?;
     let mut middle = ctx.actor("ut-middle")?;
     middle.join_netns(&pair.client)?;
-    let raw = middle.raw()?;
+    let raw = middle.raw(libc::IPPROTO_RAW)?;
     middle.forge(raw, (pair.to, pair.from), Segment::new(last, RST))?;
     poll("the end of TIME_WAIT", || {
         Ok(!pair.client.has_orphan(pair.from, pair.to, &waiting)?)
@@ -253,7 +253,7 @@ fn to_listener(ctx: &Ctx) -> Result<Played> {
 fn forged_to_listener(ctx: &Ctx, flags: u8) -> Result<Played> {
     let (client, server, link, from) = without_client(ctx)?;
     let mut middle = ctx.actor("ut-middle")?;
-    let raw = middle.raw()?;
+    let raw = middle.raw(libc::IPPROTO_RAW)?;
     middle.forge(raw, (from, link.server), Segment::new(1, flags))?;
     let mut played = Played::new(&client, Some(&server));
     played.links.push(link);

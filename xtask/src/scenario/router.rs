@@ -174,7 +174,7 @@ impl Elsewhere {
         let (_, gateway) = wired(&mut client, &mut hop)?;
         client.default_route(gateway)?;
         hop.sysctl("ipv4/ip_forward", "0")?;
-        let raw = hop.raw()?;
+        let raw = hop.raw(libc::IPPROTO_RAW)?;
         let to = (PEER, ctx.port).into();
         let c = client.connect_start(to)?;
         let mut played = Played::new(&client, None);
@@ -263,7 +263,7 @@ fn routed_reset(ctx: &Ctx) -> Result<Played> {
 
 fn injected(ctx: &Ctx) -> Result<Played> {
     let (mut pair, mut router) = routed(ctx)?;
-    let raw = router.raw()?;
+    let raw = router.raw(libc::IPPROTO_RAW)?;
     let at_client = pair.client.expected(pair.c)?;
     let at_server = pair.server.expected(pair.s)?;
     router.forge(raw, (pair.to, pair.from), Segment::new(at_client, RST))?;
