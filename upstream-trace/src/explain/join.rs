@@ -214,7 +214,12 @@ impl Join {
 
     /// Takes the next line, of a time that cannot be right: nothing is looked for.
     pub fn refuse(&mut self, asked: Asked) {
+        let none = match asked.failed.nature {
+            Nature::Elsewhere(_) => Sureness::Elsewhere,
+            Nature::Connection(_) => Sureness::None,
+        };
         self.waiting.push_back(Waiting::Done(Answer {
+            sureness: none,
             ahead: true,
             ..Answer::none(asked)
         }));

@@ -771,7 +771,7 @@ mod tests {
     }
 
     #[test]
-    fn every_hint_is_one_sentence() {
+    fn every_hint_is_short() {
         let flags = [
             "UR", "UH", "UO", "NR", "NC", "DF", "DC", "DT", "DPE", "RL", "UAEX", "FI", "IH", "OM",
             "LH", "NFCF",

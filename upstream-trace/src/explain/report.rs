@@ -275,7 +275,7 @@ fn ambiguous<'a>(answer: &Answer, records: &[Connection<'a>]) -> (Option<Verdict
     let several = answer.candidates > 1;
     if !several && !answer.of_others {
         let text = format!(
-            "One connection is as near to other lines, and may be to another server: the line has no address.{advice}"
+            "One connection is near, but it may be another line's or another server's: the line has no address.{advice}"
         );
         return (None, text.into());
     }

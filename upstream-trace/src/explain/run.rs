@@ -380,10 +380,16 @@ impl Run {
                 // Its next line may be the earliest.
                 return Ok(None);
             }
-            if let Some(head) = &log.head
-                && first.is_none_or(|(time, _)| head.time < time)
-            {
-                first = Some((head.time, index));
+            let Some(time) = log.head.as_ref().map(|head| head.time) else {
+                continue;
+            };
+            if self.is_ahead(index, time) {
+                // Or its log would wait behind it for all others.
+                first = Some((time, index));
+                break;
+            }
+            if first.is_none_or(|(first, _)| time < first) {
+                first = Some((time, index));
             }
         }
         let Some((_, index)) = first else {
@@ -704,18 +710,24 @@ mod tests {
         assert!(Run::open(settings("/dev/null".into(), Vec::new(), false)).is_ok());
     }
 
+    /// Lines of these times, in seconds behind `start`.
+    fn fine(start: u64, seconds: &[u64]) -> String {
+        let line = |after: &u64| {
+            let time = Timestamp(start + after * SECOND).spell();
+            let time = &time.as_str()[..23];
+            format!(
+                "[{time}Z] \"GET /a HTTP/1.1\" 200 - 0 91 0 - \"-\" \"c\" \"i\" \"h\" \"127.0.0.1:80\"\n"
+            )
+        };
+        seconds.iter().map(line).collect()
+    }
+
     /// How far the run has come, in seconds behind `start`, when it has read lines of these times.
     fn reached(follow: bool, start: u64, seconds: &[u64]) -> u64 {
         let dir = tempfile::tempdir().unwrap();
         let [records, log] = ["run.json", "access.log"].map(|name| dir.path().join(name));
-        let lines = seconds.iter().map(|after| {
-            let time = Timestamp(start + after * SECOND).spell();
-            let time = &time.as_str()[..23];
-            format!(r#"[{time}Z] "GET /a HTTP/1.1" 200 - 0 91 0 - "-" "c" "i" "h" "127.0.0.1:80""#)
-        });
-        let lines: Vec<_> = lines.collect();
         std::fs::write(&records, "").unwrap();
-        std::fs::write(&log, lines.join("\n") + "\n").unwrap();
+        std::fs::write(&log, fine(start, seconds)).unwrap();
         let mut run = Run::open(settings(records, vec![log], follow)).unwrap();
         while run.step().unwrap() == Progress::Busy {}
         assert_eq!(run.counts.fine, seconds.len() as u64);
@@ -735,6 +747,30 @@ mod tests {
         let now = clock::of_day() / SECOND * SECOND;
         assert_eq!(reached(true, now - 10 * SECOND, &[0, 3_600, 9]), 9);
         assert_eq!(reached(true, now - 10 * SECOND, &[0, 3_600]), 0);
+    }
+
+    #[test]
+    fn a_line_that_is_hours_ahead_keeps_its_log_from_nothing() {
+        let dir = tempfile::tempdir().unwrap();
+        let start = TIME.0 / SECOND * SECOND;
+        let logs = [&[0, 7_200, 9][..], &[1, 5, 100]].map(|seconds| {
+            let path = dir
+                .path()
+                .join(seconds.len().to_string() + &seconds[0].to_string());
+            std::fs::write(&path, fine(start, seconds)).unwrap();
+            path
+        });
+        let records = dir.path().join("run.json");
+        std::fs::write(&records, "").unwrap();
+        let mut run = Run::open(settings(records, logs.into(), false)).unwrap();
+        let mut order = Vec::new();
+        while let Some((log, head)) = run.next_head().unwrap() {
+            order.push((log, head.time.saturating_sub(start) / SECOND));
+        }
+        assert_eq!(
+            order,
+            [(0, 0), (0, 7_200), (1, 1), (1, 5), (0, 9), (1, 100)]
+        );
     }
 
     /// The end that the server has of the connection in [`healthy`], between these addresses.

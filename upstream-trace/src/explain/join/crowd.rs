@@ -169,14 +169,16 @@ impl Join {
             return lines;
         }
         let possible = all.likely.or(all.possible);
-        let likely_first = [all.likely, possible.failed(), possible];
-        let skipped = if expected().any(Expected::is_even) {
-            2
+        let sets: &[Verdicts] = if expected().any(Expected::is_even) {
+            &[possible]
         } else {
-            0
+            &[all.likely, possible.failed(), possible]
         };
         for by in self.bys(&like.first) {
-            for &verdicts in likely_first.iter().skip(skipped) {
+            for &verdicts in sets {
+                if lines.is_empty() {
+                    return lines;
+                }
                 let free = self.held(&like, by, verdicts, Whose::Nobodys);
                 let found = order::pairs(&lines, &free, since, until, by);
                 let mut rest = Lines::new();
@@ -231,7 +233,9 @@ impl Join {
             };
             // This line is one of those.
             let alone = found.next().is_none() && others.around(held.brief.left) <= 1;
-            let likely = expected.likely.has(held.brief.verdict);
+            // To anywhere only what failed is looked at, so where a healthy one fits as well this one says nothing.
+            let tells = asked.failed.upstream.is_some() || !expected.is_even();
+            let likely = tells && expected.likely.has(held.brief.verdict);
             return (alone && likely && held.taken & asked.bit() == 0).then_some((by, one));
         }
         None

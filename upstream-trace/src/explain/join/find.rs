@@ -72,7 +72,7 @@ impl Join {
         upstream: SocketAddr,
     ) -> Vec<Number> {
         let failed = &asked.failed;
-        let (_, to) = asked.moment(SLACK);
+        let (to, _) = asked.lived();
         let from = failed.began.saturating_sub(SLACK);
         let numbers = self.window.between(local, upstream).into_iter();
         let living: Vec<_> = numbers

@@ -126,11 +126,13 @@ fn a_line_that_is_refused_waits_for_nothing() {
     join.window
         .insert(brief(at(500), [5, 80], Verdict::Refused), b"");
     join.refuse(line(1, 500, meaning::REFUSED));
+    join.refuse(line(2, 500, meaning::NO_SERVER));
     let mut answers = Vec::new();
     join.answer(0, 0, |answer| {
         answers.push((answer.sureness, answer.ahead));
     });
-    assert_eq!(answers, [(Sureness::None, true)]);
+    let expected = [(Sureness::None, true), (Sureness::Elsewhere, true)];
+    assert_eq!(answers, expected);
 }
 
 #[test]
@@ -200,10 +202,27 @@ fn what_may_be_meant_as_well_is_not_passed_over() {
         assert_eq!(answer(&[(500, 5, Ok)]), (Sureness::Unique, vec![0]));
         assert_eq!(answer(&[(480, 6, failed)]), (Sureness::Unique, vec![0]));
     }
-    // As many of each: nobody knows whose is whose.
+    // The nearest of several proves nothing.
     let play = Play::new(&[(500, 5, Ok), (503, 6, LocalAbort), (506, 7, Ok)]);
     let lines = vec![line(1, 500, meaning::NO_ANSWER)];
     assert_eq!(play.answers(lines)[0].1, Sureness::Ambiguous);
+}
+
+#[test]
+fn to_anywhere_a_failure_is_no_reason_where_a_healthy_one_is_what_is_left() {
+    for (nature, sureness) in [
+        (meaning::NO_ANSWER, Sureness::Ambiguous),
+        (meaning::TERMINATED, Sureness::Nearest),
+    ] {
+        let mut join = Join::new(None, KEEP);
+        let mut record = brief(at(500), [5, 80], Verdict::ResetBeforeResponse);
+        record.owner = Some(Owner::new(9, "haproxy"));
+        join.window.insert(record, b"");
+        let mut asked = line(1, 500, nature);
+        (asked.failed.format, asked.failed.upstream) = (Format::HaproxyHttp, None);
+        let answers = Play(join).answers(vec![asked]);
+        assert_eq!(answers[0].1, sureness, "{nature:?}");
+    }
 }
 
 #[test]

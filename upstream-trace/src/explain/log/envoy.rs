@@ -22,7 +22,7 @@ pub(super) fn text(line: &str) -> Option<Reading> {
     let status = status(cut(&mut rest, " ")?)?;
     let flags = cut(&mut rest, " ")?;
     if flags == "-" && status < 500 {
-        return Some(Reading::Fine(began));
+        return Some(fine(began, lasted(rest)));
     }
     // From behind, because what a client sends may hold quotes.
     let (front, behind) = rest.rsplit_once('"')?;
@@ -127,9 +127,25 @@ struct Line<'a> {
     local: &'a str,
 }
 
+/// Written when it was over: a stream may last for hours.
+fn fine(began: u64, lasted: Option<u64>) -> Reading {
+    let lasted = lasted.unwrap_or(0).saturating_mul(MILLISECOND);
+    Reading::Fine(began.saturating_add(lasted))
+}
+
+/// Milliseconds; behind the flags come details, where the format has them, and two counts of bytes.
+fn lasted(rest: &str) -> Option<u64> {
+    let numbers = if rest.starts_with(|first: char| first.is_ascii_digit()) {
+        rest
+    } else {
+        details(rest)?.1
+    };
+    number(numbers.split(' ').nth(2)?)
+}
+
 fn reading(line: Line<'_>) -> Reading {
     let Some(nature) = nature(&line) else {
-        return Reading::Fine(line.began);
+        return fine(line.began, Some(line.duration));
     };
     let duration = line.duration.saturating_mul(MILLISECOND);
     let upstream = address(line.host);
@@ -246,7 +262,7 @@ pub(super) fn json(line: &str) -> Option<Reading> {
     let status = u16::try_from(line.response_code.number().unwrap_or(0)).ok()?;
     let flags = line.response_flags.text();
     if flags == "-" && status < 500 {
-        return Some(Reading::Fine(began));
+        return Some(fine(began, line.duration.number()));
     }
     let words = [
         &line.response_code_details,
@@ -400,8 +416,15 @@ mod tests {
 
     #[test]
     fn a_request_that_went_through_is_fine() {
-        let line = ENVOY.replace("503 UF", "200 -");
-        assert_eq!(read(&line), Reading::Fine(1_795_274_414_314_000_000));
+        const BEGAN: u64 = 1_795_274_414_314_000_000;
+        // It is written when it is over.
+        for text in [ENVOY, ISTIO] {
+            let read = |line: &str| failed(line).ended.from;
+            let line = text.replace("503 UF", "200 -").replace("503 UC", "200 -");
+            assert_eq!(self::read(&line), Reading::Fine(read(text)), "{line}");
+        }
+        let stream = r#"[2026-11-21T15:20:14.314Z] "GET /a HTTP/2" 200 - 0 91 2043000 - "-" "c" "i" "h" "127.0.0.1:80""#;
+        assert_eq!(read(stream), Reading::Fine(BEGAN + 2_043_000 * MILLISECOND));
     }
 
     #[test]

@@ -39,7 +39,7 @@ pub(super) fn line(line: &str, zone: &mut time::Zone) -> Option<Reading> {
         Nature::Elsewhere(_) => (None, None),
     };
     let (method, upstream) = (method(before), core_address(rest).or(remote));
-    let named = ["rpc", "Rpc", "StatusCode."]
+    let named = ["rpc", "Rpc", "RPC", "StatusCode."]
         .iter()
         .any(|name| rest.contains(name));
     if method.is_none() && upstream.is_none() && !named {
@@ -159,6 +159,13 @@ mod tests {
         assert_eq!(line.upstream, "10.0.0.1:8443".parse().ok());
         assert_eq!(line.local, "10.0.0.9:41000".parse().ok());
         assert_eq!(line.nature, meaning::RESET);
+    }
+
+    #[test]
+    fn one_that_names_grpc_alone() {
+        let line =
+            failed("2026-11-21 15:20:14,655 ERROR gRPC call failed: UNAVAILABLE: Socket closed");
+        assert_eq!((line.upstream, line.nature), (None, meaning::CLOSED_BELOW));
     }
 
     #[test]
