@@ -266,14 +266,14 @@ impl Tracer {
             self.each_open(|engine, story| engine.offer(story, &mut Proc))?;
         }
         self.find_senders()?;
-        if self.engine.seeks_count() {
-            self.count_missed();
-        }
         // A story that was told since the ring was last drained is open no longer, but in the ring.
         let anchor = Anchor::now();
         let mut left = self.room;
         while left > 0 && self.take(&anchor, printer)? == BATCH {
             left = left.saturating_sub(BATCH);
+        }
+        if self.engine.seeks_count() {
+            self.count_missed();
         }
         self.engine.answered(&anchor, printer);
         printer.push(&mut self.account);
@@ -316,12 +316,14 @@ impl Tracer {
     /// Scans every open file for sockets and who holds them, draining between the steps.
     fn scan(&mut self, printer: &mut Printer) -> Result<(), Failure> {
         let began = clock::worked();
-        self.engine.scan();
         if let Some(mut holders) = self.loaded.holders() {
             let mut bytes = [0; SCAN_STEP];
             while matches!(holders.read(&mut bytes), Ok(1..)) {
                 self.drain(printer)?;
             }
+            self.turn.left = 0;
+            while self.drain(printer)? && self.turn.left > 0 {}
+            self.engine.scanned();
         }
         self.scanned = Pause::after(began);
         Ok(())
@@ -331,8 +333,6 @@ impl Tracer {
     fn take_stock(&mut self, printer: &mut Printer) -> Result<(), Failure> {
         self.engine.set_snapshot(true);
         self.scan(printer)?;
-        self.turn.left = 0;
-        while self.drain(printer)? && self.turn.left > 0 {}
         self.engine.snapshot_done();
         Ok(())
     }

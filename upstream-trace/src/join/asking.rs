@@ -193,8 +193,12 @@ impl Engine {
             self.notes
                 .of(ended.netns, &ended.tuple, kind::SYN_DROPPED, ended.first)
         };
+        let peer = self.table.get(ended.peer);
+        let by_peer = peer.and_then(|peer| peer.end.as_deref()?.sent.as_ref());
         self.context.sees_all_resets
             && self.counted_at < at
+            && by_peer.is_none()
+            && !self.strays.knows(&ended.tuple, &ended.lived())
             && (ended.is_paired() || ended.tuple.is_loopback() || dropped().is_some())
     }
 

@@ -4,7 +4,7 @@
 //! from the first sign of the end to the record.
 //! Must not know: other connections, records.
 
-use std::rc::Rc;
+use std::{ops::RangeInclusive, rc::Rc};
 
 use upstream_trace_common::event::{Base, Stats, exit};
 
@@ -187,6 +187,12 @@ impl Connection {
     /// Whether all these [`seen`] bits are set.
     pub const fn saw(&self, bits: u16) -> bool {
         self.seen & bits == bits
+    }
+
+    /// From its beginning, as far as that was seen, to its end.
+    pub fn lived(&self) -> RangeInclusive<u64> {
+        let since = if self.saw(seen::BIRTH) { self.first } else { 0 };
+        since..=self.end.as_ref().map_or(u64::MAX, |end| end.at)
     }
 
     /// Whether its other end is known, be it gone.

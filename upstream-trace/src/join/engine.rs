@@ -123,8 +123,8 @@ pub struct Engine {
     pub(super) asked: HashSet<Tuple>,
     /// Some connection that ended is still held by a process that is not known.
     pub(super) owner_missing: bool,
-    /// When the first of those sockets began to listen whose processes were not looked up since.
-    pub(super) listened_at: Option<u64>,
+    /// When the first and the last of those sockets began to listen whose processes were not looked up since.
+    pub(super) listened_at: Option<(u64, u64)>,
     /// Events of connections that were put out of the table.
     pub(super) evicted_events: u64,
     /// Changes of state that must have happened unseen.
@@ -199,20 +199,19 @@ impl Engine {
 
     /// Whether a scan of open files could name an owner that nothing else has named, or who has a socket by now that began to
     /// listen; asks once.
-    pub const fn take_owner_missing(&mut self, now: u64) -> bool {
-        let settled = match self.listened_at {
-            Some(at) => at.saturating_add(SETTLED_NS) <= now,
-            None => false,
-        };
-        if settled {
-            self.listened_at = None;
+    pub fn take_owner_missing(&mut self, now: u64) -> bool {
+        let settled = |at: u64| at.saturating_add(SETTLED_NS) <= now;
+        let looks = self.listened_at.filter(|&(first, _)| settled(first));
+        if let Some((_, last)) = looks {
+            // Too early for the last one.
+            self.listened_at = (!settled(last)).then_some((last, last));
         }
-        std::mem::replace(&mut self.owner_missing, false) || settled
+        std::mem::replace(&mut self.owner_missing, false) || looks.is_some()
     }
 
-    /// A scan of open files begins.
-    pub const fn scan(&mut self) {
-        self.listeners.scan();
+    /// All that a scan of open files found was taken.
+    pub fn scanned(&mut self) {
+        self.listeners.scanned();
     }
 
     /// What the kernel side has to be told of where connections lead.

@@ -49,14 +49,8 @@ pub(super) fn connection(
         };
         // Looked up also where this end sent the reset itself: the other end's answer to it may be there.
         // None that was sent before this connection was there.
-        let since = if ended.saw(seen::BIRTH) {
-            ended.first
-        } else {
-            0
-        };
-        let lived = since..=ended.end.as_ref().map_or(u64::MAX, |end| end.at);
         let strays = &mut engine.strays;
-        let stray = strays.claim(ended.netns, &ended.tuple, lived, id);
+        let stray = strays.claim(ended.netns, &ended.tuple, ended.lived(), id);
         let stray = stray.or_else(|| {
             let (received, at) = reset::lacks_sender(ended)?;
             strays.claim_translated(received, at, id)

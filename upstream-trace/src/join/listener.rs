@@ -16,8 +16,8 @@ struct Listener {
     family: u8,
     local: [u64; 2],
     process: Rc<Process>,
-    /// The last scan that found a process with it; 0: none yet.
-    scan: u64,
+    /// Who the scan that is going on finds with it.
+    found: Option<Rc<Process>>,
     /// When it began to listen, `CLOCK_MONOTONIC` nanoseconds; 0: before the tracer.
     since: u64,
     /// When it stopped; `u64::MAX`: not yet.
@@ -34,8 +34,6 @@ pub struct Listeners {
     known: HashMap<(u32, u16), Vec<Listener>>,
     /// Those that stopped, the first one first.
     stopped: VecDeque<(u32, u16, u64)>,
-    /// Scans of open sockets so far.
-    scans: u64,
 }
 
 impl Listeners {
@@ -58,29 +56,33 @@ impl Listeners {
             family: tuple.family,
             local: tuple.local,
             process: Rc::clone(process),
-            scan: 0,
+            found: None,
             since,
             until: u64::MAX,
         });
     }
 
-    /// Whatever [`Self::held`] tells from now on is found by one more scan of open sockets.
-    pub const fn scan(&mut self) {
-        self.scans += 1;
-    }
-
-    /// The scan finds that `process` has the listening socket at `sk`. Of several one counts ([`serves`]), and of those that no
-    /// scan has found since none: a daemon's parent is gone.
+    /// A scan of open sockets finds that `process` has the listening one at `sk`. Of several one counts ([`serves`]).
     pub fn held(&mut self, sk: u64, netns: u32, tuple: &Tuple, process: &Rc<Process>) {
-        let scan = self.scans;
         if self.listening(sk, netns, tuple.local_port).is_none() {
             self.insert(sk, netns, tuple, process, 0);
         }
-        if let Some(known) = self.listening(sk, netns, tuple.local_port) {
-            if known.scan != scan || serves(process, &known.process) {
-                known.process = Rc::clone(process);
+        if let Some(known) = self.listening(sk, netns, tuple.local_port)
+            && known
+                .found
+                .as_ref()
+                .is_none_or(|found| serves(process, found))
+        {
+            known.found = Some(Rc::clone(process));
+        }
+    }
+
+    /// The scan is over. Who it has not found any more is gone, as a daemon's parent is.
+    pub fn scanned(&mut self) {
+        for listener in self.known.values_mut().flatten() {
+            if let Some(found) = listener.found.take() {
+                listener.process = found;
             }
-            known.scan = scan;
         }
     }
 
@@ -247,6 +249,7 @@ mod tests {
         for (pid, start) in [(12, 50), (10, 5), (13, 60)] {
             listeners.held(1, 1, &tuple(IPV4, 0), &process(pid, start));
         }
+        listeners.scanned();
         assert_eq!(owner(&listeners, IPV4, 7), Some(10));
     }
 
@@ -255,10 +258,13 @@ mod tests {
         let mut listeners = Listeners::default();
         listeners.insert(1, 1, &tuple(IPV4, 0), &process(10, 5), 20);
         for (found, owns) in [([10, 11], 10), ([12, 11], 11), ([11, 12], 11)] {
-            listeners.scan();
+            let before = owner(&listeners, IPV4, 7);
             for pid in found {
                 listeners.held(1, 1, &tuple(IPV4, 0), &process(pid, u64::from(pid)));
+                // It may find the one who serves last.
+                assert_eq!(owner(&listeners, IPV4, 7), before);
             }
+            listeners.scanned();
             assert_eq!(owner(&listeners, IPV4, 7), Some(owns));
         }
         assert_eq!(listeners.of_socket(1, 80, 1).unwrap().1, 20);
@@ -284,6 +290,7 @@ mod tests {
             for process in both {
                 listeners.held(1, 1, &tuple(IPV4, 0), process);
             }
+            listeners.scanned();
             assert_eq!(owner(&listeners, IPV4, 7), Some(10));
         }
     }

@@ -33,7 +33,8 @@ impl Engine {
             }
             (State::Close, State::Listen) => {
                 self.is_local(base);
-                self.listened_at.get_or_insert(base.ktime);
+                let (first, _) = self.listened_at.unwrap_or((base.ktime, 0));
+                self.listened_at = Some((first, base.ktime));
                 let process = self.actor(event, describe)?;
                 self.listeners
                     .insert(base.sk, base.netns, &Tuple::of(base), &process, base.ktime);

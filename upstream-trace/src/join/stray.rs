@@ -175,14 +175,7 @@ impl Strays {
         if self.known.is_empty() {
             return None;
         }
-        let reversed = tuple.reversed();
-        let hash = self.hasher.hash_one(reversed);
-        let in_time =
-            |base: &Base| base.ktime >= *lived.start() && was_sent_until(*lived.end(), base);
-        let candidates = || {
-            let all = self.known.iter_hash(hash);
-            all.filter(|entry| entry.tuple() == reversed && in_time(&entry.stray.base))
-        };
+        let candidates = || self.sent_to(tuple, &lived);
         let own = candidates().find(|entry| entry.netns() == netns);
         let found = own.or_else(|| {
             let mut others = candidates().filter(|_| !tuple.is_loopback());
@@ -191,6 +184,20 @@ impl Strays {
         });
         let key = found?.key();
         self.claimed(&key, id)
+    }
+
+    /// Whether there is one that [`Self::claim`] may find.
+    pub fn knows(&self, tuple: &Tuple, lived: &RangeInclusive<u64>) -> bool {
+        self.sent_to(tuple, lived).next().is_some()
+    }
+
+    /// Those that the other end of `tuple` was sent within that time.
+    fn sent_to(&self, tuple: &Tuple, lived: &RangeInclusive<u64>) -> impl Iterator<Item = &Entry> {
+        let reversed = tuple.reversed();
+        let in_time =
+            |base: &Base| base.ktime >= *lived.start() && was_sent_until(*lived.end(), base);
+        let all = self.known.iter_hash(self.hasher.hash_one(reversed));
+        all.filter(move |entry| entry.tuple() == reversed && in_time(&entry.stray.base))
     }
 
     /// The reset that the other end sent until then to a socket with these counters, where the two do not know each other by their

@@ -1396,6 +1396,26 @@ fn the_closer_of_what_the_network_ended_is_its_owner() {
     );
 }
 
+/// A second after one began to listen, also where another had begun a moment before.
+#[test]
+fn who_listens_is_looked_up_once_they_have_settled() {
+    const MS: u64 = 1_000_000;
+    let mut play = Play::new();
+    let first = play.engine.listened_at.unwrap().0;
+    play.now = first + 950 * MS;
+    play.state(LISTENER, State::Close, State::Listen, SERVER_PID);
+    let last = play.engine.listened_at.unwrap().1;
+    let looks = [
+        first + 999 * MS,
+        first + 1_000 * MS,
+        last + 999 * MS,
+        last + 1_000 * MS,
+        last + 9_000 * MS,
+    ]
+    .map(|now| play.engine.take_owner_missing(now));
+    assert_eq!(looks, [false, true, false, true, false]);
+}
+
 #[test]
 fn nobody_accepted_and_the_listener_is_named() {
     let mut play = Play::new();

@@ -277,7 +277,7 @@ pub const CATALOG: &[Entry] = &[
         rungs: &[
             rung("inet_csk_accept_fexit", Kind::Fexit, "inet_csk_accept"),
             Rung {
-                // As many returns are awaited as the kernel has prepared for (`maxactive`), ten or two for each CPU.
+                // As many returns are awaited as the kernel has prepared for (`maxactive`), on some one for each CPU.
                 loss: Some(
                     "the accepting process by itself, where many threads wait in accept() at once",
                 ),

@@ -71,18 +71,15 @@ const TRIES: usize = 4;
 /// The story in a place, if there is one, as it was at one moment.
 fn read(memory: &Shared, place: usize) -> Option<Story> {
     let word = |at: usize| memory.read::<u64>(place + at);
-    // What is written last: of a story, of a step, of an accept.
+    // What is written last: of a story, of a step, of an accept. Most places have no story.
     let moment = || {
-        let sk = word(offset_of!(Place, story.sk))?;
+        let sk = word(offset_of!(Place, story.sk)).filter(|&sk| sk != 0)?;
         let born = word(offset_of!(Place, story.born))?;
         let len: u8 = memory.read(place + offset_of!(Place, story.len))?;
         Some((sk, born, len, word(offset_of!(Place, story.accepted_sk))?))
     };
     let mut before = moment()?;
     for _ in 0..TRIES {
-        if before.0 == 0 {
-            return None;
-        }
         let mut story: Story = memory.read(place + offset_of!(Place, story))?;
         let after = moment()?;
         if after == before {
