@@ -4,12 +4,13 @@
 //! connections as lines fit each other, by their order; and last whoever alone fits closely. What is left is ambiguous and says so.
 //! A moment on a busy machine is long: by nearness alone a line would take the connection of the line behind it.
 //!
-//! Here a line comes, waits and is answered. `find` looks up what fits it, `crowd` settles lines that several connections fit, `order` says
-//! which of those are whose.
+//! Here a line comes, waits and is answered. `find` looks up what fits it, `crowd` settles lines that several connections fit: `order` says
+//! which of those are whose, `fit` what is left for one.
 //! Must not know: where lines and records come from, how an answer is spelled.
 
 mod crowd;
 mod find;
+mod fit;
 mod order;
 
 use std::collections::VecDeque;

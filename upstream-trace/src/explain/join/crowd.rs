@@ -5,7 +5,8 @@
 use std::net::SocketAddr;
 
 use super::{
-    Answer, Asked, By, CLOSE, Join, MILLISECOND, NAMED, SLACK, Sureness, Waiting, done,
+    Answer, Asked, By, Join, MILLISECOND, SLACK, Sureness, Waiting, done,
+    fit::{Fit, Fitting},
     order::{self, Cut, Ended, Lines},
 };
 use crate::explain::{
@@ -280,7 +281,7 @@ impl Join {
         let held = |by, verdicts| self.held(like, by, verdicts, whose);
         let fitting = |by| Fitting {
             by,
-            expected,
+            is_even: expected.is_even(),
             likely: held(by, expected.likely),
             possible: held(by, expected.possible),
         };
@@ -332,79 +333,6 @@ enum Whose {
     /// Those that no line of the log has.
     Nobodys,
     Any,
-}
-
-/// Connections whose owner is known `by`, in order of time.
-struct Fitting {
-    by: By,
-    expected: Expected,
-    likely: Vec<Ended>,
-    possible: Vec<Ended>,
-}
-
-/// Those that fit one line.
-struct Fit {
-    by: By,
-    nearest: Vec<Ended>,
-    /// How many, as far as they were counted.
-    count: usize,
-    /// All have one verdict.
-    alike: bool,
-}
-
-impl Fitting {
-    /// Likely ones, and where none of them is close or the words prefer none, those that are possible and close: a healthy connection is
-    /// always near, but a likely one that is far may be another line's.
-    fn fit(&self, asked: &Asked) -> Option<Fit> {
-        let (over, least) = asked.lived();
-        let can_be = |own: &&Ended| own.started <= over;
-        let within = |all, (from, to): (u64, u64)| between(all, (from.max(least), to));
-        let likely = within(&self.likely, asked.moment(asked.slack()));
-        let mut close = within(&self.likely, asked.close()).iter();
-        let possible = if self.expected.is_even() || !close.any(|own| can_be(&own)) {
-            within(&self.possible, asked.moment(CLOSE))
-        } else {
-            &[]
-        };
-        let first = likely.iter().chain(possible).find(can_be)?;
-        let (mut count, mut alike) = (0, true);
-        for all in [likely, possible] {
-            // Beyond so many there may be others.
-            alike &= all.len() < CROWD;
-            for own in all.get(..CROWD).unwrap_or(all).iter().filter(can_be) {
-                count += 1;
-                alike &= own.verdict == first.verdict;
-            }
-        }
-        let moment = asked.failed.ended.from;
-        let mut nearest: Vec<Ended> = Vec::with_capacity(4 * NAMED);
-        for all in [likely, possible] {
-            let (before, after) = all.split_at(all.partition_point(|own| own.at < moment));
-            nearest.extend(before.iter().rev().filter(can_be).take(NAMED));
-            nearest.extend(after.iter().filter(can_be).take(NAMED));
-        }
-        nearest.sort_unstable_by_key(|own| (own.at.abs_diff(moment), own.at, own.number));
-        nearest.truncate(NAMED);
-        Some(Fit {
-            by: self.by,
-            nearest,
-            count: count.min(CROWD),
-            alike,
-        })
-    }
-
-    fn remove(&mut self, number: Number) {
-        for all in [&mut self.likely, &mut self.possible] {
-            all.retain(|own| own.number != number);
-        }
-    }
-}
-
-/// Those that ended from `from` to `to`.
-fn between(all: &[Ended], (from, to): (u64, u64)) -> &[Ended] {
-    let first = all.partition_point(|own| own.at < from);
-    let end = all.partition_point(|own| own.at <= to);
-    all.get(first..end).unwrap_or_default()
 }
 
 /// When the connections of several lines ended, where neither waits for a processor.
