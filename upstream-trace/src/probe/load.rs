@@ -11,7 +11,7 @@ use std::{
 use aya::{
     Ebpf, EbpfLoader, VerifierLogLevel,
     maps::{Array, HashMap, LpmTrie, Map, MapData, MapError, PerCpuArray, RingBuf, lpm_trie::Key},
-    programs::{BtfTracePoint, Iter, Program, ProgramType},
+    programs::{Iter, Program, ProgramType},
     sys::{BpfHelper, is_helper_supported},
 };
 use upstream_trace_common::{counter, kept::KeptReset, route::Destination, setting, story::Place};
@@ -479,26 +479,33 @@ impl Loaded {
         };
     }
 
-    /// Takes every program out of the kernel; what is in the ring and the counters stays. Hooks of functions take their time
-    /// (`synchronize_rcu_tasks`), and connections go on ending: so tracepoints go first, of these what tells of an end, and of that what
-    /// looks for a change of state that was skipped before what tells of it.
+    /// Takes every program out of the kernel; what is in the ring and the counters stays. Connections go on meanwhile: so hooks of functions,
+    /// which take their time (`synchronize_rcu_tasks`) and only add to what the others tell, go first. Of tracepoints what looks for a
+    /// change of state that was skipped goes before what tells of it.
     pub fn detach(&mut self) {
-        const ENDS: [&str; 3] = [
+        const LATER: [&str; 3] = [
             "tcp_destroy_sock",
             "inet_sk_error_report",
             "inet_sock_set_state",
         ];
         let programs = self.ebpf.iter_mut().flat_map(Ebpf::programs_mut);
-        let tracepoints = programs.filter_map(|(name, program)| {
-            let place = ENDS.iter().position(|end| *end == name);
-            let program = <&mut BtfTracePoint>::try_from(program).ok()?;
-            Some((place.unwrap_or(ENDS.len()), program))
+        let mut programs: Vec<_> = programs.collect();
+        programs.sort_by_key(|(name, program)| {
+            let place = LATER.iter().position(|later| later == name);
+            (
+                matches!(program, Program::BtfTracePoint(_)),
+                place.unwrap_or(LATER.len()),
+            )
         });
-        let mut tracepoints: Vec<_> = tracepoints.collect();
-        tracepoints.sort_by_key(|(place, _)| *place);
-        for (_, program) in tracepoints {
+        for (_, program) in programs {
             // An error: it was not loaded.
-            let _unloaded = program.unload();
+            let _unloaded = match program {
+                Program::FEntry(program) => program.unload(),
+                Program::FExit(program) => program.unload(),
+                Program::KProbe(program) => program.unload(),
+                Program::BtfTracePoint(program) => program.unload(),
+                _ => Ok(()),
+            };
         }
         self.ebpf = None;
     }
