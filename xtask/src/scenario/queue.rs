@@ -72,7 +72,7 @@ pub(super) const LIST: &[Scenario] = &[
         story: "the same, where who called listen() has forked the server and is gone, as a daemon's parent is",
         // The tracer looks again for who listens a second later.
         slow: true,
-        needs: None,
+        needs: Some(Feature::SocketScan),
         play: unaccepted_by_daemon,
         records: ABORTED_BY_CLIENT,
         strays: &[],
