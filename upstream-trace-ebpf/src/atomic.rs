@@ -4,7 +4,7 @@
 
 use core::{arch::asm, hint::cold_path, ptr};
 
-/// Adds to a word of a map, atomically and around. `BPF_XADD` by hand, because the target's `AtomicU64` has no
+/// Adds to a word of a map, atomically; it wraps. `BPF_XADD` by hand, because the target's `AtomicU64` has no
 /// read-modify-write.
 #[inline(always)]
 pub fn add(word: *mut u64, by: u64) {

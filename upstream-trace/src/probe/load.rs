@@ -480,10 +480,10 @@ impl Loaded {
     }
 
     /// Takes every program out of the kernel; what is in the ring and the counters stays. Connections go on meanwhile: so hooks of functions,
-    /// which take their time (`synchronize_rcu_tasks`) and only add to what the others tell, go first. Of tracepoints what looks for a
-    /// change of state that was skipped goes before what tells of it.
+    /// which take their time (`synchronize_rcu_tasks`) and only add to what the others tell, go first. Then what tells of an end: what looks for a
+    /// change of state that was skipped before what tells of it.
     pub fn detach(&mut self) {
-        const LATER: [&str; 3] = [
+        const ENDS: [&str; 3] = [
             "tcp_destroy_sock",
             "inet_sk_error_report",
             "inet_sock_set_state",
@@ -491,10 +491,10 @@ impl Loaded {
         let programs = self.ebpf.iter_mut().flat_map(Ebpf::programs_mut);
         let mut programs: Vec<_> = programs.collect();
         programs.sort_by_key(|(name, program)| {
-            let place = LATER.iter().position(|later| later == name);
+            let place = ENDS.iter().position(|end| end == name);
             (
                 matches!(program, Program::BtfTracePoint(_)),
-                place.unwrap_or(LATER.len()),
+                place.unwrap_or(ENDS.len()),
             )
         });
         for (_, program) in programs {
