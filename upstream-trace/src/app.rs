@@ -46,6 +46,10 @@ const SCAN_SHARE: u32 = 20;
 /// for it is printed without after 70 ms.
 const LOOK_REST: Duration = Duration::from_millis(20);
 
+/// How long hooks stay after a stop, so that what ended before it is told as any other.
+const STAY: Duration = Duration::from_nanos(HOLD_NS);
+/// How often the ring is looked at meanwhile: the smallest holds the records of so long.
+const STAY_TICK: Duration = Duration::from_millis(5);
 /// A program that was running when it was taken out has ended by then, and its record is whole.
 const LAST: Duration = Duration::from_millis(20);
 
@@ -345,6 +349,14 @@ impl Tracer {
         Ok(())
     }
 
+    /// Takes a batch and looks for what it lacks. Whether there is more.
+    fn attend(&mut self, printer: &mut Printer) -> Result<bool, Failure> {
+        let more = self.drain(printer)?;
+        self.find_owners(printer)?;
+        self.find_peers(printer)?;
+        Ok(more)
+    }
+
     async fn follow(
         &mut self,
         settings: &Settings,
@@ -377,9 +389,7 @@ impl Tracer {
                 // Not at once: the others are seen to in between.
                 () = tokio::task::yield_now(), if more => {}
             }
-            more = self.drain(printer)?;
-            self.find_owners(printer)?;
-            self.find_peers(printer)?;
+            more = self.attend(printer)?;
             if end.is_some_and(|end| Instant::now() >= end) || printer.is_unread() {
                 break;
             }
@@ -412,6 +422,13 @@ impl Tracer {
 
     /// Takes what is left, then gives the final account.
     fn wind_up(&mut self, printer: &mut Printer) -> Result<(), Failure> {
+        self.engine.stop(clock::monotonic());
+        let end = Instant::now() + STAY;
+        while Instant::now() < end {
+            if !self.attend(printer)? {
+                std::thread::sleep(STAY_TICK);
+            }
+        }
         self.count_missed();
         self.loaded.detach();
         let end = Instant::now() + LAST;

@@ -24,6 +24,7 @@ pub mod random;
 pub mod run;
 pub mod scenario;
 pub mod skipped;
+pub mod stopped;
 pub mod storm;
 pub mod test;
 pub mod tracer;

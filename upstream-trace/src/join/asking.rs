@@ -206,6 +206,7 @@ impl Engine {
     fn seeks_sender(&self, slot: Slot) -> Option<(&Stats, u64)> {
         let ended = self.table.get(slot).filter(|ended| !ended.is_paired())?;
         let may_be_hidden = !self.context.wanted.is_everything();
-        reset::lacks_sender(ended).filter(|_| may_be_hidden)
+        let is_known = || self.strays.knows(&ended.tuple, &ended.lived());
+        reset::lacks_sender(ended).filter(|_| may_be_hidden && !is_known())
     }
 }

@@ -35,9 +35,9 @@ use crate::{
 /// the state change, the other end's side of it, the owner's close. Well within the 100 ms in which its
 /// record has to appear.
 pub const HOLD_NS: u64 = 20_000_000;
-/// How much longer a reset that belongs to no connection is held while there is one that may claim it: another look of the
-/// agent's loop.
-const LOOK_NS: u64 = 30_000_000;
+/// So much of the time for which a reset that belongs to no connection is held may pass after the end of a connection that waits to be
+/// told: one that was sent shortly before that end, or later, is left for it to claim.
+const WAITED_NS: u64 = 30_000_000;
 
 /// By then a daemon has forked, and its parent, which opened the listening socket, has gone.
 const SETTLED_NS: u64 = 1_000_000_000;
@@ -115,6 +115,8 @@ pub struct Engine {
     pub(super) skipped_at: Option<u64>,
     /// A snapshot of open sockets is being taken: what it finds is older than the tracer.
     pub(super) snapshot: bool,
+    /// What happened later is not told.
+    pub(super) until: u64,
     /// Local addresses of sockets on this node: an end there may be found.
     pub(super) locals: HashSet<(u8, [u64; 2])>,
     /// Connections that wait for their other end to be looked for among the open ones.
@@ -150,6 +152,7 @@ impl Engine {
             counted_at: 0,
             skipped_at: None,
             snapshot: false,
+            until: u64::MAX,
             locals: HashSet::new(),
             asking: Vec::new(),
             asked: HashSet::new(),
@@ -195,6 +198,11 @@ impl Engine {
     /// Begins or ends the time in which sockets found are older than the tracer.
     pub const fn set_snapshot(&mut self, on: bool) {
         self.snapshot = on;
+    }
+
+    /// Tells of nothing that ended after `ktime`: the hooks are being taken out, so that of the rest only parts are seen.
+    pub const fn stop(&mut self, ktime: u64) {
+        self.until = ktime;
     }
 
     /// Whether a scan of open files could name an owner that nothing else has named, or who has a socket by now that began to
@@ -341,10 +349,10 @@ impl Engine {
                 self.finish(slot, serial, clock, sink);
             }
         }
-        // A connection that waits for its other end may still claim one: it gets another look. On a busy node there always is
-        // such a connection.
-        let waits = if self.asking.is_empty() { 0 } else { LOOK_NS };
-        self.strays_due(now.saturating_sub(waits), clock, sink);
+        // However late this thread comes to it. On a busy node there always is a connection that waits.
+        let oldest = self.asking.iter().map(|&(at, ..)| at).min();
+        let waits = oldest.map(|at| at.saturating_add(WAITED_NS));
+        self.strays_due(waits.map_or(now, |until| now.min(until)), clock, sink);
     }
 
     /// One more reset that belongs to no connection.
@@ -475,17 +483,18 @@ impl Engine {
         }
         // One without a local port was let go by the filter, not lost.
         if connection.tuple.is_whole() {
-            self.missing(slot);
+            self.missing(slot, ktime);
         }
         self.ended(slot, ktime);
     }
 
-    /// A change of state of this connection was not reported.
-    pub(super) fn missing(&mut self, slot: Slot) {
+    /// A change of state of this connection was not reported, as was found at `ktime`.
+    pub(super) fn missing(&mut self, slot: Slot, ktime: u64) {
         if let Some(connection) = self.table.get_mut(slot) {
             connection.seen |= seen::LOSS;
             // Otherwise it may be counted among those that were lost on the way.
-            self.unseen += u64::from(self.lost_at.is_none_or(|lost| lost < connection.first));
+            let is_lost = self.lost_at.is_some_and(|lost| lost >= connection.first);
+            self.unseen += u64::from(!is_lost && ktime <= self.until);
         }
     }
 

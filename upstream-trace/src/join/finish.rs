@@ -39,7 +39,10 @@ pub(super) fn connection(
     clock: &impl WallClock,
     sink: &mut impl Sink,
 ) {
-    leave_to_peer(engine, slot);
+    let is_late = is_late(engine, slot);
+    if !is_late {
+        leave_to_peer(engine, slot);
+    }
     if let Some(ended) = engine.table.get(slot)
         && is_wanted(engine, ended)
     {
@@ -55,9 +58,18 @@ pub(super) fn connection(
             let (received, at) = reset::lacks_sender(ended)?;
             strays.claim_translated(received, at, id)
         });
-        print(engine, ended, id, stray.as_ref(), clock, sink);
+        if !is_late {
+            print(engine, ended, id, stray.as_ref(), clock, sink);
+        }
     }
     engine.table.remove(slot);
+}
+
+/// Whether it ended when the hooks were to be taken out: it is not told, only that its reset was.
+fn is_late(engine: &Engine, slot: Slot) -> bool {
+    let ended = engine.table.get(slot);
+    let end = ended.and_then(|ended| ended.end.as_ref());
+    end.is_some_and(|end| end.at > engine.until)
 }
 
 fn is_wanted(engine: &Engine, ended: &Connection) -> bool {
@@ -425,10 +437,11 @@ fn accepted(ended: &Connection, end: &End, complete: bool) -> Option<bool> {
 /// Prints a reset that belongs to no connection of this node. It is nobody's: where the owner matters, it is wanted
 /// for the connection that it hit.
 pub(super) fn stray(engine: &Engine, stray: &Stray, clock: &impl WallClock, sink: &mut impl Sink) {
-    if engine.context.wanted.by_owner() && stray.peer.is_none() {
+    let base = &stray.base;
+    let is_unwanted = engine.context.wanted.by_owner() && stray.peer.is_none();
+    if is_unwanted || base.ktime > engine.until {
         return;
     }
-    let base = &stray.base;
     let tuple = Tuple::of(base);
     let Some(what) = stray::kind_of(&engine.context, base) else {
         return;

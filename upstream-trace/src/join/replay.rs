@@ -57,7 +57,7 @@ impl Engine {
     /// The transition to `CLOSE`.
     fn end_story(&mut self, slot: Slot, ended: &Ended, describe: &mut impl Describe) {
         if ended.late != 0 {
-            self.missing(slot);
+            self.missing(slot, ended.ktime);
             // tcp_disconnect() has cleared the counters by now: nothing is left to judge by.
             if ended.stats.segs_out == 0 {
                 self.ended(slot, ended.ktime);

@@ -104,7 +104,7 @@ impl Engine {
     pub(super) fn transition(&mut self, slot: Slot, base: &Base) {
         let connection = self.table.get_mut(slot);
         if connection.is_some_and(|connection| connection.moves(base)) {
-            self.missing(slot);
+            self.missing(slot, base.ktime);
         }
     }
 
@@ -143,7 +143,7 @@ impl Engine {
         }
         let connecting = base.old == State::SynSent as u8;
         if connecting {
-            self.compare_syns(slot, stats);
+            self.compare_syns(slot, base.ktime, stats);
         }
         if let Some(end) = self.table.end(slot) {
             end.closed = Some(Closed {
@@ -169,7 +169,7 @@ impl Engine {
     }
 
     /// A SYN that was sent again and not seen to be: the kernel kept its hook from running.
-    fn compare_syns(&mut self, slot: Slot, stats: &Stats) {
+    fn compare_syns(&mut self, slot: Slot, ktime: u64, stats: &Stats) {
         let Some(connection) = self.table.get(slot) else {
             return;
         };
@@ -181,7 +181,7 @@ impl Engine {
             && connection.saw(seen::BIRTH)
             && !connection.saw(seen::LOSS);
         if known && seen_to_be < sent {
-            self.missing(slot);
+            self.missing(slot, ktime);
         }
     }
 

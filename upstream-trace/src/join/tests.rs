@@ -2452,3 +2452,82 @@ fn a_reset_of_before_is_not_this_connection_s() {
     let seen = &play.finish()[0];
     assert_ne!(seen.reset.unwrap().1, Origin::PeerOnNode);
 }
+
+/// A connection that waits for what the kernel is asked has the first claim, however late the agent comes to ask it.
+#[test]
+fn a_reset_is_left_to_the_connection_that_waits() {
+    let mut play = Play::new();
+    play.connect();
+    play.step(CLIENT, State::SynSent, State::Established);
+    let base = play.base(SERVER, kind::RESET_SENT_NO_SOCKET, 1 << 4, NO_REASON);
+    play.plain(base);
+    let stats = mirrored(&counted(64, 0));
+    play.reset_received(CLIENT, State::Established, stats);
+    play.close(CLIENT, State::Established, 0, failed(104, stats));
+    let (join, told) = (&mut play.by_stories, &mut play.told);
+    let late = play.now + 10 * HOLD_NS;
+    join.finish_due(late, &Epoch, told);
+    assert!(join.is_asking() && told.strays.is_empty());
+    join.answered(&Epoch, told);
+    join.finish_due(late, &Epoch, told);
+    assert!(matches!(told.strays[..], [(1, Some(_), _)]));
+}
+
+/// Where it is known who sent the reset, it is not looked for among those that were not asked for.
+#[test]
+fn a_known_sender_is_not_looked_for() {
+    let mut ports = Ports::default();
+    ports.insert(PORT, PORT);
+    let context = Context {
+        wanted: Wanted {
+            ports: Some(ports),
+            ..Wanted::default()
+        },
+        ..context()
+    };
+    for is_known in [true, false] {
+        let mut play = Play::with(context.clone(), 1024);
+        play.connect();
+        if is_known {
+            let base = play.base(SERVER, kind::RESET_SENT_NO_SOCKET, 1 << 1, NO_REASON);
+            play.plain(base);
+        }
+        play.refused();
+        let (join, told) = (&mut play.by_stories, &mut play.told);
+        join.finish_due(play.now + HOLD_NS, &Epoch, told);
+        assert_eq!(join.seeks_senders(), !is_known);
+        assert_eq!(told.connections.len(), usize::from(is_known));
+    }
+}
+
+/// While hooks are taken out parts of a connection are seen: what ended before is told, of the rest nothing, and it is no loss.
+#[test]
+fn what_ends_after_a_stop_is_not_told() {
+    let mut play = Play::new();
+    for stops in [false, true] {
+        play.connect();
+        let base = play.base(SERVER, kind::RESET_SENT_NO_SOCKET, 1 << 1, NO_REASON);
+        play.plain(base);
+        if stops {
+            play.engine.stop(play.now);
+            play.by_stories.stop(play.now);
+            play.now += 1;
+        }
+        play.refused();
+        play.now += 2 * HOLD_NS;
+        play.due(play.now);
+    }
+    play.connect();
+    play.close(CLIENT, State::FinWait2, 0, mirrored(&counted(64, 64)));
+    let base = play.base(0, kind::RESET_SENT_NO_SOCKET, 1 << 1, NO_REASON);
+    play.plain(base);
+    let seen = play.finish();
+    let verdicts: Vec<_> = seen.iter().map(|seen| seen.verdict).collect();
+    assert_eq!(verdicts, [Verdict::Refused]);
+    assert_eq!((play.engine.unseen(), play.by_stories.unseen()), (0, 0));
+    for records in [&play.records, &play.told] {
+        let claimed = |(_, peer, _): &(_, Option<u64>, _)| peer.is_some();
+        assert_eq!(records.strays.len(), 2);
+        assert!(records.strays.iter().all(claimed));
+    }
+}

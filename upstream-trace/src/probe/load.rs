@@ -479,34 +479,8 @@ impl Loaded {
         };
     }
 
-    /// Takes every program out of the kernel; what is in the ring and the counters stays. Connections go on meanwhile: so hooks of functions,
-    /// which take their time (`synchronize_rcu_tasks`) and only add to what the others tell, go first. Then what tells of an end: what looks for a
-    /// change of state that was skipped before what tells of it.
+    /// Takes every program out of the kernel, one after the other; what is in the ring and the counters stays.
     pub fn detach(&mut self) {
-        const ENDS: [&str; 3] = [
-            "tcp_destroy_sock",
-            "inet_sk_error_report",
-            "inet_sock_set_state",
-        ];
-        let programs = self.ebpf.iter_mut().flat_map(Ebpf::programs_mut);
-        let mut programs: Vec<_> = programs.collect();
-        programs.sort_by_key(|(name, program)| {
-            let place = ENDS.iter().position(|end| end == name);
-            (
-                matches!(program, Program::BtfTracePoint(_)),
-                place.unwrap_or(ENDS.len()),
-            )
-        });
-        for (_, program) in programs {
-            // An error: it was not loaded.
-            let _unloaded = match program {
-                Program::FEntry(program) => program.unload(),
-                Program::FExit(program) => program.unload(),
-                Program::KProbe(program) => program.unload(),
-                Program::BtfTracePoint(program) => program.unload(),
-                _ => Ok(()),
-            };
-        }
         self.ebpf = None;
     }
 

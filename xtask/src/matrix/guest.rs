@@ -33,7 +33,7 @@ use crate::{
         feature::{Feature, Features},
         load,
     },
-    skipped,
+    skipped, stopped,
     tracer::{self, Tracer},
 };
 
@@ -167,7 +167,7 @@ fn types() -> Result<()> {
 type Check = fn() -> Result<()>;
 
 /// What is tested beside the scenarios, each with a tracer of its own, and what it needs.
-pub(super) const CHECKS: [(&str, Option<Feature>, Check); 4] = [
+pub(super) const CHECKS: [(&str, Option<Feature>, Check); 5] = [
     ("doctor_foretells_the_run", None, doctor_foretells),
     (
         "filters_by_cgroup_and_container",
@@ -180,6 +180,9 @@ pub(super) const CHECKS: [(&str, Option<Feature>, Check); 4] = [
         || older::are_found(PORT),
     ),
     ("every_filter_is_taken", None, every_filter),
+    ("a_stop_amid_traffic_invents_nothing", None, || {
+        stopped::amid_traffic(PORT)
+    }),
 ];
 
 /// For root, for who has the two capabilities alone, and where lockdown is not told, as in a container: there the tracer finds it out.

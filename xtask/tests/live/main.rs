@@ -145,6 +145,9 @@ const TESTS: &[(&str, Test)] = &[
         "connections_younger_than_the_tracer",
         lifetime::still_open_at_the_end,
     ),
+    ("a_stop_amid_traffic_invents_nothing", || {
+        xtask::stopped::amid_traffic(PORT)
+    }),
     (
         "a_small_ring_loses_nothing_silently",
         accounting::small_ring,
