@@ -72,6 +72,19 @@ fn text_is_a_ladder_below_the_line() {
 }
 
 #[test]
+fn text_of_a_line_without_a_status() {
+    let dir = files();
+    let line = r#"2026/11/21 15:20:14 [error] 30619#30619: *7 connect() failed (111: Connection refused) while connecting to upstream, client: 127.0.0.1, server: _, request: "GET /a HTTP/1.1", upstream: "http://127.0.0.1:8443/a", host: "h""#;
+    fs::write(dir.path().join("error.log"), line).unwrap();
+    let output = explain(dir.path(), &["--records", "run.json", "error.log"]);
+    let said = String::from_utf8(output.stdout).unwrap();
+    assert_eq!(
+        said.lines().next(),
+        Some("2026-11-21 15:20:14.000Z  GET /a HTTP/1.1  to 127.0.0.1:8443  (error.log:1)")
+    );
+}
+
+#[test]
 fn every_json_line_fits_the_schema() {
     let dir = files();
     let log = format!(

@@ -44,12 +44,13 @@ impl Page<'_> {
     }
 
     fn explanation(&mut self, record: &Explanation<'_>) -> fmt::Result {
-        write!(self.to, "{} ", Clock(record.time))?;
+        write!(self.to, "{}", Clock(record.time))?;
         if let Some(status) = record.status {
-            write!(self.to, " {status}")?;
+            write!(self.to, "  {status}")?;
         }
         if let Some(flags) = record.flags {
-            write!(self.to, " {}", Harmless(flags))?;
+            let gap = if record.status.is_some() { " " } else { "  " };
+            write!(self.to, "{gap}{}", Harmless(flags))?;
         }
         if let Some(request) = record.request {
             write!(self.to, "  {}", Harmless(request))?;
