@@ -314,7 +314,7 @@ fn nothing<'a>(answer: &Answer, forgotten: bool) -> Cow<'a, str> {
     } else if failed.upstream.is_none() {
         format!("No record is close, and the line has no server's address by which one could be looked for further.{}", advice(failed)).into()
     } else {
-        "No record fits: the tracer did not run then, its filters left the connection out, the proxy's clock or process name differs (--process), the connection is still open, or connect() failed without one for want of a route (ip route get).".into()
+        "No record fits: the tracer did not run then, its filters left the connection out, the log's time zone (TZ), clock or process name (--process) differs, it is still open, or connect() failed without one for want of a route (ip route get).".into()
     }
 }
 
