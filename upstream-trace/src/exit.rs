@@ -19,7 +19,7 @@ pub enum Code {
     Hook = 5,
     /// The output cannot be written.
     Output = 6,
-    /// A log or the records cannot be read.
+    /// A log or the records cannot be read, or are none.
     Input = 7,
     /// This host can be traced, but not all of it is seen.
     Degraded = 8,
@@ -35,7 +35,7 @@ Exit codes:
   4  the kernel is too old or has no BTF, or the file of --btf is not its own
   5  the kernel refused a hook that nothing can replace
   6  the output cannot be written
-  7  a log or the records cannot be read
+  7  a log or the records cannot be read, or the file is something else
   8  from doctor: this host can be traced, but not all is seen (0: all is; 1, 3, 4, 5: it cannot)";
 
 /// An end with a reason for a person: one line.

@@ -210,7 +210,17 @@ fn a_line_whose_records_are_forgotten_says_so() {
 #[test]
 fn bad_input_is_one_line_and_a_code() {
     let dir = files();
-    fs::write(dir.path().join("other.json"), "hello\n{}\n").unwrap();
+    let other = RECORD.replace("trace/1", "trace/2");
+    for (name, bytes) in [
+        ("other.json", &b"hello\n{}\n"[..]),
+        ("text.json", b"2026-11-21 15:20:14.500Z  refused\n"),
+        ("array.json", format!("[{RECORD}]\n").as_bytes()),
+        ("noise.json", &noise()),
+        ("run.json.gz", b"\x1f\x8b\x08\0\n\n"),
+        ("v2.json", format!("{RECORD}\n{other}\n").as_bytes()),
+    ] {
+        fs::write(dir.path().join(name), bytes).unwrap();
+    }
     for (args, code, words) in [
         (&["access.log"][..], 2, "--records"),
         (
@@ -230,6 +240,46 @@ fn bad_input_is_one_line_and_a_code() {
             "other.json has no record",
         ),
         (
+            &["--records", "access.log", "access.log"],
+            7,
+            "access.log has no record",
+        ),
+        (
+            &["--records", "text.json", "access.log"],
+            7,
+            "not with --format text",
+        ),
+        (
+            &["--records", "array.json", "access.log"],
+            7,
+            "array.json has no record",
+        ),
+        (
+            &["--records", "noise.json", "access.log"],
+            7,
+            "noise.json has no record",
+        ),
+        (
+            &["--records", "run.json.gz", "access.log"],
+            7,
+            "cannot read run.json.gz: it is compressed: zcat it",
+        ),
+        (
+            &["--records", "run.json", "access.log", "run.json.gz"],
+            7,
+            "cannot read run.json.gz: it is compressed: zcat it",
+        ),
+        (
+            &["--records", "v2.json", "access.log"],
+            7,
+            "v2.json:2 is of upstream-trace/2, this upstream-trace reads upstream-trace/1",
+        ),
+        (
+            &["--records", "/dev/zero", "access.log"],
+            7,
+            "cannot read /dev/zero: it is no file, pipe or terminal",
+        ),
+        (
             &["--records", "run.json", "--server", "x", "access.log"],
             2,
             "NAME=ADDRESS:PORT",
@@ -247,6 +297,76 @@ fn bad_input_is_one_line_and_a_code() {
             said.contains(words) && said.lines().count() == 1,
             "{args:?}: {said}"
         );
+        assert!(output.stdout.is_empty(), "{args:?}: an answer all the same");
+    }
+}
+
+/// Bytes without any order, and many ends of lines among them.
+fn noise() -> Vec<u8> {
+    let mut state = 1_u32;
+    let mut byte = || {
+        state = state.wrapping_mul(1_664_525).wrapping_add(1_013_904_223);
+        state.to_be_bytes()[0]
+    };
+    (0..300_000).map(|_| byte()).collect()
+}
+
+/// Some lines before the first record are those of a standard error.
+#[test]
+fn records_behind_other_lines() {
+    let dir = files();
+    let records = format!("upstream-trace: tracing\n{RECORD}\n");
+    fs::write(dir.path().join("run.json"), records).unwrap();
+    let (answers, account) =
+        Running::start(dir.path(), &["--records", "run.json", "access.log"]).end();
+    assert_eq!(answers[0]["sureness"], "unique", "{account}");
+    assert_eq!(account["records_unknown"], 1);
+}
+
+#[test]
+fn a_log_that_is_none() {
+    let dir = files();
+    let utf16 = LINE.encode_utf16().flat_map(u16::to_le_bytes);
+    let utf16: Vec<u8> = b"\xff\xfe".iter().copied().chain(utf16).collect();
+    let syslog = format!("Nov 21 15:20:14 host envoy[1]: {LINE}\n\n");
+    let docker = r#"{"log":"hello\n","stream":"stdout","time":"2026-11-21T15:20:14.5Z"}"#;
+    for (log, code, lines) in [
+        (&noise()[..], 7, 2),
+        (&utf16, 7, 2),
+        (syslog.as_bytes(), 7, 2),
+        (docker.as_bytes(), 7, 2),
+        (format!("{syslog}{LINE}\n").as_bytes(), 0, 1),
+        (b"\n", 0, 0),
+        (b"", 0, 0),
+    ] {
+        fs::write(dir.path().join("access.log"), log).unwrap();
+        let output = explain(dir.path(), &["--records", "run.json", "access.log"]);
+        let said = String::from_utf8(output.stderr).unwrap();
+        assert_eq!(output.status.code(), Some(code), "{said}");
+        assert_eq!(said.lines().count(), lines, "{said}");
+        let refused = said.contains("access.log has no line that is understood");
+        assert_eq!(refused, code == 7, "{said}");
+    }
+}
+
+/// However much there is to read that is no use.
+#[test]
+fn told_to_stop_amid_much() {
+    let dir = files();
+    let size = 64 << 30;
+    for (name, args) in [
+        ("big.log", ["--records", "run.json", "big.log"]),
+        ("big.json", ["--records", "big.json", "access.log"]),
+    ] {
+        let mut file = fs::File::create(dir.path().join(name)).unwrap();
+        writeln!(file, "{RECORD}").unwrap();
+        file.set_len(size).unwrap();
+        let running = Running::start(dir.path(), &args);
+        thread::sleep(PAUSE);
+        let told = Instant::now();
+        running.signal(libc::SIGINT);
+        running.end();
+        assert!(told.elapsed() < Duration::from_secs(1), "{args:?}");
     }
 }
 
@@ -291,6 +411,12 @@ impl Running {
                 thread::sleep(PAUSE);
             }
         });
+    }
+
+    fn signal(&self, signal: libc::c_int) {
+        let pid = libc::pid_t::try_from(self.child.id()).expect("a process");
+        // SAFETY: plain system call; the child has not been waited for.
+        unsafe { libc::kill(pid, signal) };
     }
 
     fn answer(&self) -> Value {
@@ -515,9 +641,7 @@ fn following() {
             fs::write(path, "").unwrap();
         }
         play();
-        let pid = libc::pid_t::try_from(running.child.id()).unwrap();
-        // SAFETY: plain system call; the child has not been waited for.
-        unsafe { libc::kill(pid, signal) };
+        running.signal(signal);
         let (answers, account) = running.end();
         assert_eq!(
             (answers.len(), &account["failed"]),

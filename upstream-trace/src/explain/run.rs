@@ -17,7 +17,7 @@ use super::{
     log::{Failed, Reader, Reading},
     report::{self, About, Explained, ExplainedType},
     source::{Next, Source},
-    story::{Brief, Kind, Story},
+    story::{Brief, Kind, SCHEMA, Story},
     text,
     window::{Number, Window},
 };
@@ -37,6 +37,8 @@ const LATE: u64 = 1_000_000_000;
 const AHEAD: u64 = 600_000_000_000;
 /// Lines between two looks at what can be answered.
 const BATCH: usize = 256;
+/// Looks at the records when told to stop: enough for what was written just now, not for all of a long file.
+const PARTING: usize = 64;
 /// Between two looks at files that may have grown.
 const TICK: Duration = Duration::from_millis(50);
 /// Answers whose records are read together: lines that several connections fit share most of them.
@@ -81,7 +83,12 @@ struct Log {
     head: Option<Head>,
     /// The line behind it, where that has to be known.
     next: Option<Head>,
+    /// There is more to read, but something else comes first.
+    amid: bool,
     over: bool,
+    /// One of its lines was.
+    understood: bool,
+    unknown: u64,
 }
 
 /// A line about a request.
@@ -100,9 +107,11 @@ struct Records {
     seen: u64,
     over: bool,
     follow: bool,
-    /// More are needed, and a pipe has yet to bring them.
-    lacking: bool,
+    /// More are needed: they are there and the next to be read (`Busy`), or a pipe has yet to bring them (`Idle`).
+    lacking: Option<Progress>,
     count: u64,
+    /// Lines of the tracer that tell of no connection.
+    other: u64,
     unknown: u64,
 }
 
@@ -149,7 +158,10 @@ impl Run {
                 source: open(path)?,
                 head: None,
                 next: None,
+                amid: false,
                 over: false,
+                understood: false,
+                unknown: 0,
             })
         });
         let logs = logs.collect::<Result<_, Failure>>()?;
@@ -162,8 +174,9 @@ impl Run {
                 seen: 0,
                 over: false,
                 follow: settings.follow,
-                lacking: false,
+                lacking: None,
                 count: 0,
+                other: 0,
                 unknown: 0,
             },
             reader: Reader::new(time_zone()),
@@ -224,11 +237,10 @@ impl Run {
     fn step(&mut self) -> Result<Progress, Failure> {
         for _ in 0..BATCH {
             // No line goes past records that it may need.
-            if self.records.lacking {
+            if self.records.lacking.is_some() {
                 self.answer(self.now)?;
-                if self.records.lacking {
-                    self.output.flush()?;
-                    return Ok(Progress::Idle);
+                if self.records.lacking.is_some() {
+                    return self.wait();
                 }
             }
             let Some((log, head)) = self.next_head()? else {
@@ -247,9 +259,9 @@ impl Run {
             // Answer what waits before its records are forgotten.
             if head.time > self.answered.saturating_add(self.keep() / 4) {
                 self.answer(head.time)?;
-                if self.records.lacking {
+                if self.records.lacking.is_some() {
                     self.put_back(log, head);
-                    continue;
+                    return self.wait();
                 }
             }
             self.now = self.now.max(head.time);
@@ -281,39 +293,42 @@ impl Run {
 
     /// No more lines for now.
     fn caught_up(&mut self) -> Result<Progress, Failure> {
-        let ended = self.logs.iter().all(|log| log.over);
-        if !self.settings.follow {
-            self.answer(self.now)?;
-            self.output.flush()?;
-            return Ok(if ended && !self.records.lacking {
-                Progress::Done
-            } else {
-                Progress::Idle
-            });
+        if self.logs.iter().any(|log| log.amid) {
+            return Ok(Progress::Busy);
         }
-        let now = clock::of_day();
-        // Records that come meanwhile are read at once, or a file that is cut off between two lines of the log would not be noticed.
-        self.need = self.need.max(now);
-        let late = now.saturating_sub(LATE);
-        self.answer(late.max(self.now))?;
+        let mut lines = self.now;
+        if self.settings.follow {
+            let now = clock::of_day();
+            // Records that come meanwhile are read at once, or a file that is cut off between two lines of the log would not be noticed.
+            self.need = self.need.max(now);
+            lines = lines.max(now.saturating_sub(LATE));
+        }
+        self.answer(lines)?;
+        if self.records.lacking.is_none() && self.logs.iter().all(|log| log.over) {
+            return Ok(Progress::Done);
+        }
+        self.wait()
+    }
+
+    /// For more lines or records.
+    fn wait(&mut self) -> Result<Progress, Failure> {
+        if self.records.lacking == Some(Progress::Busy) {
+            return Ok(Progress::Busy);
+        }
         self.output.flush()?;
-        Ok(if ended {
-            Progress::Done
-        } else {
-            Progress::Idle
-        })
+        Ok(Progress::Idle)
     }
 
     /// Reads the records that lines need, answers, forgets. All lines before `lines` are known.
     fn answer(&mut self, lines: u64) -> Result<(), Failure> {
-        self.records.lacking = false;
+        self.records.lacking = None;
         let until = self.need.max(self.now);
         self.answer_with(until, lines)?;
-        if !self.records.lacking && self.join.lacks() > self.records.seen {
+        if self.records.lacking.is_none() && self.join.lacks() > self.records.seen {
             self.answer_with(self.join.lacks(), lines)?;
         }
         // Lines that are open for want of records need all of theirs.
-        if !self.records.lacking {
+        if self.records.lacking.is_none() {
             self.answered = lines;
             self.join.expire(lines);
         }
@@ -323,7 +338,7 @@ impl Run {
     fn answer_with(&mut self, until: u64, lines: u64) -> Result<(), Failure> {
         let oldest = self.now.saturating_sub(self.keep());
         self.records.advance(until, oldest, &mut self.join.window)?;
-        if self.records.lacking {
+        if self.records.lacking.is_some() {
             return Ok(());
         }
         let mut answers = Vec::new();
@@ -337,16 +352,18 @@ impl Run {
     }
 
     fn finish(mut self) -> Result<(), Failure> {
-        self.answer(self.now)?;
-        // What still waits gets no more records and no more lines.
-        self.records.seen = u64::MAX;
-        self.now = u64::MAX;
-        self.answer(u64::MAX)?;
-        if self.records.count == 0 && self.records.unknown > 0 {
-            let name = &self.records.source.name;
-            let message =
-                format!("{name} has no record: it has to be what upstream-trace prints as JSON");
-            return Err(Failure::new(Code::Input, message));
+        for _ in 0..PARTING {
+            self.answer(self.now)?;
+            if self.records.lacking != Some(Progress::Busy) {
+                break;
+            }
+        }
+        self.records.are_some()?;
+        // What still waits gets no more records and no more lines. Nobody knows whether it is among those that are left unread.
+        if self.records.lacking != Some(Progress::Busy) {
+            self.records.seen = u64::MAX;
+            self.now = u64::MAX;
+            self.answer(u64::MAX)?;
         }
         let counts = Explained {
             seq: self.output.seq,
@@ -357,7 +374,8 @@ impl Run {
             ..self.counts
         };
         self.output.explained(&counts)?;
-        self.output.flush()
+        self.output.flush()?;
+        self.logs.iter().try_for_each(Log::is_one)
     }
 
     fn put_back(&mut self, log: usize, head: Head) {
@@ -376,7 +394,7 @@ impl Run {
             };
             let far = self.now.saturating_add(AHEAD);
             let waits = log.head.is_none() || log.next.is_none() && log.is_beyond(far);
-            if waits && !log.over && !self.settings.follow {
+            if log.amid || waits && !log.over && !self.settings.follow {
                 // Its next line may be the earliest.
                 return Ok(None);
             }
@@ -439,10 +457,15 @@ impl Log {
         reader: &mut Reader,
         counts: &mut Explained,
     ) -> Result<Option<Head>, Failure> {
+        self.amid = false;
         while !self.over {
             let reading = match self.source.next_line() {
                 Ok(Next::Line(line)) => reader.read(line),
                 Ok(Next::Broken) => Reading::Unknown,
+                Ok(Next::Enough) => {
+                    self.amid = true;
+                    break;
+                }
                 Ok(Next::Later) => break,
                 Ok(Next::End) => {
                     self.over = true;
@@ -450,6 +473,7 @@ impl Log {
                 }
                 Err(error) => return Err(unreadable(&self.source.name, &error)),
             };
+            self.understood |= !matches!(reading, Reading::Empty | Reading::Unknown);
             let (time, failed) = match reading {
                 Reading::Failed(failed) => {
                     counts.failed += 1;
@@ -459,11 +483,12 @@ impl Log {
                     counts.fine += 1;
                     (time, None)
                 }
-                Reading::Other => {
+                Reading::Other | Reading::Empty => {
                     counts.other += 1;
                     continue;
                 }
                 Reading::Unknown => {
+                    self.unknown += 1;
                     counts.unknown += 1;
                     if counts.unknown == 1 {
                         let (name, line) = (&self.source.name, self.source.line);
@@ -482,6 +507,18 @@ impl Log {
         }
         Ok(None)
     }
+
+    /// Whether what was read to its end is a log at all.
+    fn is_one(&self) -> Result<(), Failure> {
+        if self.understood || self.unknown == 0 || !self.over {
+            return Ok(());
+        }
+        let name = &self.source.name;
+        let message = format!(
+            "{name} has no line that is understood: it has to be a log of Envoy, Istio, NGINX, HAProxy or a gRPC client, with nothing before its lines"
+        );
+        Err(Failure::new(Code::Input, message))
+    }
 }
 
 impl Records {
@@ -499,18 +536,33 @@ impl Records {
                             window.forgotten = window.forgotten.max(brief.ended);
                         }
                     }
-                    Kind::Other => {}
+                    Kind::Other => self.other += 1,
+                    Kind::Foreign(schema) => {
+                        let (name, line) = (&self.source.name, self.source.line);
+                        let message = format!(
+                            "{name}:{line} is of {schema}, this upstream-trace reads {SCHEMA}"
+                        );
+                        return Err(Failure::new(Code::Input, message));
+                    }
                     Kind::Broken => self.unknown += 1,
                 },
                 Ok(Next::Broken) => self.unknown += 1,
+                Ok(Next::Enough) => {
+                    self.are_some()?;
+                    self.lacking = Some(Progress::Busy);
+                    break;
+                }
                 Ok(Next::Later) => {
                     if self.follow {
                         self.seen = self.seen.max(clock::of_day().saturating_sub(LATE));
                     }
-                    self.lacking |= !self.follow;
+                    if !self.follow {
+                        self.lacking = Some(Progress::Idle);
+                    }
                     break;
                 }
                 Ok(Next::End) => {
+                    self.are_some()?;
                     self.over = true;
                     self.seen = u64::MAX;
                 }
@@ -518,6 +570,18 @@ impl Records {
             }
         }
         Ok(())
+    }
+
+    /// Whether what was read so far can be the tracer's: without its lines every answer would be that there is none.
+    fn are_some(&self) -> Result<(), Failure> {
+        if self.count + self.other > 0 || self.unknown == 0 {
+            return Ok(());
+        }
+        let name = &self.source.name;
+        let message = format!(
+            "{name} has no record: it has to be what upstream-trace prints as JSON, not with --format text"
+        );
+        Err(Failure::new(Code::Input, message))
     }
 }
 

@@ -4,10 +4,10 @@
 
 use std::{
     fs::File,
-    io::{self, Read as _, Seek as _, SeekFrom},
+    io::{self, IsTerminal as _, Read as _, Seek as _, SeekFrom},
     os::{
         fd::{AsFd as _, BorrowedFd, OwnedFd},
-        unix::fs::MetadataExt as _,
+        unix::fs::{FileTypeExt as _, MetadataExt as _},
     },
     path::{Path, PathBuf},
     time::{Duration, Instant},
@@ -19,6 +19,16 @@ use rustix::event::{PollFd, PollFlags, Timespec};
 pub const LONGEST: usize = 64 << 10;
 /// Read at a time.
 const CHUNK: usize = 1 << 20;
+/// Lines are given out up to so many bytes before whoever reads them has to look at something else.
+const STRETCH: usize = 128 << 10;
+/// `/dev/null`, which is empty; any other device that is no terminal may have no end.
+const NULL: u64 = libc::makedev(1, 3);
+/// How what is compressed begins, and what reads it.
+const COMPRESSED: [(&[u8], &str); 3] = [
+    (b"\x1f\x8b", "zcat"),
+    (b"\x28\xb5\x2f\xfd", "zstdcat"),
+    (b"\xfd7zXZ\0", "xzcat"),
+];
 /// How long a renamed file is read on when something is in the new one: not all of a proxy's processes open that at the same moment.
 /// Shorter than a follower waits for what is late.
 const PARTING: Duration = Duration::from_millis(500);
@@ -49,6 +59,8 @@ pub struct Source {
     searched: usize,
     /// The line that begins at `start` was too long, and its rest is to be skipped.
     skipping: bool,
+    /// Bytes since something else could be looked at.
+    stretch: usize,
     /// The number of the last line.
     pub line: u64,
 }
@@ -59,6 +71,8 @@ pub enum Next<'a> {
     Line(&'a [u8]),
     /// One that is too long, or whose beginning is lost.
     Broken,
+    /// Time to look at something else; there may be more.
+    Enough,
     /// Nothing now; more may come.
     Later,
     /// Nothing, ever.
@@ -85,6 +99,9 @@ impl Source {
         if kind.is_dir() {
             return Err(io::Error::from(io::ErrorKind::IsADirectory));
         }
+        if kind.file_type().is_char_device() && kind.rdev() != NULL && !file.is_terminal() {
+            return Err(io::Error::other("it is no file, pipe or terminal"));
+        }
         Ok(Self {
             name: if stdin {
                 "-".into()
@@ -102,6 +119,7 @@ impl Source {
             end: 0,
             searched: 0,
             skipping: false,
+            stretch: 0,
             line: 0,
         })
     }
@@ -109,9 +127,14 @@ impl Source {
     /// The next line, without its end.
     pub fn next_line(&mut self) -> io::Result<Next<'_>> {
         loop {
+            if self.stretch > STRETCH {
+                self.stretch = 0;
+                return Ok(Next::Enough);
+            }
             match self.find() {
                 Found::Line(end) => {
                     let start = self.start;
+                    self.stretch += end + 1 - start;
                     self.start = end + 1;
                     self.searched = self.start;
                     self.line += 1;
@@ -122,6 +145,7 @@ impl Source {
                 }
                 Found::TooLong => {
                     self.skipping = true;
+                    self.stretch += self.end - self.start;
                     self.start = self.end;
                 }
                 Found::Nothing => {}
@@ -180,9 +204,25 @@ impl Source {
             }
         };
         self.end += read;
+        if self.line == 0 && !self.skipping {
+            self.refuse_compressed()?;
+        }
         // A pipe whose other end is closed has no more, followed or not.
         self.over = read == 0 && !(self.regular && self.follow);
         Ok(read > 0 || !self.over && self.begin_anew()?)
+    }
+
+    /// Looks at how the first line begins.
+    fn refuse_compressed(&self) -> io::Result<()> {
+        let begin = self.room.get(..self.end).unwrap_or_default();
+        let known = COMPRESSED
+            .iter()
+            .find(|(magic, _)| begin.starts_with(magic));
+        known.map_or(Ok(()), |(_, reader)| {
+            Err(io::Error::other(format!(
+                "it is compressed: {reader} it into a pipe ({reader} FILE | upstream-trace explain ...) and give - in its place"
+            )))
+        })
     }
 
     /// From the end of the file: goes to the new one of that name once that is written instead, or to the beginning of one that was cut off.
@@ -240,6 +280,7 @@ mod tests {
             match source.next_line().unwrap() {
                 Next::Line(line) => lines.push(Some(line.to_vec())),
                 Next::Broken => lines.push(None),
+                Next::Enough => {}
                 Next::Later | Next::End => return lines,
             }
         }
@@ -354,7 +395,45 @@ mod tests {
     #[test]
     fn what_cannot_be_read() {
         let dir = tempfile::tempdir().unwrap();
-        assert!(Source::open(dir.path(), false).is_err());
-        assert!(Source::open(&dir.path().join("none"), false).is_err());
+        let none = dir.path().join("none");
+        for path in [dir.path(), &none, Path::new("/dev/zero")] {
+            assert!(Source::open(path, false).is_err(), "{}", path.display());
+        }
+        assert!(Source::open(Path::new("/dev/null"), false).is_ok());
+    }
+
+    #[test]
+    fn what_is_compressed_is_refused() {
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("log.gz");
+        for (magic, reader) in COMPRESSED {
+            fs::write(&path, [magic, b"x\ny"].concat()).unwrap();
+            let mut source = Source::open(&path, false).unwrap();
+            let said = source.next_line().unwrap_err().to_string();
+            assert!(said.contains(reader), "{said}");
+            // Anywhere else it is a broken line as any other.
+            fs::write(&path, [b"x\n", magic].concat()).unwrap();
+            let mut source = Source::open(&path, false).unwrap();
+            assert_eq!(all(&mut source).len(), 2);
+        }
+    }
+
+    #[test]
+    fn no_stretch_is_long() {
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("log");
+        for bytes in [vec![b'\n'; 2 * CHUNK], vec![0; 2 * CHUNK]] {
+            fs::write(&path, bytes).unwrap();
+            let mut source = Source::open(&path, false).unwrap();
+            let mut stretches = 0;
+            loop {
+                match source.next_line().unwrap() {
+                    Next::Enough => stretches += 1,
+                    Next::End => break,
+                    Next::Line(_) | Next::Broken | Next::Later => {}
+                }
+            }
+            assert!(stretches >= 2, "{stretches}");
+        }
     }
 }

@@ -56,12 +56,17 @@ impl Owner {
     }
 }
 
+/// The version of records that is read here.
+pub const SCHEMA: &str = "upstream-trace/1";
+
 /// What a line of the records is.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Kind {
     Connection(Brief),
     /// Another line of the tracer.
     Other,
+    /// A line of a tracer whose records have this other version.
+    Foreign(String),
     Broken,
 }
 
@@ -70,6 +75,9 @@ impl Kind {
     pub fn read(line: &[u8]) -> Self {
         if let Some(brief) = glance(line) {
             return Self::Connection(brief);
+        }
+        if let Some(schema) = foreign(line) {
+            return Self::Foreign(schema);
         }
         let Ok(line) = serde_json::from_slice::<Line<'_>>(line) else {
             return Self::Broken;
@@ -82,13 +90,25 @@ impl Kind {
     }
 }
 
+/// The version, where it is another. Its other fields may be of any kind.
+fn foreign(line: &[u8]) -> Option<String> {
+    let schema = serde_json::from_slice::<Versioned<'_>>(line).ok()?.schema;
+    (schema.starts_with("upstream-trace/") && schema != SCHEMA).then(|| schema.into_owned())
+}
+
+#[derive(Debug, Deserialize)]
+struct Versioned<'a> {
+    #[serde(borrow)]
+    schema: Cow<'a, str>,
+}
+
 /// Reads a line that is spelled and ordered as the tracer does it, a few times faster than any parser of JSON; `None` for all others.
 ///
 /// Keys are searched for with the quotes around them, which stand in no text: there they are escaped.
 fn glance(line: &[u8]) -> Option<Brief> {
-    const HEAD: &str = r#"{"schema":"upstream-trace/1","type":"connection","time":""#;
     let text = std::str::from_utf8(line).ok()?.strip_suffix('}')?;
-    let mut rest = text.strip_prefix(HEAD)?;
+    let text = text.strip_prefix(r#"{"schema":""#)?.strip_prefix(SCHEMA)?;
+    let mut rest = text.strip_prefix(r#"","type":"connection","time":""#)?;
     let ended = time::rfc3339(until(&mut rest, "\"")?)?;
     until(&mut rest, "{")?.strip_suffix(r#","local":"#)?;
     rest = rest.strip_prefix(r#""address":""#)?;
@@ -568,6 +588,22 @@ mod tests {
         ] {
             assert_eq!(Kind::read(line), kind);
         }
+    }
+
+    #[test]
+    fn records_of_another_version() {
+        let own = String::from_utf8(spelled(&samples::healthy())).unwrap();
+        // As the tracer spells it, and as any other program does.
+        for own in [own.clone(), own.replacen("\":", "\": ", 2)] {
+            assert!(matches!(Kind::read(own.as_bytes()), Kind::Connection(_)));
+            let other = own.replace(SCHEMA, "upstream-trace/2");
+            for other in [other.clone(), other.replace("\"time\":\"", "\"when\":\"")] {
+                let kind = Kind::Foreign("upstream-trace/2".into());
+                assert_eq!(Kind::read(other.as_bytes()), kind);
+            }
+        }
+        let nobody = br#"{"schema":"other/2","type":"log"}"#;
+        assert_eq!(Kind::read(nobody), Kind::Broken);
     }
 
     proptest! {

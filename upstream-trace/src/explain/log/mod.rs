@@ -127,6 +127,8 @@ pub enum Reading {
     Fine(u64),
     /// A known format, but not about a request.
     Other,
+    /// Nothing is in the line.
+    Empty,
     Unknown,
 }
 
@@ -155,15 +157,20 @@ impl Reader {
         // The lossy way is slow, even where nothing is lost.
         let text = str::from_utf8(line).map_or_else(|_| String::from_utf8_lossy(line), Cow::from);
         let text = text.trim_end();
+        if text.is_empty() {
+            return Reading::Empty;
+        }
+        self.line(text).unwrap_or(Reading::Unknown)
+    }
+
+    fn line(&mut self, text: &str) -> Option<Reading> {
         let read = match text.as_bytes() {
-            [] => return Reading::Other,
             [b'{', ..] => envoy::json(text),
             [b'[', ..] => envoy::text(text),
             [_, _, _, _, b'/', ..] => nginx::error(text, &mut self.zone),
             _ => haproxy::line(text, &mut self.zone).or_else(|| nginx_access::line(text)),
         };
-        let read = read.or_else(|| grpc::line(text, &mut self.zone));
-        read.unwrap_or(Reading::Unknown)
+        read.or_else(|| grpc::line(text, &mut self.zone))
     }
 }
 
@@ -249,7 +256,7 @@ mod tests {
         ] {
             assert_eq!(read(line), Reading::Unknown, "{line}");
         }
-        assert_eq!(read(""), Reading::Other);
+        assert_eq!(read(" \r"), Reading::Empty);
     }
 
     /// Lines that are nearly right are where parsers break.
