@@ -160,7 +160,10 @@ impl Reader {
         if text.is_empty() {
             return Reading::Empty;
         }
-        self.line(text).unwrap_or(Reading::Unknown)
+        let inner = in_a_pod(text).and_then(|inner| self.line(inner));
+        inner
+            .or_else(|| self.line(text))
+            .unwrap_or(Reading::Unknown)
     }
 
     fn line(&mut self, text: &str) -> Option<Reading> {
@@ -172,6 +175,14 @@ impl Reader {
         };
         read.or_else(|| grpc::line(text, &mut self.zone))
     }
+}
+
+/// What a container wrote, where a node's file of its output (CRI) has it as a whole: `2026-11-29T14:00:00.123456789Z stdout F ...`.
+fn in_a_pod(text: &str) -> Option<&str> {
+    let (at, rest) = text.split_once(' ')?;
+    time::rfc3339(at)?;
+    let mut streams = ["stdout F ", "stderr F "].into_iter();
+    streams.find_map(|stream| rest.strip_prefix(stream))
 }
 
 /// The number, where the field is one.
@@ -289,6 +300,34 @@ mod tests {
                 let _ = reader.read(line);
             }
         }
+    }
+
+    #[test]
+    fn lines_of_a_pod() {
+        for seed in SEEDS {
+            for before in [
+                "2026-11-29T14:00:00.123456789Z stdout F ",
+                "2026-11-29T14:00:00.1+01:00 stderr F ",
+            ] {
+                assert_eq!(failed(&format!("{before}{seed}")), failed(seed), "{seed}");
+            }
+        }
+        let envoy = SEEDS[0];
+        for before in [
+            "2026-11-29T14:00:00.123456789Z stdout P ",
+            "2026-11-29 stdout F ",
+            "stdout F ",
+        ] {
+            assert_eq!(
+                read(&format!("{before}{envoy}")),
+                Reading::Unknown,
+                "{before}"
+            );
+        }
+        // The only time is the runtime's.
+        let words = "ERROR /a/b: UNAVAILABLE: ipv4:127.0.0.1:81: Connection refused";
+        let call = failed(&format!("2026-11-29T14:00:00Z stdout F {words}"));
+        assert_eq!(call.format, Format::Grpc);
     }
 
     #[test]
