@@ -417,6 +417,11 @@ mod tests {
                 .hint
                 .starts_with("No record fits")
         );
+        let hint = explanation(&exact, &about).hint;
+        assert!(
+            hint.contains("time zone (TZ)") && hint.len() < 250,
+            "{hint}"
+        );
         about.unreadable = true;
         assert_eq!(explanation(&exact, &about).hint, UNREADABLE);
     }

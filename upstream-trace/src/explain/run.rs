@@ -358,7 +358,7 @@ impl Run {
                 break;
             }
         }
-        self.records.are_some()?;
+        self.records.are_some_of_all()?;
         // What still waits gets no more records and no more lines. Nobody knows whether it is among those that are left unread.
         if self.records.lacking != Some(Progress::Busy) {
             self.records.seen = u64::MAX;
@@ -562,7 +562,7 @@ impl Records {
                     break;
                 }
                 Ok(Next::End) => {
-                    self.are_some()?;
+                    self.are_some_of_all()?;
                     self.over = true;
                     self.seen = u64::MAX;
                 }
@@ -572,9 +572,17 @@ impl Records {
         Ok(())
     }
 
-    /// Whether what was read so far can be the tracer's: without its lines every answer would be that there is none.
+    /// Whether there was anything of the tracer's in all that there is, which may be nothing.
+    fn are_some_of_all(&self) -> Result<(), Failure> {
+        if self.unknown == 0 {
+            return Ok(());
+        }
+        self.are_some()
+    }
+
+    /// Whether there was anything of the tracer's: else every answer would be that there is none.
     fn are_some(&self) -> Result<(), Failure> {
-        if self.count + self.other > 0 || self.unknown == 0 {
+        if self.count + self.other > 0 {
             return Ok(());
         }
         let name = &self.source.name;
@@ -835,6 +843,28 @@ mod tests {
             order,
             [(0, 0), (0, 7_200), (1, 1), (1, 5), (0, 9), (1, 100)]
         );
+    }
+
+    #[test]
+    fn a_stretch_without_a_record_is_enough() {
+        let dir = tempfile::tempdir().unwrap();
+        let [records, log] = ["run.json", "access.log"].map(|name| dir.path().join(name));
+        std::fs::write(&log, fine(TIME.0, &[0])).unwrap();
+        for (content, refused) in [
+            (vec![0; 200 << 10], true),
+            (b"x\n".repeat(100 << 10), true),
+            // The tracer may yet begin.
+            (Vec::new(), false),
+            (b"x\n".to_vec(), false),
+        ] {
+            std::fs::write(&records, content).unwrap();
+            let mut run = Run::open(settings(records.clone(), vec![log.clone()], true)).unwrap();
+            let failed = (0..4).find_map(|_| run.step().err());
+            assert_eq!(
+                failed.map(|failure| failure.code),
+                refused.then_some(Code::Input)
+            );
+        }
     }
 
     /// The end that the server has of the connection in [`healthy`], between these addresses.
