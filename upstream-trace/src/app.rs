@@ -104,6 +104,7 @@ async fn trace(settings: Settings) -> Result<(), Failure> {
         knows_listeners: loaded.scans()
             && !settings.wanted.by_owner()
             && settings.wanted.networks.is_empty(),
+        local_ports: survey.host.local_ports.clone(),
         events: settings.events,
         wanted: settings.wanted.clone(),
     };

@@ -106,6 +106,17 @@ words!(
         Unknown = "unknown",
     }
 );
+impl Role {
+    /// That of the other end.
+    pub const fn opposite(self) -> Self {
+        match self {
+            Self::Client => Self::Server,
+            Self::Server => Self::Client,
+            Self::Unknown => Self::Unknown,
+        }
+    }
+}
+
 words!(
     /// How the owner of a socket was found, best first.
     Attribution {

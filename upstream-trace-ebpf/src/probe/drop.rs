@@ -14,7 +14,7 @@ use crate::{
     emit::{self, What},
     filter,
     kernel::{
-        mem::{Copied, Struct},
+        mem::{self, Copied, Memory as _, Struct},
         skb,
         sock::{Tuple, state},
     },
@@ -49,21 +49,23 @@ pub fn kfree_skb(ctx: BtfTracePointContext) -> i32 {
         Struct::doubtful(ctx.arg(3))
     };
     if by_filter {
-        handshake(sk, flags, &tuple, reason);
+        // A copy has none (`__skb_clone`), nor a packet that came from elsewhere (`ip_rcv_core`).
+        let connects = packet.is_some_and(|packet| packet.follow(&mem::SKB_SK).is_some());
+        handshake(sk, flags, &tuple, reason, connects);
     } else if flags & skb::RST != 0 {
         reset(sk, tuple.reversed(), reason);
     }
     0
 }
 
-/// `sk`: as of [`reset`].
+/// `sk`: as of [`reset`]; `connects`: it is the packet of the socket that sent it, not a copy that went another way.
 #[inline(always)]
-fn handshake(sk: Option<Struct<Copied>>, flags: u8, tuple: &Tuple, reason: u8) {
+fn handshake(sk: Option<Struct<Copied>>, flags: u8, tuple: &Tuple, reason: u8, connects: bool) {
     if flags & skb::SYN == 0 || !filter::wants(tuple) {
         return;
     }
-    // A raw socket, which has a copy of each packet: what its filter drops arrived all the same.
-    if sk.and_then(Struct::state) == Some(state::CLOSE) {
+    // A raw socket, connected or not, which has a copy of each packet: what its filter drops arrived all the same.
+    if let Some(state::CLOSE | state::ESTABLISHED) = sk.and_then(Struct::state) {
         return;
     }
     let what = What {
@@ -76,7 +78,12 @@ fn handshake(sk: Option<Struct<Copied>>, flags: u8, tuple: &Tuple, reason: u8) {
     } else {
         tuple.reversed()
     };
-    emit::note(what, ptr::null(), &connecting, [0; 5]);
+    emit::note(
+        what,
+        ptr::null(),
+        &connecting,
+        [u64::from(connects), 0, 0, 0, 0],
+    );
 }
 
 /// `sk`: the socket that it came for, where that is told.

@@ -5,7 +5,7 @@
 //! connects again. A connection that ended waits [`HOLD_NS`] for what the kernel reports after its end.
 //! Must not know: how a record looks.
 
-use std::{collections::VecDeque, rc::Rc};
+use std::{collections::VecDeque, ops::RangeInclusive, rc::Rc};
 
 use hashbrown::HashSet;
 use upstream_trace_common::event::{Actor, Answer, Base, Packet, exit, kind};
@@ -66,6 +66,8 @@ pub struct Context {
     pub sees_both_ends: bool,
     /// Open sockets are scanned, and no filter hides a listener: where none is known, none was.
     pub knows_listeners: bool,
+    /// Ports that the kernel gives to clients (`net.ipv4.ip_local_port_range`); `None`: not known.
+    pub local_ports: Option<RangeInclusive<u16>>,
     /// `--events`: each event comes by itself. Otherwise the kernel keeps the stories of connections until
     /// they end, so that open ones are not known here.
     pub events: bool,
@@ -411,7 +413,7 @@ impl Engine {
             Some(State::SynRecv) => Role::Server,
             _ => self
                 .listeners
-                .role(base.netns, base.local_port, base.remote_port),
+                .role(base.netns, base.local_port, base.remote_port, base.ktime),
         };
         // A child in SYN_RECV was born a moment ago, in the same packet.
         let born = if role == Role::Server && base.old == State::SynRecv as u8 {

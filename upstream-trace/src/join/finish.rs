@@ -7,7 +7,7 @@ use upstream_trace_common::event::{Base, IPV4, exit, kind};
 
 use super::{
     connection::{Connection, End, PeerSent, Slot, seen},
-    engine::{Engine, Sink, WallClock},
+    engine::{Context, Engine, Sink, WallClock},
     note::{Fact, Queue},
     reset::{self, Known, ResetFound, aborts, derived, error, reason},
     stray::{self, Stray},
@@ -31,6 +31,10 @@ use crate::{
 
 /// A reset that was sent on this node longer ago than this has arrived, through whatever queues.
 const ARRIVED_NS: u64 = 1_000_000_000;
+/// A server that closes a connection sooner than this, before anything came, does not want it; no idle timeout is as short.
+const AT_ONCE_US: u64 = 1_000_000;
+/// How long after its last payload whoever waits for an answer may shut its side down: no client gives up as soon.
+const HALF_CLOSE_NS: u64 = 50_000_000;
 
 /// Takes the connection in `slot` out of the table and prints it.
 pub(super) fn connection(
@@ -91,6 +95,11 @@ fn leave_to_peer(engine: &mut Engine, slot: Slot) {
         return;
     };
     peer.seen |= seen::PEER_ENDED;
+    match (ended.role, peer.role) {
+        (Role::Unknown, known) => ended.role = known.opposite(),
+        (known, Role::Unknown) => peer.role = known.opposite(),
+        _ => {}
+    }
     peer.peer_owner.clone_from(&ended.owner);
     if ended.peer_owner.is_none() {
         ended.peer_owner.clone_from(&peer.owner);
@@ -204,14 +213,14 @@ fn print(
         closed_first: ended.saw(seen::CLOSED_FIRST),
         peer_closed_first: ended.saw(seen::PEER_CLOSED_FIRST),
         payload_after_fin: payload_after_fin(ended, &counters),
-        still_open: end_is_open(end),
+        half_closed: end_is_open(end) && shut_behind_payload(engine, ended, end),
         err,
         reset: reset.as_ref().map(|reset| reset.direction),
         reset_in_path: reset.as_ref().is_some_and(ResetFound::is_certainly_in_path),
         reset_unseen: !complete,
         has_local_port: ended.tuple.local_port != 0,
         icmp: noted.as_ref().is_some_and(|noted| noted.icmp.is_some()),
-        peer_received_payload: ended.peer_received > Some(0),
+        peer_received_payload: ended.peer_received.map(|bytes| bytes > 0),
         counters,
     };
     let judgement = rules::judge(&facts, context.idle_after_us);
@@ -283,10 +292,22 @@ fn explain<'a>(
     record.errno = told
         .and_then(|end| tcp::errno_name(error(end)))
         .or(lacks_port.then_some("EADDRNOTAVAIL"));
-    let (client_closed_first, server_closed_first) = match ended.role {
-        Role::Client => (facts.closed_first, facts.peer_closed_first),
-        Role::Server => (facts.peer_closed_first, facts.closed_first),
-        Role::Unknown => (false, false),
+    // What the server's FIN looks like there, and what had come from the client by then.
+    let (server_closed_first, its_fin, came) = match ended.role {
+        Role::Client => (
+            facts.peer_closed_first,
+            State::CloseWait,
+            record.bytes.acked,
+        ),
+        Role::Server => (facts.closed_first, State::FinWait1, record.bytes.received),
+        Role::Unknown => (false, State::Close, None),
+    };
+    let is_its_fin = |step: &&record::Step| step.change().is_some_and(|(_, to)| to == its_fin);
+    let at_once = || {
+        let mut steps = ended.steps.as_slice().iter();
+        steps
+            .find(is_its_fin)
+            .is_some_and(|step| step.at_us() < AT_ONCE_US)
     };
     let meaning = playbook::meaning(&playbook::About {
         verdict: record.verdict,
@@ -298,8 +319,11 @@ fn explain<'a>(
         bytes: record.bytes,
         local: record.local.address,
         has_local_port: record.local.port != 0,
-        client_closed_first,
+        closed_first: facts.closed_first,
+        peer_closed_first: facts.peer_closed_first,
+        is_turned_away: server_closed_first && came == Some(0) && at_once(),
         is_late: facts.payload_after_fin && server_closed_first,
+        unacked: facts.counters.unacked == Some(true),
         evidence,
     });
     record.reset = reset.map(ResetFound::record);
@@ -335,8 +359,11 @@ fn other_end<'a>(
     }
     let stray = stray.filter(|stray| stray.kind == kind::RESET_SENT_LISTEN)?;
     let listeners = &engine.listeners;
-    let process = listeners.owner(stray.netns, &Tuple::of(stray), stray.ktime)?;
-    Some((process, Attribution::Listener))
+    let owner = |at| listeners.owner(stray.netns, &Tuple::of(stray), at);
+    let process = owner(stray.ktime)?;
+    // Who began to listen later never had the connection.
+    let then = owner(ended.first).filter(|_| ended.saw(seen::BIRTH))?;
+    (then.pid == process.pid).then_some((&**process, Attribution::Listener))
 }
 
 /// Who listens where a SYN was not answered because the accept queue was full, and nothing else is known to have been why.
@@ -401,8 +428,8 @@ fn noted<'a>(engine: &'a Engine, ended: &Connection) -> Evidence<'a> {
     if let Some(&Fact::Icmp(icmp)) = of(kind::SYN_ICMP) {
         evidence.icmp = Some(icmp);
     }
-    if let Some(&Fact::Dropped(reason)) = of(kind::SYN_DROPPED) {
-        evidence.drop_reason = engine.context.drop_reasons.name(reason);
+    if let Some(Fact::Dropped(dropped)) = of(kind::SYN_DROPPED) {
+        evidence.drop_reason = engine.context.drop_reasons.name(dropped.reason);
     }
     if ended.tuple.local_port == 0
         && let Some(&Fact::LocalPorts(range)) = of(kind::PORT_RANGE)
@@ -421,6 +448,16 @@ fn payload_after_fin(ended: &Connection, counters: &Counters) -> bool {
     let after = |jiffies: u32| jiffies.wrapping_sub(fin).cast_signed() > 0;
     counters.since_sent_us.is_some() && after(stats.last_sent)
         || counters.since_received_us.is_some() && after(stats.last_received)
+}
+
+/// Whether the first FIN, this end's, came so soon after its last payload that one caused both. Whoever gives up waits before.
+fn shut_behind_payload(engine: &Engine, ended: &Connection, end: &End) -> bool {
+    let ticks = end
+        .stats()
+        .zip(ended.fin)
+        .map(|(stats, fin)| fin.wrapping_sub(stats.last_sent));
+    let ns = ticks.map(|ticks| u64::from(ticks).saturating_mul(engine.context.tick_ns));
+    ns.is_some_and(|ns| ns <= HALF_CLOSE_NS)
 }
 
 /// Whether a process had the connection; `None` where that would have been seen only by luck.
@@ -446,8 +483,16 @@ pub(super) fn stray(engine: &Engine, stray: &Stray, clock: &impl WallClock, sink
     let Some(what) = stray::kind_of(&engine.context, base) else {
         return;
     };
+    let Context {
+        knows_listeners,
+        local_ports,
+        ..
+    } = &engine.context;
+    let is_a_clients = local_ports
+        .as_ref()
+        .is_some_and(|ports| ports.contains(&base.local_port));
     let is_clients =
-        engine.context.knows_listeners && !engine.listeners.ever(base.netns, base.local_port);
+        *knows_listeners && is_a_clients && !engine.listeners.ever(base.netns, base.local_port);
     let what = if is_clients { what.of_client() } else { what };
     let (reason, reason_source) = stray::reason(&engine.context, base);
     let meaning = playbook::stray(what);

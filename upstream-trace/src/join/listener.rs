@@ -27,6 +27,8 @@ struct Listener {
 /// Those that stopped are remembered for the connections that they took, whose stories may still be to
 /// come; no more than this many.
 const STOPPED: usize = 4096;
+/// By then a process that ends has closed all that it had.
+const LATELY_NS: u64 = 1_000_000_000;
 
 /// Every listening socket that is known, by network namespace and port.
 #[derive(Debug, Default)]
@@ -115,11 +117,17 @@ impl Listeners {
         here.is_some_and(|here| here.iter().any(|listener| listener.until == u64::MAX))
     }
 
-    /// Which end a socket with these ports is, as far as somebody listens on one of them now.
-    pub fn role(&self, netns: u32, local: u16, remote: u16) -> Role {
-        if self.any(netns, local) {
+    /// Which end a socket with these ports is, as far as somebody listens on one of them, or did a moment before: a process that ends closes
+    /// what it listens with first.
+    pub fn role(&self, netns: u32, local: u16, remote: u16, at: u64) -> Role {
+        let listens = |port| {
+            let here = self.known.get(&(netns, port));
+            let lately = |listener: &Listener| listener.until.saturating_add(LATELY_NS) >= at;
+            here.is_some_and(|here| here.iter().any(lately))
+        };
+        if listens(local) {
             Role::Server
-        } else if self.any(netns, remote) {
+        } else if listens(remote) {
             Role::Client
         } else {
             Role::Unknown
@@ -231,6 +239,18 @@ mod tests {
         listeners.remove(2, 1, 80, 40);
         assert_eq!(owner(&listeners, IPV4, 8), None);
         assert!(!listeners.any(1, 80));
+    }
+
+    #[test]
+    fn who_listened_until_a_moment_ago_is_the_server() {
+        const SECOND: u64 = 1_000_000_000;
+        let mut listeners = Listeners::default();
+        listeners.insert(1, 1, &tuple(IPV4, 7), &process(10, 0), 0);
+        listeners.remove(1, 1, 80, SECOND);
+        let role = |at| listeners.role(1, 80, 45_000, at);
+        assert_eq!(role(SECOND + 1), Role::Server);
+        assert_eq!(role(3 * SECOND), Role::Unknown);
+        assert_eq!(listeners.role(1, 45_000, 80, SECOND + 1), Role::Client);
     }
 
     #[test]

@@ -26,8 +26,16 @@ pub enum Fact {
     Icmp(Icmp),
     LocalPorts(PortRange),
     AcceptQueue(Queue),
+    Dropped(Dropped),
+}
+
+/// A SYN, or the answer to one, that a filter dropped.
+#[derive(Debug)]
+pub struct Dropped {
     /// `enum skb_drop_reason`.
-    Dropped(u8),
+    pub reason: u8,
+    /// It was the very packet of the socket that connects; else it may have been a copy, which a rule sent another way.
+    pub is_own: bool,
 }
 
 /// The accept queue that a connection was to go through.
@@ -143,7 +151,10 @@ impl Engine {
                 Some(queue) => Fact::AcceptQueue(queue),
                 None => return,
             },
-            kind::SYN_DROPPED => Fact::Dropped(base.new),
+            kind::SYN_DROPPED => Fact::Dropped(Dropped {
+                reason: base.new,
+                is_own: first != 0,
+            }),
             _ => return,
         };
         let is_event = matches!(fact, Fact::Icmp(_) | Fact::Dropped(_));
@@ -235,7 +246,13 @@ mod tests {
 
         // What was dropped on its way is told wherever that was.
         for (ends, elsewhere) in [(FAR, true), (LOOPBACK, false)] {
-            notes.insert(&base(1, kind::SYN_DROPPED, ends), Fact::Dropped(5));
+            notes.insert(
+                &base(1, kind::SYN_DROPPED, ends),
+                Fact::Dropped(Dropped {
+                    reason: 5,
+                    is_own: true,
+                }),
+            );
             let tuple = Tuple::of(&base(0, 0, ends));
             let is_known =
                 |netns, since| notes.of(netns, &tuple, kind::SYN_DROPPED, since).is_some();

@@ -10,6 +10,18 @@ use super::{
 };
 use crate::record::Role;
 
+/// Whether the two may have made one handshake: a client sends its SYN before the server's end is born. A transparent proxy that speaks to
+/// the server from the client's own address has two sockets that look like each other's ends, and first the one that it accepted.
+fn in_order(one: &Connection, other: &Connection) -> bool {
+    let both_born = one.saw(seen::BIRTH) && other.saw(seen::BIRTH);
+    let (client, server) = match (one.role, other.role) {
+        (Role::Client, Role::Server) => (one, other),
+        (Role::Server, Role::Client) => (other, one),
+        _ => return true,
+    };
+    !both_born || client.first <= server.first
+}
+
 impl Engine {
     /// Finds the socket of the other end of a connection that lived until then, if it is on this node.
     pub(super) fn pair(&mut self, slot: Slot, until: u64) {
@@ -25,7 +37,11 @@ impl Engine {
             let end = candidate.end.as_ref().map_or(0, |end| end.at);
             let ended_before = candidate.saw(seen::END) && end < first;
             // A connection to itself is its own other end; one of another time has its own peer.
-            other != slot && candidate.peer == NONE && !ended_before && candidate.first <= until
+            other != slot
+                && candidate.peer == NONE
+                && !ended_before
+                && candidate.first <= until
+                && in_order(connection, candidate)
         };
         let same_netns = self
             .table

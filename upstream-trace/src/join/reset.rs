@@ -9,6 +9,7 @@ use upstream_trace_common::event::{Base, Full, NO_REASON, Stats, kind};
 use super::{
     connection::{Connection, End, Owner, PeerSent, Sent, seen},
     engine::{Context, Engine},
+    note::Fact,
     stray,
 };
 use crate::{
@@ -194,15 +195,28 @@ pub(super) fn found<'a>(
     }
     // The one SYN that was sent, or the answer to it, was dropped by a filter of this node, which also answered it: wherever
     // it was sent to. Of several another may have got through.
-    let is_filtered = || {
+    let filtered = || {
         let notes = &engine.notes;
-        let dropped = notes.of(ended.netns, &ended.tuple, kind::SYN_DROPPED, ended.first);
+        let noted = notes.of(ended.netns, &ended.tuple, kind::SYN_DROPPED, ended.first);
         let only_one = ended.steps.count(StepKind::SynRetransmit) == 0;
-        !ended.saw(seen::ESTABLISHED) && only_one && dropped.is_some()
+        match noted? {
+            Fact::Dropped(dropped) if only_one && !ended.saw(seen::ESTABLISHED) => Some(dropped),
+            _ => None,
+        }
     };
     let peer_is_here = peer.is_some() || ended.tuple.is_loopback();
-    if !peer_is_here && known.all && context.sees_all_resets && is_filtered() {
-        return received((Origin::InPath, Some(Confidence::Certain)), unknown, None);
+    if !peer_is_here
+        && known.all
+        && context.sees_all_resets
+        && let Some(dropped) = filtered()
+    {
+        // A copy that a rule sends another way may be dropped there, while the SYN goes on.
+        let confidence = if dropped.is_own {
+            Confidence::Certain
+        } else {
+            Confidence::Likely
+        };
+        return received((Origin::InPath, Some(confidence)), unknown, None);
     }
     if !peer_is_here {
         // Looked for in vain, where it may have been.
@@ -228,8 +242,9 @@ pub(super) fn found<'a>(
     // address, which was translated on its way (NAT), may look the same: so the other end has to be known, or a filter
     // of this node to have dropped the SYN that was answered so. Nor may it have been aborted, whose reset may be told late.
     let is_paired = ended.is_paired() && !ended.saw(seen::PEER_ABORTED);
-    let certain =
-        known.all && (context.sees_both_ends || peer.is_none()) && (is_paired || is_filtered());
+    let certain = known.all
+        && (context.sees_both_ends || peer.is_none())
+        && (is_paired || filtered().is_some());
     let origin = if certain {
         (Origin::InPath, Some(Confidence::Certain))
     } else {

@@ -389,9 +389,9 @@ impl Engine {
                 continue;
             };
             let (netns, tuple) = (connection.netns, connection.tuple);
-            connection.role = self
-                .listeners
-                .role(netns, tuple.local_port, tuple.remote_port);
+            connection.role =
+                self.listeners
+                    .role(netns, tuple.local_port, tuple.remote_port, connection.first);
         }
     }
 }

@@ -184,6 +184,7 @@ fn context() -> Context {
         drop_reasons: Reasons::default(),
         counts_syn_retransmits: true,
         sees_all_resets: true,
+        local_ports: Some(32_768..=60_999),
         sees_both_ends: true,
         knows_listeners: true,
         events: false,
@@ -761,6 +762,26 @@ fn a_refusal_that_nobody_sent_is_a_firewalls_only_where_one_dropped_the_syn() {
     }
 }
 
+/// A rule that copies packets to another place (a mirror) may have the copy dropped there, and the server has refused the SYN itself.
+#[test]
+fn of_a_syn_for_elsewhere_only_the_sockets_own_packet_is_certain_to_be_the_one() {
+    for (is_own, confidence) in [(1, Confidence::Certain), (0, Confidence::Likely)] {
+        let mut play = Play::new();
+        play.apart = true;
+        play.connect();
+        play.note(2, kind::SYN_DROPPED, (0, 12), [is_own, 0, 0, 0, 0]);
+        play.refused();
+        let seen = &play.finish()[0];
+        assert_eq!(
+            (seen.reset, seen.confidence),
+            (
+                Some((Direction::Received, Origin::InPath, None)),
+                Some(confidence)
+            )
+        );
+    }
+}
+
 /// A client's end that was reset by nobody, `then` before it is printed.
 fn reset_by_nobody(then: impl FnOnce(&mut Engine, u64)) -> Option<Origin> {
     let mut play = Play::new();
@@ -1007,6 +1028,7 @@ fn a_reset_that_ended_no_connection_is_told_once_and_is_nobodys_end() {
 fn what_a_clients_port_resets_is_the_clients_doing() {
     for (port, knows_listeners, hint) in [
         (PORT, true, StrayKind::FromTimeWait),
+        (PORT + 1, true, StrayKind::FromTimeWait),
         (EPHEMERAL, true, StrayKind::FromClosedClient),
         (EPHEMERAL, false, StrayKind::FromTimeWait),
     ] {
@@ -2530,4 +2552,119 @@ fn what_ends_after_a_stop_is_not_told() {
         assert_eq!(records.strays.len(), 2);
         assert!(records.strays.iter().all(claimed));
     }
+}
+
+/// Who waits for an answer shuts its side down right behind the request; who gave up does it later (a proxy that passes the FIN on).
+#[test]
+fn only_a_prompt_half_close_waits_for_an_answer() {
+    for (waited, verdict) in [(1, Verdict::ClosedBeforeResponse), (20, Verdict::Ok)] {
+        let mut play = Play::new();
+        play.handshake();
+        play.accept();
+        play.jiffies = 100;
+        play.state(CLIENT, State::Established, State::FinWait1, CLIENT_PID);
+        play.step(CLIENT, State::FinWait1, State::FinWait2);
+        let stats = Stats {
+            has_socket: 1,
+            last_sent: 100 - waited,
+            jiffies: 101,
+            ..mirrored(&counted(64, 0))
+        };
+        play.close(CLIENT, State::FinWait2, 0, stats);
+        assert_eq!(play.finish()[0].verdict, verdict, "{waited}");
+    }
+}
+
+/// What had not arrived is no answered exchange, however long it stood still.
+#[test]
+fn a_connection_with_payload_on_its_way_is_not_idle() {
+    let seconds = 1000;
+    let verdict = |unacked, received_by_client: u64| {
+        let mut play = Play::new();
+        play.handshake();
+        play.accept();
+        play.now += 10_000_000_000;
+        let server = Stats {
+            unacked,
+            last_sent: 1,
+            jiffies: seconds,
+            ..counted(64, 5000)
+        };
+        play.reset_received(SERVER, State::Established, server);
+        play.close(SERVER, State::Established, 0, failed(104, server));
+        let client = mirrored(&counted(64, received_by_client));
+        play.close(CLIENT, State::Established, CLIENT_PID, client);
+        let seen = play.finish();
+        let server = seen.iter().find(|seen| seen.role == Role::Server);
+        server.unwrap().verdict
+    };
+    assert_eq!(verdict(0, 5000), Verdict::ResetIdle);
+    assert_eq!(verdict(900, 4100), Verdict::ResetMidStream);
+    assert_eq!(verdict(5000, 0), Verdict::ResetBeforeResponse);
+}
+
+/// A proxy that takes what is not addressed to it and speaks to the server from the client's own address and port.
+#[test]
+fn two_sockets_of_a_transparent_proxy_are_not_each_others_ends() {
+    for proxied in [false, true] {
+        let mut play = Play::new();
+        if proxied {
+            play.step(SERVER, State::SynRecv, State::Established);
+        }
+        play.connect();
+        play.step(CLIENT, State::SynSent, State::Established);
+        if !proxied {
+            play.step(SERVER, State::SynRecv, State::Established);
+        }
+        play.accept();
+        let stats = mirrored(&counted(64, 0));
+        play.reset_received(CLIENT, State::Established, stats);
+        play.close(CLIENT, State::Established, 0, failed(104, stats));
+        let seen = play.finish();
+        let client = seen.iter().find(|seen| seen.role == Role::Client).unwrap();
+        assert_eq!(client.peer, (!proxied).then_some(SERVER_PID));
+    }
+}
+
+/// Another process listens there by now; the connection was its predecessor's.
+#[test]
+fn who_listens_later_never_had_the_connection() {
+    for later in [false, true] {
+        let mut play = Play::new();
+        play.connect();
+        play.step(CLIENT, State::SynSent, State::Established);
+        if later {
+            play.state(LISTENER, State::Listen, State::Close, SERVER_PID);
+            play.state(LISTENER, State::Close, State::Listen, HELPER_PID);
+        }
+        let base = play.base(SERVER, kind::RESET_SENT_LISTEN, 0, NO_REASON);
+        play.plain(Base {
+            sk: LISTENER,
+            ..base
+        });
+        let stats = mirrored(&counted(64, 0));
+        play.reset_received(CLIENT, State::Established, stats);
+        play.close(CLIENT, State::Established, 0, failed(104, stats));
+        let seen = &play.finish()[0];
+        let named = (!later).then_some(SERVER_PID);
+        assert_eq!(seen.peer, named);
+        assert_eq!(
+            seen.reset,
+            Some((Direction::Received, Origin::PeerOnNode, named))
+        );
+    }
+}
+
+/// Of a connection that is older than the tracer, between two namespaces: who listens is known at one end only.
+#[test]
+fn an_end_whose_role_is_known_tells_the_others() {
+    let mut play = Play::new();
+    play.apart = true;
+    play.step(SERVER, State::Established, State::CloseWait);
+    play.step(CLIENT, State::Established, State::FinWait1);
+    let stats = counted(64, 64);
+    play.close(SERVER, State::LastAck, 0, stats);
+    play.close(CLIENT, State::FinWait2, 0, mirrored(&stats));
+    let roles: Vec<_> = play.finish().iter().map(|seen| seen.role).collect();
+    assert_eq!(roles, [Role::Server, Role::Client]);
 }

@@ -6,10 +6,12 @@
 
 use super::btf::Btf;
 
+/// That of a socket's own filter (`SO_ATTACH_FILTER`, `SO_ATTACH_BPF`).
+const SOCKET_FILTER: &str = "SOCKET_FILTER";
 /// The reasons for which a filter drops a packet that is in order.
 const FILTERS: [&str; 6] = [
     "NETFILTER_DROP",
-    "SOCKET_FILTER",
+    SOCKET_FILTER,
     "BPF_CGROUP_EGRESS",
     "TC_INGRESS",
     "TC_EGRESS",
@@ -61,9 +63,10 @@ impl Reasons {
         Self(names)
     }
 
-    /// A bit for each value below 128 that is a filter's, the low 64 first.
-    pub fn filters(&self) -> [u64; 2] {
-        self.bits(|name| FILTERS.contains(&name))
+    /// A bit for each value below 128 that is a filter's, the low 64 first; `with_socket`: the kernel tells what the packet came for. Without
+    /// that a raw socket's filter, which drops a copy, looks like that of the socket that was meant.
+    pub fn filters(&self, with_socket: bool) -> [u64; 2] {
+        self.bits(|name| FILTERS.contains(&name) && (with_socket || name != SOCKET_FILTER))
     }
 
     /// The same of those for which a reset is dropped that ended no connection; `with_socket`: the kernel tells what
@@ -129,13 +132,15 @@ mod tests {
         let values = [
             ("SKB_DROP_REASON_NOT_SPECIFIED", 2),
             ("SKB_DROP_REASON_NO_SOCKET", 3),
+            ("SKB_DROP_REASON_SOCKET_FILTER", 5),
             ("SKB_DROP_REASON_TCP_RESET", 65),
             ("SKB_DROP_REASON_NETFILTER_DROP", 12),
             ("SKB_DROP_REASON_TC_INGRESS", 70),
         ];
         sample.enumeration("skb_drop_reason", false, &values);
         let reasons = Reasons::of_drops(&Btf::parse(sample.finish()).unwrap());
-        assert_eq!(reasons.filters(), [1 << 12, 1 << 6]);
+        assert_eq!(reasons.filters(true), [1 << 12 | 1 << 5, 1 << 6]);
+        assert_eq!(reasons.filters(false), [1 << 12, 1 << 6]);
         assert_eq!(
             (reasons.no_socket(), Reasons::default().no_socket()),
             (3, 0)
@@ -143,7 +148,7 @@ mod tests {
         assert_eq!(reasons.resets(false), [0, 1 << 1]);
         assert_eq!(reasons.resets(true), [1 << 2, 1 << 1]);
         assert_eq!(reasons.name(12), Some("NETFILTER_DROP"));
-        assert_eq!(Reasons::default().filters(), [0; 2]);
+        assert_eq!(Reasons::default().filters(true), [0; 2]);
     }
 
     #[test]

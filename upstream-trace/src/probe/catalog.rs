@@ -142,6 +142,14 @@ const fn tracepoint(name: &'static str) -> Rung {
     rung(name, Kind::Tracepoint, name)
 }
 
+/// What is skipped while another program of its kind runs on the same CPU (`bpf_prog_active`), and says so of none before 6.7.
+const fn uncounted(program: &'static str, target: &'static str, loss: &'static str) -> Rung {
+    Rung {
+        loss: Some(loss),
+        ..rung(program, Kind::Kprobe, target)
+    }
+}
+
 /// Packets that no socket waited for, when they are dropped: by then they were answered with a reset.
 const fn unanswerable(program: &'static str, loss: &'static str) -> Rung {
     Rung {
@@ -170,10 +178,10 @@ pub const CATALOG: &[Entry] = &[
                 Kind::Fentry,
                 "tcp_v4_send_reset",
             ),
-            rung(
+            uncounted(
                 "tcp_v4_send_reset_kprobe",
-                Kind::Kprobe,
                 "tcp_v4_send_reset",
+                "resets sent over IPv4 that a kprobe misses, which nobody counts: none is told to be a middlebox's for certain",
             ),
             unanswerable(
                 "tcp_v4_send_reset_drop",
@@ -190,10 +198,10 @@ pub const CATALOG: &[Entry] = &[
                 Kind::Fentry,
                 "tcp_v6_send_reset",
             ),
-            rung(
+            uncounted(
                 "tcp_v6_send_reset_kprobe",
-                Kind::Kprobe,
                 "tcp_v6_send_reset",
+                "resets sent over IPv6 that a kprobe misses, which nobody counts: none is told to be a middlebox's for certain",
             ),
             unanswerable(
                 "tcp_v6_send_reset_drop",

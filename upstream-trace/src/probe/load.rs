@@ -329,7 +329,7 @@ fn wake_at(ring_size: u32) -> u32 {
 
 /// Name and value of those that say which drops of packets are looked at, a bit each.
 fn drop_reasons(plan: &Plan<'_>) -> [(&'static str, u64); 4] {
-    let [low, high] = plan.drop_reasons.filters();
+    let [low, high] = plan.drop_reasons.filters(plan.drop_has_socket());
     let [reset_low, reset_high] = plan.drop_reasons.resets(plan.drop_has_socket());
     [
         (setting::DROPS_LOW, low),

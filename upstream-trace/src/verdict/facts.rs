@@ -48,6 +48,7 @@ impl Counters {
         let fin_acked = fin_sent && unacked == Some(0);
         // `tcp_ack` counts the SYN of an active open only: a child starts behind its SYN-ACK.
         let syn_acked = role == Role::Client;
+        let all_acked = unacked.map(|bytes| bytes == 0);
 
         let received = received(stats);
         let sent = when(
@@ -60,6 +61,12 @@ impl Counters {
             let payload = bytes.saturating_sub(control);
             sent.map_or(payload, |sent| payload.min(sent))
         });
+        // Of an end that may be either's the SYN may be among them.
+        let acked = match (role, all_acked) {
+            (Role::Unknown, Some(true)) => sent,
+            (Role::Unknown, _) => None,
+            _ => acked,
+        };
         let sent_any = when(stats, present::BYTES_SENT, stats.bytes_sent > 0);
         let received_any = received.map(|bytes| bytes > 0);
         let age = |bit, jiffies: u32| {
@@ -157,8 +164,9 @@ pub struct Facts {
     pub peer_closed_first: bool,
     /// Payload certainly went either way after the first FIN.
     pub payload_after_fin: bool,
-    /// The owner still had the socket when it came to its end.
-    pub still_open: bool,
+    /// The owner shut its side down right behind its last payload and still had the socket when it came to its end: it
+    /// waited for the answer.
+    pub half_closed: bool,
     /// `sk_err` at the end; 0 for none.
     pub err: u32,
     /// A reset ended it.
@@ -171,8 +179,8 @@ pub struct Facts {
     pub icmp: bool,
     /// The local port was chosen.
     pub has_local_port: bool,
-    /// The peer, on this node as well, received payload of this end.
-    pub peer_received_payload: bool,
+    /// The peer, on this node as well, received payload of this end; `None`: not known.
+    pub peer_received_payload: Option<bool>,
     /// The counters at the end.
     pub counters: Counters,
 }
@@ -248,6 +256,25 @@ mod tests {
             (counters.bytes.acked, counters.unacked),
             (Some(64), Some(false))
         );
+    }
+
+    /// Of one that is older than the tracer the SYN may be among what was acknowledged.
+    #[test]
+    fn what_an_unknown_end_had_acknowledged_is_not_made_up() {
+        let acked = |unacked, bytes_acked| {
+            let stats = Stats {
+                present: ALL,
+                bytes_sent: 64,
+                unacked,
+                bytes_acked,
+                ..Stats::default()
+            };
+            Counters::new(&stats, Role::Unknown, false, TICK_NS)
+                .bytes
+                .acked
+        };
+        assert_eq!(acked(64, 1), None);
+        assert_eq!(acked(0, 65), Some(64));
     }
 
     #[test]

@@ -42,10 +42,16 @@ pub struct About<'a> {
     pub local: IpAddr,
     /// Its port was chosen.
     pub has_local_port: bool,
-    /// The client sent the first FIN.
-    pub client_closed_first: bool,
+    /// This end sent the first FIN.
+    pub closed_first: bool,
+    /// The other end did.
+    pub peer_closed_first: bool,
+    /// The server did, at once: nothing of the client's had come to it.
+    pub is_turned_away: bool,
     /// The request was certainly sent after the server's FIN.
     pub is_late: bool,
+    /// Payload of this end was still on its way.
+    pub unacked: bool,
     /// What else is known.
     pub evidence: record::Evidence<'a>,
 }
@@ -81,10 +87,24 @@ enum Evidence {
     PortUnreachable,
     /// A local port was chosen.
     HasLocalPort,
-    /// The client had sent its FIN when the server reset the connection.
-    ClientClosedFirst,
+    /// This end had sent its FIN before anything else ended the connection.
+    ClosedFirst,
+    /// The other end had.
+    PeerClosedFirst,
+    /// The client had sent its FIN when that end reset the connection.
+    ClientClosedFirst(End),
+    /// The same of a client on this node, which reset it itself.
+    GaveUp,
+    /// This end sent the reset, and it is not known which it is.
+    ByThisEnd,
+    /// Payload of this end was still on its way.
+    Undelivered,
     /// The request was sent after the server's FIN, and reset by whoever is left of the server.
     Late,
+    /// The same of one that the server had closed at once.
+    TurnedAway,
+    /// The same where the server had closed it because its process came to its end.
+    EndedBefore,
     /// An ICMP error answered the SYN, of the kind by which firewalls and access lists refuse.
     Prohibited,
     /// This node itself answered the SYN with ICMP host unreachable.
@@ -105,6 +125,8 @@ enum Evidence {
     Killed(End),
     /// The same, by whatever its process came to its end.
     Ended(End),
+    /// Either's process came to its end.
+    Exited,
     /// That end reset it on purpose, for one of these reasons (empty: any or none).
     Aborted(&'static [&'static str], End),
     /// The server had reset it when what the client sent last arrived; that was the first it sent (`true`), or there
@@ -112,6 +134,11 @@ enum Evidence {
     Crossed(bool),
 }
 
+/// What the kernel says that met a socket whose owner had closed it.
+const CLOSED_SERVER: Evidence = Evidence::OnNode(
+    &["TCP_TIMEWAIT_SOCKET", "TCP_ABORT_ON_DATA"],
+    Some(End::Server),
+);
 /// A TLS alert that is not encrypted: a record's header, the level, the description.
 const ALERT: u64 = 7;
 /// What a TLS client or an HTTP request opens with; a shorter exchange may be any protocol's.
@@ -145,12 +172,28 @@ impl Evidence {
                     || icmp.is_some_and(|icmp| is_unreachable(about, icmp, PORT))
             }
             Self::HasLocalPort => about.has_local_port,
-            Self::ClientClosedFirst => {
-                about.client_closed_first && about.sender() == Some(End::Server)
+            Self::ClosedFirst => about.closed_first,
+            Self::PeerClosedFirst => about.peer_closed_first,
+            Self::ClientClosedFirst(end) => {
+                let by_client = match about.role {
+                    Role::Client => about.closed_first,
+                    Role::Server => about.peer_closed_first,
+                    Role::Unknown => false,
+                };
+                by_client && about.sender() == Some(end)
             }
-            Self::Late => {
-                let in_path = matches!(about.reset, Some((_, Origin::InPath, _)));
-                about.is_late && !in_path
+            Self::GaveUp => {
+                Self::ClientClosedFirst(End::Client).holds(about)
+                    && Self::OnNode(&[], None).holds(about)
+            }
+            Self::ByThisEnd => {
+                about.role == Role::Unknown && matches!(about.reset, Some((Direction::Sent, ..)))
+            }
+            Self::Undelivered => about.unacked,
+            Self::Late => about.is_late && !about.in_path(),
+            Self::TurnedAway => about.is_turned_away && about.met_a_closed_server(),
+            Self::EndedBefore => {
+                Self::Ended(End::Server).holds(about) && about.met_a_closed_server()
             }
             Self::Prohibited => about
                 .evidence
@@ -193,6 +236,7 @@ impl Evidence {
                 };
                 by_end && about.evidence.exit.is_some()
             }
+            Self::Exited => about.evidence.exit.is_some(),
             Self::Aborted(reasons, end) => {
                 Self::OnNode(reasons, Some(end)).holds(about) && about.evidence.abort == Some(true)
             }
@@ -239,6 +283,11 @@ impl About<'_> {
 
     fn in_path(&self) -> bool {
         matches!(self.reset, Some((_, Origin::InPath, _)))
+    }
+
+    /// Whether the server had sent its FIN when what the client sent last was reset for that.
+    fn met_a_closed_server(&self) -> bool {
+        CLOSED_SERVER.holds(self) || Evidence::Late.holds(self)
     }
 
     /// Which end sent the reset; `None` where there was none, neither did, or it is not known which this end is.
@@ -401,8 +450,11 @@ mod tests {
             bytes: Bytes::default(),
             local: HERE,
             has_local_port: false,
-            client_closed_first: false,
+            closed_first: false,
+            peer_closed_first: false,
+            is_turned_away: false,
             is_late: false,
+            unacked: false,
             evidence: record::Evidence::default(),
         }
     }
@@ -519,7 +571,9 @@ mod tests {
                                 });
                             }
                         }
-                        for &direction in Direction::ALL {
+                        // No row asks for both a reset and what the application was told.
+                        let directions = errno.map_or(Direction::ALL, |_| &[]);
+                        for &direction in directions {
                             for &origin in Origin::ALL {
                                 for (reason, likely) in reasons
                                     .iter()
@@ -536,14 +590,33 @@ mod tests {
                                             ..about
                                         });
                                     }
+                                    let about = About { reset, ..about };
+                                    for evidence in [about.evidence, exit(None)] {
+                                        each(&About {
+                                            is_late: true,
+                                            evidence,
+                                            ..about
+                                        });
+                                    }
                                     each(&About {
-                                        reset,
-                                        client_closed_first: true,
+                                        is_turned_away: true,
+                                        is_late: true,
                                         ..about
                                     });
+                                    for is_unacked in [false, true] {
+                                        each(&About {
+                                            closed_first: true,
+                                            unacked: is_unacked,
+                                            ..about
+                                        });
+                                        each(&About {
+                                            peer_closed_first: true,
+                                            unacked: is_unacked,
+                                            ..about
+                                        });
+                                    }
                                     each(&About {
-                                        reset,
-                                        is_late: true,
+                                        unacked: true,
                                         ..about
                                     });
                                 }
@@ -739,7 +812,7 @@ mod tests {
                 ..client(Verdict::Probe)
             })
         };
-        assert!(probe(0).contains("without sending anything"));
+        assert!(probe(0).contains("before any payload arrived"));
         assert!(probe(300).contains("never acknowledged"));
 
         // It may be told only later, to an owner who does not wait for that.

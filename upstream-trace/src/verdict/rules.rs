@@ -113,10 +113,16 @@ fn judge_reset(facts: &Facts, direction: Direction, idle_after_us: u64) -> Judge
             flag: Some(Flag::ResetBeforeResponse),
         };
     }
-    plain(match (direction, facts.counters.idle_us()) {
-        (Direction::Sent, _) => Verdict::LocalAbort,
-        (Direction::Received, Some(idle)) if idle < idle_after_us => Verdict::ResetMidStream,
-        (Direction::Received, _) => Verdict::ResetIdle,
+    let is_idle = facts
+        .counters
+        .idle_us()
+        .is_none_or(|idle| idle >= idle_after_us);
+    // What was still on its way had not been answered, however long it stood still.
+    let on_its_way = facts.counters.unacked == Some(true);
+    plain(match direction {
+        Direction::Sent => Verdict::LocalAbort,
+        Direction::Received if is_idle && !on_its_way => Verdict::ResetIdle,
+        Direction::Received => Verdict::ResetMidStream,
     })
 }
 
@@ -125,7 +131,7 @@ fn no_payload(facts: &Facts) -> bool {
     let counters = &facts.counters;
     let none_received = counters.received_any == Some(false);
     let none_acked = counters.bytes.acked == Some(0) || counters.sent_any == Some(false);
-    none_received && none_acked && !facts.peer_received_payload
+    none_received && none_acked && facts.peer_received_payload != Some(true)
 }
 
 /// The end that connected reset its own connection.
@@ -137,23 +143,27 @@ fn connector_reset(facts: &Facts, direction: Direction) -> bool {
     }
 }
 
-/// A request was sent and no byte of a response came back, from the client's side. Of an end that may be either's nobody
-/// knows which payload is the request.
+/// A request was sent and no byte of a response came back, from the client's side; a response that the client has nothing of counts as
+/// none, unless it had given up before. Of an end that may be either's nobody knows which payload is the request.
 fn unanswered(facts: &Facts) -> bool {
     let request = match facts.role {
         Some(Role::Server) => Direction::Received,
         Some(Role::Client) => Direction::Sent,
         _ => return false,
     };
-    facts.counters.last_payload() == Some(request)
+    let lost = request == Direction::Received
+        && facts.peer_received_payload == Some(false)
+        && facts.counters.received_any == Some(true)
+        && !facts.peer_closed_first;
+    lost || facts.counters.last_payload() == Some(request)
 }
 
 /// The end that owed a response closed first, in order, without one.
 fn closed_unanswered(facts: &Facts) -> bool {
     let server_closed_first = match facts.role {
         Some(Role::Server) => facts.closed_first,
-        // After a half-close the client still waits for its answer, as its open socket shows.
-        _ => facts.peer_closed_first || facts.closed_first && facts.still_open,
+        // After a half-close the client still waits for its answer.
+        _ => facts.peer_closed_first || facts.closed_first && facts.half_closed,
     };
     // What came after that is the goodbye of a protocol (TLS's `close_notify` for one) rather than a request.
     server_closed_first && unanswered(facts) && !facts.payload_after_fin
@@ -300,7 +310,7 @@ mod tests {
             reset(Direction::Received, facts).verdict,
             Verdict::ResetBeforePayload
         );
-        facts.peer_received_payload = true;
+        facts.peer_received_payload = Some(true);
         assert_eq!(reset(Direction::Received, facts), before_response);
     }
 
@@ -380,7 +390,7 @@ mod tests {
         };
         assert_eq!(verdict(&closed_first), Verdict::Ok);
         let half_closed = Facts {
-            still_open: true,
+            half_closed: true,
             ..closed_first
         };
         assert_eq!(verdict(&half_closed), Verdict::ClosedBeforeResponse);

@@ -84,6 +84,7 @@ impl Healthy {
             drop_reasons: Reasons::default(),
             counts_syn_retransmits: true,
             sees_all_resets: true,
+            local_ports: Some(32_768..=60_999),
             sees_both_ends: true,
             knows_listeners: true,
             events: false,

@@ -144,6 +144,7 @@ const V5_10: Kernel = Kernel {
         Feature::UntypedReads,
         Feature::FunctionHooks,
         Feature::TimeWaitResets,
+        Feature::CountedResets,
         Feature::ClosedPortResets,
         Feature::AnsweredPackets,
         Feature::IcmpErrors,
@@ -174,6 +175,7 @@ const V6_1: Kernel = Kernel {
         Feature::DropReasons,
         Feature::FunctionHooks,
         Feature::TimeWaitResets,
+        Feature::CountedResets,
         Feature::ClosedPortResets,
         Feature::AnsweredPackets,
         Feature::IcmpErrors,
@@ -200,6 +202,7 @@ const V6_12: Kernel = Kernel {
         Feature::DropSockets,
         Feature::FunctionHooks,
         Feature::TimeWaitResets,
+        Feature::CountedResets,
         Feature::ClosedPortResets,
         Feature::AnsweredPackets,
         Feature::IcmpErrors,
@@ -218,6 +221,7 @@ const V6_12_CONFIDENTIALITY: Kernel = Kernel {
     features: &[
         Feature::ResetReasons,
         Feature::TimeWaitResets,
+        Feature::CountedResets,
         Feature::Mptcp,
         Feature::SocketScan,
         Feature::CurrentTask,
@@ -286,7 +290,11 @@ pub(super) const KERNELS: &[Kernel] = &[
     Kernel {
         name: "5.10-confidentiality",
         forbids: Some(CONFIDENTIALITY),
-        features: &[Feature::TimeWaitResets, Feature::IoUring],
+        features: &[
+            Feature::TimeWaitResets,
+            Feature::CountedResets,
+            Feature::IoUring,
+        ],
         without: &[SINCE_5_17, HEADERS, SCAN],
         limits: &[
             NO_RESET_PACKETS,
@@ -304,8 +312,23 @@ pub(super) const KERNELS: &[Kernel] = &[
     },
     kprobes(
         "5.10-kprobes",
-        V5_10,
+        Kernel {
+            features: &[
+                Feature::UntypedReads,
+                Feature::FunctionHooks,
+                Feature::TimeWaitResets,
+                Feature::ClosedPortResets,
+                Feature::AnsweredPackets,
+                Feature::IcmpErrors,
+                Feature::SocketScan,
+                Feature::CurrentTask,
+                Feature::IoUring,
+            ],
+            ..V5_10
+        },
         &[
+            "not seen on this host: resets sent over IPv4 that a kprobe misses, which nobody counts: none is told to be a middlebox's for certain",
+            "not seen on this host: resets sent over IPv6 that a kprobe misses, which nobody counts: none is told to be a middlebox's for certain",
             NO_RESET_PACKETS,
             NO_HANDSHAKE_PACKETS,
             NO_ERRORS,
@@ -348,6 +371,7 @@ pub(super) const KERNELS: &[Kernel] = &[
         forbids: Some(CONFIDENTIALITY),
         features: &[
             Feature::TimeWaitResets,
+            Feature::CountedResets,
             Feature::Mptcp,
             Feature::SocketScan,
             Feature::CurrentTask,

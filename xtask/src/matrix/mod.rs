@@ -40,6 +40,11 @@ use report::Test;
 /// Guests that run at a time, of two CPUs each.
 const AT_A_TIME: usize = 2;
 
+/// Whether this is a guest whose kernel is made to refuse fentry and fexit.
+pub(crate) fn refuses_fentry() -> bool {
+    refusal::is_asked().is_ok_and(|is_asked| is_asked)
+}
+
 /// A guest takes a minute or two for each run where it is emulated.
 const PATIENCE: Duration = Duration::from_mins(5);
 

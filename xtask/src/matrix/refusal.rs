@@ -94,9 +94,13 @@ const REFUSES: [u64; 11] = [
 
 /// Where the kernel was booted with [`PARAMETER`], as long as the result lives.
 pub(super) fn if_asked() -> Result<Option<[OwnedFd; 2]>> {
+    is_asked()?.then(of_trampolines).transpose()
+}
+
+/// Whether the kernel was booted with [`PARAMETER`].
+pub(super) fn is_asked() -> Result<bool> {
     let asked = fs::read_to_string(COMMAND_LINE)?;
-    let is_asked = asked.split_whitespace().any(|one| one == PARAMETER);
-    is_asked.then(of_trampolines).transpose()
+    Ok(asked.split_whitespace().any(|one| one == PARAMETER))
 }
 
 fn of_trampolines() -> Result<[OwnedFd; 2]> {

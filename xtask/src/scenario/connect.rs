@@ -5,7 +5,7 @@ use std::net::Ipv4Addr;
 use anyhow::{Result, ensure};
 
 use super::expect::{
-    KILLED, Owner, Stray, client, dropped, icmp, no_socket, ports, queue, received, sent, server,
+    DEAF, KILLED, Owner, Stray, client, icmp, no_socket, ports, queue, received, sent, server,
 };
 use super::feature::Feature;
 use super::net::Sock;
@@ -31,7 +31,7 @@ pub(super) const CLOSED_PORT: &[Stray] = &[no_socket(Some(BEFORE_PAYLOAD))];
 pub(super) const CANCELED: Expect = client("connect_canceled")
     .peer(Owner::Any)
     .bytes(0, 0)
-    .evidence(&[dropped("SOCKET_FILTER")])
+    .evidence(&[DEAF])
     .steps(&["connect", "CLOSE"]);
 const NO_ROOM: &[Expect] = &[client("connect_canceled")
     .peer(Owner::Listener)
@@ -151,7 +151,7 @@ pub(super) const LIST: &[Scenario] = &[
         "connect_killed",
         "the client is killed while it waits in connect()",
         killed,
-        &[CANCELED.evidence(&[dropped("SOCKET_FILTER"), KILLED])],
+        &[CANCELED.evidence(&[DEAF, KILLED])],
         &[],
     ),
     Scenario {

@@ -35,7 +35,7 @@ pub(super) const BY_SERVER: Owner = Owner::Is(Who::Server);
 pub(super) const ONLY_THE_KERNEL_KNOWS: [&str; 2] = ["TCP_FLAGS", "INVALID_SYN"];
 
 /// Every reset that this machine sends.
-pub(super) const ALL_RESETS: &[Feature] = &[Feature::ClosedPortResets, Feature::TimeWaitResets];
+pub(super) const ALL_RESETS: &[Feature] = &[Feature::ClosedPortResets, Feature::CountedResets];
 
 /// What the packet of a reset tells, where it is seen ([`Feature::ResetPackets`]).
 #[derive(Clone, Copy, Debug)]
@@ -164,6 +164,13 @@ pub(super) const fn dropped(reason: &'static str) -> Found {
     let needs = Some(Feature::DropReasons);
     found("drop_reason", Is::Text(reason), needs)
 }
+
+/// The listening socket's own filter did. Without its socket a raw one's filter, which drops copies, looks the same.
+pub(super) const DEAF: Found = found(
+    "drop_reason",
+    Is::Text("SOCKET_FILTER"),
+    Some(Feature::DropSockets),
+);
 
 /// The process was killed for which the kernel closed the socket.
 pub(super) const KILLED: Found = found("exit.signal", Is::Text("SIGKILL"), HEADERS);

@@ -6,7 +6,7 @@
 use std::{io, path::Path};
 
 use super::ring;
-use crate::types::Types;
+use crate::{matrix, types::Types};
 
 /// Something that older kernels lack.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -28,7 +28,9 @@ pub enum Feature {
     FunctionHooks,
     /// Resets that are sent from `TIME_WAIT` are seen: the kernel traces them, since 6.10, or functions can be hooked.
     TimeWaitResets,
-    /// The same of those from closed ports, which a dropped packet tells of as well; their addresses are in packets only.
+    /// The same, and any that the kernel kept from their hook are counted, as those kept from a kprobe are not.
+    CountedResets,
+    /// As the first of those from closed ports, which a dropped packet tells of as well; their addresses are in packets only.
     ClosedPortResets,
     /// The packets that resets from `TIME_WAIT` answer are seen as well.
     AnsweredPackets,
@@ -48,7 +50,7 @@ pub enum Feature {
 }
 
 impl Feature {
-    pub const ALL: [Self; 14] = [
+    pub const ALL: [Self; 15] = [
         Self::ResetReasons,
         Self::Mptcp,
         Self::UntypedReads,
@@ -56,6 +58,7 @@ impl Feature {
         Self::DropSockets,
         Self::FunctionHooks,
         Self::TimeWaitResets,
+        Self::CountedResets,
         Self::ClosedPortResets,
         Self::AnsweredPackets,
         Self::IcmpErrors,
@@ -75,6 +78,7 @@ impl Feature {
             Self::DropSockets => "drop_sockets",
             Self::FunctionHooks => "function_hooks",
             Self::TimeWaitResets => "time_wait_resets",
+            Self::CountedResets => "counted_resets",
             Self::ClosedPortResets => "closed_port_resets",
             Self::AnsweredPackets => "answered_packets",
             Self::IcmpErrors => "icmp_errors",
@@ -101,6 +105,10 @@ impl Feature {
             }
             Self::FunctionHooks => is_here(Self::UntypedReads) && functions_can_be_hooked(),
             Self::TimeWaitResets => is_here(Self::ResetReasons) || functions_can_be_hooked(),
+            Self::CountedResets => {
+                let by_fentry = || functions_can_be_hooked() && !matrix::refuses_fentry();
+                is_here(Self::ResetReasons) || by_fentry()
+            }
             Self::ClosedPortResets => {
                 let otherwise = || is_here(Self::DropReasons);
                 is_here(Self::UntypedReads) && (is_here(Self::TimeWaitResets) || otherwise())

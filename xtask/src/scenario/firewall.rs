@@ -64,7 +64,7 @@ const DROPPED: &[Expect] = &[client("connect_canceled")
 /// was dropped says that no translated address is behind it.
 const KNOWN_TO_BE_DROPPED: &[Feature] = &[
     Feature::ClosedPortResets,
-    Feature::TimeWaitResets,
+    Feature::CountedResets,
     Feature::DropReasons,
 ];
 

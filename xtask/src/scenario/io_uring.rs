@@ -4,7 +4,7 @@
 use anyhow::{Result, ensure};
 
 use super::connect::{CANCELED, CLOSED_PORT, REFUSED, deaf_server};
-use super::expect::{KILLED_OR_NOT, Stray, dropped};
+use super::expect::{DEAF, KILLED_OR_NOT, Stray};
 use super::feature::Feature;
 use super::healthy::OK;
 use super::net::{Sock, State, poll};
@@ -44,7 +44,7 @@ pub(super) const LIST: &[Scenario] = &[
         "io_uring_worker_killed",
         "the client is killed while a worker of the kernel's waits in its connect()",
         killed,
-        &[CANCELED.evidence(&[dropped("SOCKET_FILTER"), KILLED_OR_NOT])],
+        &[CANCELED.evidence(&[DEAF, KILLED_OR_NOT])],
         &[],
     ),
 ];

@@ -12,6 +12,7 @@ pub mod expect;
 pub mod feature;
 mod firewall;
 mod forged;
+mod giving_up;
 mod healthy;
 mod io_uring;
 pub mod load;
@@ -395,6 +396,7 @@ pub fn all() -> impl Iterator<Item = &'static Scenario> + Clone {
         connect::LIST,
         queue::LIST,
         reset::LIST,
+        giving_up::LIST,
         owner::LIST,
         io_uring::LIST,
         timeout::LIST,

@@ -12,7 +12,7 @@ use super::{
     RESPONSE, RQ, RS, Scenario, Who, alone, plain,
 };
 
-const BY_CLIENT: Owner = Owner::Is(Who::Client);
+pub(super) const BY_CLIENT: Owner = Owner::Is(Who::Client);
 const RECEIVED: &[&str] = &["ESTABLISHED", "reset_received", "CLOSE"];
 const SENT: &[&str] = &["ESTABLISHED", "CLOSE", "reset_sent"];
 
@@ -404,12 +404,12 @@ const fn late(reason: &'static str, needed: &'static [Feature]) -> [Expect; 2] {
     [client, server]
 }
 const LATE_REQUEST: &[Expect] = &late("TCP_TIMEWAIT_SOCKET", &[Feature::TimeWaitResets]);
-const FROM_TIME_WAIT: &[Stray] = &[Stray {
+pub(super) const FROM_TIME_WAIT: &[Stray] = &[Stray {
     needs: Some(Feature::TimeWaitResets),
     ..stray("TCP_TIMEWAIT_SOCKET")
 }];
 
-fn wait_idle() {
+pub(super) fn wait_idle() {
     thread::sleep(IDLE_AFTER + IDLE_AFTER / 5);
 }
 

@@ -111,8 +111,22 @@ impl Evidence {
             Self::PortUnreachable => {
                 "ICMP port unreachable answered the SYN, or told ECONNREFUSED".to_owned()
             }
-            Self::ClientClosedFirst => "reset by the server, after the client's FIN".to_owned(),
+            Self::ClosedFirst => "after this end's FIN".to_owned(),
+            Self::PeerClosedFirst => "after the other end's FIN".to_owned(),
+            Self::ClientClosedFirst(end) => {
+                format!("reset by {}, after the client's FIN", name(end))
+            }
+            Self::GaveUp => {
+                "reset by the client, which is on this node, after its FIN".to_owned()
+            }
+            Self::ByThisEnd => "reset by this end; which it is is not known".to_owned(),
+            Self::Undelivered => "payload of this end was still on its way".to_owned(),
             Self::Late => "the request was sent after the server's FIN".to_owned(),
+            Self::TurnedAway => "the server had closed it at once, before anything came".to_owned(),
+            Self::EndedBefore => {
+                "the server had closed it as its process came to its end, before the request came"
+                    .to_owned()
+            }
             Self::HasLocalPort => "a local port was chosen or bound".to_owned(),
             Self::Prohibited => "an ICMP error that says prohibited answered the SYN".to_owned(),
             Self::NoNeighbour => {
@@ -135,6 +149,7 @@ impl Evidence {
             Self::FirstExchange => "the server sent nothing at all".to_owned(),
             Self::Killed(end) => format!("a signal killed the process of {}", name(end)),
             Self::Ended(end) => format!("the process of {} came to its end", name(end)),
+            Self::Exited => "the process of an end came to its end".to_owned(),
             Self::Aborted(reasons, end) => {
                 format!(
                     "{}; SO_LINGER was 0",

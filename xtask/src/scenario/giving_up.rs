@@ -1,0 +1,126 @@
+//! Ends that give up, in order or not, with an answer still to come or on its way.
+
+use anyhow::Result;
+
+use super::expect::{Owner, Reset, client, no_socket, received, sent, server};
+use super::feature::Feature;
+use super::net::{State, poll};
+use super::reset::{BY_CLIENT, FROM_TIME_WAIT, wait_idle};
+use super::{Ctx, Family, Pair, Played, RESPONSE, RQ, RS, Scenario, alone, plain, with_strays};
+
+pub(super) const LIST: &[Scenario] = &[
+    plain(
+        "given_up_by_shutdown",
+        "the client waits in vain and then shuts its side down, as a proxy does that passes a FIN on",
+        given_up_by_shutdown,
+        &[client("ok").bytes(RQ, 0), server("ok").bytes(0, RQ)],
+    ),
+    with_strays(
+        "answered_too_late",
+        "the client waits in vain and closes, then the server answers",
+        answered_too_late,
+        &[
+            client("ok").bytes(RQ, 0),
+            server("reset_mid_stream")
+                .reset(received("TCP_TIMEWAIT_SOCKET", BY_CLIENT))
+                .unseen(&[Feature::TimeWaitResets], Reset::UNKNOWN)
+                .errno("EPIPE")
+                .bytes(RS, RQ)
+                .steps(&["ESTABLISHED", "CLOSE_WAIT", "reset_received", "CLOSE"]),
+        ],
+        FROM_TIME_WAIT,
+    ),
+    plain(
+        "reader_stuck",
+        "the client stops reading in the middle of a long answer, and resets after a while",
+        reader_stuck,
+        &[
+            client("local_abort")
+                .reset(sent("TCP_ABORT_ON_CLOSE", BY_CLIENT))
+                .aborted()
+                .by_chance(),
+            server("reset_mid_stream")
+                .reset(received("TCP_ABORT_ON_CLOSE", BY_CLIENT))
+                .errno("ECONNRESET"),
+        ],
+    ),
+    Scenario {
+        name: "left_in_close_wait",
+        story: "the client closes, and its kernel has forgotten the connection when the server does",
+        slow: true,
+        needs: None,
+        play: left_in_close_wait,
+        records: &[
+            client("ok").bytes(RQ, RS),
+            server("reset_idle")
+                .reset(received("NO_SOCKET", Owner::Nobody))
+                .unseen(&[Feature::ClosedPortResets], Reset::UNKNOWN)
+                .any_errno()
+                .bytes(RS, RQ)
+                .steps(&["CLOSE_WAIT", "LAST_ACK", "reset_received", "CLOSE"]),
+        ],
+        strays: &[no_socket(None)],
+    },
+];
+
+fn given_up_by_shutdown(ctx: &Ctx) -> Result<Played> {
+    let mut pair = Pair::open(ctx, Family::V4)?;
+    pair.request()?;
+    wait_idle();
+    pair.client.shutdown(pair.c, libc::SHUT_WR)?;
+    pair.server.receive_end(pair.s)?;
+    pair.server.close(pair.s)?;
+    pair.client.receive_end(pair.c)?;
+    pair.client.close(pair.c)?;
+    pair.end()
+}
+
+fn answered_too_late(ctx: &Ctx) -> Result<Played> {
+    let mut pair = Pair::open(ctx, Family::V4)?;
+    pair.request()?;
+    wait_idle();
+    pair.client.close(pair.c)?;
+    pair.server.receive_end(pair.s)?;
+    let gone = [State::FinWait2, State::TimeWait];
+    pair.client.wait_orphan(pair.from, pair.to, &gone)?;
+    pair.server.send(pair.s, RESPONSE)?;
+    pair.server.wait_state(pair.s, State::Close)?;
+    pair.end()
+}
+
+/// So many answers are more than a receiver takes that does not read, and less than a sender keeps.
+const MANY: usize = 200;
+
+fn reader_stuck(ctx: &Ctx) -> Result<Played> {
+    let (mut client, server) = alone(ctx)?;
+    client.sysctl("ipv4/tcp_rmem", "4096 4096 4096")?;
+    let mut pair = Pair::between(client, server, ctx.address(Family::V4))?;
+    pair.accept()?;
+    pair.request()?;
+    for _ in 0..MANY {
+        pair.server.send(pair.s, RESPONSE)?;
+    }
+    wait_idle();
+    pair.client.close(pair.c)?;
+    pair.server.receive_fails(pair.s, libc::ECONNRESET)?;
+    pair.end()
+}
+
+fn left_in_close_wait(ctx: &Ctx) -> Result<Played> {
+    let (mut client, server) = alone(ctx)?;
+    client.sysctl("ipv4/tcp_fin_timeout", "1")?;
+    let mut pair = Pair::between(client, server, ctx.address(Family::V4))?;
+    pair.accept()?;
+    pair.exchange()?;
+    pair.client.close(pair.c)?;
+    pair.server.receive_end(pair.s)?;
+    let (to, from) = (pair.to, pair.from);
+    let left = [State::FinWait2, State::TimeWait];
+    let client = &mut pair.client;
+    client.wait_orphan(from, to, &left)?;
+    poll("the client to forget", || {
+        Ok(!client.has_orphan(from, to, &left)?)
+    })?;
+    pair.server.close(pair.s)?;
+    pair.end()
+}
