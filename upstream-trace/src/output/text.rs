@@ -25,7 +25,7 @@ pub fn connection(record: &Connection<'_>, style: Style, room: &mut [u8]) -> Opt
     Page::fill(room, style, |page| page.connection(record))
 }
 
-/// Writes a reset without a socket.
+/// Writes a reset that belongs to no connection.
 pub fn reset(record: &StrayReset<'_>, style: Style, room: &mut [u8]) -> Option<usize> {
     Page::fill(room, style, |page| page.reset(record))
 }
@@ -279,9 +279,12 @@ impl Page<'_> {
 
     fn reset(&mut self, record: &StrayReset<'_>) -> fmt::Result {
         let ansi = if record.flag.is_some() { RED } else { YELLOW };
-        let word = record.flag.map_or("reset", Flag::as_str);
-        let word = self.paint(ansi, word);
+        // Not the flag alone: it would read as a connection's verdict.
+        let word = self.paint(ansi, "reset");
         write!(self, "{}  {word}", Clock(record.time))?;
+        if let Some(flag) = record.flag {
+            write!(self, " ({})", flag.as_str())?;
+        }
         let direction = record.direction.as_str();
         let (from, to) = match record.direction {
             Direction::Sent => (record.local, record.remote),
@@ -289,11 +292,7 @@ impl Page<'_> {
         };
         write!(self, "  {} -> {}", Known(from), Known(to))?;
         let reason = Reason(record.reason, record.reason_source.as_str());
-        let whose = match record.direction {
-            Direction::Sent => "without a socket",
-            Direction::Received => "by no connection",
-        };
-        write!(self, "  {direction} {whose}, {reason}")?;
+        write!(self, "  {direction}, for no connection, {reason}")?;
         if record.count != 1 {
             write!(self, ", {} times", record.count)?;
         }
@@ -724,7 +723,7 @@ mod tests {
     fn stray_reset() {
         assert_eq!(
             text(&samples::stray(), PLAIN, reset),
-            "2026-11-21 11:34:03.123Z  reset_before_payload  10.0.0.2:81 -> 10.0.0.1:43210  sent without a socket, \
+            "2026-11-21 11:34:03.123Z  reset (reset_before_payload)  10.0.0.2:81 -> 10.0.0.1:43210  sent, for no connection, \
              NO_SOCKET (kernel)\n  next:  nothing listens on this port\n"
         );
         let bare = StrayReset {
@@ -737,7 +736,7 @@ mod tests {
         };
         assert_eq!(
             text(&bare, PLAIN, reset),
-            "2026-11-21 11:34:03.123Z  reset  10.0.0.1:43210 -> ?  received by no connection, reason unknown, 3 times\n  \
+            "2026-11-21 11:34:03.123Z  reset  10.0.0.1:43210 -> ?  received, for no connection, reason unknown, 3 times\n  \
              next:  nothing listens on this port\n"
         );
     }
