@@ -10,6 +10,7 @@ use upstream_trace_common::field::{ABSENT, FIELDS, Field};
 
 use crate::{
     exit::{Code, Failure},
+    output::text::Harmless,
     privilege::{Capabilities, Capability},
     probe::catalog::{CATALOG, Entry},
     record::{Schema, constant},
@@ -144,12 +145,9 @@ impl Report {
     pub fn short(&self) -> Vec<String> {
         let hooks: Vec<_> = self.hooks().collect();
         let mut lines = vec![format!("attached {}", hooks.join(", "))];
-        let refused = self.roles.iter().flat_map(|role| &role.refused);
-        let refused: Vec<_> = refused
-            .map(|one| format!("{} ({})", one.hook, one.why))
-            .collect();
+        let refused: Vec<_> = self.refused_by_reason().collect();
         if !refused.is_empty() {
-            lines.push(format!("refused {}", refused.join(", ")));
+            lines.push(format!("refused {}", refused.join("; ")));
         }
         lines.extend(self.limits.iter().cloned());
         lines
@@ -174,6 +172,19 @@ impl Report {
         self.roles.iter().filter_map(|role| role.hook.as_deref())
     }
 
+    /// The hooks that were refused, each reason once.
+    fn refused_by_reason(&self) -> impl Iterator<Item = String> {
+        let mut reasons: Vec<(&str, Vec<&str>)> = Vec::new();
+        for RefusedHook { hook, why } in self.roles.iter().flat_map(|role| &role.refused) {
+            match reasons.iter_mut().find(|(known, _)| known == why) {
+                Some((_, hooks)) => hooks.push(hook),
+                None => reasons.push((why, vec![hook])),
+            }
+        }
+        let reasons = reasons.into_iter();
+        reasons.map(|(why, hooks)| format!("{} ({why})", hooks.join(", ")))
+    }
+
     fn write(&self, to: &mut String) -> fmt::Result {
         let outcome = match self.outcome {
             Outcome::Full => "all is seen on this host",
@@ -189,15 +200,14 @@ impl Report {
         }
         writeln!(to, "\nkernel        {}", self.kernel)?;
         writeln!(to, "lockdown      {}", self.lockdown.unwrap_or("not told"))?;
-        writeln!(
-            to,
-            "types         {}",
-            self.btf.as_deref().unwrap_or("none")
-        )?;
+        let types = self.btf.as_deref().unwrap_or("none");
+        writeln!(to, "types         {}", Harmless(types))?;
         self.write_capabilities(to)?;
         writeln!(to, "\nhooks")?;
+        let widths = self.roles.iter().map(|role| role.role.len());
+        let width = widths.max().unwrap_or_default();
         for role in &self.roles {
-            role.write(to)?;
+            role.write(to, width)?;
         }
         self.write_fields(to)
     }
@@ -225,6 +235,8 @@ impl Report {
             .filter(|one| one.found == Some(true))
             .count();
         writeln!(to, "\nfields        {found} of {} found", self.fields.len())?;
+        let widths = self.fields.iter().map(|one| one.of.len());
+        let width = widths.max().unwrap_or_default();
         let mut told = Vec::new();
         for FieldReport { of, .. } in &self.fields {
             if told.contains(of) {
@@ -239,22 +251,22 @@ impl Report {
                     None => format!("{} (not looked for)", one.path),
                 })
                 .collect();
-            writeln!(to, "  {of:<13} {}", paths.join(", "))?;
+            writeln!(to, "  {of:<width$} {}", paths.join(", "))?;
         }
         Ok(())
     }
 }
 
 impl RoleReport {
-    fn write(&self, to: &mut String) -> fmt::Result {
+    fn write(&self, to: &mut String, width: usize) -> fmt::Result {
         let hook = match &self.hook {
             Some(hook) => hook,
             None if self.tried => "none",
             None => "not tried",
         };
-        writeln!(to, "  {:<16} {hook}", self.role)?;
+        writeln!(to, "  {:<width$} {hook}", self.role)?;
         for RefusedHook { hook, why } in &self.refused {
-            writeln!(to, "                     not {hook}: {why}")?;
+            writeln!(to, "  {:<width$}   not {hook}: {why}", "")?;
         }
         Ok(())
     }
@@ -397,13 +409,13 @@ types         /sys/kernel/btf/vmlinux
 capabilities  CAP_BPF, CAP_PERFMON; kept once attached: none
 
 hooks
-  destroyed        tp_btf tcp_destroy_sock
-  connects         none
-                     not fentry tcp_connect: Operation not permitted
-  states           tp_btf inet_sock_set_state
+  destroyed tp_btf tcp_destroy_sock
+  connects  none
+              not fentry tcp_connect: Operation not permitted
+  states    tp_btf inet_sock_set_state
 
 fields        1 of 2 found
-  sock          sk_protocol, sk_err (missing)
+  sock sk_protocol, sk_err (missing)
 ";
         assert_eq!(report().text(), expected);
     }
@@ -429,8 +441,8 @@ fields        1 of 2 found
             "  ! CAP_BPF missing",
             "types         none",
             "capabilities  CAP_BPF, CAP_PERFMON; missing CAP_BPF",
-            "  states           not tried",
-            "  sock          sk_protocol (not looked for), sk_err (not looked for)",
+            "  states    not tried",
+            "  sock sk_protocol (not looked for), sk_err (not looked for)",
         ] {
             assert!(text.lines().any(|one| one == line), "{line:?} in\n{text}");
         }
@@ -446,6 +458,20 @@ fields        1 of 2 found
                 "not seen on this host: the local port",
             ]
         );
+        let refuse = |hook: &str, why: &str| RefusedHook {
+            hook: hook.to_owned(),
+            why: why.to_owned(),
+        };
+        let mut many = report();
+        many.roles[0].refused = vec![refuse("a", "x"), refuse("b", "y")];
+        many.roles[2].refused = vec![refuse("c", "x")];
+        let refused: Vec<_> = many.refused_by_reason().collect();
+        let expected = [
+            "a, c (x)",
+            "b (y)",
+            "fentry tcp_connect (Operation not permitted)",
+        ];
+        assert_eq!(refused, expected);
         let mut all = report();
         all.limits.clear();
         all.roles.remove(1);

@@ -107,12 +107,21 @@ fn lines(report: &Value) -> Result<Vec<String>> {
     ensure!(report["exit_code"] == if full { 0 } else { 8 }, "{report}");
     let hooks: Vec<_> = hooks(report).collect();
     let mut lines = vec![format!("attached {}", hooks.join(", "))];
-    let refused: Vec<_> = items(&report["roles"])
-        .flat_map(|role| items(&role["refused"]))
-        .map(|one| format!("{} ({})", text(&one["hook"]), text(&one["why"])))
+    // Each reason once.
+    let mut refused: Vec<(String, Vec<String>)> = Vec::new();
+    for one in items(&report["roles"]).flat_map(|role| items(&role["refused"])) {
+        let (hook, why) = (text(&one["hook"]), text(&one["why"]));
+        match refused.iter_mut().find(|(known, _)| *known == why) {
+            Some((_, hooks)) => hooks.push(hook),
+            None => refused.push((why, vec![hook])),
+        }
+    }
+    let refused: Vec<_> = refused
+        .iter()
+        .map(|(why, hooks)| format!("{} ({why})", hooks.join(", ")))
         .collect();
     if !refused.is_empty() {
-        lines.push(format!("refused {}", refused.join(", ")));
+        lines.push(format!("refused {}", refused.join("; ")));
     }
     lines.extend(limits);
     Ok(lines)
