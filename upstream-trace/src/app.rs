@@ -3,10 +3,14 @@
 //! One thread does all of it; only the writing has its own, so that a slow reader of the output delays
 //! nothing here.
 
-use std::{io::Read as _, time::Duration};
+use std::{
+    io::{self, Read as _},
+    time::Duration,
+};
 
 use tokio::{
     io::{Interest, unix::AsyncFd},
+    runtime::Runtime,
     time::{Instant, MissedTickBehavior},
 };
 
@@ -20,8 +24,10 @@ use crate::{
     doctor::Report,
     exit::{Code, Failure},
     join::engine::{Context, Engine, HOLD_NS},
+    kernel::host,
     output::console::{print, say},
     printer::{self, Printer},
+    privilege::spare_descriptors,
     probe::load::Loaded,
     proc::{self, Proc},
     settings::Settings,
@@ -59,15 +65,20 @@ const NEWS: Duration = Duration::from_secs(1);
 /// Runs until told to stop.
 pub fn run(mut settings: Settings) -> Result<(), Failure> {
     settings.wanted.cgroups = cgroup::find(&settings.cgroups, &settings.containers)?;
-    let runtime = tokio::runtime::Builder::new_current_thread()
-        .enable_all()
-        .build()
-        .map_err(|error| Failure::new(Code::Failure, format!("cannot start: {error}")))?;
-    runtime.block_on(trace(settings))
+    runtime()?.block_on(trace(settings))
+}
+
+fn runtime() -> Result<Runtime, Failure> {
+    spare_descriptors()?;
+    let mut builder = tokio::runtime::Builder::new_current_thread();
+    let built = builder.enable_all().build();
+    built.map_err(|error| Failure::new(Code::Failure, format!("cannot start: {error}")))
 }
 
 /// Says what a run would find here: attaches, lets go, tells. The code says how much of a node is seen.
 pub fn doctor(json: bool, settings: &Settings) -> Result<Code, Failure> {
+    // As a run has them open: it must not have fewer descriptors left than this.
+    let _held = (runtime()?, printer::open(settings)?);
     let mut survey = Survey::look(settings)?;
     drop(survey.attach(settings));
     let report = Report::new(&survey);
@@ -79,6 +90,9 @@ async fn trace(settings: Settings) -> Result<(), Failure> {
     // First: whoever is told to stop while it starts, stops when it has started.
     let mut stop = Stop::listen()?;
     let mut survey = Survey::look(&settings)?;
+    if survey.host.is_in_first_pid_namespace {
+        are_processes(&settings.wanted.pids)?;
+    }
     survey.check()?;
     // Opened before anything is attached: a wrong path costs the kernel nothing.
     let output = printer::open(&settings)?;
@@ -89,10 +103,12 @@ async fn trace(settings: Settings) -> Result<(), Failure> {
     if settings.duration == Some(Duration::ZERO) {
         return Ok(());
     }
+    // Before the printer starts: that empties the file, and whoever cannot trace leaves what is in it.
+    let run = random()?;
     let mut printer = Printer::start(&settings, output)?;
     give_memory_back();
     let context = Context {
-        run: random()?,
+        run,
         own_comm: proc::own_comm(),
         tick_ns: survey.host.tick_ns,
         idle_after_us: u64::try_from(settings.idle_after.as_micros()).unwrap_or(u64::MAX),
@@ -127,6 +143,13 @@ async fn trace(settings: Settings) -> Result<(), Failure> {
     Ok(())
 }
 
+/// Each has to be the pid of a process, or nothing of it would ever be seen.
+fn are_processes(pids: &[u32]) -> Result<(), Failure> {
+    pids.iter().try_for_each(|&pid| {
+        host::process(pid).map_err(|why| Failure::new(Code::Usage, format!("--pid {pid}: {why}")))
+    })
+}
+
 /// Returns to the system what reading the kernel's types took: more than everything else at rest.
 fn give_memory_back() {
     // SAFETY: takes no pointer and may be called at any time (malloc_trim(3)).
@@ -137,12 +160,15 @@ fn give_memory_back() {
 }
 
 fn random() -> Result<u64, Failure> {
-    let mut bytes = [0; 8];
-    let read = std::fs::File::open("/dev/urandom").and_then(|mut file| file.read_exact(&mut bytes));
-    read.map_err(|error| {
-        Failure::new(Code::Failure, format!("cannot read /dev/urandom: {error}"))
-    })?;
-    Ok(u64::from_ne_bytes(bytes))
+    let mut bytes = [0_u8; 8];
+    // SAFETY: the kernel writes as many bytes as are there.
+    let written = unsafe { libc::getrandom(bytes.as_mut_ptr().cast(), bytes.len(), 0) };
+    if usize::try_from(written) == Ok(bytes.len()) {
+        return Ok(u64::from_ne_bytes(bytes));
+    }
+    let error = io::Error::last_os_error();
+    let message = format!("cannot get a random number (getrandom): {error}");
+    Err(Failure::new(Code::Failure, message))
 }
 
 /// The kernel side, the join, and the account of both.

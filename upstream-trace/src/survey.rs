@@ -13,7 +13,7 @@ use crate::{
         offsets::Offsets,
         reasons::Reasons,
     },
-    privilege::{self, Capabilities, Capability},
+    privilege::{self, Capabilities, Capability, spare_descriptors},
     probe::{
         ladder::Filled,
         load::{self, Loaded, Plan},
@@ -135,6 +135,8 @@ impl Survey {
         };
         let loader = loader::without_types()?;
         let mut loaded = load::load(&plan, loader, &mut self.roles)?;
+        // What a run opens later it does without where it cannot, and says nothing.
+        spare_descriptors()?;
         self.counts_syn_retransmits = plan.counts_syn_retransmits(&self.roles);
         self.sees_all_resets = plan.sees_all_resets(&self.roles);
         self.drops_lack_sockets = plan.drops_lack_sockets(&self.roles);
@@ -179,6 +181,10 @@ impl Survey {
                 "resets that reach TIME_WAIT or a half-open request",
             ),
             (
+                !self.host.has_proc,
+                "executables, containers and pods of processes, and names of some: /proc is not mounted: mount it (mount -t proc proc /proc)",
+            ),
+            (
                 attached && !self.counts_skipped,
                 "the kernel's own count of hooks that it skipped; only what follows from others tells",
             ),
@@ -204,7 +210,11 @@ fn lack(capabilities: Capabilities) -> Option<Failure> {
     if missing.is_empty() {
         return None;
     }
-    let message = format!("{} missing: run as root or grant it", missing.join(" and "));
+    let them = if missing.len() == 1 { "it" } else { "them" };
+    let message = format!(
+        "{} missing: run as root or grant {them}",
+        missing.join(" and ")
+    );
     Some(Failure::new(Code::Privilege, message))
 }
 
@@ -249,12 +259,18 @@ fn types(file: Option<&Path>, capabilities: Capabilities) -> Result<Btf, Failure
         Err(error) => Err(error),
     };
     let bytes = bytes.map_err(|error| unusable(format!("cannot read {name}: {error}")))?;
-    let btf = Btf::parse(bytes).map_err(|error| unusable(format!("cannot use {name}: {error}")))?;
+    let btf = Btf::parse(bytes).map_err(|error| {
+        unusable(format!(
+            "cannot use {name}: {error}: --btf takes a copy of the running kernel's {}",
+            host::BTF
+        ))
+    })?;
     // Hooks are attached by the ids that the kernel's own types have, and BTF does not say whose it is.
     match own_types(capabilities) {
         Ok(Some(own)) if *own == *btf.bytes() => Ok(btf),
         Ok(Some(_)) => Err(unusable(format!(
-            "{name} is of another kernel than the running one"
+            "{name} is not a copy of the running kernel's {}",
+            host::BTF
         ))),
         Ok(None) => Err(unusable(format!(
             "the running kernel tells no types of its own, and hooks are attached by those: {name} does \

@@ -6,11 +6,16 @@
 use std::{
     fs::{self, File},
     io::{self, Read as _},
+    mem::MaybeUninit,
     ops::RangeInclusive,
     os::unix::fs::MetadataExt as _,
 };
 
-use rustix::time::{ClockId, Timespec, clock_getres};
+use rustix::{
+    io::Errno,
+    process::{Pid, PidfdFlags, pidfd_open},
+    time::{ClockId, Timespec, clock_getres},
+};
 
 use super::{
     btf::{Btf, BtfError, Bytes},
@@ -20,8 +25,8 @@ use super::{
 /// Where the kernel shows its types.
 pub const BTF: &str = "/sys/kernel/btf/vmlinux";
 const LOCKDOWN: &str = "/sys/kernel/security/lockdown";
-const RELEASE: &str = "/proc/sys/kernel/osrelease";
 const FTRACE: &str = "/proc/sys/kernel/ftrace_enabled";
+const OWN_PROCESS: &str = "/proc/self";
 const PID_NAMESPACE: &str = "/proc/self/ns/pid";
 /// `PROC_PID_INIT_INO`, `include/linux/proc_ns.h`: the same on every machine.
 const FIRST_PID_NAMESPACE: u64 = 0xefff_fffc;
@@ -35,8 +40,6 @@ pub enum HostError {
         path: &'static str,
         source: io::Error,
     },
-    #[error("cannot make sense of {path}")]
-    Parse { path: &'static str },
     #[error("cannot use {BTF}: {0}")]
     Btf(#[from] BtfError),
     #[error("cannot ask for the length of a clock tick: {0}")]
@@ -56,19 +59,22 @@ pub struct Host {
     /// Hooks of functions run. With `kernel.ftrace_enabled` set to 0 the kernel takes kprobes and never runs them, and 6.1 does the same
     /// with fentry, which 5.10 refuses. Where there is no such switch they run.
     pub runs_function_hooks: bool,
-    /// `/proc` has the node's processes by the pids that the kernel side tells.
+    /// `/proc` is mounted.
+    pub has_proc: bool,
+    /// `/proc`, where it is mounted, has the node's processes by the pids that the kernel side tells.
     pub is_in_first_pid_namespace: bool,
 }
 
 impl Host {
     pub fn read() -> Result<Self, HostError> {
         Ok(Self {
-            release: line(RELEASE)?,
+            release: release(),
             // Absent where securityfs is not mounted, which in containers is the rule.
             lockdown: text(LOCKDOWN).map_or(Lockdown::Unknown, |text| Lockdown::parse(&text)),
             tick_ns: tick_ns()?,
             local_ports: text(LOCAL_PORTS).ok().as_deref().and_then(port_range),
-            runs_function_hooks: line(FTRACE).map_or(true, |enabled| enabled != "0"),
+            runs_function_hooks: text(FTRACE).map_or(true, |enabled| enabled.trim() != "0"),
+            has_proc: fs::exists(OWN_PROCESS).unwrap_or(false),
             is_in_first_pid_namespace: fs::metadata(PID_NAMESPACE)
                 .map_or(true, |of| of.ino() == FIRST_PID_NAMESPACE),
         })
@@ -153,22 +159,42 @@ fn text(path: &'static str) -> Result<String, HostError> {
     fs::read_to_string(path).map_err(|source| read(path, source))
 }
 
-fn line(path: &'static str) -> Result<String, HostError> {
-    let text = text(path)?;
-    let line = text.trim();
-    if line.is_empty() {
-        Err(parse(path))
-    } else {
-        Ok(line.to_owned())
+/// As uname(2) says, which takes no file.
+fn release() -> String {
+    let mut name = MaybeUninit::<libc::utsname>::zeroed();
+    // SAFETY: the kernel writes one `utsname`, for which there is room.
+    unsafe { libc::uname(name.as_mut_ptr()) };
+    // SAFETY: zeroed, and any bits are valid for it.
+    let name = unsafe { name.assume_init() };
+    let bytes: Vec<_> = name
+        .release
+        .iter()
+        .map(|byte| byte.cast_unsigned())
+        .collect();
+    let text = bytes.split(|&byte| byte == 0).next().unwrap_or_default();
+    String::from_utf8_lossy(text).into_owned()
+}
+
+/// Whether a pid is a running process's (`Ok`), as this process sees them, or why not.
+pub fn process(pid: u32) -> Result<(), &'static str> {
+    const NONE: &str = "no such process";
+    let pid = i32::try_from(pid)
+        .ok()
+        .and_then(Pid::from_raw)
+        .ok_or(NONE)?;
+    match pidfd_open(pid, PidfdFlags::empty()) {
+        Err(Errno::SRCH) => Err(NONE),
+        // The second since 6.15.
+        Err(Errno::INVAL | Errno::NOENT) => {
+            Err("a thread, and no process: give the pid of its process")
+        }
+        // Or not told: before 5.3, or where a sandbox forbids to ask.
+        _ => Ok(()),
     }
 }
 
 fn read(path: &'static str, source: io::Error) -> HostError {
     HostError::Read { path, source }
-}
-
-fn parse(path: &'static str) -> HostError {
-    HostError::Parse { path }
 }
 
 #[cfg(test)]
@@ -215,8 +241,27 @@ mod tests {
     }
 
     #[test]
+    fn tells_processes_from_what_is_none() {
+        let own = std::process::id();
+        assert_eq!(process(own), Ok(()));
+        assert_eq!(process(4_194_304), Err("no such process"));
+        let thread = || {
+            rustix::thread::gettid()
+                .as_raw_nonzero()
+                .get()
+                .cast_unsigned()
+        };
+        let told = std::thread::spawn(move || process(thread()))
+            .join()
+            .unwrap();
+        assert!(told.is_err_and(|why| why.contains("thread")));
+    }
+
+    #[test]
     fn reads_this_host() {
         let host = Host::read().unwrap();
+        let told = fs::read_to_string("/proc/sys/kernel/osrelease").unwrap();
+        assert_eq!(host.release, told.trim());
         assert!(
             host.release
                 .starts_with(|first: char| first.is_ascii_digit()),

@@ -2,11 +2,13 @@
 
 use std::io::{self, Write as _};
 
+use super::text::Harmless;
 use crate::exit::{Code, Failure};
 
 /// A line on standard error, if anybody takes it.
 pub fn say(message: &(impl std::fmt::Display + ?Sized)) {
-    let _untaken = writeln!(io::stderr(), "upstream-trace: {message}");
+    let message = message.to_string();
+    let _untaken = writeln!(io::stderr(), "upstream-trace: {}", Harmless(&message));
 }
 
 /// Text on standard output, for what is not a record. A reader that has gone is no failure.

@@ -38,8 +38,8 @@ pub struct Refusal {
     pub rung: Rung,
     /// The kernel's own words.
     pub why: String,
-    /// It was for want of a privilege.
-    denied: bool,
+    /// The system's error number; `None`: it was not asked.
+    errno: Option<i32>,
 }
 
 /// One role on its way to the best hook that the kernel takes.
@@ -82,7 +82,7 @@ impl<'a> Climb<'a> {
                 Some(why) => self.refused.push(Refusal {
                     rung: *rung,
                     why: why.to_owned(),
-                    denied: false,
+                    errno: None,
                 }),
             }
         }
@@ -139,13 +139,22 @@ impl Filled {
         self.by.map_or(self.entry.loss, |rung| rung.loss)
     }
 
-    /// Why nothing can be traced, where this is what the tracer cannot do without.
+    /// Why nothing can be traced, where this is what the tracer cannot do without, or where only the limit of open files kept the
+    /// kernel from taking a hook.
     pub(super) fn failure(&self) -> Option<Failure> {
+        let mut refused = self.refused.iter();
+        let no_descriptor = refused.find_map(|one| Failure::no_descriptor(one.errno));
+        if no_descriptor.is_some() {
+            return no_descriptor;
+        }
         if self.by.is_some() || self.entry.loss.is_some() {
             return None;
         }
-        let Refusal { rung, why, denied } = self.refused.last()?;
-        let code = if *denied { Code::Privilege } else { Code::Hook };
+        let Refusal { rung, why, errno } = self.refused.last()?;
+        let code = match errno {
+            Some(libc::EPERM | libc::EACCES) => Code::Privilege,
+            _ => Code::Hook,
+        };
         let message = format!("the kernel refused {}: {why}", rung.name());
         Some(Failure::new(code, message))
     }
@@ -156,7 +165,7 @@ impl Refusal {
         Self {
             rung: *rung,
             why: why(error),
-            denied: matches!(os_error(error), Some(libc::EPERM | libc::EACCES)),
+            errno: os_error(error),
         }
     }
 }
@@ -279,12 +288,12 @@ mod tests {
     use crate::probe::catalog::{CATALOG, Role};
 
     /// As a role ends where the kernel took no hook.
-    fn unfilled(role: Role, denied: bool) -> Filled {
+    fn unfilled(role: Role, errno: i32) -> Filled {
         let entry = CATALOG.iter().find(|entry| entry.role == role).unwrap();
         let refused = entry.rungs.iter().map(|rung| Refusal {
             rung: *rung,
             why: "no".to_owned(),
-            denied,
+            errno: Some(errno),
         });
         Filled {
             entry,
@@ -295,20 +304,27 @@ mod tests {
 
     #[test]
     fn only_what_nothing_can_replace_ends_a_run() {
-        let states = |denied| unfilled(Role::States, denied).failure().unwrap();
+        let states = |errno| unfilled(Role::States, errno).failure().unwrap();
         assert_eq!(
-            states(false).to_string(),
+            states(libc::EINVAL).to_string(),
             "the kernel refused tp_btf inet_sock_set_state: no"
         );
-        assert_eq!(states(false).code, Code::Hook);
-        assert_eq!(states(true).code, Code::Privilege);
-        assert!(unfilled(Role::Connects, true).failure().is_none());
+        assert_eq!(states(libc::EINVAL).code, Code::Hook);
+        assert_eq!(states(libc::EPERM).code, Code::Privilege);
+        assert!(unfilled(Role::Connects, libc::EPERM).failure().is_none());
         let by = Some(CATALOG[0].rungs[0]);
         let filled = Filled {
             by,
-            ..unfilled(Role::States, false)
+            ..unfilled(Role::States, libc::EINVAL)
         };
         assert!(filled.failure().is_none());
+    }
+
+    #[test]
+    fn no_hook_is_done_without_for_want_of_a_descriptor() {
+        let failure = unfilled(Role::Connects, libc::EMFILE).failure().unwrap();
+        assert_eq!(failure.code, Code::Failure);
+        assert!(failure.to_string().contains("ulimit -n"), "{failure}");
     }
 
     #[test]
@@ -320,12 +336,12 @@ mod tests {
         let rung = &CATALOG[0].rungs[0];
         let refusal = Refusal::new(rung, &refused);
         assert_eq!(refusal.why, "Operation not permitted");
-        assert!(refusal.denied);
+        assert_eq!(refusal.errno, Some(libc::EPERM));
         let unknown = BtfError::UnknownBtfTypeName {
             type_name: "btf_trace_x".to_owned(),
         };
         let refusal = Refusal::new(rung, &unknown.into());
         assert_eq!(refusal.why, "this kernel has none");
-        assert!(!refusal.denied);
+        assert_eq!(refusal.errno, None);
     }
 }

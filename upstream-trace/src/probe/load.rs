@@ -276,7 +276,16 @@ fn missing_map(name: &str) -> Failure {
 
 fn map_failure(name: &str, error: &MapError) -> Failure {
     let message = format!("cannot use the map {name}: {}", chain(error));
-    Failure::new(Code::Failure, message)
+    short_of(os_error(error), message)
+}
+
+/// A failure, with what to do where the system is only short of something.
+fn short_of(errno: Option<i32>, message: String) -> Failure {
+    let remedy = match errno {
+        Some(libc::ENOMEM) => "; lower --ring-size or --max-connections",
+        _ => "",
+    };
+    Failure::no_descriptor(errno).unwrap_or_else(|| Failure::new(Code::Failure, message + remedy))
 }
 
 /// Name and value of every read-only global that is not a field's offset.
@@ -387,7 +396,7 @@ fn open<'a>(
                     "the kernel lacks a map type that is needed (5.8 or later has all): {text}"
                 ),
             ),
-            _ => Failure::new(Code::Failure, format!("cannot load the BPF object: {text}")),
+            errno => short_of(errno, format!("cannot load the BPF object: {text}")),
         }
     })
 }
@@ -533,6 +542,14 @@ impl Loaded {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn who_asked_for_too_much_memory_is_told_what_to_lower() {
+        let said = |errno| short_of(Some(errno), "no".to_owned()).to_string();
+        assert_eq!(said(libc::EINVAL), "no");
+        assert!(said(libc::ENOMEM).contains("--ring-size"));
+        assert!(said(libc::EMFILE).contains("ulimit -n"));
+    }
 
     /// The little that is asked of a 64-bit ELF file: name, flags and content of each section.
     fn sections(file: &[u8]) -> Vec<(&str, u64, &[u8])> {
