@@ -24,7 +24,7 @@ use crate::{
 
 /// Explains every failed TCP connection on this node: which stage, who sent the reset, and why.
 #[derive(Debug, Parser)]
-#[command(version, after_help = exit::HELP, args_conflicts_with_subcommands = true)]
+#[command(version, after_help = after_help(&[TIME, SIZE]), args_conflicts_with_subcommands = true)]
 pub struct Cli {
     #[command(subcommand)]
     pub command: Option<Command>,
@@ -32,13 +32,22 @@ pub struct Cli {
     pub trace: Args,
 }
 
+const TIME: &str = "TIME is a number with ms, s, m or h behind it; a bare number is seconds.";
+const SIZE: &str = "SIZE is bytes, or a number with KiB, MiB or GiB behind it.";
+
+/// What `--help` says below the options.
+fn after_help(values: &[&str]) -> String {
+    format!("{}\n\n{}", values.join("\n"), exit::HELP)
+}
+
 impl Cli {
     /// What was typed, if it can be meant.
     pub fn read<T>(typed: impl IntoIterator<Item = T>) -> Result<Self, clap::Error>
     where
-        T: Into<OsString> + Clone,
+        T: Into<OsString>,
     {
-        let cli = Self::try_parse_from(typed)?;
+        let typed: Vec<_> = typed.into_iter().map(Into::into).collect();
+        let cli = Self::try_parse_from(&typed).map_err(|error| named(&typed, error))?;
         let trace = &cli.trace;
         let counts = [
             ("--pid", trace.pid.len()),
@@ -48,14 +57,36 @@ impl Cli {
                 trace.cgroup.len() + trace.container.len(),
             ),
         ];
-        match counts.iter().find(|(_, count)| *count > MOST) {
+        let wrong = |kind, message| Err(Self::command().error(kind, message));
+        if let Some((option, count)) = counts.iter().find(|(_, count)| *count > MOST) {
+            let message = format!("{option}: {count} values, and {MOST} is the most");
+            return wrong(ErrorKind::TooManyValues, message);
+        }
+        match trace.excludes() {
+            Some(message) => wrong(ErrorKind::ArgumentConflict, message),
             None => Ok(cli),
-            Some((option, count)) => {
-                let message = format!("{option}: {count} values, and {MOST} is the most");
-                Err(Self::command().error(ErrorKind::TooManyValues, message))
-            }
         }
     }
+}
+
+/// An error that says which of the arguments was meant, where clap does not: one that is not UTF-8.
+fn named(typed: &[OsString], error: clap::Error) -> clap::Error {
+    let is_utf8 = |error: &clap::Error| error.kind() != ErrorKind::InvalidUtf8;
+    if is_utf8(&error) {
+        return error;
+    }
+    // The first with which it goes wrong: a path may be anything.
+    let wrong = (1..=typed.len()).find(|&count| {
+        let tried = Cli::try_parse_from(typed.iter().take(count));
+        tried.is_err_and(|error| !is_utf8(&error))
+    });
+    let last = wrong.unwrap_or(typed.len());
+    let before = typed.get(last.saturating_sub(2));
+    let option = before.filter(|before| before.as_encoded_bytes().starts_with(b"-"));
+    let words = option.into_iter().chain(typed.get(last.saturating_sub(1)));
+    let words: Vec<_> = words.map(|word| word.to_string_lossy()).collect();
+    let message = format!("not UTF-8: {}", words.join(" "));
+    Cli::command().error(ErrorKind::InvalidUtf8, message)
 }
 
 /// Values of one filter.
@@ -98,7 +129,7 @@ impl Doctor {
 
 /// What was typed behind `explain`.
 #[derive(Clone, Debug, ClapArgs)]
-#[command(after_help = exit::HELP)]
+#[command(after_help = after_help(&[TIME]))]
 pub struct Explain {
     /// Logs of Envoy, Istio, NGINX, HAProxy or a gRPC client; none or `-` is standard input.
     #[arg(value_name = "LOG")]
@@ -176,8 +207,13 @@ pub struct Args {
     cidr: Vec<Network>,
 
     /// Process that owns the socket; repeatable.
-    #[arg(long, value_name = "PID", value_delimiter = ',', help_heading = "Which connections",
-          value_parser = clap::value_parser!(u32).range(1..))]
+    #[arg(
+        long,
+        value_name = "PID",
+        value_delimiter = ',',
+        value_parser = pid,
+        help_heading = "Which connections"
+    )]
     pid: Vec<u32>,
 
     /// cgroup of the process that owns the socket, or one above it: a directory of cgroup v2; repeatable.
@@ -250,7 +286,7 @@ pub struct Args {
 
     /// Connections that are followed at once; beyond it the longest unused are given up, and counted.
     #[arg(long, value_name = "N", default_value_t = 262_144, help_heading = "Run",
-          value_parser = clap::value_parser!(u32).range(1..=16_777_216))]
+          value_parser = max_connections)]
     max_connections: u32,
 
     /// The running kernel's types, where /sys/kernel/btf/vmlinux is hidden: a copy of that file.
@@ -265,6 +301,31 @@ enum Format {
 }
 
 impl Args {
+    /// What is wrong with the options of which records: no connection can pass them all.
+    fn excludes(&self) -> Option<String> {
+        let passes = |verdict: &Verdict| {
+            !(self.failed && *verdict == Verdict::Ok
+                || self.flagged && !FLAGGED.contains(verdict)
+                || self.ignore.contains(verdict))
+        };
+        if self.verdict.is_empty() || self.verdict.iter().any(passes) {
+            return None;
+        }
+        let others = [
+            (self.failed, "--failed"),
+            (self.flagged, "--flagged"),
+            (!self.ignore.is_empty(), "--ignore"),
+        ];
+        let others = others
+            .into_iter()
+            .filter_map(|(given, name)| given.then_some(name));
+        let (verdicts, others) = (names(&self.verdict), others.collect::<Vec<_>>());
+        let others = others.join(" and ");
+        Some(format!(
+            "nothing could be printed: {others} leaves nothing of --verdict {verdicts}; leave one of them out"
+        ))
+    }
+
     /// What it means.
     pub fn settle(self) -> Settings {
         let mut ports = (!self.port.is_empty()).then(Ports::default);
@@ -299,6 +360,20 @@ impl Args {
             btf: self.btf,
         }
     }
+}
+
+/// The verdicts that may have a flag.
+const FLAGGED: [Verdict; 5] = [
+    Verdict::Refused,
+    Verdict::NeverAccepted,
+    Verdict::ResetBeforePayload,
+    Verdict::Probe,
+    Verdict::ResetBeforeResponse,
+];
+
+fn names(verdicts: &[Verdict]) -> String {
+    let names: Vec<_> = verdicts.iter().map(|verdict| verdict.as_str()).collect();
+    names.join(",")
 }
 
 /// `first-last`, both included.
@@ -355,6 +430,20 @@ impl FromStr for Verdict {
             format!("the verdicts are {}", all.join(", "))
         })
     }
+}
+
+/// The kernel gives no higher one, `PID_MAX_LIMIT`.
+fn pid(text: &str) -> Result<u32, &'static str> {
+    number(text, 4_194_304).ok_or("a pid is a number from 1 to 4194304")
+}
+
+fn max_connections(text: &str) -> Result<u32, &'static str> {
+    number(text, 16_777_216).ok_or("it is a number from 1 to 16777216")
+}
+
+fn number(text: &str, most: u32) -> Option<u32> {
+    let number = text.parse().ok()?;
+    (1..=most).contains(&number).then_some(number)
 }
 
 /// `3f4e5d6c7b8a`, or more of it, or with the runtime before it as Kubernetes writes it.
@@ -434,6 +523,79 @@ mod tests {
                 assert!(page_words.contains(&help), "{page} lacks: {help}");
             }
         }
+    }
+
+    #[test]
+    fn what_can_match_nothing_is_refused() {
+        for (typed, names) in [
+            ("--failed --verdict ok", &["--failed", "--verdict ok"][..]),
+            (
+                "--verdict probe --ignore probe",
+                &["--ignore", "--verdict probe"],
+            ),
+            (
+                "--flagged --verdict timeout,ok",
+                &["--flagged", "--verdict timeout,ok"],
+            ),
+            (
+                "--flagged --verdict probe,ok --ignore probe",
+                &["--flagged and --ignore"],
+            ),
+        ] {
+            let typed: Vec<_> = typed.split(' ').collect();
+            let error = settle(&typed).unwrap_err().to_string();
+            assert!(names.iter().all(|name| error.contains(name)), "{error}");
+        }
+        for typed in [
+            "--flagged --failed",
+            "--failed --verdict ok,refused",
+            "--flagged --verdict probe,ok --ignore ok",
+        ] {
+            let typed: Vec<_> = typed.split(' ').collect();
+            assert!(settle(&typed).is_ok(), "{typed:?}");
+        }
+    }
+
+    /// As README's table of verdicts says.
+    #[test]
+    fn verdicts_with_a_flag_are_those_of_the_table() {
+        let path = Path::new(env!("CARGO_MANIFEST_DIR")).join("../README.md");
+        let page = fs::read_to_string(path).unwrap();
+        for verdict in Verdict::ALL {
+            let begin = format!("| `{}` |", verdict.as_str());
+            let row = page.lines().find(|line| line.starts_with(&begin)).unwrap();
+            let may = row.split('|').nth(3).unwrap().trim() != "-";
+            assert_eq!(FLAGGED.contains(verdict), may, "{row}");
+        }
+    }
+
+    #[test]
+    fn what_is_not_utf8_is_named() {
+        use std::{ffi::OsStr, os::unix::ffi::OsStrExt as _};
+        let wrong = OsStr::from_bytes(b"\xff");
+        let error = |typed: [&OsStr; 5]| Cli::read(typed).unwrap_err().to_string();
+        let [program, port, output] = ["upstream-trace", "--port", "--output"].map(OsStr::new);
+        let said = error([program, output, wrong, port, wrong]);
+        assert!(said.contains("not UTF-8: --port \u{fffd}"), "{said}");
+        assert!(Cli::read([program, output, wrong]).is_ok());
+    }
+
+    #[test]
+    fn numbers_say_what_they_may_be() {
+        for (option, value) in [
+            ("--pid", "x"),
+            ("--pid", "0"),
+            ("--pid", "4194305"),
+            ("--max-connections", "x"),
+            ("--max-connections", "0"),
+        ] {
+            let error = settle(&[option, value]).unwrap_err().to_string();
+            assert!(error.contains("a number from 1 to"), "{error}");
+        }
+        assert_eq!(
+            settle(&["--pid", "4194304"]).unwrap().wanted.pids,
+            [4_194_304]
+        );
     }
 
     fn settle(arguments: &[&str]) -> Result<Settings, clap::Error> {

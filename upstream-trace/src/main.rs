@@ -1,12 +1,13 @@
 //! Parse, run, exit code.
 
-use std::process::ExitCode;
+use std::{iter, process::ExitCode};
 
 use upstream_trace::{
     app, cli,
-    exit::Code,
+    exit::{Code, Failure},
     explain,
     output::{self, console},
+    privilege::spare_descriptors,
     verdict::playbook,
 };
 
@@ -17,13 +18,18 @@ fn main() -> ExitCode {
     };
     let done = match cli.command {
         Some(cli::Command::Explain(explain)) => {
-            explain::run::run(explain.settle()).map(|()| Code::Ok)
+            let run = || explain::run::run(explain.settle());
+            spare_descriptors().and_then(|()| run()).map(|()| Code::Ok)
         }
         Some(cli::Command::Doctor(doctor)) => app::doctor(doctor.json, &doctor.settle()),
         Some(cli::Command::Playbook) => console::print(&playbook::table()).map(|()| Code::Ok),
         Some(cli::Command::Schema) => console::print(&output::schema::pretty()).map(|()| Code::Ok),
         None => app::run(cli.trace.settle()).map(|()| Code::Ok),
     };
+    code(done)
+}
+
+fn code(done: Result<Code, Failure>) -> ExitCode {
     match done {
         Ok(code) => ExitCode::from(code as u8),
         Err(failure) => {
@@ -33,22 +39,29 @@ fn main() -> ExitCode {
     }
 }
 
-/// One line for a wrong command line; help and version as clap prints them.
+/// One line for a wrong command line; help and version as clap spells them.
 fn usage(error: &clap::Error) -> ExitCode {
     if !error.use_stderr() {
-        // Printing help to a closed pipe is no failure.
-        let _ = error.print();
-        return ExitCode::SUCCESS;
+        let text = error.render();
+        let styled = if output::wants_colour() {
+            text.ansi().to_string()
+        } else {
+            text.to_string()
+        };
+        return code(console::print(&styled).map(|()| Code::Ok));
     }
-    let text = error.to_string();
-    // What is missing stands below the first line, one a line.
-    let said: Vec<_> = text
-        .lines()
-        .map(str::trim)
-        .take_while(|line| !line.is_empty())
-        .collect();
+    console::say(&in_one_line(&error.to_string()));
+    ExitCode::from(Code::Usage as u8)
+}
+
+/// What clap says in several lines: what is missing stands below the first one, one a line, and then what may have been meant.
+fn in_one_line(text: &str) -> String {
+    let mut lines = text.lines().map(str::trim);
+    let said: Vec<_> = lines.by_ref().take_while(|line| !line.is_empty()).collect();
     let said = said.join(" ");
     let message = said.trim_start_matches("error: ");
-    console::say(&format!("{message}; see --help"));
-    ExitCode::from(Code::Usage as u8)
+    let tips = lines.filter_map(|line| line.strip_prefix("tip: "));
+    let similar = tips.filter(|tip| tip.contains(" exist"));
+    let parts = iter::once(message).chain(similar).chain(["see --help"]);
+    parts.collect::<Vec<_>>().join("; ")
 }

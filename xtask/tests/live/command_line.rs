@@ -13,6 +13,7 @@ use anyhow::{Context as _, Result, ensure};
 use serde_json::Value;
 use tempfile::TempDir;
 use xtask::confine;
+use xtask::doctor::{self, Start};
 use xtask::scenario::load::{Load, Shape};
 use xtask::scenario::{self, Ctx};
 use xtask::tracer::{self, Tracer};
@@ -64,7 +65,7 @@ pub(crate) fn duration_zero() -> Result<()> {
 
 pub(crate) fn bad_input() -> Result<()> {
     let too_many = vec!["1"; 1025].join(",");
-    let cases: [(&[&str], i32, &[&str]); 17] = [
+    let cases: [(&[&str], i32, &[&str]); 24] = [
         (&["--pid", &too_many], 2, &["--pid: 1025 values", "1024"]),
         (
             &["--verdict", "nonsense"],
@@ -77,7 +78,26 @@ pub(crate) fn bad_input() -> Result<()> {
         (&["--port", "9-8"], 2, &["--port", "9-8"]),
         (&["--port", "70000"], 2, &["--port", "70000"]),
         (&["--port", "0"], 2, &["--port"]),
-        (&["--pid", "x"], 2, &["--pid", "x"]),
+        (&["--pid", "x"], 2, &["--pid", "x", "a number from 1 to"]),
+        (&["--pid", "0"], 2, &["--pid", "a number from 1 to"]),
+        (&["--pid", "4194304"], 2, &["--pid 4194304", "no such"]),
+        (
+            &["--max-connections", "x"],
+            2,
+            &["--max-connections", "a number from 1 to"],
+        ),
+        (
+            &["--failed", "--verdict", "ok"],
+            2,
+            &["--failed", "--verdict ok"],
+        ),
+        (&["--prot", "1"], 2, &["'--prot'", "'--port'"]),
+        (&["doctro"], 2, &["'doctro'", "'doctor'"]),
+        (
+            &["--output", "/nonexistent/\u{1b}[2J"],
+            6,
+            &["/nonexistent/\\u001b[2J"],
+        ),
         (&["--cgroup", "/tmp"], 2, &["--cgroup /tmp", "cgroup v2"]),
         (
             &["--cgroup", "/nonexistent/cgroup"],
@@ -109,6 +129,86 @@ pub(crate) fn bad_input() -> Result<()> {
     Ok(())
 }
 
+/// However few files it may open: it says so, or it traces, as `doctor` foretells.
+pub(crate) fn few_descriptors() -> Result<()> {
+    const ADVICE: [&str; 2] = ["Too many open files", "ulimit -n"];
+    let dir = tempfile::tempdir()?;
+    let file = |name: &str| -> Result<String> {
+        let path = dir.path().join(name);
+        fs::write(&path, "")?;
+        Ok(path.to_str().context("a plain path")?.to_owned())
+    };
+    let (records, log) = (file("run.json")?, file("access.log")?);
+    let mut traced = 0;
+    // With fewer it cannot even be loaded, as it opens the C library.
+    for most in 4..=64 {
+        let run = |args: &[&str]| limited(&format!("ulimit -n {most}"), args);
+        let explained = run(&["explain", "-r", &records, &log])?;
+        let said = String::from_utf8(explained.stderr)?;
+        ensure!(
+            matches!(explained.status.code(), Some(0 | 1 | 7)) && !said.contains("panicked"),
+            "explain, {most}: {}, {said}",
+            explained.status
+        );
+        let done = run(&["--port", &PORT.to_string(), "--duration", "0"])?;
+        if done.status.success() {
+            traced += 1;
+        } else {
+            one_line(&done, 1, &ADVICE).with_context(|| most.to_string())?;
+        }
+        let doctor = run(&["doctor"])?.status.code();
+        ensure!(
+            (doctor == Some(1)) == (done.status.code() == Some(1)),
+            "{most}: {}, doctor says {doctor:?}",
+            done.status
+        );
+    }
+    ensure!(traced < 60, "it traces with no descriptors at all");
+    Ok(())
+}
+
+/// A large ring takes as many addresses, twice.
+pub(crate) fn little_memory() -> Result<()> {
+    let output = limited("ulimit -v 900000", &["--ring-size", "1GiB"])?;
+    let said = String::from_utf8(output.stderr)?;
+    println!("{}", said.trim_end());
+    ensure!(output.status.code() == Some(1), "{}", output.status);
+    ensure!(
+        said.contains("lower --ring-size"),
+        "does not say what to do"
+    );
+    Ok(())
+}
+
+/// What a start with these limits says.
+fn limited(limits: &str, args: &[&str]) -> Result<Output> {
+    let mut shell = tracer::command(Path::new("sh"), ["-c", &format!("{limits}; exec \"$@\"")]);
+    shell.arg("sh").arg(tracer::binary()?).args(args);
+    Ok(shell.output()?)
+}
+
+/// Nothing of `/proc` is needed to trace; what is not seen without is told.
+pub(crate) fn no_proc() -> Result<()> {
+    let place = Place::new()?;
+    let host = confine::Host::default().hide("/proc");
+    let start = Start {
+        host,
+        binary: &place.binary,
+        args: &[],
+    };
+    let report = doctor::report(&start)?;
+    println!("{report:#}");
+    ensure!(report["exit_code"] == 8, "{}", report["exit_code"]);
+    let limits = doctor::texts(&report["limits"]);
+    ensure!(
+        limits.iter().any(
+            |limit| limit.contains("/proc is not mounted: mount it (mount -t proc proc /proc)")
+        ),
+        "{limits:?}"
+    );
+    Ok(())
+}
+
 /// Nobody takes what it says, or what it writes at the end.
 pub(crate) fn full_device() -> Result<()> {
     let full = || fs::File::options().write(true).open("/dev/full");
@@ -116,6 +216,14 @@ pub(crate) fn full_device() -> Result<()> {
         .stderr(full()?)
         .status()?;
     ensure!(status.code() == Some(0), "nobody listens: {status}");
+    for asked in ["--help", "--version", "schema", "doctor"] {
+        let output = tracer::command(&tracer::binary()?, [asked])
+            .stdout(full()?)
+            .stderr(Stdio::piped())
+            .spawn()?
+            .wait_with_output()?;
+        one_line(&output, 6, &["cannot write standard output"]).context(asked)?;
+    }
     let port = PORT.to_string();
     let output = run(&["--port", &port, "--duration", "1s", "--output", "/dev/full"])?;
     let said = String::from_utf8(output.stderr)?;
@@ -240,6 +348,26 @@ pub(crate) fn output_is_kept() -> Result<()> {
     let output = tracer::command(&place.binary, args).output()?;
     ensure!(output.status.success(), "{}", output.status);
     ensure!(fs::read(&file)? == b"of last night\n", "it was emptied");
+    // Where the kernel takes no tracepoint.
+    let mut refused = tracer::command(&place.binary, &args[..2]);
+    let host = confine::Host::default().refuse(&confine::ATTACH, libc::EINVAL);
+    host.confine(&mut refused);
+    one_line(&refused.output()?, 5, &["refused"])?;
+    ensure!(fs::read(&file)? == b"of last night\n", "it was emptied");
+    Ok(())
+}
+
+/// Without `/dev/urandom`, as in a small container, there are random numbers all the same.
+pub(crate) fn no_devices() -> Result<()> {
+    let place = Place::new()?;
+    let file = place.file("records", b"of last night\n")?;
+    let args = ["--port", "1", "--output", &file, "--duration", "50ms"];
+    let mut command = tracer::command(&place.binary, args);
+    confine::Host::default().hide("/dev").confine(&mut command);
+    let output = command.output()?;
+    let said = String::from_utf8(output.stderr)?;
+    ensure!(output.status.success(), "{}: {said}", output.status);
+    ensure!(fs::read_to_string(&file)?.contains("\"stats\""));
     Ok(())
 }
 

@@ -238,7 +238,7 @@ pub(crate) fn hidden_types() -> Result<()> {
     let other = place.file("other", &other)?;
     for host in [Host::default(), hidden()] {
         let report = place.report(host, &["--btf", &other])?;
-        refuses(&report, 4, &[other.as_str(), "another kernel"])?;
+        refuses(&report, 4, &[other.as_str(), "not a copy", SHOWN])?;
     }
     let text = place.file("text", b"no types at all")?;
     refuses(

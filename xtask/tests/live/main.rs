@@ -60,6 +60,10 @@ type Test = fn() -> Result<()>;
 const TESTS: &[(&str, Test)] = &[
     ("start_says_what_it_does", command_line::duration_zero),
     ("bad_input_is_one_clear_line", command_line::bad_input),
+    ("few_descriptors_are_told", command_line::few_descriptors),
+    ("too_large_a_ring_is_told", command_line::little_memory),
+    ("without_proc_it_traces", command_line::no_proc),
+    ("without_devices_it_traces", command_line::no_devices),
     (
         "a_pipe_that_nobody_reads_is_an_error",
         command_line::unread_pipe,
