@@ -153,7 +153,10 @@ fn record(load: &Load, number: u64) -> Connection<'static> {
         bytes,
         local: IpAddr::from([10, 0, 0, 1]),
         has_local_port: true,
-        client_closed_first: false,
+        closed_first: false,
+        peer_closed_first: false,
+        is_turned_away: false,
+        unacked: false,
         is_late: false,
         evidence: Evidence::default(),
     });

@@ -3,11 +3,9 @@
 //! One thread does all of it; only the writing has its own, so that a slow reader of the output delays
 //! nothing here.
 
-use std::{
-    io::{self, Read as _},
-    time::Duration,
-};
+use std::{io::Read as _, time::Duration};
 
+use rustix::rand::GetRandomFlags;
 use tokio::{
     io::{Interest, unix::AsyncFd},
     runtime::Runtime,
@@ -161,14 +159,12 @@ fn give_memory_back() {
 
 fn random() -> Result<u64, Failure> {
     let mut bytes = [0_u8; 8];
-    // SAFETY: the kernel writes as many bytes as are there.
-    let written = unsafe { libc::getrandom(bytes.as_mut_ptr().cast(), bytes.len(), 0) };
-    if usize::try_from(written) == Ok(bytes.len()) {
-        return Ok(u64::from_ne_bytes(bytes));
-    }
-    let error = io::Error::last_os_error();
-    let message = format!("cannot get a random number (getrandom): {error}");
-    Err(Failure::new(Code::Failure, message))
+    // So few are given at once, or not at all.
+    rustix::rand::getrandom(&mut bytes[..], GetRandomFlags::empty()).map_err(|error| {
+        let message = format!("cannot get a random number (getrandom): {error}");
+        Failure::new(Code::Failure, message)
+    })?;
+    Ok(u64::from_ne_bytes(bytes))
 }
 
 /// The kernel side, the join, and the account of both.

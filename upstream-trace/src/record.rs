@@ -108,6 +108,7 @@ words!(
 );
 impl Role {
     /// That of the other end.
+    #[must_use]
     pub const fn opposite(self) -> Self {
         match self {
             Self::Client => Self::Server,

@@ -14,7 +14,7 @@ use crate::{
     emit::{self, What},
     filter,
     kernel::{
-        mem::{self, Copied, Memory as _, Struct},
+        mem::{self, Copied, Struct},
         skb,
         sock::{Tuple, state},
     },

@@ -228,14 +228,7 @@ impl Evidence {
                         .exit
                         .is_some_and(|exit| exit.signal.is_some())
             }
-            Self::Ended(end) => {
-                let by_end = match about.reset {
-                    None if about.verdict == Verdict::ConnectCanceled => end == End::Client,
-                    None => end == End::Server,
-                    Some(_) => Self::OnNode(&[], Some(end)).holds(about),
-                };
-                by_end && about.evidence.exit.is_some()
-            }
+            Self::Ended(end) => about.is_by(end) && about.evidence.exit.is_some(),
             Self::Exited => about.evidence.exit.is_some(),
             Self::Aborted(reasons, end) => {
                 Self::OnNode(reasons, Some(end)).holds(about) && about.evidence.abort == Some(true)
@@ -283,6 +276,15 @@ impl About<'_> {
 
     fn in_path(&self) -> bool {
         matches!(self.reset, Some((_, Origin::InPath, _)))
+    }
+
+    /// Whether that end, on this node, brought the connection to its end.
+    fn is_by(&self, end: End) -> bool {
+        match self.reset {
+            None if self.verdict == Verdict::ConnectCanceled => end == End::Client,
+            None => end == End::Server,
+            Some(_) => Evidence::OnNode(&[], Some(end)).holds(self),
+        }
     }
 
     /// Whether the server had sent its FIN when what the client sent last was reset for that.
