@@ -642,7 +642,7 @@ pub(super) const ROWS: &[Row] = &[
         OPEN_HTTP,
         BROKEN,
         FromData,
-        "The process at the other end came to its end (evidence.exit) shortly after payload: look for the OOM killer (dmesg), a crash or a restart over there, or for a worker that ends with its connection.",
+        "The process at the other end came to its end (evidence.exit) in mid-exchange or right after: look for the OOM killer (dmesg), a crash or a restart over there, or for a worker that ends with its connection.",
     ),
     row(
         &[ResetMidStream],
