@@ -23,9 +23,9 @@ use crate::{
     exit::{Code, Failure},
     join::engine::{Context, Engine, HOLD_NS},
     kernel::host,
+    limits::spare_descriptors,
     output::console::{print, say},
     printer::{self, Printer},
-    privilege::spare_descriptors,
     probe::load::Loaded,
     proc::{self, Proc},
     settings::Settings,
@@ -88,13 +88,14 @@ async fn trace(settings: Settings) -> Result<(), Failure> {
     // First: whoever is told to stop while it starts, stops when it has started.
     let mut stop = Stop::listen()?;
     let mut survey = Survey::look(&settings)?;
-    if survey.host.is_in_first_pid_namespace {
+    if survey.host.has_proc && survey.host.is_in_first_pid_namespace {
         are_processes(&settings.wanted.pids)?;
     }
     survey.check()?;
     // Opened before anything is attached: a wrong path costs the kernel nothing.
     let output = printer::open(&settings)?;
     let loaded = survey.attach(&settings)?;
+    let since = clock::monotonic();
     for line in Report::new(&survey).short() {
         say(&line);
     }
@@ -119,6 +120,7 @@ async fn trace(settings: Settings) -> Result<(), Failure> {
             && !settings.wanted.by_owner()
             && settings.wanted.networks.is_empty(),
         local_ports: survey.host.local_ports.clone(),
+        since,
         events: settings.events,
         wanted: settings.wanted.clone(),
     };
@@ -372,14 +374,6 @@ impl Tracer {
         Ok(())
     }
 
-    /// Takes a batch and looks for what it lacks. Whether there is more.
-    fn attend(&mut self, printer: &mut Printer) -> Result<bool, Failure> {
-        let more = self.drain(printer)?;
-        self.find_owners(printer)?;
-        self.find_peers(printer)?;
-        Ok(more)
-    }
-
     async fn follow(
         &mut self,
         settings: &Settings,
@@ -412,7 +406,9 @@ impl Tracer {
                 // Not at once: the others are seen to in between.
                 () = tokio::task::yield_now(), if more => {}
             }
-            more = self.attend(printer)?;
+            more = self.drain(printer)?;
+            self.find_owners(printer)?;
+            self.find_peers(printer)?;
             if end.is_some_and(|end| Instant::now() >= end) || printer.is_unread() {
                 break;
             }
@@ -447,8 +443,10 @@ impl Tracer {
     fn wind_up(&mut self, printer: &mut Printer) -> Result<(), Failure> {
         self.engine.stop(clock::monotonic());
         let end = Instant::now() + STAY;
-        while Instant::now() < end {
-            if !self.attend(printer)? {
+        while Instant::now() < end && !printer.is_unread() {
+            let more = self.drain(printer)?;
+            self.find_peers(printer)?;
+            if !more {
                 std::thread::sleep(STAY_TICK);
             }
         }

@@ -20,6 +20,7 @@ pub mod exit;
 pub mod explain;
 pub mod join;
 pub mod kernel;
+pub mod limits;
 pub mod output;
 pub mod printer;
 pub mod privilege;

@@ -6,8 +6,8 @@ use upstream_trace::{
     app, cli,
     exit::{Code, Failure},
     explain,
+    limits::spare_descriptors,
     output::{self, console},
-    privilege::spare_descriptors,
     verdict::playbook,
 };
 

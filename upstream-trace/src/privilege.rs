@@ -1,34 +1,13 @@
-//! What this process may do: reads its capabilities, gives up those that it no longer needs, and asks whether it may open
-//! some files more.
+//! What this process may do: reads its capabilities, and gives up those that it no longer needs.
 //!
-//! Capabilities are a thread's own: to be given up before
-//! another thread is started. Must not know: what a capability is needed for once the hooks are attached.
+//! They are a thread's own: to be given up before another thread is started. Must not know: what a capability is needed for once the hooks are attached.
 
 use std::{fmt, io};
 
-use rustix::{
-    event::{EventfdFlags, eventfd},
-    thread::{
-        CapabilitySet, CapabilitySets, capabilities, capability_is_in_bounding_set,
-        remove_capability_from_bounding_set, set_capabilities, set_no_new_privs,
-    },
+use rustix::thread::{
+    CapabilitySet, CapabilitySets, capabilities, capability_is_in_bounding_set,
+    remove_capability_from_bounding_set, set_capabilities, set_no_new_privs,
 };
-
-use crate::exit::{Code, Failure};
-
-/// As many files as whatever opens some and cannot say that it failed may open at once: tokio's runtime, which panics, six.
-const SPARE: usize = 8;
-
-/// Whether [`SPARE`] files more can be opened.
-pub fn spare_descriptors() -> Result<(), Failure> {
-    let opened: Result<Vec<_>, _> = (0..SPARE)
-        .map(|_| eventfd(0, EventfdFlags::CLOEXEC))
-        .collect();
-    opened.map(drop).map_err(|error| {
-        Failure::no_descriptor(Some(error.raw_os_error()))
-            .unwrap_or_else(|| Failure::new(Code::Failure, format!("cannot start: {error}")))
-    })
-}
 
 /// Linux capabilities that the tracer has a use for.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

@@ -13,7 +13,8 @@ use crate::{
         offsets::Offsets,
         reasons::Reasons,
     },
-    privilege::{self, Capabilities, Capability, spare_descriptors},
+    limits::spare_descriptors,
+    privilege::{self, Capabilities, Capability},
     probe::{
         ladder::Filled,
         load::{self, Loaded, Plan},

@@ -358,7 +358,6 @@ impl Run {
                 break;
             }
         }
-        self.records.are_some_of_all()?;
         // What still waits gets no more records and no more lines. Nobody knows whether it is among those that are left unread.
         if self.records.lacking != Some(Progress::Busy) {
             self.records.seen = u64::MAX;
@@ -375,6 +374,7 @@ impl Run {
         };
         self.output.explained(&counts)?;
         self.output.flush()?;
+        self.records.are_some_of_all()?;
         self.logs.iter().try_for_each(Log::is_one)
     }
 

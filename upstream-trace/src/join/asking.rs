@@ -198,7 +198,7 @@ impl Engine {
         self.context.sees_all_resets
             && self.counted_at < at
             && by_peer.is_none()
-            && !self.strays.knows(&ended.tuple, &ended.lived())
+            && !self.strays.knows(ended.netns, &ended.tuple, &ended.lived())
             && (ended.is_paired() || ended.tuple.is_loopback() || dropped().is_some())
     }
 
@@ -206,7 +206,7 @@ impl Engine {
     fn seeks_sender(&self, slot: Slot) -> Option<(&Stats, u64)> {
         let ended = self.table.get(slot).filter(|ended| !ended.is_paired())?;
         let may_be_hidden = !self.context.wanted.is_everything();
-        let is_known = || self.strays.knows(&ended.tuple, &ended.lived());
+        let is_known = || self.strays.knows(ended.netns, &ended.tuple, &ended.lived());
         reset::lacks_sender(ended).filter(|_| may_be_hidden && !is_known())
     }
 }

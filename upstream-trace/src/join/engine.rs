@@ -68,6 +68,9 @@ pub struct Context {
     pub knows_listeners: bool,
     /// Ports that the kernel gives to clients (`net.ipv4.ip_local_port_range`); `None`: not known.
     pub local_ports: Option<RangeInclusive<u16>>,
+    /// When the last hook was in its place, `CLOCK_MONOTONIC` nanoseconds: what of a connection that was seen before is missing was never to be
+    /// seen.
+    pub since: u64,
     /// `--events`: each event comes by itself. Otherwise the kernel keeps the stories of connections until
     /// they end, so that open ones are not known here.
     pub events: bool,
@@ -496,7 +499,8 @@ impl Engine {
             connection.seen |= seen::LOSS;
             // Otherwise it may be counted among those that were lost on the way.
             let is_lost = self.lost_at.is_some_and(|lost| lost >= connection.first);
-            self.unseen += u64::from(!is_lost && ktime <= self.until);
+            let was_hooked = connection.first >= self.context.since && ktime <= self.until;
+            self.unseen += u64::from(!is_lost && was_hooked);
         }
     }
 

@@ -33,8 +33,8 @@ use crate::{
 const ARRIVED_NS: u64 = 1_000_000_000;
 /// A server that closes a connection sooner than this, before anything came, does not want it; no idle timeout is as short.
 const AT_ONCE_US: u64 = 1_000_000;
-/// How long after its last payload whoever waits for an answer may shut its side down: no client gives up as soon.
-const HALF_CLOSE_NS: u64 = 50_000_000;
+/// How long after its last payload a client's FIN may come and still belong to it: none gives up waiting as soon.
+const TOGETHER_NS: u64 = 50_000_000;
 
 /// Takes the connection in `slot` out of the table and prints it.
 pub(super) fn connection(
@@ -111,7 +111,8 @@ fn leave_to_peer(engine: &mut Engine, slot: Slot) {
         ended.peer_exit = peer.exit;
     }
     // Both are born within one round trip, so after the tracer: one birth was kept from its hook.
-    let one_unborn = peer.saw(seen::BIRTH) != ended.saw(seen::BIRTH);
+    let one_unborn = peer.saw(seen::BIRTH) != ended.saw(seen::BIRTH)
+        && ended.first.min(peer.first) >= engine.context.since;
     let known_loss = (peer.seen | ended.seen) & seen::LOSS != 0;
     if is_aborted_unseen(peer) {
         ended.seen |= seen::PEER_ABORTED;
@@ -206,6 +207,7 @@ fn print(
         ended.saw(seen::ESTABLISHED) && accepted != Some(false) && reset.is_none() && err == 0;
     // No more is said of how full a queue was, or of what was dropped, where all went well in the end.
     let noted = (!orderly).then(|| noted(engine, ended));
+    let waited = has_waited(engine, ended, end);
     let facts = Facts {
         role: (ended.role != Role::Unknown).then_some(ended.role),
         established: ended.saw(seen::ESTABLISHED),
@@ -213,7 +215,8 @@ fn print(
         closed_first: ended.saw(seen::CLOSED_FIRST),
         peer_closed_first: ended.saw(seen::PEER_CLOSED_FIRST),
         payload_after_fin: payload_after_fin(ended, &counters),
-        half_closed: end_is_open(end) && shut_behind_payload(engine, ended, end),
+        half_closed: end_is_open(end) && waited == Some(false),
+        has_waited: waited == Some(true),
         err,
         reset: reset.as_ref().map(|reset| reset.direction),
         reset_in_path: reset.as_ref().is_some_and(ResetFound::is_certainly_in_path),
@@ -305,9 +308,9 @@ fn explain<'a>(
     let is_its_fin = |step: &&record::Step| step.change().is_some_and(|(_, to)| to == its_fin);
     let at_once = || {
         let mut steps = ended.steps.as_slice().iter();
-        steps
-            .find(is_its_fin)
-            .is_some_and(|step| step.at_us() < AT_ONCE_US)
+        // Of one that is older the first step may be that FIN.
+        let fin = steps.find(is_its_fin).filter(|_| ended.saw(seen::BIRTH));
+        fin.is_some_and(|step| step.at_us() < AT_ONCE_US)
     };
     let meaning = playbook::meaning(&playbook::About {
         verdict: record.verdict,
@@ -322,6 +325,9 @@ fn explain<'a>(
         closed_first: facts.closed_first,
         peer_closed_first: facts.peer_closed_first,
         is_turned_away: server_closed_first && came == Some(0) && at_once(),
+        has_waited: facts.has_waited,
+        is_open: told.is_some(),
+        came,
         is_late: facts.payload_after_fin && server_closed_first,
         unacked: facts.counters.unacked == Some(true),
         evidence,
@@ -450,14 +456,18 @@ fn payload_after_fin(ended: &Connection, counters: &Counters) -> bool {
         || counters.since_received_us.is_some() && after(stats.last_received)
 }
 
-/// Whether the first FIN, this end's, came so soon after its last payload that one caused both. Whoever gives up waits before.
-fn shut_behind_payload(engine: &Engine, ended: &Connection, end: &End) -> bool {
-    let ticks = end
-        .stats()
-        .zip(ended.fin)
-        .map(|(stats, fin)| fin.wrapping_sub(stats.last_sent));
-    let ns = ticks.map(|ticks| u64::from(ticks).saturating_mul(engine.context.tick_ns));
-    ns.is_some_and(|ns| ns <= HALF_CLOSE_NS)
+/// Whether the client had been silent before the first FIN: whoever gives up has waited, what is sent together comes together.
+fn has_waited(engine: &Engine, ended: &Connection, end: &End) -> Option<bool> {
+    let stats = end.stats()?;
+    let last = match ended.role {
+        Role::Client => stats.last_sent,
+        Role::Server => stats.last_received,
+        Role::Unknown => return None,
+    };
+    let ticks = ended.fin?.wrapping_sub(last);
+    let ns = u64::from(ticks).saturating_mul(engine.context.tick_ns);
+    // Sent after the FIN, it wraps.
+    Some(ns > TOGETHER_NS && ticks.cast_signed() > 0)
 }
 
 /// Whether a process had the connection; `None` where that would have been seen only by luck.

@@ -120,17 +120,17 @@ impl Listeners {
     /// Which end a socket with these ports is, as far as somebody listens on one of them, or did a moment before: a process that ends closes
     /// what it listens with first.
     pub fn role(&self, netns: u32, local: u16, remote: u16, at: u64) -> Role {
-        let listens = |port| {
+        let lately = |port| {
             let here = self.known.get(&(netns, port));
             let lately = |listener: &Listener| listener.until.saturating_add(LATELY_NS) >= at;
             here.is_some_and(|here| here.iter().any(lately))
         };
-        if listens(local) {
-            Role::Server
-        } else if listens(remote) {
-            Role::Client
-        } else {
-            Role::Unknown
+        match () {
+            () if self.any(netns, local) => Role::Server,
+            () if self.any(netns, remote) => Role::Client,
+            () if lately(local) => Role::Server,
+            () if lately(remote) => Role::Client,
+            () => Role::Unknown,
         }
     }
 

@@ -172,23 +172,26 @@ impl Strays {
         lived: RangeInclusive<u64>,
         id: Id,
     ) -> Option<Base> {
-        if self.known.is_empty() {
-            return None;
-        }
-        let candidates = || self.sent_to(tuple, &lived);
-        let own = candidates().find(|entry| entry.netns() == netns);
-        let found = own.or_else(|| {
-            let mut others = candidates().filter(|_| !tuple.is_loopback());
-            let only = others.next()?;
-            others.next().is_none().then_some(only)
-        });
-        let key = found?.key();
+        let key = self.choose(netns, tuple, &lived)?.key();
         self.claimed(&key, id)
     }
 
-    /// Whether there is one that [`Self::claim`] may find.
-    pub fn knows(&self, tuple: &Tuple, lived: &RangeInclusive<u64>) -> bool {
-        self.sent_to(tuple, lived).next().is_some()
+    /// Whether there is one that [`Self::claim`] finds.
+    pub fn knows(&self, netns: u32, tuple: &Tuple, lived: &RangeInclusive<u64>) -> bool {
+        self.choose(netns, tuple, lived).is_some()
+    }
+
+    fn choose(&self, netns: u32, tuple: &Tuple, lived: &RangeInclusive<u64>) -> Option<&Entry> {
+        if self.known.is_empty() {
+            return None;
+        }
+        let candidates = || self.sent_to(tuple, lived);
+        let own = candidates().find(|entry| entry.netns() == netns);
+        own.or_else(|| {
+            let mut others = candidates().filter(|_| !tuple.is_loopback());
+            let only = others.next()?;
+            others.next().is_none().then_some(only)
+        })
     }
 
     /// Those that the other end of `tuple` was sent within that time.

@@ -185,6 +185,7 @@ fn context() -> Context {
         counts_syn_retransmits: true,
         sees_all_resets: true,
         local_ports: Some(32_768..=60_999),
+        since: 0,
         sees_both_ends: true,
         knows_listeners: true,
         events: false,
@@ -2667,4 +2668,17 @@ fn an_end_whose_role_is_known_tells_the_others() {
     play.close(CLIENT, State::FinWait2, 0, mirrored(&stats));
     let roles: Vec<_> = play.finish().iter().map(|seen| seen.role).collect();
     assert_eq!(roles, [Role::Server, Role::Client]);
+}
+
+/// While hooks are put in, one after the other, parts of a connection are seen: what is missing of it was never to be seen.
+#[test]
+fn what_began_before_the_last_hook_was_there_is_not_missed() {
+    for (since, missed) in [(0, true), (u64::MAX, false)] {
+        let mut play = Play::with(Context { since, ..context() }, 1024);
+        play.handshake();
+        // Their ends were not seen.
+        play.handshake();
+        assert_eq!(play.engine.unseen() > 0, missed);
+        assert_eq!(play.by_stories.unseen() > 0, missed);
+    }
 }

@@ -186,7 +186,7 @@ pub fn process(pid: u32) -> Result<(), &'static str> {
         Err(Errno::SRCH) => Err(NONE),
         // The second since 6.15.
         Err(Errno::INVAL | Errno::NOENT) => {
-            Err("a thread, and no process: give the pid of its process")
+            Err("no process, but a thread or a group of processes: give the pid of a process")
         }
         // Or not told: before 5.3, or where a sandbox forbids to ask.
         _ => Ok(()),

@@ -64,7 +64,7 @@ impl Counters {
         // Of an end that may be either's the SYN may be among them.
         let acked = match (role, all_acked) {
             (Role::Unknown, Some(true)) => sent,
-            (Role::Unknown, _) => None,
+            (Role::Unknown, _) => sent.filter(|&sent| sent == 0),
             _ => acked,
         };
         let sent_any = when(stats, present::BYTES_SENT, stats.bytes_sent > 0);
@@ -167,6 +167,8 @@ pub struct Facts {
     /// The owner shut its side down right behind its last payload and still had the socket when it came to its end: it
     /// waited for the answer.
     pub half_closed: bool,
+    /// The client had been silent before the first FIN.
+    pub has_waited: bool,
     /// `sk_err` at the end; 0 for none.
     pub err: u32,
     /// A reset ended it.

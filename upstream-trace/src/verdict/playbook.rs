@@ -48,6 +48,12 @@ pub struct About<'a> {
     pub peer_closed_first: bool,
     /// The server did, at once: nothing of the client's had come to it.
     pub is_turned_away: bool,
+    /// The client did, and had been silent before.
+    pub has_waited: bool,
+    /// A process still had this end's socket.
+    pub is_open: bool,
+    /// Payload of the client's that had come to the server.
+    pub came: Option<u64>,
     /// The request was certainly sent after the server's FIN.
     pub is_late: bool,
     /// Payload of this end was still on its way.
@@ -87,13 +93,13 @@ enum Evidence {
     PortUnreachable,
     /// A local port was chosen.
     HasLocalPort,
-    /// This end had sent its FIN before anything else ended the connection.
+    /// This end had sent the first FIN, and no process had its socket any more.
     ClosedFirst,
-    /// The other end had.
+    /// The other end had sent the first FIN.
     PeerClosedFirst,
     /// The client had sent its FIN when that end reset the connection.
     ClientClosedFirst(End),
-    /// The same of a client on this node, which reset it itself.
+    /// The same of a client on this node that had been silent before its FIN, and reset it itself. A goodbye comes with the FIN.
     GaveUp,
     /// This end sent the reset, and it is not known which it is.
     ByThisEnd,
@@ -101,9 +107,9 @@ enum Evidence {
     Undelivered,
     /// The request was sent after the server's FIN, and reset by whoever is left of the server.
     Late,
-    /// The same of one that the server had closed at once.
+    /// The same of one that the server had closed at once, and not because its process came to its end.
     TurnedAway,
-    /// The same where the server had closed it because its process came to its end.
+    /// The same where it did, and nothing of this request had come.
     EndedBefore,
     /// An ICMP error answered the SYN, of the kind by which firewalls and access lists refuse.
     Prohibited,
@@ -172,7 +178,7 @@ impl Evidence {
                     || icmp.is_some_and(|icmp| is_unreachable(about, icmp, PORT))
             }
             Self::HasLocalPort => about.has_local_port,
-            Self::ClosedFirst => about.closed_first,
+            Self::ClosedFirst => about.closed_first && !about.is_open,
             Self::PeerClosedFirst => about.peer_closed_first,
             Self::ClientClosedFirst(end) => {
                 let by_client = match about.role {
@@ -183,7 +189,8 @@ impl Evidence {
                 by_client && about.sender() == Some(end)
             }
             Self::GaveUp => {
-                Self::ClientClosedFirst(End::Client).holds(about)
+                about.has_waited
+                    && Self::ClientClosedFirst(End::Client).holds(about)
                     && Self::OnNode(&[], None).holds(about)
             }
             Self::ByThisEnd => {
@@ -191,9 +198,12 @@ impl Evidence {
             }
             Self::Undelivered => about.unacked,
             Self::Late => about.is_late && !about.in_path(),
-            Self::TurnedAway => about.is_turned_away && about.met_a_closed_server(),
+            Self::TurnedAway => {
+                about.is_turned_away && about.evidence.exit.is_none() && about.met_a_closed_server()
+            }
             Self::EndedBefore => {
-                Self::Ended(End::Server).holds(about) && about.met_a_closed_server()
+                let has_begun = by_server == Some(0) && about.came > Some(0);
+                !has_begun && Self::Ended(End::Server).holds(about) && about.met_a_closed_server()
             }
             Self::Prohibited => about
                 .evidence
@@ -455,6 +465,9 @@ mod tests {
             closed_first: false,
             peer_closed_first: false,
             is_turned_away: false,
+            has_waited: false,
+            is_open: false,
+            came: None,
             is_late: false,
             unacked: false,
             evidence: record::Evidence::default(),
@@ -613,6 +626,12 @@ mod tests {
                                         });
                                         each(&About {
                                             peer_closed_first: true,
+                                            unacked: is_unacked,
+                                            ..about
+                                        });
+                                        each(&About {
+                                            peer_closed_first: true,
+                                            has_waited: true,
                                             unacked: is_unacked,
                                             ..about
                                         });
@@ -783,6 +802,55 @@ mod tests {
         };
         assert!(hint(&refused).starts_with("Nothing accepts"));
         assert!(hint(&redirected).contains("evidence.peer_address"));
+
+        // A goodbye comes with the client's FIN; who gives up has waited before it. A process that was killed is neither.
+        let late_answer = |has_waited, evidence| {
+            hint(&About {
+                peer_closed_first: true,
+                has_waited,
+                evidence,
+                reset: Some((
+                    Direction::Received,
+                    Origin::PeerOnNode,
+                    Some("TCP_TIMEWAIT_SOCKET"),
+                )),
+                ..about(ResetMidStream, Role::Server)
+            })
+        };
+        let nothing = record::Evidence::default();
+        assert!(late_answer(true, nothing).contains("before it had the whole answer"));
+        assert!(late_answer(false, nothing).contains("a goodbye"));
+        assert!(late_answer(true, exit(Some("SIGKILL"))).contains("evidence.exit"));
+
+        // Of a request that had come in part the killed server is to blame, of one that came later it is not.
+        let cut = |came, evidence| {
+            hint(&About {
+                came: Some(came),
+                bytes: Bytes {
+                    sent: Some(9000),
+                    received: Some(0),
+                    acked: Some(came),
+                },
+                is_turned_away: came == 0,
+                evidence,
+                reset: by_server("TCP_ABORT_ON_DATA"),
+                ..client(ResetBeforeResponse)
+            })
+        };
+        assert!(cut(4000, exit(Some("SIGKILL"))).starts_with("A signal killed"));
+        assert!(cut(0, exit(Some("SIGKILL"))).contains("had come to its end"));
+        assert!(cut(0, nothing).contains("as soon as it was made"));
+
+        // Whoever has the socket waits for what is cut.
+        let closed = |is_open| {
+            hint(&About {
+                closed_first: true,
+                is_open,
+                reset: Some((Direction::Received, Origin::OffNode, None)),
+                ..client(Verdict::ResetIdle)
+            })
+        };
+        assert!(closed(false).contains("harmless") && !closed(true).contains("nobody here"));
 
         // Some of the request had come where some of it was left unread.
         let crossed = About {

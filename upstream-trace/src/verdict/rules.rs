@@ -118,7 +118,7 @@ fn judge_reset(facts: &Facts, direction: Direction, idle_after_us: u64) -> Judge
         .idle_us()
         .is_none_or(|idle| idle >= idle_after_us);
     // What was still on its way had not been answered, however long it stood still.
-    let on_its_way = facts.counters.unacked == Some(true);
+    let on_its_way = facts.role.is_some() && facts.counters.unacked == Some(true);
     plain(match direction {
         Direction::Sent => Verdict::LocalAbort,
         Direction::Received if is_idle && !on_its_way => Verdict::ResetIdle,
@@ -144,7 +144,7 @@ fn connector_reset(facts: &Facts, direction: Direction) -> bool {
 }
 
 /// A request was sent and no byte of a response came back, from the client's side; a response that the client has nothing of counts as
-/// none, unless it had given up before. Of an end that may be either's nobody knows which payload is the request.
+/// none, unless its FIN came first: then it may have given up before. Of an end that may be either's nobody knows which payload is the request.
 fn unanswered(facts: &Facts) -> bool {
     let request = match facts.role {
         Some(Role::Server) => Direction::Received,

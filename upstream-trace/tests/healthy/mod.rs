@@ -85,6 +85,7 @@ impl Healthy {
             counts_syn_retransmits: true,
             sees_all_resets: true,
             local_ports: Some(32_768..=60_999),
+            since: 0,
             sees_both_ends: true,
             knows_listeners: true,
             events: false,

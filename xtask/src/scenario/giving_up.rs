@@ -4,9 +4,11 @@ use anyhow::Result;
 
 use super::expect::{Owner, Reset, client, no_socket, received, sent, server};
 use super::feature::Feature;
-use super::net::{State, poll};
+use super::net::{State, next_tick, poll};
 use super::reset::{BY_CLIENT, FROM_TIME_WAIT, wait_idle};
-use super::{Ctx, Family, Pair, Played, RESPONSE, RQ, RS, Scenario, alone, plain, with_strays};
+use super::{
+    Ctx, Family, Pair, Played, REQUEST, RESPONSE, RQ, RS, Scenario, alone, plain, with_strays,
+};
 
 pub(super) const LIST: &[Scenario] = &[
     plain(
@@ -27,6 +29,20 @@ pub(super) const LIST: &[Scenario] = &[
                 .errno("EPIPE")
                 .bytes(RS, RQ)
                 .steps(&["ESTABLISHED", "CLOSE_WAIT", "reset_received", "CLOSE"]),
+        ],
+        FROM_TIME_WAIT,
+    ),
+    with_strays(
+        "goodbye_answered",
+        "the client has its answer, says goodbye and closes, and the server answers that, as TLS and HTTP/2 do",
+        goodbye_answered,
+        &[
+            client("ok").bytes(2 * RQ, RS),
+            server("reset_mid_stream")
+                .reset(received("TCP_TIMEWAIT_SOCKET", BY_CLIENT))
+                .unseen(&[Feature::TimeWaitResets], Reset::UNKNOWN)
+                .errno("EPIPE")
+                .bytes(2 * RS, 2 * RQ),
         ],
         FROM_TIME_WAIT,
     ),
@@ -80,6 +96,21 @@ fn answered_too_late(ctx: &Ctx) -> Result<Played> {
     pair.request()?;
     wait_idle();
     pair.client.close(pair.c)?;
+    answer_nobody(pair)
+}
+
+fn goodbye_answered(ctx: &Ctx) -> Result<Played> {
+    let mut pair = Pair::open(ctx, Family::V4)?;
+    pair.exchange()?;
+    next_tick();
+    pair.client.send(pair.c, REQUEST)?;
+    pair.client.close(pair.c)?;
+    pair.server.receive(pair.s, REQUEST)?;
+    answer_nobody(pair)
+}
+
+/// The server answers a client that has closed.
+fn answer_nobody(mut pair: Pair) -> Result<Played> {
     pair.server.receive_end(pair.s)?;
     let gone = [State::FinWait2, State::TimeWait];
     pair.client.wait_orphan(pair.from, pair.to, &gone)?;

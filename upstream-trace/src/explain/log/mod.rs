@@ -160,7 +160,11 @@ impl Reader {
         if text.is_empty() {
             return Reading::Empty;
         }
-        let inner = in_a_pod(text).and_then(|inner| self.line(inner));
+        let inner = in_a_pod(text);
+        if inner.is_some_and(str::is_empty) {
+            return Reading::Empty;
+        }
+        let inner = inner.and_then(|inner| self.line(inner));
         inner
             .or_else(|| self.line(text))
             .unwrap_or(Reading::Unknown)
@@ -181,8 +185,10 @@ impl Reader {
 fn in_a_pod(text: &str) -> Option<&str> {
     let (at, rest) = text.split_once(' ')?;
     time::rfc3339(at)?;
-    let mut streams = ["stdout F ", "stderr F "].into_iter();
-    streams.find_map(|stream| rest.strip_prefix(stream))
+    let mut streams = ["stdout F", "stderr F"].into_iter();
+    let line = streams.find_map(|stream| rest.strip_prefix(stream))?;
+    // Of an empty line the blank is gone as well.
+    (line.is_empty() || line.starts_with(' ')).then(|| line.trim_start())
 }
 
 /// The number, where the field is one.

@@ -91,7 +91,7 @@ impl Evidence {
         match self {
             Self::None => "-".to_owned(),
             Self::InPath => "the reset came from neither end".to_owned(),
-            Self::LikelyInPath => "the reset's packet came from nearer than the peer's".to_owned(),
+            Self::LikelyInPath => "the reset's packet came from nearer than the peer's, or a filter of this node dropped what may be a copy of the SYN".to_owned(),
             Self::OnNode(reasons, end) => {
                 let end = end.map_or("an end", name);
                 let mut text = format!("reset by {end}, which is on this node");
@@ -111,13 +111,13 @@ impl Evidence {
             Self::PortUnreachable => {
                 "ICMP port unreachable answered the SYN, or told ECONNREFUSED".to_owned()
             }
-            Self::ClosedFirst => "after this end's FIN".to_owned(),
+            Self::ClosedFirst => "after this end's FIN, its socket closed".to_owned(),
             Self::PeerClosedFirst => "after the other end's FIN".to_owned(),
             Self::ClientClosedFirst(end) => {
                 format!("reset by {}, after the client's FIN", name(end))
             }
             Self::GaveUp => {
-                "reset by the client, which is on this node, after its FIN".to_owned()
+                "reset by the client, which is on this node, after its FIN, before which it had been silent".to_owned()
             }
             Self::ByThisEnd => "reset by this end; which it is is not known".to_owned(),
             Self::Undelivered => "payload of this end was still on its way".to_owned(),

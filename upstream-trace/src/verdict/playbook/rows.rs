@@ -377,6 +377,14 @@ pub(super) const ROWS: &[Row] = &[
     ),
     row(
         &[ResetBeforePayload, ResetBeforeResponse],
+        EndedBefore,
+        OPEN_HTTP,
+        TERMINATED,
+        FromData,
+        "The server's process had come to its end (evidence.exit) and the connection was closed before the request, or its rest, came: a crash, a restart, a stop without draining or, with a process for each connection, its idle timeout.",
+    ),
+    row(
+        &[ResetBeforePayload, ResetBeforeResponse],
         TurnedAway,
         OPEN_HTTP,
         TERMINATED_EARLY,
@@ -421,7 +429,7 @@ pub(super) const ROWS: &[Row] = &[
         OPEN,
         TERMINATED_EARLY,
         FromData,
-        "This end reset the connection before any payload: its process was killed (evidence.exit), closed it with something unread, or aborted it on purpose (evidence.abort); look at the sender.",
+        "This end reset the connection before any payload: its process was killed (evidence.exit), closed it unaccepted, or aborted it on purpose (evidence.abort); look at the sender.",
     ),
     row(
         &[ResetBeforePayload],
@@ -483,14 +491,6 @@ pub(super) const ROWS: &[Row] = &[
         TERMINATED,
         FromData,
         "The client had shut its side down before the server reset: if it had given up, look at its timeout; if it still waited (a half-close), look in the server's log for rejected requests, a shutdown or a crash.",
-    ),
-    row(
-        &[ResetBeforeResponse],
-        EndedBefore,
-        OPEN_HTTP,
-        TERMINATED,
-        FromData,
-        "The server's process had come to its end (evidence.exit) and the connection was closed before the request came: a restart, a stop without draining or, with a process for each connection, its idle timeout.",
     ),
     row(
         &[ResetBeforeResponse],
@@ -622,6 +622,14 @@ pub(super) const ROWS: &[Row] = &[
     ),
     row(
         &[ResetMidStream],
+        Exited,
+        OPEN_HTTP,
+        BROKEN,
+        FromData,
+        "The process at the other end came to its end (evidence.exit) in mid-exchange or right after: look for the OOM killer (dmesg), a crash or a restart over there, or for a worker that ends with its connection.",
+    ),
+    row(
+        &[ResetMidStream],
         GaveUp,
         GAVE_UP,
         BROKEN,
@@ -633,16 +641,8 @@ pub(super) const ROWS: &[Row] = &[
         ClientClosedFirst(End::Client),
         OPEN_HTTP,
         BROKEN,
-        FromData,
-        "The client's FIN had come, and what was sent after it was reset, by the client's host or a middlebox in its name: most likely it had given up waiting; compare the duration with the client's timeouts.",
-    ),
-    row(
-        &[ResetMidStream],
-        Exited,
-        OPEN_HTTP,
-        BROKEN,
-        FromData,
-        "The process at the other end came to its end (evidence.exit) in mid-exchange or right after: look for the OOM killer (dmesg), a crash or a restart over there, or for a worker that ends with its connection.",
+        Played(&["goodbye_answered"]),
+        "The client had closed its side, and what was sent to it after that was reset: a goodbye after the last answer (TLS close_notify, GOAWAY), which is harmless, or it had given up waiting; compare the duration with its timeouts.",
     ),
     row(
         &[ResetMidStream],
@@ -694,6 +694,14 @@ pub(super) const ROWS: &[Row] = &[
     ),
     row(
         &[ResetIdle],
+        Exited,
+        OPEN_HTTP,
+        None,
+        FromData,
+        "The process at the other end came to its end (evidence.exit) while the connection was idle: harmless for a pool that retries; if nobody restarted it, look for the OOM killer (dmesg) or a crash over there.",
+    ),
+    row(
+        &[ResetIdle],
         ClosedFirst,
         OPEN_HTTP,
         None,
@@ -706,15 +714,7 @@ pub(super) const ROWS: &[Row] = &[
         OPEN_HTTP,
         None,
         Played(&["left_in_close_wait"]),
-        "The other end had closed the connection long before this one did: harmless for a pool; where it happens often, look here for sockets that are never closed (ss -tn state close-wait).",
-    ),
-    row(
-        &[ResetIdle],
-        Exited,
-        OPEN_HTTP,
-        None,
-        FromData,
-        "The process at the other end came to its end (evidence.exit) while the connection was idle: harmless for a pool that retries; if nobody restarted it, look for the OOM killer (dmesg) or a crash over there.",
+        "The other end had closed its side before this one did, and this one was long about it: harmless for a pool; where it happens often, look here for sockets that are never closed (ss -tn state close-wait).",
     ),
     row(
         &[ResetIdle],
@@ -722,7 +722,7 @@ pub(super) const ROWS: &[Row] = &[
         OPEN_TCP,
         None,
         FromData,
-        "The other end's host no longer knew the idle connection: it restarted, or the connection ended there and this end was never told; make keep-alives more frequent than the idle timeouts on the way.",
+        "The other end's kernel no longer knew the idle connection: it had ended there and this end was never told, or its network namespace or address is another's by now; make keep-alives more frequent than idle timeouts on the way.",
     ),
     row(
         &[ResetIdle],
