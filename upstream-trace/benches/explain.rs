@@ -17,9 +17,8 @@ use std::{
 use upstream_trace::{
     output::json,
     record::{
-        Attribution, Bytes, Connection, ConnectionType, Direction, Endpoint, Evidence, Family,
-        Flag, Id, Origin, Process, ReasonSource, Reset, Role, Schema, Step, StepKind, Timestamp,
-        Verdict,
+        Attribution, Bytes, Connection, ConnectionType, Direction, Endpoint, Family, Flag, Id,
+        Origin, Process, ReasonSource, Reset, Role, Schema, Step, StepKind, Timestamp, Verdict,
     },
     tcp::State,
     verdict::playbook,
@@ -143,25 +142,12 @@ fn record(load: &Load, number: u64) -> Connection<'static> {
         evidence: None,
         sender: None,
     });
+    let local = IpAddr::from([10, 0, 0, 1]);
     let meaning = playbook::meaning(&playbook::About {
-        verdict,
-        role: Role::Client,
         reset: reset.map(|reset| (reset.direction, reset.origin, reset.reason)),
-        likely: false,
-        undelivered: false,
-        errno: None,
         bytes,
-        local: IpAddr::from([10, 0, 0, 1]),
         has_local_port: true,
-        closed_first: false,
-        peer_closed_first: false,
-        is_turned_away: false,
-        has_waited: false,
-        is_open: false,
-        came: None,
-        unacked: false,
-        is_late: false,
-        evidence: Evidence::default(),
+        ..playbook::About::new(verdict, Role::Client, local)
     });
     Connection {
         schema: Schema,

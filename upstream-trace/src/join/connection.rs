@@ -409,6 +409,12 @@ impl End {
         *numbers = None;
     }
 
+    /// Whether a process still had the socket, so that somebody was told why it ended.
+    pub fn is_open(&self) -> bool {
+        self.closed
+            .is_some_and(|closed| closed.stats.has_socket != 0)
+    }
+
     /// The socket's counters at the end, the least disturbed ones.
     pub fn stats(&self) -> Option<&Stats> {
         self.received

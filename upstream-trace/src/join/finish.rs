@@ -1,6 +1,6 @@
 //! From a connection that ended to the record that is printed.
 //!
-//! Whose process is named is decided here, who sent a reset in [`reset`], what it means in `verdict`.
+//! Whose process is named is decided here, who sent a reset in [`reset`], what else is known and said of a failure in [`evidence`].
 //! Must not know: the order in which events came.
 
 use upstream_trace_common::event::{Base, IPV4, exit, kind};
@@ -8,7 +8,7 @@ use upstream_trace_common::event::{Base, IPV4, exit, kind};
 use super::{
     connection::{Connection, End, PeerSent, Slot, seen},
     engine::{Context, Engine, Sink, WallClock},
-    note::{Fact, Queue},
+    evidence,
     reset::{self, Known, ResetFound, aborts, derived, error, reason},
     stray::{self, Stray},
     tuple::Tuple,
@@ -17,8 +17,8 @@ use crate::{
     decode::Event,
     process::Process,
     record::{
-        self, Attribution, ConnectionType, Direction, Endpoint, EventType, Evidence, Flag, Id,
-        Origin, ResetType, Role, Schema, StrayReset, Verdict,
+        self, Attribution, ConnectionType, EventType, Flag, Id, ResetType, Role, Schema,
+        StrayReset, Verdict,
     },
     tcp::{self, State},
     verdict::{
@@ -31,8 +31,6 @@ use crate::{
 
 /// A reset that was sent on this node longer ago than this has arrived, through whatever queues.
 const ARRIVED_NS: u64 = 1_000_000_000;
-/// A server that closes a connection sooner than this, before anything came, does not want it; no idle timeout is as short.
-const AT_ONCE_US: u64 = 1_000_000;
 /// How long after its last payload a client's FIN may come and still belong to it: none gives up waiting as soon.
 const TOGETHER_NS: u64 = 50_000_000;
 
@@ -206,7 +204,7 @@ fn print(
     let orderly =
         ended.saw(seen::ESTABLISHED) && accepted != Some(false) && reset.is_none() && err == 0;
     // No more is said of how full a queue was, or of what was dropped, where all went well in the end.
-    let noted = (!orderly).then(|| noted(engine, ended));
+    let noted = (!orderly).then(|| evidence::noted(engine, ended));
     let waited = has_waited(engine, ended, end);
     let facts = Facts {
         role: (ended.role != Role::Unknown).then_some(ended.role),
@@ -215,7 +213,7 @@ fn print(
         closed_first: ended.saw(seen::CLOSED_FIRST),
         peer_closed_first: ended.saw(seen::PEER_CLOSED_FIRST),
         payload_after_fin: payload_after_fin(ended, &counters),
-        half_closed: end_is_open(end) && waited == Some(false),
+        half_closed: end.is_open() && waited == Some(false),
         has_waited: waited == Some(true),
         err,
         reset: reset.as_ref().map(|reset| reset.direction),
@@ -260,98 +258,17 @@ fn print(
         complete,
     };
     if !orderly || judgement.verdict != Verdict::Ok {
-        let mut evidence = noted.unwrap_or_default();
-        let peer = end.peer_tuple.or_else(|| stray.map(Tuple::of));
-        evidence.peer_address = peer.and_then(|peer| own_address(ended, peer));
-        match judgement.verdict {
-            Verdict::ConnectTimeout | Verdict::ConnectCanceled => {
-                let listener = without_room(engine, ended, &evidence);
-                let listener = listener.map(|(process, how)| process.record(how));
-                record.peer = record.peer.or(listener);
-            }
-            // An answer came, or no SYN left: that there was no room is by the way.
-            _ if !ended.saw(seen::ESTABLISHED) && ended.role == Role::Client => {
-                (evidence.accept_queue, evidence.descriptors) = (None, None);
-            }
-            _ => {}
-        }
-        explain(&mut record, ended, &facts, reset.as_ref(), evidence);
+        let found = noted.unwrap_or_default();
+        evidence::explain(
+            engine,
+            &mut record,
+            ended,
+            &facts,
+            (reset.as_ref(), stray),
+            found,
+        );
     }
     sink.connection(&mut record, ended.events);
-}
-
-/// Adds what is said of a connection that did not go well.
-fn explain<'a>(
-    record: &mut record::Connection<'a>,
-    ended: &Connection,
-    facts: &Facts,
-    reset: Option<&ResetFound<'a>>,
-    mut evidence: Evidence<'a>,
-) {
-    evidence.exit = exit_of(ended, reset, record.verdict);
-    evidence.abort = reset.and_then(ResetFound::abort);
-    let lacks_port = record.verdict == Verdict::NoLocalPort && record.local.port == 0;
-    let told = ended.end.as_deref().filter(|end| end_is_open(end));
-    record.errno = told
-        .and_then(|end| tcp::errno_name(error(end)))
-        .or(lacks_port.then_some("EADDRNOTAVAIL"));
-    // What the server's FIN looks like there, and what had come from the client by then.
-    let (server_closed_first, its_fin, came) = match ended.role {
-        Role::Client => (
-            facts.peer_closed_first,
-            State::CloseWait,
-            record.bytes.acked,
-        ),
-        Role::Server => (facts.closed_first, State::FinWait1, record.bytes.received),
-        Role::Unknown => (false, State::Close, None),
-    };
-    let is_its_fin = |step: &&record::Step| step.change().is_some_and(|(_, to)| to == its_fin);
-    let at_once = || {
-        let mut steps = ended.steps.as_slice().iter();
-        // Of one that is older the first step may be that FIN.
-        let fin = steps.find(is_its_fin).filter(|_| ended.saw(seen::BIRTH));
-        fin.is_some_and(|step| step.at_us() < AT_ONCE_US)
-    };
-    let meaning = playbook::meaning(&playbook::About {
-        verdict: record.verdict,
-        role: ended.role,
-        reset: reset.map(|reset| (reset.direction, reset.origin, reset.reason)),
-        undelivered: ended.peer_received.is_some() && ended.peer_received < record.bytes.sent,
-        likely: reset.is_some_and(ResetFound::is_likely),
-        errno: record.errno,
-        bytes: record.bytes,
-        local: record.local.address,
-        has_local_port: record.local.port != 0,
-        closed_first: facts.closed_first,
-        peer_closed_first: facts.peer_closed_first,
-        is_turned_away: server_closed_first && came == Some(0) && at_once(),
-        has_waited: facts.has_waited,
-        is_open: told.is_some(),
-        came,
-        is_late: facts.payload_after_fin && server_closed_first,
-        unacked: facts.counters.unacked == Some(true),
-        evidence,
-    });
-    record.reset = reset.map(ResetFound::record);
-    record.cause = meaning.and_then(|meaning| meaning.cause);
-    record.layer = meaning.map(|meaning| meaning.layer);
-    record.evidence = Some(evidence).filter(|found| *found != Evidence::default());
-    record.proxy = meaning.and_then(|meaning| meaning.proxy);
-    record.hint = meaning.map(|meaning| meaning.hint);
-}
-
-/// Where the other end is, as that knows itself, if this one knows it by another address or port.
-fn own_address(ended: &Connection, peer: Tuple) -> Option<Endpoint> {
-    let known = ended.tuple;
-    let differs = (peer.family, peer.local, peer.local_port)
-        != (known.family, known.remote, known.remote_port);
-    differs.then(|| peer.local())
-}
-
-/// Whether a process still had the socket when it ended, so that somebody was told why.
-fn end_is_open(end: &End) -> bool {
-    end.closed
-        .is_some_and(|closed| closed.stats.has_socket != 0)
 }
 
 /// Whose the other end is: who had it or, where a listener answered for it, who listens.
@@ -370,79 +287,6 @@ fn other_end<'a>(
     // Who began to listen later never had the connection.
     let then = owner(ended.first).filter(|_| ended.saw(seen::BIRTH))?;
     (then.pid == process.pid).then_some((&**process, Attribution::Listener))
-}
-
-/// Who listens where a SYN was not answered because the accept queue was full, and nothing else is known to have been why.
-fn without_room<'a>(
-    engine: &'a Engine,
-    ended: &Connection,
-    evidence: &Evidence<'_>,
-) -> Option<(&'a Process, Attribution)> {
-    evidence.accept_queue.filter(|queue| queue.is_full())?;
-    let process = accept_queue(engine, ended)?.process.as_ref()?;
-    let alone = evidence.icmp.is_none() && evidence.drop_reason.is_none();
-    alone.then_some((process, Attribution::Listener))
-}
-
-/// The accept queue that it was to go through, as far as that was noted.
-fn accept_queue<'a>(engine: &'a Engine, ended: &Connection) -> Option<&'a Queue> {
-    let (netns, tuple) = (ended.netns, &ended.tuple);
-    let notes = &engine.notes;
-    match notes.of(netns, tuple, kind::ACCEPT_QUEUE, ended.first)? {
-        Fact::AcceptQueue(queue) => Some(queue),
-        _ => None,
-    }
-}
-
-/// How the process came to its end for whom the kernel ended the connection.
-fn exit_of(
-    ended: &Connection,
-    reset: Option<&ResetFound<'_>>,
-    verdict: Verdict,
-) -> Option<record::Exit<'static>> {
-    let by_this_end = match (reset.map(|reset| (reset.direction, reset.origin)), verdict) {
-        (Some((Direction::Sent, _)), _) | (None, Verdict::ConnectCanceled) => true,
-        (Some((Direction::Received, Origin::PeerOnNode)), _) => false,
-        (None, Verdict::ClosedBeforeResponse) => ended.role == Role::Server,
-        _ => return None,
-    };
-    let exit = if by_this_end {
-        ended.exit
-    } else {
-        ended.peer_exit
-    };
-    let signal = exit.checked_sub(exit::ENDS)?;
-    Some(record::Exit {
-        signal: tcp::signal_name(signal.into()),
-    })
-}
-
-/// What the kernel side noted of it. No more of an established connection than how full its accept queue was.
-fn noted<'a>(engine: &'a Engine, ended: &Connection) -> Evidence<'a> {
-    let of = |kind| {
-        let notes = &engine.notes;
-        notes.of(ended.netns, &ended.tuple, kind, ended.first)
-    };
-    let mut evidence = Evidence::default();
-    if let Some(queue) = accept_queue(engine, ended) {
-        evidence.accept_queue = Some(queue.is);
-        evidence.descriptors = queue.descriptors;
-    }
-    if ended.saw(seen::ESTABLISHED) {
-        return evidence;
-    }
-    if let Some(&Fact::Icmp(icmp)) = of(kind::SYN_ICMP) {
-        evidence.icmp = Some(icmp);
-    }
-    if let Some(Fact::Dropped(dropped)) = of(kind::SYN_DROPPED) {
-        evidence.drop_reason = engine.context.drop_reasons.name(dropped.reason);
-    }
-    if ended.tuple.local_port == 0
-        && let Some(&Fact::LocalPorts(range)) = of(kind::PORT_RANGE)
-    {
-        evidence.local_ports = Some(range);
-    }
-    evidence
 }
 
 /// Whether payload certainly went either way after the first FIN, by the kernel's own clock for both.

@@ -10,7 +10,8 @@
 mod asking;
 pub mod connection;
 pub mod engine;
-pub mod finish;
+pub mod evidence;
+mod finish;
 pub mod listener;
 pub mod note;
 mod pair;

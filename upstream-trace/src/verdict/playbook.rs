@@ -276,6 +276,31 @@ fn is_unreachable(about: &About<'_>, icmp: Icmp, [v4, v6]: [u8; 2]) -> bool {
 }
 
 impl About<'_> {
+    /// Nothing else is known.
+    #[must_use]
+    pub fn new(verdict: Verdict, role: Role, local: IpAddr) -> Self {
+        Self {
+            verdict,
+            role,
+            reset: None,
+            likely: false,
+            undelivered: false,
+            errno: None,
+            bytes: Bytes::default(),
+            local,
+            has_local_port: false,
+            closed_first: false,
+            peer_closed_first: false,
+            is_turned_away: false,
+            has_waited: false,
+            is_open: false,
+            came: None,
+            is_late: false,
+            unacked: false,
+            evidence: record::Evidence::default(),
+        }
+    }
+
     fn end(&self) -> Option<End> {
         match self.role {
             Role::Server => Some(End::Server),
@@ -452,26 +477,7 @@ mod tests {
     use crate::record::Verdict::{NeverAccepted, ResetBeforeResponse, ResetMidStream};
 
     fn about(verdict: Verdict, role: Role) -> About<'static> {
-        About {
-            verdict,
-            role,
-            reset: None,
-            likely: false,
-            undelivered: false,
-            errno: None,
-            bytes: Bytes::default(),
-            local: HERE,
-            has_local_port: false,
-            closed_first: false,
-            peer_closed_first: false,
-            is_turned_away: false,
-            has_waited: false,
-            is_open: false,
-            came: None,
-            is_late: false,
-            unacked: false,
-            evidence: record::Evidence::default(),
-        }
+        About::new(verdict, role, HERE)
     }
 
     const HERE: IpAddr = IpAddr::V4(std::net::Ipv4Addr::new(10, 0, 0, 1));
