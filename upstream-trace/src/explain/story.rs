@@ -76,11 +76,10 @@ impl Kind {
         if let Some(brief) = glance(line) {
             return Self::Connection(brief);
         }
-        if let Some(schema) = foreign(line) {
-            return Self::Foreign(schema);
-        }
-        let Ok(line) = serde_json::from_slice::<Line<'_>>(line) else {
-            return Self::Broken;
+        let read = serde_json::from_slice::<Line<'_>>(line);
+        let is_own = |line: &Line<'_>| line.schema.as_ref().is_none_or(|schema| schema == SCHEMA);
+        let Some(line) = read.ok().filter(is_own) else {
+            return foreign(line).map_or(Self::Broken, Self::Foreign);
         };
         match line.kind.as_ref() {
             "connection" => line.brief().map_or(Self::Broken, Self::Connection),
@@ -204,6 +203,8 @@ fn until<'a>(rest: &mut &'a str, mark: &str) -> Option<&'a str> {
 /// Only the fields that [`Brief`] needs; the rest is skipped without being looked at.
 #[derive(Debug, Deserialize)]
 struct Line<'a> {
+    #[serde(borrow, default)]
+    schema: Option<Cow<'a, str>>,
     #[serde(rename = "type", borrow)]
     kind: Cow<'a, str>,
     time: Time,

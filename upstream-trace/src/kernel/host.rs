@@ -6,7 +6,6 @@
 use std::{
     fs::{self, File},
     io::{self, Read as _},
-    mem::MaybeUninit,
     ops::RangeInclusive,
     os::unix::fs::MetadataExt as _,
 };
@@ -14,6 +13,7 @@ use std::{
 use rustix::{
     io::Errno,
     process::{Pid, PidfdFlags, pidfd_open},
+    system::uname,
     time::{ClockId, Timespec, clock_getres},
 };
 
@@ -161,18 +161,7 @@ fn text(path: &'static str) -> Result<String, HostError> {
 
 /// As uname(2) says, which takes no file.
 fn release() -> String {
-    let mut name = MaybeUninit::<libc::utsname>::zeroed();
-    // SAFETY: the kernel writes one `utsname`, for which there is room.
-    unsafe { libc::uname(name.as_mut_ptr()) };
-    // SAFETY: zeroed, and any bits are valid for it.
-    let name = unsafe { name.assume_init() };
-    let bytes: Vec<_> = name
-        .release
-        .iter()
-        .map(|byte| byte.cast_unsigned())
-        .collect();
-    let text = bytes.split(|&byte| byte == 0).next().unwrap_or_default();
-    String::from_utf8_lossy(text).into_owned()
+    uname().release().to_string_lossy().into_owned()
 }
 
 /// Whether a pid is a running process's (`Ok`), as this process sees them, or why not.
