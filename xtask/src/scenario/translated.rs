@@ -1,6 +1,9 @@
 //! Connections whose ends know each other by other addresses than they have, because a rule translates them on the way.
 
-use std::net::{Ipv4Addr, SocketAddr};
+use std::{
+    fs::File,
+    net::{Ipv4Addr, SocketAddr},
+};
 
 use anyhow::Result;
 
@@ -301,6 +304,8 @@ fn late_request(ctx: &Ctx) -> Result<Played> {
 fn killed(ctx: &Ctx) -> Result<Played> {
     let mut machines = Machines::new(ctx, true, ctx.port)?;
     machines.request()?;
+    // Else it goes with its last process, and resets what comes after that.
+    let _network = File::open(format!("/proc/{}/ns/net", machines.server.pid()))?;
     machines.server.kill();
     machines.client.receive_end(machines.sock)?;
     machines.client.close(machines.sock)?;
