@@ -82,22 +82,10 @@ pub(super) fn explain<'a>(
     record.errno = told
         .and_then(|end| tcp::errno_name(error(end)))
         .or(lacks_port.then_some("EADDRNOTAVAIL"));
-    // What the server's FIN looks like there, and what had come from the client by then.
-    let (server_closed_first, its_fin, came) = match ended.role {
-        Role::Client => (
-            facts.peer_closed_first,
-            State::CloseWait,
-            record.bytes.acked,
-        ),
-        Role::Server => (facts.closed_first, State::FinWait1, record.bytes.received),
-        Role::Unknown => (false, State::Close, None),
-    };
-    let is_its_fin = |step: &&record::Step| step.change().is_some_and(|(_, to)| to == its_fin);
-    let at_once = || {
-        let mut steps = ended.steps.as_slice().iter();
-        // Of one that is older the first step may be that FIN.
-        let fin = steps.find(is_its_fin).filter(|_| ended.saw(seen::BIRTH));
-        fin.is_some_and(|step| step.at_us() < AT_ONCE_US)
+    let (server_closed_first, came) = match ended.role {
+        Role::Client => (facts.peer_closed_first, record.bytes.acked),
+        Role::Server => (facts.closed_first, record.bytes.received),
+        Role::Unknown => (false, None),
     };
     let meaning = playbook::meaning(&playbook::About {
         verdict: record.verdict,
@@ -111,7 +99,7 @@ pub(super) fn explain<'a>(
         has_local_port: record.local.port != 0,
         closed_first: facts.closed_first,
         peer_closed_first: facts.peer_closed_first,
-        is_turned_away: server_closed_first && came == Some(0) && at_once(),
+        is_turned_away: server_closed_first && came == Some(0) && was_closed_at_once(ended),
         has_waited: facts.has_waited,
         is_open: told.is_some(),
         came,
@@ -125,6 +113,15 @@ pub(super) fn explain<'a>(
     record.evidence = Some(evidence).filter(|found| *found != Evidence::default());
     record.proxy = meaning.and_then(|meaning| meaning.proxy);
     record.hint = meaning.map(|meaning| meaning.hint);
+}
+
+/// Whether the first FIN came at once.
+fn was_closed_at_once(ended: &Connection) -> bool {
+    const FIN: [State; 2] = [State::CloseWait, State::FinWait1];
+    let is_fin = |step: &&record::Step| step.change().is_some_and(|(_, to)| FIN.contains(&to));
+    // Of one that is older the first step may be the FIN.
+    let fin = ended.steps.as_slice().iter().find(is_fin);
+    fin.is_some_and(|step| ended.saw(seen::BIRTH) && step.at_us() < AT_ONCE_US)
 }
 
 /// Where the other end is, as that knows itself, if this one knows it by another address or port.

@@ -10,8 +10,8 @@
 mod asking;
 pub mod connection;
 pub mod engine;
-pub mod evidence;
-mod finish;
+mod evidence;
+pub mod finish;
 pub mod listener;
 pub mod note;
 mod pair;

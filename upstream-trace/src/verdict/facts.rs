@@ -48,7 +48,6 @@ impl Counters {
         let fin_acked = fin_sent && unacked == Some(0);
         // `tcp_ack` counts the SYN of an active open only: a child starts behind its SYN-ACK.
         let syn_acked = role == Role::Client;
-        let all_acked = unacked.map(|bytes| bytes == 0);
 
         let received = received(stats);
         let sent = when(
@@ -62,9 +61,8 @@ impl Counters {
             sent.map_or(payload, |sent| payload.min(sent))
         });
         // Of an end that may be either's the SYN may be among them.
-        let acked = match (role, all_acked) {
-            (Role::Unknown, Some(true)) => sent,
-            (Role::Unknown, _) => sent.filter(|&sent| sent == 0),
+        let acked = match role {
+            Role::Unknown => sent.filter(|&sent| sent == 0 || unacked == Some(0)),
             _ => acked,
         };
         let sent_any = when(stats, present::BYTES_SENT, stats.bytes_sent > 0);

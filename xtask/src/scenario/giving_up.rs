@@ -4,11 +4,18 @@ use anyhow::Result;
 
 use super::expect::{Owner, Reset, client, no_socket, received, sent, server};
 use super::feature::Feature;
-use super::net::{State, next_tick, poll};
+use super::net::{State, next_tick};
 use super::reset::{BY_CLIENT, FROM_TIME_WAIT, wait_idle};
 use super::{
-    Ctx, Family, Pair, Played, REQUEST, RESPONSE, RQ, RS, Scenario, alone, plain, with_strays,
+    Ctx, Expect, Family, Pair, Played, REQUEST, RESPONSE, RQ, RS, Scenario, alone, plain,
+    with_strays,
 };
+
+/// The server's end, of [`answer_nobody`].
+const ANSWERS_NOBODY: Expect = server("reset_mid_stream")
+    .reset(received("TCP_TIMEWAIT_SOCKET", BY_CLIENT))
+    .unseen(&[Feature::TimeWaitResets], Reset::UNKNOWN)
+    .errno("EPIPE");
 
 pub(super) const LIST: &[Scenario] = &[
     plain(
@@ -23,12 +30,12 @@ pub(super) const LIST: &[Scenario] = &[
         answered_too_late,
         &[
             client("ok").bytes(RQ, 0),
-            server("reset_mid_stream")
-                .reset(received("TCP_TIMEWAIT_SOCKET", BY_CLIENT))
-                .unseen(&[Feature::TimeWaitResets], Reset::UNKNOWN)
-                .errno("EPIPE")
-                .bytes(RS, RQ)
-                .steps(&["ESTABLISHED", "CLOSE_WAIT", "reset_received", "CLOSE"]),
+            ANSWERS_NOBODY.bytes(RS, RQ).steps(&[
+                "ESTABLISHED",
+                "CLOSE_WAIT",
+                "reset_received",
+                "CLOSE",
+            ]),
         ],
         FROM_TIME_WAIT,
     ),
@@ -38,11 +45,7 @@ pub(super) const LIST: &[Scenario] = &[
         goodbye_answered,
         &[
             client("ok").bytes(2 * RQ, RS),
-            server("reset_mid_stream")
-                .reset(received("TCP_TIMEWAIT_SOCKET", BY_CLIENT))
-                .unseen(&[Feature::TimeWaitResets], Reset::UNKNOWN)
-                .errno("EPIPE")
-                .bytes(2 * RS, 2 * RQ),
+            ANSWERS_NOBODY.bytes(2 * RS, 2 * RQ),
         ],
         FROM_TIME_WAIT,
     ),
@@ -145,13 +148,9 @@ fn left_in_close_wait(ctx: &Ctx) -> Result<Played> {
     pair.exchange()?;
     pair.client.close(pair.c)?;
     pair.server.receive_end(pair.s)?;
-    let (to, from) = (pair.to, pair.from);
     let left = [State::FinWait2, State::TimeWait];
-    let client = &mut pair.client;
-    client.wait_orphan(from, to, &left)?;
-    poll("the client to forget", || {
-        Ok(!client.has_orphan(from, to, &left)?)
-    })?;
+    pair.client.wait_orphan(pair.from, pair.to, &left)?;
+    pair.client.wait_forgotten(pair.from, pair.to)?;
     pair.server.close(pair.s)?;
     pair.end()
 }

@@ -438,6 +438,14 @@ impl Actor {
         Ok(())
     }
 
+    /// Waits until the kernel has forgotten a connection that this end closed first.
+    pub(super) fn wait_forgotten(&self, local: SocketAddr, remote: SocketAddr) -> Result<()> {
+        let left = [State::FinWait2, State::TimeWait];
+        poll("a closed connection to be forgotten", || {
+            Ok(!self.has_orphan(local, remote, &left)?)
+        })
+    }
+
     /// Waits until something here is connecting to `remote`; its local port.
     pub(super) fn wait_connecting(&self, remote: SocketAddr) -> Result<u16> {
         self.wait_table(None, remote, &[State::SynSent])

@@ -6,7 +6,7 @@ use anyhow::Result;
 
 use super::expect::{BY_SERVER, Owner, Reset, Stray, client, received, sent, server, stray};
 use super::feature::Feature;
-use super::net::{State, next_tick, poll};
+use super::net::{State, next_tick};
 use super::{
     BEFORE_PAYLOAD, BEFORE_RESPONSE, Ctx, Expect, Family, IDLE_AFTER, Pair, Played, REQUEST,
     RESPONSE, RQ, RS, Scenario, Who, alone, plain,
@@ -551,12 +551,7 @@ fn late_request_forgotten(ctx: &Ctx) -> Result<Played> {
     let mut pair = Pair::between(client, server, ctx.address(Family::V4))?;
     pair.accept()?;
     close_at_server(&mut pair)?;
-    let (to, from) = (pair.to, pair.from);
-    let left = [State::FinWait2, State::TimeWait];
-    let server = &mut pair.server;
-    poll("the server to forget", || {
-        Ok(!server.has_orphan(to, from, &left)?)
-    })?;
+    pair.server.wait_forgotten(pair.to, pair.from)?;
     pair.client.send(pair.c, REQUEST)?;
     pair.client.wait_state(pair.c, State::Close)?;
     pair.end()
