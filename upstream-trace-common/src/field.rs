@@ -45,6 +45,7 @@ macro_rules! kernel_fields {
             SK_ACK_BACKLOG: 4 = "sock", "sk_ack_backlog", Some("how full accept queues are");
             SK_MAX_ACK_BACKLOG: 4 = "sock", "sk_max_ack_backlog", Some("how full accept queues are");
             SK_LINGERTIME: 8 = "sock", "sk_lingertime", Some("whether a reset was sent on purpose");
+            MPTCP_FIRST: 8 = "mptcp_sock", "first", Some("");
             SOCKET_SK: 8 = "socket", "sk", Some("sockets that are older than the tracer");
             FILE_INODE: 8 = "file", "f_inode", Some("sockets that are older than the tracer, on 5.10");
             FILE_PRIVATE: 8 = "file", "private_data", Some("sockets that are older than the tracer, on 5.10");

@@ -5,6 +5,8 @@
 
 use std::{fs, io, path::Path};
 
+use upstream_trace_common::field::ABSENT;
+
 use crate::{
     exit::{Code, Failure},
     kernel::{
@@ -164,6 +166,11 @@ impl Survey {
         limits
     }
 
+    fn has_mptcp(&self) -> bool {
+        let mut found = self.offsets.iter().flat_map(Offsets::iter);
+        found.any(|(field, &offset)| field.global == "MPTCP_FIRST" && offset != ABSENT)
+    }
+
     /// What is not for want of a hook or a field.
     fn unseen_otherwise(&self) -> impl Iterator<Item = &'static str> {
         let attached = self.kept.is_some();
@@ -176,6 +183,10 @@ impl Survey {
                 self.host.lockdown == Lockdown::Confidentiality,
                 "resets sent from closed ports and by listeners, and who sent an ICMP error, because lockdown \
                  keeps packet headers from being read",
+            ),
+            (
+                self.host.lockdown == Lockdown::Confidentiality && self.has_mptcp(),
+                "owners of MPTCP's sockets that are older than the tracer, because lockdown keeps from being read what leads to them",
             ),
             (
                 self.drops_lack_sockets,

@@ -6,6 +6,7 @@ use std::{
 };
 
 use anyhow::{Context as _, Result, ensure};
+use serde_json::Value;
 
 use crate::{
     scenario::{
@@ -25,26 +26,23 @@ pub fn are_found(port: u16) -> Result<()> {
 
 /// They are found by the scan at the start: whose they are is known, when they began is not.
 pub fn are_found_by(port: u16, start: impl FnOnce() -> Result<Tracer>) -> Result<()> {
-    let ctx = Ctx::new(port)?;
-    let mut load = Load::new(&ctx, false)?;
-    let pids = [("client", load.client_pid()), ("server", load.server_pid())];
+    of(Load::new(&Ctx::new(port)?, false)?, start)
+}
+
+/// The same of MPTCP's sockets, and of a listener of MPTCP's that takes plain TCP, as those of Go's servers are since 1.24.
+pub fn multipath_are_found(port: u16) -> Result<()> {
+    let load = Load::multipath(&Ctx::new(port)?)?;
+    of(load, || Tracer::start(&["--port", &port.to_string()]))
+}
+
+fn of(mut load: Load, start: impl FnOnce() -> Result<Tracer>) -> Result<()> {
+    let (client, server) = (load.client_pid(), load.server_pid());
     let open = load.open()?;
     let tracer = start()?;
     open.finish(Shape::KeepAlive)?;
-    let began = Instant::now();
-    let lines = loop {
-        let lines = tracer.so_far()?;
-        if lines.iter().filter(|line| line.is("connection")).count() == 2 {
-            break lines;
-        }
-        ensure!(began.elapsed() < PATIENCE, "no two records: {lines:?}");
-        thread::sleep(Duration::from_millis(20));
-    };
-    for (role, pid) in pids {
-        let line = lines.iter().find(|line| line.value["role"] == role);
-        let record = &line
-            .with_context(|| format!("no record of the {role}"))?
-            .value;
+    let records = wait_for(&tracer, 2)?;
+    for (role, pid) in [("client", client), ("server", server)] {
+        let record = of_role(&records, role)?;
         let found = &record["process"];
         ensure!(found["attribution"] == "snapshot", "attribution: {record}");
         ensure!(found["pid"] == pid, "pid is not {pid}: {record}");
@@ -52,5 +50,35 @@ pub fn are_found_by(port: u16, start: impl FnOnce() -> Result<Tracer>) -> Result
         ensure!(record["complete"] == false, "complete: {record}");
         ensure!(record["verdict"] == "ok", "verdict: {record}");
     }
+    load.unaccepted()?;
+    let records = wait_for(&tracer, 4)?;
+    let record = of_role(&records[2..], "server")?;
+    let found = &record["process"];
+    ensure!(found["attribution"] == "listener", "attribution: {record}");
+    ensure!(found["pid"] == server, "pid is not {server}: {record}");
+    ensure!(record["verdict"] == "never_accepted", "verdict: {record}");
     Ok(())
+}
+
+/// So many records, waited for.
+fn wait_for(tracer: &Tracer, count: usize) -> Result<Vec<Value>> {
+    let began = Instant::now();
+    loop {
+        let lines = tracer.so_far()?;
+        let mut records: Vec<_> = lines.into_iter().map(|line| line.value).collect();
+        records.retain(|record| record["type"] == "connection");
+        if records.len() == count {
+            return Ok(records);
+        }
+        ensure!(
+            began.elapsed() < PATIENCE,
+            "not {count} records: {records:?}"
+        );
+        thread::sleep(Duration::from_millis(20));
+    }
+}
+
+fn of_role<'a>(records: &'a [Value], role: &str) -> Result<&'a Value> {
+    let found = records.iter().find(|record| record["role"] == role);
+    found.with_context(|| format!("no record of the {role}"))
 }

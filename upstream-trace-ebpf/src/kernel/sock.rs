@@ -11,6 +11,8 @@ use super::mem::{self, Copied, Direct, Memory, Number, Struct};
 
 /// `IPPROTO_TCP`. Compared as 16 bits: MPTCP is 262, which ends in the same byte.
 const IPPROTO_TCP: u16 = 6;
+/// `IPPROTO_MPTCP`.
+const IPPROTO_MPTCP: u16 = 262;
 /// `AF_INET`.
 const AF_INET: u16 = 2;
 /// `AF_INET6`.
@@ -101,6 +103,16 @@ impl TcpSock<Copied> {
     #[inline(always)]
     pub fn copied(sk: Sock<Copied>) -> Option<Self> {
         (sk.get::<u16>(&mem::SK_PROTOCOL)? == IPPROTO_TCP).then_some(Self { sk, tp: sk })
+    }
+
+    /// The full TCP socket that a process has by `sk`: that itself, or the first one below one of MPTCP's, which is what listens for it
+    /// and what it connects or accepts.
+    #[inline(always)]
+    pub fn had_by(sk: Sock<Copied>) -> Option<Self> {
+        if sk.get::<u16>(&mem::SK_PROTOCOL)? == IPPROTO_MPTCP {
+            return Self::copied(sk.follow(&mem::MPTCP_FIRST)?);
+        }
+        Self::copied(sk)
     }
 }
 

@@ -51,7 +51,13 @@ pub extern "C" fn task_file(ctx: *const Context) -> i32 {
             let socket = unsafe { bpf_sock_from_file(file.cast()) };
             let socket = Struct::<Direct>::new(socket.cast_const().cast());
             let sk = socket.and_then(|socket| socket.follow(&mem::SOCKET_SK));
-            held(task, sk.and_then(TcpSock::direct));
+            if Copied::is_allowed() {
+                // What lies below a socket of MPTCP's no type leads to. One way through the rest is enough for the verifier.
+                let sk = sk.and_then(|sk| Struct::<Copied>::new(sk.address()));
+                held(task, sk.and_then(TcpSock::had_by));
+            } else {
+                held(task, sk.and_then(TcpSock::direct));
+            }
         }
         // SAFETY: as above.
         let meta = unsafe { (*ctx).meta };
@@ -73,7 +79,7 @@ fn by_its_file_system(file: Struct<Direct>) -> Option<TcpSock<Copied>> {
         return None;
     }
     let socket = Struct::<Copied>::new(file.get(&mem::FILE_PRIVATE)?)?;
-    TcpSock::copied(socket.follow(&mem::SOCKET_SK)?)
+    TcpSock::had_by(socket.follow(&mem::SOCKET_SK)?)
 }
 
 #[inline(always)]

@@ -167,7 +167,7 @@ fn types() -> Result<()> {
 type Check = fn() -> Result<()>;
 
 /// What is tested beside the scenarios, each with a tracer of its own, and what it needs.
-pub(super) const CHECKS: [(&str, Option<Feature>, Check); 5] = [
+pub(super) const CHECKS: [(&str, Option<Feature>, Check); 6] = [
     ("doctor_foretells_the_run", None, doctor_foretells),
     (
         "filters_by_cgroup_and_container",
@@ -178,6 +178,11 @@ pub(super) const CHECKS: [(&str, Option<Feature>, Check); 5] = [
         "older_connections_are_found",
         Some(Feature::SocketScan),
         || older::are_found(PORT),
+    ),
+    (
+        "older_connections_of_mptcp_are_found",
+        Some(Feature::MptcpScan),
+        || older::multipath_are_found(PORT),
     ),
     ("every_filter_is_taken", None, every_filter),
     ("a_stop_amid_traffic_invents_nothing", None, || {

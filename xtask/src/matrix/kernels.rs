@@ -107,6 +107,8 @@ const SCAN: &[&str] = &["iter task_file"];
 
 /// What lockdown=confidentiality hides on every kernel.
 const NO_HEADERS: &str = "not seen on this host: resets sent from closed ports and by listeners, and who sent an ICMP error, because lockdown keeps packet headers from being read";
+/// Where there is MPTCP.
+const NO_MPTCP_OWNERS: &str = "not seen on this host: owners of MPTCP's sockets that are older than the tracer, because lockdown keeps from being read what leads to them";
 /// Before 6.10.
 const NO_REASONS: &str =
     "not seen on this host: the kernel's own reasons of resets; they are derived or null";
@@ -181,6 +183,7 @@ const V6_1: Kernel = Kernel {
         Feature::IcmpErrors,
         Feature::ResetPackets,
         Feature::SocketScan,
+        Feature::MptcpScan,
         Feature::CurrentTask,
         Feature::IoUring,
     ],
@@ -208,6 +211,7 @@ const V6_12: Kernel = Kernel {
         Feature::IcmpErrors,
         Feature::ResetPackets,
         Feature::SocketScan,
+        Feature::MptcpScan,
         Feature::CurrentTask,
         Feature::IoUring,
     ],
@@ -235,6 +239,7 @@ const V6_12_CONFIDENTIALITY: Kernel = Kernel {
         NO_ICMP_V6,
         NO_DROPS,
         NO_HEADERS,
+        NO_MPTCP_OWNERS,
     ],
     ..V6_12
 };
@@ -386,6 +391,7 @@ pub(super) const KERNELS: &[Kernel] = &[
             NO_DROPS,
             NO_REASONS,
             NO_HEADERS,
+            NO_MPTCP_OWNERS,
         ],
         ..V6_1
     },
@@ -399,6 +405,7 @@ pub(super) const KERNELS: &[Kernel] = &[
             Feature::ClosedPortResets,
             Feature::IcmpErrors,
             Feature::SocketScan,
+            Feature::MptcpScan,
             Feature::CurrentTask,
             Feature::IoUring,
         ],

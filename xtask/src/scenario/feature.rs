@@ -40,6 +40,8 @@ pub enum Feature {
     /// The scan of open files finds sockets: it takes the helper `bpf_sock_from_file`, since 5.11, or untyped
     /// reads.
     SocketScan,
+    /// It finds MPTCP's own sockets as well: what lies below them takes untyped reads.
+    MptcpScan,
     /// The current task's cgroups and the name of its process are told: it takes the helper
     /// `bpf_get_current_task_btf`, since 5.11, or untyped reads.
     CurrentTask,
@@ -50,7 +52,7 @@ pub enum Feature {
 }
 
 impl Feature {
-    pub const ALL: [Self; 15] = [
+    pub const ALL: [Self; 16] = [
         Self::ResetReasons,
         Self::Mptcp,
         Self::UntypedReads,
@@ -63,6 +65,7 @@ impl Feature {
         Self::AnsweredPackets,
         Self::IcmpErrors,
         Self::SocketScan,
+        Self::MptcpScan,
         Self::CurrentTask,
         Self::IoUring,
         Self::ResetPackets,
@@ -83,6 +86,7 @@ impl Feature {
             Self::AnsweredPackets => "answered_packets",
             Self::IcmpErrors => "icmp_errors",
             Self::SocketScan => "socket_scan",
+            Self::MptcpScan => "mptcp_scan",
             Self::CurrentTask => "current_task",
             Self::IoUring => "io_uring",
             Self::ResetPackets => "reset_packets",
@@ -116,6 +120,7 @@ impl Feature {
             Self::AnsweredPackets => is_here(Self::UntypedReads) && is_here(Self::TimeWaitResets),
             Self::IcmpErrors => is_here(Self::FunctionHooks) || is_here(Self::DropReasons),
             Self::SocketScan => is_here(Self::UntypedReads) || types.has("BPF_FUNC_sock_from_file"),
+            Self::MptcpScan => is_here(Self::Mptcp) && is_here(Self::UntypedReads),
             Self::CurrentTask => {
                 is_here(Self::UntypedReads) || types.has("BPF_FUNC_get_current_task_btf")
             }

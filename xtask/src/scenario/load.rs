@@ -1,11 +1,12 @@
 //! Healthy traffic in quantity: one client, one server, one connection after another.
 
 use std::{
-    net::{Ipv4Addr, TcpListener, TcpStream},
+    net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr, TcpListener, TcpStream},
     time::{Duration, Instant},
 };
 
 use anyhow::Result;
+use libc::c_int;
 
 use super::net::Sock;
 use super::process::Actor;
@@ -27,7 +28,8 @@ pub enum Shape {
 pub struct Load {
     client: Actor,
     server: Actor,
-    to: std::net::SocketAddr,
+    to: SocketAddr,
+    protocol: c_int,
     listener: Sock,
 }
 
@@ -37,20 +39,37 @@ impl Load {
         Self::prepared(ctx, v6, |_, _| Ok(()))
     }
 
+    /// The same by MPTCP, over IPv4.
+    pub fn multipath(ctx: &Ctx) -> Result<Self> {
+        Self::between(ctx, Family::V4, libc::IPPROTO_MPTCP, |_, _| Ok(()))
+    }
+
     /// The same; `prepare` is called with both process ids, the client's first, before the server listens.
     pub fn prepared(
         ctx: &Ctx,
         v6: bool,
         prepare: impl FnOnce(u32, u32) -> Result<()>,
     ) -> Result<Self> {
+        let family = if v6 { Family::V6 } else { Family::V4 };
+        Self::between(ctx, family, 0, prepare)
+    }
+
+    fn between(
+        ctx: &Ctx,
+        family: Family,
+        protocol: c_int,
+        prepare: impl FnOnce(u32, u32) -> Result<()>,
+    ) -> Result<Self> {
         let (client, mut server) = (ctx.actor("ut-load-client")?, ctx.actor("ut-load-server")?);
         prepare(client.pid(), server.pid())?;
-        let to = ctx.address(if v6 { Family::V6 } else { Family::V4 });
-        let listener = server.listen(to, 16)?;
+        let to = ctx.address(family);
+        let listener = server.socket_of(&to, 0, protocol)?;
+        server.listen_on(listener, to, 16)?;
         Ok(Self {
             client,
             server,
             to,
+            protocol,
             listener,
         })
     }
@@ -70,9 +89,16 @@ impl Load {
         self.open()?.finish(shape)
     }
 
+    /// One by plain TCP that the client resets before the server has accepted it.
+    pub fn unaccepted(&mut self) -> Result<()> {
+        let c = self.client.connect(self.to)?;
+        self.client.abort(c)
+    }
+
     /// A connection that stays open until told otherwise.
     pub fn open(&mut self) -> Result<Open<'_>> {
-        let c = self.client.connect(self.to)?;
+        let c = self.client.socket_of(&self.to, 0, self.protocol)?;
+        self.client.connect_on(c, self.to)?.ok()?;
         let from = self.client.local(c)?;
         let s = self.server.accept(self.listener, from)?;
         Ok(Open { load: self, c, s })
@@ -119,16 +145,19 @@ impl Open<'_> {
     }
 }
 
-/// Healthy connections to `port` for half a second, at least a hundred and at most a thousand. An end that was kept from its
-/// hook is noticed when the socket's memory is used again.
+/// Healthy connections to `port` for half a second, at least a hundred and at most a thousand over each family, whose sockets the
+/// kernel keeps apart. An end that was kept from its hook is noticed when the socket's memory is used again.
 pub fn use_memory_again(port: u16) -> Result<()> {
     /// Of 2,000 local ports that there are where proxies are played.
     const MOST: u32 = 1000;
-    let mut load = Load::new(&Ctx::new(port)?, false)?;
+    let ctx = Ctx::new(port)?;
+    let mut loads = [Load::new(&ctx, false)?, Load::new(&ctx, true)?];
     let began = Instant::now();
     let mut count = 0;
     while count < 100 || count < MOST && began.elapsed() < Duration::from_millis(500) {
-        load.one(Shape::KeepAlive)?;
+        for load in &mut loads {
+            load.one(Shape::KeepAlive)?;
+        }
         count += 1;
     }
     Ok(())
@@ -138,11 +167,14 @@ pub fn use_memory_again(port: u16) -> Result<()> {
 /// many at once. Wants ephemeral ports for them.
 pub fn use_fallow_memory_again() -> Result<()> {
     const AT_ONCE: usize = 300;
-    let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, 0))?;
-    let address = listener.local_addr()?;
-    let pairs: Result<Vec<_>> = (0..AT_ONCE)
-        .map(|_| Ok((TcpStream::connect(address)?, listener.accept()?)))
-        .collect();
-    drop(pairs?);
+    let families: [IpAddr; 2] = [Ipv4Addr::LOCALHOST.into(), Ipv6Addr::LOCALHOST.into()];
+    for ip in families {
+        let listener = TcpListener::bind((ip, 0))?;
+        let address = listener.local_addr()?;
+        let pairs: Result<Vec<_>> = (0..AT_ONCE)
+            .map(|_| Ok((TcpStream::connect(address)?, listener.accept()?)))
+            .collect();
+        drop(pairs?);
+    }
     Ok(())
 }

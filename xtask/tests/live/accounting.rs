@@ -8,11 +8,12 @@ use anyhow::{Result, ensure};
 use serde_json::Value;
 use xtask::scenario::Ctx;
 use xtask::scenario::check::Line;
-use xtask::scenario::load::{Load, Shape};
+use xtask::scenario::load::{self, Load, Shape};
 use xtask::skipped;
 use xtask::tracer::Tracer;
 
 use crate::PORT;
+use crate::scenarios::AGAIN_PORT;
 
 const SHAPES: [Shape; 3] = [Shape::KeepAlive, Shape::HalfClose, Shape::Idle];
 /// Fewest events of a healthy connection, both ends: 5 transitions where it connected, 4 where it was accepted.
@@ -151,6 +152,8 @@ fn missing() -> Result<Option<(String, Value)>> {
     let ports = format!("{PORT}-{}", PORT + 1);
     let tracer = Tracer::start(&["--port", &ports])?;
     traffic(EACH)?;
+    load::use_memory_again(AGAIN_PORT)?;
+    load::use_fallow_memory_again()?;
     thread::sleep(Duration::from_millis(100));
     let run = tracer.stop()?;
     let stats = run.stats()?;

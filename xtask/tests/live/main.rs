@@ -145,6 +145,9 @@ const TESTS: &[(&str, Test)] = &[
         "connections_older_than_the_tracer",
         lifetime::older_than_the_tracer,
     ),
+    ("connections_of_mptcp_older_than_the_tracer", || {
+        xtask::older::multipath_are_found(PORT)
+    }),
     (
         "connections_younger_than_the_tracer",
         lifetime::still_open_at_the_end,

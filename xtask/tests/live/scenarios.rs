@@ -20,7 +20,7 @@ use crate::{PORT, setting};
 const PLAYERS: u16 = 4;
 pub(crate) const LOAD_PORT: u16 = PORT + PLAYERS;
 /// Not traced.
-const AGAIN_PORT: u16 = LOAD_PORT + 1;
+pub(crate) const AGAIN_PORT: u16 = LOAD_PORT + 1;
 /// Repetitions of each scenario, where nothing else is asked for.
 const REPETITIONS: u64 = 200;
 /// A scenario that waits for the kernel's timers is played this much less often.
