@@ -66,10 +66,13 @@ words!(
     }
 );
 
+/// Logs at most: each has a bit in what a record has explained already ([`Window::take`]).
+pub const MOST_LOGS: usize = 64;
+
 /// A log line with what it needs to be found again.
 #[derive(Clone, Debug)]
 pub struct Asked {
-    /// Which of the logs.
+    /// Which of the logs, less than [`MOST_LOGS`].
     pub log: usize,
     /// The line's number in it.
     pub line: u64,
@@ -79,7 +82,7 @@ pub struct Asked {
 impl Asked {
     /// The log's bit for [`Window::take`].
     fn bit(&self) -> u64 {
-        1 << (self.log % 64)
+        1 << (self.log % MOST_LOGS)
     }
 
     fn expected(&self) -> Option<Expected> {

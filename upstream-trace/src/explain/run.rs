@@ -13,7 +13,7 @@ use std::{
 use jiff::tz::TimeZone;
 
 use super::{
-    join::{Answer, Asked, Join, SLACK, Sureness},
+    join::{Answer, Asked, Join, MOST_LOGS, SLACK, Sureness},
     log::{Failed, Reader, Reading},
     report::{self, About, Explained, ExplainedType},
     source::{Next, Source},
@@ -147,6 +147,13 @@ impl Run {
         let inputs = settings.logs.iter().chain([&settings.records]);
         if inputs.filter(|path| path.as_os_str() == "-").count() > 1 {
             let message = "standard input can be the records (--records -) or one log (none or -): name a file for the other";
+            return Err(Failure::new(Code::Usage, message));
+        }
+        if settings.logs.len() > MOST_LOGS {
+            let given = settings.logs.len();
+            let message = format!(
+                "{given} logs are more than the {MOST_LOGS} that fit into one run: start several"
+            );
             return Err(Failure::new(Code::Usage, message));
         }
         let open = |path: &PathBuf| {
@@ -780,6 +787,16 @@ mod tests {
         }
         assert!(Run::open(settings("-".into(), vec!["/dev/null".into()], false)).is_ok());
         assert!(Run::open(settings("/dev/null".into(), Vec::new(), false)).is_ok());
+    }
+
+    #[test]
+    fn more_logs_than_fit_are_refused() {
+        let open = |count| {
+            let logs = vec!["/dev/null".into(); count];
+            Run::open(settings("/dev/null".into(), logs, false))
+        };
+        assert!(open(MOST_LOGS).is_ok());
+        assert_eq!(open(MOST_LOGS + 1).unwrap_err().code, Code::Usage);
     }
 
     /// Lines of these times, in seconds behind `start`.
