@@ -1,7 +1,7 @@
 //! The playbook: what each failure means, where it lies, what to check next, and what the proxies call it.
 //!
-//! One table ([`rows`]), top to bottom: the first row that fits what is known of a connection. Where the facts
-//! carry no cause, none is named. A live test holds each row against the scenarios that it names.
+//! One table ([`rows`]): of a verdict's rows the first, from top to bottom, that holds for what is known of a connection. Where the
+//! facts carry no cause, none is named. A live test holds each row against the scenarios that it names.
 //! Must not know: how a verdict is reached.
 
 mod markdown;
@@ -362,10 +362,9 @@ pub struct Meaning {
     pub proxy: Option<ProxyWords<'static>>,
 }
 
-/// A row about connections.
+/// A row about connections of the verdicts of its group.
 #[derive(Clone, Copy, Debug)]
 struct Row {
-    verdicts: &'static [Verdict],
     evidence: Evidence,
     meaning: Meaning,
     shown: Shown,
@@ -449,8 +448,12 @@ pub fn meaning(about: &About<'_>) -> Option<&'static Meaning> {
     if about.verdict == Verdict::Ok {
         return None;
     }
-    let fits = |row: &&Row| row.verdicts.contains(&about.verdict) && row.evidence.holds(about);
-    ROWS.iter().find(fits).map(|row| &row.meaning)
+    let groups = ROWS
+        .iter()
+        .filter(|(verdicts, _)| verdicts.contains(&about.verdict));
+    let mut rows = groups.flat_map(|(_, rows)| *rows);
+    let row = rows.find(|row| row.evidence.holds(about));
+    row.map(|row| &row.meaning)
 }
 
 /// What it says of a reset that belongs to no connection.
@@ -462,10 +465,9 @@ pub fn stray(stray: StrayKind) -> &'static Meaning {
 /// Each verdict with the proxies' words that a row has for it.
 #[cfg(test)]
 pub(crate) fn spoken() -> impl Iterator<Item = (Verdict, ProxyWords<'static>)> {
-    ROWS.iter().flat_map(|row| {
-        let words = row.meaning.proxy;
-        let verdicts = row.verdicts.iter();
-        verdicts.filter_map(move |&verdict| Some((verdict, words?)))
+    ROWS.iter().flat_map(|(verdicts, rows)| {
+        let words = rows.iter().filter_map(|row| row.meaning.proxy);
+        words.flat_map(|words| verdicts.iter().map(move |&verdict| (verdict, words)))
     })
 }
 
@@ -554,6 +556,10 @@ mod tests {
             (abort, false),
             (translated, false),
         ]
+    }
+
+    fn rows() -> impl Iterator<Item = &'static Row> {
+        ROWS.iter().flat_map(|(_, rows)| *rows)
     }
 
     fn every(mut each: impl FnMut(&About<'_>)) {
@@ -663,14 +669,14 @@ mod tests {
             assert_eq!(meaning.is_none(), about.verdict == Verdict::Ok, "{about:?}");
             reached.extend(meaning.map(|meaning| meaning.hint));
         });
-        for row in ROWS {
+        for row in rows() {
             assert!(reached.contains(row.meaning.hint), "{row:?}");
         }
     }
 
     #[test]
     fn a_hint_belongs_to_one_row_and_is_one_sentence_to_read() {
-        let connections = ROWS.iter().map(|row| row.meaning);
+        let connections = rows().map(|row| row.meaning);
         let strays = STRAY_ROWS.iter().map(|row| row.meaning);
         let unseen = UNSEEN_ROWS.iter().map(|row| row.meaning);
         let mut hints = HashSet::new();

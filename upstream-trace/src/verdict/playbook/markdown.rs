@@ -1,6 +1,6 @@
 //! The playbook as a table in Markdown.
 //!
-//! Must not know: how a row is chosen.
+//! Must not know: whether a row holds.
 
 use std::fmt::Write as _;
 
@@ -16,20 +16,16 @@ pub fn table() -> String {
          |---|---|---|---|---|---|---|---|---|\n",
     );
     let code = |text: &str| format!("`{text}`");
-    for row in ROWS {
-        let verdicts: Vec<_> = row
-            .verdicts
+    for (verdicts, rows) in ROWS {
+        let verdicts: Vec<_> = verdicts
             .iter()
             .map(|verdict| code(verdict.as_str()))
             .collect();
-        let evidence = row.evidence.words();
-        line(
-            &mut text,
-            &verdicts.join(", "),
-            &evidence,
-            &row.meaning,
-            row.shown,
-        );
+        let verdicts = verdicts.join(", ");
+        for row in *rows {
+            let evidence = row.evidence.words();
+            line(&mut text, &verdicts, &evidence, &row.meaning, row.shown);
+        }
     }
     for row in STRAY_ROWS {
         line(
