@@ -10,8 +10,8 @@ mod rows;
 use std::net::IpAddr;
 
 use crate::record::{
-    self, AcceptQueue, Bytes, Cause, Descriptors, Direction, Icmp, Layer, Origin, ProxyWords, Role,
-    Verdict,
+    AcceptQueue, Bytes, Cause, Descriptors, Direction, Evidence, Icmp, Layer, Origin, ProxyWords,
+    Role, Verdict,
 };
 
 use self::rows::{NO_SOCKET, ROWS, STRAY_ROWS};
@@ -59,7 +59,7 @@ pub struct About<'a> {
     /// Payload of this end was still on its way.
     pub unacked: bool,
     /// What else is known.
-    pub evidence: record::Evidence<'a>,
+    pub evidence: Evidence<'a>,
 }
 
 /// An end of the handshake.
@@ -71,7 +71,7 @@ enum End {
 
 /// What has to be known besides the verdict.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum Evidence {
+enum Condition {
     /// Nothing.
     None,
     /// The reset came from neither end.
@@ -141,7 +141,7 @@ enum Evidence {
 }
 
 /// What the kernel says that met a socket whose owner had closed it.
-const CLOSED_SERVER: Evidence = Evidence::OnNode(
+const CLOSED_SERVER: Condition = Condition::OnNode(
     &["TCP_TIMEWAIT_SOCKET", "TCP_ABORT_ON_DATA"],
     Some(End::Server),
 );
@@ -150,7 +150,7 @@ const ALERT: u64 = 7;
 /// What a TLS client or an HTTP request opens with; a shorter exchange may be any protocol's.
 const HELLO: std::ops::RangeInclusive<u64> = 64..=4096;
 
-impl Evidence {
+impl Condition {
     fn holds(self, about: &About<'_>) -> bool {
         let Bytes { sent, received, .. } = about.bytes;
         let (by_client, by_server) = match about.role {
@@ -297,7 +297,7 @@ impl About<'_> {
             came: None,
             is_late: false,
             unacked: false,
-            evidence: record::Evidence::default(),
+            evidence: Evidence::default(),
         }
     }
 
@@ -318,13 +318,13 @@ impl About<'_> {
         match self.reset {
             None if self.verdict == Verdict::ConnectCanceled => end == End::Client,
             None => end == End::Server,
-            Some(_) => Evidence::OnNode(&[], Some(end)).holds(self),
+            Some(_) => Condition::OnNode(&[], Some(end)).holds(self),
         }
     }
 
     /// Whether the server had sent its FIN when what the client sent last was reset for that.
     fn met_a_closed_server(&self) -> bool {
-        CLOSED_SERVER.holds(self) || Evidence::Late.holds(self)
+        CLOSED_SERVER.holds(self) || Condition::Late.holds(self)
     }
 
     /// Which end sent the reset; `None` where there was none, neither did, or it is not known which this end is.
@@ -365,7 +365,7 @@ pub struct Meaning {
 /// A row about connections of the verdicts of its group.
 #[derive(Clone, Copy, Debug)]
 struct Row {
-    evidence: Evidence,
+    condition: Condition,
     meaning: Meaning,
     shown: Shown,
 }
@@ -452,7 +452,7 @@ pub fn meaning(about: &About<'_>) -> Option<&'static Meaning> {
         .iter()
         .filter(|(verdicts, _)| verdicts.contains(&about.verdict));
     let mut rows = groups.flat_map(|(_, rows)| *rows);
-    let row = rows.find(|row| row.evidence.holds(about));
+    let row = rows.find(|row| row.condition.holds(about));
     row.map(|row| &row.meaning)
 }
 
@@ -476,7 +476,10 @@ mod tests {
     use std::{collections::HashSet, env, fs, path::Path};
 
     use super::{rows::UNSEEN_ROWS, *};
-    use crate::record::Verdict::{NeverAccepted, ResetBeforeResponse, ResetMidStream};
+    use crate::record::{
+        Endpoint, Exit,
+        Verdict::{NeverAccepted, ResetBeforeResponse, ResetMidStream},
+    };
 
     fn about(verdict: Verdict, role: Role) -> About<'static> {
         About::new(verdict, role, HERE)
@@ -484,70 +487,70 @@ mod tests {
 
     const HERE: IpAddr = IpAddr::V4(std::net::Ipv4Addr::new(10, 0, 0, 1));
 
-    fn icmp(code: u8, from: Option<IpAddr>) -> record::Evidence<'static> {
+    fn icmp(code: u8, from: Option<IpAddr>) -> Evidence<'static> {
         let icmp = Icmp {
             kind: 3,
             code,
             from,
         };
-        record::Evidence {
+        Evidence {
             icmp: Some(icmp),
-            ..record::Evidence::default()
+            ..Evidence::default()
         }
     }
 
-    fn queue(length: u32, open: u64) -> record::Evidence<'static> {
+    fn queue(length: u32, open: u64) -> Evidence<'static> {
         let (limit, most) = (128, 1024);
-        record::Evidence {
+        Evidence {
             accept_queue: Some(AcceptQueue { length, limit }),
             descriptors: Some(Descriptors {
                 pid: 7,
                 open,
                 limit: most,
             }),
-            ..record::Evidence::default()
+            ..Evidence::default()
         }
     }
 
     /// Each kind of evidence that rows ask for.
-    fn evidences() -> [record::Evidence<'static>; 9] {
+    fn evidences() -> [Evidence<'static>; 9] {
         [
-            record::Evidence::default(),
+            Evidence::default(),
             icmp(13, None),
             icmp(1, Some(HERE)),
             queue(129, 10),
             queue(1, 1024),
             queue(129, 1024),
-            record::Evidence {
+            Evidence {
                 drop_reason: Some("NETFILTER_DROP"),
-                ..record::Evidence::default()
+                ..Evidence::default()
             },
             exit(None),
             exit(Some("SIGKILL")),
         ]
     }
 
-    fn exit(signal: Option<&'static str>) -> record::Evidence<'static> {
-        record::Evidence {
-            exit: Some(record::Exit { signal }),
-            ..record::Evidence::default()
+    fn exit(signal: Option<&'static str>) -> Evidence<'static> {
+        Evidence {
+            exit: Some(Exit { signal }),
+            ..Evidence::default()
         }
     }
 
     /// How resets come to be sent: what is found of it, and whether all had arrived by then.
-    fn ways() -> [(record::Evidence<'static>, bool); 6] {
-        let translated = record::Evidence {
-            peer_address: Some(record::Endpoint {
+    fn ways() -> [(Evidence<'static>, bool); 6] {
+        let translated = Evidence {
+            peer_address: Some(Endpoint {
                 address: HERE,
                 port: 15_001,
             }),
-            ..record::Evidence::default()
+            ..Evidence::default()
         };
-        let abort = record::Evidence {
+        let abort = Evidence {
             abort: Some(true),
-            ..record::Evidence::default()
+            ..Evidence::default()
         };
-        let none = record::Evidence::default();
+        let none = Evidence::default();
         [
             (none, false),
             (none, true),
@@ -782,7 +785,7 @@ mod tests {
             assert_eq!(named(queue(3, 1024)), silence);
             assert_eq!(named(queue(128, 1023)), silence);
             // A SYN that was dropped never came to the queue.
-            let dropped = record::Evidence {
+            let dropped = Evidence {
                 drop_reason: Some("NETFILTER_DROP"),
                 ..queue(129, 1024)
             };
@@ -803,12 +806,12 @@ mod tests {
             ..client(Verdict::Refused)
         };
         let redirected = About {
-            evidence: record::Evidence {
-                peer_address: Some(record::Endpoint {
+            evidence: Evidence {
+                peer_address: Some(Endpoint {
                     address: HERE,
                     port: 15_001,
                 }),
-                ..record::Evidence::default()
+                ..Evidence::default()
             },
             ..refused
         };
@@ -829,7 +832,7 @@ mod tests {
                 ..about(ResetMidStream, Role::Server)
             })
         };
-        let nothing = record::Evidence::default();
+        let nothing = Evidence::default();
         assert!(late_answer(true, nothing).contains("before it had the whole answer"));
         assert!(late_answer(false, nothing).contains("a goodbye"));
         assert!(late_answer(true, exit(Some("SIGKILL"))).contains("evidence.exit"));
@@ -917,7 +920,7 @@ mod tests {
         };
         let other = meaning(icmp(1, Some([10, 0, 0, 254].into())));
         assert_eq!(meaning(icmp(13, None)).cause, Some(Cause::Firewall));
-        assert_eq!(other, meaning(record::Evidence::default()));
+        assert_eq!(other, meaning(Evidence::default()));
         assert_ne!(meaning(icmp(1, Some(HERE))).hint, other.hint);
     }
 

@@ -5,7 +5,7 @@
 use std::fmt::Write as _;
 
 use super::{
-    ALERT, End, Evidence, HELLO, Meaning, Shown,
+    ALERT, Condition, End, HELLO, Meaning, Shown,
     rows::{ROWS, STRAY_ROWS, UNSEEN_ROWS},
 };
 
@@ -23,8 +23,8 @@ pub fn table() -> String {
             .collect();
         let verdicts = verdicts.join(", ");
         for row in *rows {
-            let evidence = row.evidence.words();
-            line(&mut text, &verdicts, &evidence, &row.meaning, row.shown);
+            let known = row.condition.words();
+            line(&mut text, &verdicts, &known, &row.meaning, row.shown);
         }
     }
     for row in STRAY_ROWS {
@@ -78,7 +78,7 @@ fn line(text: &mut String, what: &str, known: &str, meaning: &Meaning, shown: Sh
     );
 }
 
-impl Evidence {
+impl Condition {
     fn words(self) -> String {
         let name = |end| match end {
             End::Client => "the client",

@@ -5,15 +5,14 @@
 //! split; nginx `src/os/unix/ngx_errno.c` and `src/http/ngx_http_upstream.c`. Must not know: whether a row holds.
 
 use super::{
-    End,
-    Evidence::{
+    Condition::{
         self, Aborted, Alert, ByThisEnd, ClientClosedFirst, ClosedFirst, Crossed, Dropped, Ended,
         EndedBefore, Errno, Exited, FirstExchange, GaveUp, HasLocalPort, InPath, Killed, Late,
         LikelyInPath, NoDescriptor, NoNeighbour, OnNode, PeerClosedFirst, PortUnreachable,
         Prohibited, QueueFull, QueueFullNoDescriptor, SentBy, Translated, TurnedAway,
         Unacknowledged, Undelivered,
     },
-    Meaning, Row,
+    End, Meaning, Row,
     Shown::{self, FromData, Played},
     StrayKind, StrayRow, UnseenRow,
 };
@@ -122,14 +121,14 @@ const TLS: Option<ProxyWords<'_>> = Some(words(
 ));
 
 const fn row(
-    evidence: Evidence,
+    condition: Condition,
     (cause, layer): (Option<Cause>, Layer),
     proxy: Option<ProxyWords<'static>>,
     shown: Shown,
     hint: &'static str,
 ) -> Row {
     Row {
-        evidence,
+        condition,
         meaning: Meaning {
             cause,
             layer,
@@ -187,7 +186,7 @@ pub(super) const ROWS: &[(&[Verdict], &[Row])] = &[
                 "Nothing accepts connections on the remote port: check that the server runs and on which address and port it listens (ss -ltn).",
             ),
             row(
-                Evidence::None,
+                Condition::None,
                 OPEN_TCP,
                 REFUSED,
                 FromData,
@@ -228,7 +227,7 @@ pub(super) const ROWS: &[(&[Verdict], &[Row])] = &[
     (
         &[ConnectTimeout],
         &[row(
-            Evidence::None,
+            Condition::None,
             NETWORK,
             CONNECT_TIMEOUT,
             FromData,
@@ -253,7 +252,7 @@ pub(super) const ROWS: &[(&[Verdict], &[Row])] = &[
                 "A signal killed the connecting process while its SYN was unanswered (evidence.exit): look for the OOM killer (dmesg), a supervisor or a crash, and for why the answer took so long.",
             ),
             row(
-                Evidence::None,
+                Condition::None,
                 OPEN_TCP,
                 CONNECT_TIMEOUT,
                 Played(&["connect_canceled_far"]),
@@ -293,7 +292,7 @@ pub(super) const ROWS: &[(&[Verdict], &[Row])] = &[
                 "A router answered the SYN with an ICMP error (evidence.icmp.from), or there is no route: check the routes on the way (ip route get, traceroute -T).",
             ),
             row(
-                Evidence::None,
+                Condition::None,
                 NETWORK,
                 NO_ROUTE,
                 FromData,
@@ -312,7 +311,7 @@ pub(super) const ROWS: &[(&[Verdict], &[Row])] = &[
                 "connect() came to nothing before any SYN left, although there was a local port: it was bound and a connection between the same addresses and ports exists, or its owner closed a Fast Open connection before it wrote.",
             ),
             row(
-                Evidence::None,
+                Condition::None,
                 EXHAUSTION,
                 NO_PORT,
                 Played(&["no_local_port"]),
@@ -345,7 +344,7 @@ pub(super) const ROWS: &[(&[Verdict], &[Row])] = &[
                 "The other end gave up before any process accepted the connection: harmless if it lasted only microseconds (a health check), else the server is stuck, its accept queue is long, or it is out of file descriptors.",
             ),
             row(
-                Evidence::None,
+                Condition::None,
                 (Some(Cause::UnhealthyEndpoint), Layer::Tcp),
                 NO_ANSWER,
                 Played(&["listener_closed", "listener_closed_request"]),
@@ -444,7 +443,7 @@ pub(super) const ROWS: &[(&[Verdict], &[Row])] = &[
                 "This end reset the connection before any payload: its process was killed (evidence.exit), closed it unaccepted, or aborted it on purpose (evidence.abort); look at the sender.",
             ),
             row(
-                Evidence::None,
+                Condition::None,
                 OPEN,
                 TERMINATED_EARLY,
                 FromData,
@@ -463,7 +462,7 @@ pub(super) const ROWS: &[(&[Verdict], &[Row])] = &[
                 "The client sent payload that was never acknowledged, and then reset the connection: it gave up; look for a full accept queue at the server, a firewall, or large packets that are lost (MTU).",
             ),
             row(
-                Evidence::None,
+                Condition::None,
                 OPEN,
                 None,
                 Played(&["health_check"]),
@@ -602,7 +601,7 @@ pub(super) const ROWS: &[(&[Verdict], &[Row])] = &[
                 "The client reset the connection before the response came: its request timeout or a canceled request; compare the duration with the client's timeouts.",
             ),
             row(
-                Evidence::None,
+                Condition::None,
                 OPEN,
                 TERMINATED,
                 FromData,
@@ -670,7 +669,7 @@ pub(super) const ROWS: &[(&[Verdict], &[Row])] = &[
                 "The other end reset the connection shortly after payload: look there for a crash, a canceled stream, or a close with data unread.",
             ),
             row(
-                Evidence::None,
+                Condition::None,
                 OPEN,
                 BROKEN,
                 FromData,
@@ -724,7 +723,7 @@ pub(super) const ROWS: &[(&[Verdict], &[Row])] = &[
                 "The other end's kernel no longer knew the idle connection: it had ended there and this end was never told, or its network namespace or address is another's by now; make keep-alives more frequent than idle timeouts on the way.",
             ),
             row(
-                Evidence::None,
+                Condition::None,
                 IDLE_CLOSE,
                 None,
                 Played(&["pooled_reset_idle", "client_aborts_idle"]),
@@ -757,7 +756,7 @@ pub(super) const ROWS: &[(&[Verdict], &[Row])] = &[
                 "The handshake completed and the server took the first request, then closed in order without one byte: look in its log for a worker that gave up, a shutdown, or a protocol mismatch (HTTP/2 or TLS against plain HTTP/1).",
             ),
             row(
-                Evidence::None,
+                Condition::None,
                 OPEN_HTTP,
                 CLOSED,
                 Played(&["pooled_closed_without_answer"]),
@@ -768,7 +767,7 @@ pub(super) const ROWS: &[(&[Verdict], &[Row])] = &[
     (
         &[Timeout],
         &[row(
-            Evidence::None,
+            Condition::None,
             NETWORK,
             NO_ANSWER,
             Played(&["user_timeout", "keepalive_timeout"]),
@@ -778,7 +777,7 @@ pub(super) const ROWS: &[(&[Verdict], &[Row])] = &[
     (
         &[LocalAbort],
         &[row(
-            Evidence::None,
+            Condition::None,
             OPEN_HTTP,
             CLIENT_GONE,
             Played(&["client_aborts_answered", "reset_mid_response"]),
