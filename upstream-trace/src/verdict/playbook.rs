@@ -537,8 +537,8 @@ mod tests {
         }
     }
 
-    /// How resets come to be sent: what is found of it, and whether all had arrived by then.
-    fn ways() -> [(Evidence<'static>, bool); 6] {
+    /// What is found of how a reset came to be sent.
+    fn ways() -> [Evidence<'static>; 5] {
         let translated = Evidence {
             peer_address: Some(Endpoint {
                 address: HERE,
@@ -551,21 +551,76 @@ mod tests {
             ..Evidence::default()
         };
         let none = Evidence::default();
-        [
-            (none, false),
-            (none, true),
-            (exit(None), false),
-            (exit(Some("SIGKILL")), false),
-            (abort, false),
-            (translated, false),
-        ]
+        [none, exit(None), exit(Some("SIGKILL")), abort, translated]
     }
 
     fn rows() -> impl Iterator<Item = &'static Row> {
         ROWS.iter().flat_map(|(_, rows)| *rows)
     }
 
-    fn every(mut each: impl FnMut(&About<'_>)) {
+    /// Each of them with each of these values.
+    fn vary<T: Copy>(
+        abouts: &mut Vec<About<'static>>,
+        values: &[T],
+        set: impl Fn(&mut About<'static>, T),
+    ) {
+        let with = |(mut about, value)| {
+            set(&mut about, value);
+            about
+        };
+        let pairs = abouts
+            .iter()
+            .flat_map(|&about| values.iter().map(move |&value| (about, value)));
+        *abouts = pairs.map(with).collect();
+    }
+
+    /// Those of this verdict and end that rows can tell apart.
+    fn all_of(verdict: Verdict, role: Role) -> Vec<About<'static>> {
+        let (some, hello) = (Some(ALERT), Some(*HELLO.start()));
+        let amounts = [
+            (None, None),
+            (Some(0), Some(0)),
+            (hello, Some(0)),
+            (Some(0), hello),
+            (hello, some),
+            (some, hello),
+        ];
+        let mut abouts = vec![about(verdict, role)];
+        vary(&mut abouts, &amounts, |about, (sent, received)| {
+            about.bytes = Bytes {
+                sent,
+                received,
+                acked: sent,
+            };
+        });
+        let mut resets = abouts.clone();
+
+        // No row asks for both a reset and what the application was told.
+        let errnos = [
+            None,
+            Some("ECONNREFUSED"),
+            Some("ENETUNREACH"),
+            Some("ECONNABORTED"),
+        ];
+        vary(&mut abouts, &errnos, |about, errno| about.errno = errno);
+        vary(&mut abouts, &evidences(), |about, evidence| {
+            about.evidence = evidence;
+        });
+        vary(&mut abouts, &[false, true], |about, has_port| {
+            about.has_local_port = has_port;
+        });
+
+        vary(&mut resets, Direction::ALL, |about, direction| {
+            about.reset = Some((direction, Origin::Unknown, None));
+        });
+        let known = Origin::ALL.iter().map(|&origin| (origin, false));
+        let origins: Vec<_> = known.chain([(Origin::InPath, true)]).collect();
+        vary(&mut resets, &origins, |about, (origin, likely)| {
+            about.reset = about
+                .reset
+                .map(|(direction, _, reason)| (direction, origin, reason));
+            about.likely = likely;
+        });
         let reasons = [
             None,
             Some("NO_SOCKET"),
@@ -574,92 +629,35 @@ mod tests {
             Some("TCP_TIMEWAIT_SOCKET"),
             Some("TCP_ABORT_ON_DATA"),
         ];
-        let amounts = [None, Some(0), Some(ALERT), Some(*HELLO.start())];
+        vary(&mut resets, &reasons, |about, reason| {
+            about.reset = about
+                .reset
+                .map(|(direction, origin, _)| (direction, origin, reason));
+        });
+        vary(&mut resets, &ways(), |about, evidence| {
+            about.evidence = evidence;
+        });
+        let arrived = [(false, false), (true, false), (false, true)];
+        vary(&mut resets, &arrived, |about, (undelivered, unacked)| {
+            (about.undelivered, about.unacked) = (undelivered, unacked);
+        });
+        let fins: [fn(&mut About<'static>); 6] = [
+            |_| {},
+            |about| about.closed_first = true,
+            |about| about.peer_closed_first = true,
+            |about| (about.peer_closed_first, about.has_waited) = (true, true),
+            |about| about.is_late = true,
+            |about| (about.is_late, about.is_turned_away) = (true, true),
+        ];
+        vary(&mut resets, &fins, |about, fin| fin(about));
+        abouts.extend(resets);
+        abouts
+    }
+
+    fn every(mut each: impl FnMut(&About<'_>)) {
         for &verdict in Verdict::ALL {
             for &role in Role::ALL {
-                let errnos = ["ECONNREFUSED", "ENETUNREACH", "ECONNABORTED"];
-                for errno in errnos.map(Some).into_iter().chain([None]) {
-                    for (sent, received) in amounts
-                        .iter()
-                        .flat_map(|&sent| amounts.map(|received| (sent, received)))
-                    {
-                        let about = About {
-                            errno,
-                            bytes: Bytes {
-                                sent,
-                                received,
-                                acked: None,
-                            },
-                            ..about(verdict, role)
-                        };
-                        for evidence in evidences() {
-                            for has_local_port in [false, true] {
-                                each(&About {
-                                    has_local_port,
-                                    evidence,
-                                    ..about
-                                });
-                            }
-                        }
-                        // No row asks for both a reset and what the application was told.
-                        let directions = errno.map_or(Direction::ALL, |_| &[]);
-                        for &direction in directions {
-                            for &origin in Origin::ALL {
-                                for (reason, likely) in reasons
-                                    .iter()
-                                    .flat_map(|&reason| [(reason, false), (reason, true)])
-                                {
-                                    let ways = ways().into_iter().take(if likely { 1 } else { 6 });
-                                    let reset = Some((direction, origin, reason));
-                                    for (evidence, undelivered) in ways {
-                                        each(&About {
-                                            reset,
-                                            likely,
-                                            undelivered,
-                                            evidence,
-                                            ..about
-                                        });
-                                    }
-                                    let about = About { reset, ..about };
-                                    for evidence in [about.evidence, exit(None)] {
-                                        each(&About {
-                                            is_late: true,
-                                            evidence,
-                                            ..about
-                                        });
-                                    }
-                                    each(&About {
-                                        is_turned_away: true,
-                                        is_late: true,
-                                        ..about
-                                    });
-                                    for is_unacked in [false, true] {
-                                        each(&About {
-                                            closed_first: true,
-                                            unacked: is_unacked,
-                                            ..about
-                                        });
-                                        each(&About {
-                                            peer_closed_first: true,
-                                            unacked: is_unacked,
-                                            ..about
-                                        });
-                                        each(&About {
-                                            peer_closed_first: true,
-                                            has_waited: true,
-                                            unacked: is_unacked,
-                                            ..about
-                                        });
-                                    }
-                                    each(&About {
-                                        unacked: true,
-                                        ..about
-                                    });
-                                }
-                            }
-                        }
-                    }
-                }
+                all_of(verdict, role).iter().for_each(&mut each);
             }
         }
     }
