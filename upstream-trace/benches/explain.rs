@@ -21,7 +21,7 @@ use upstream_trace::{
         Origin, Process, ReasonSource, Reset, Role, Schema, Step, StepKind, Timestamp, Verdict,
     },
     tcp::State,
-    verdict::playbook,
+    verdict::{facts::Facts, playbook},
 };
 
 const ROUNDS: u32 = 3;
@@ -143,11 +143,15 @@ fn record(load: &Load, number: u64) -> Connection<'static> {
         sender: None,
     });
     let local = IpAddr::from([10, 0, 0, 1]);
+    let mut facts = Facts {
+        role: Some(Role::Client),
+        has_local_port: true,
+        ..Facts::default()
+    };
+    facts.counters.bytes = bytes;
     let meaning = playbook::meaning(&playbook::About {
         reset: reset.map(|reset| (reset.direction, reset.origin, reset.reason)),
-        bytes,
-        has_local_port: true,
-        ..playbook::About::new(verdict, Role::Client, local)
+        ..playbook::About::new(verdict, facts, local)
     });
     Connection {
         schema: Schema,

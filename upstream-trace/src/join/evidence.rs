@@ -82,29 +82,16 @@ pub(super) fn explain<'a>(
     record.errno = told
         .and_then(|end| tcp::errno_name(error(end)))
         .or(lacks_port.then_some("EADDRNOTAVAIL"));
-    let (server_closed_first, came) = match ended.role {
-        Role::Client => (facts.peer_closed_first, record.bytes.acked),
-        Role::Server => (facts.closed_first, record.bytes.received),
-        Role::Unknown => (false, None),
-    };
     let meaning = playbook::meaning(&playbook::About {
         verdict: record.verdict,
-        role: ended.role,
+        facts: *facts,
         reset: reset.map(|reset| (reset.direction, reset.origin, reset.reason)),
         undelivered: ended.peer_received.is_some() && ended.peer_received < record.bytes.sent,
         likely: reset.is_some_and(ResetFound::is_likely),
         errno: record.errno,
-        bytes: record.bytes,
         local: record.local.address,
-        has_local_port: record.local.port != 0,
-        closed_first: facts.closed_first,
-        peer_closed_first: facts.peer_closed_first,
-        is_turned_away: server_closed_first && came == Some(0) && was_closed_at_once(ended),
-        has_waited: facts.has_waited,
+        is_closed_at_once: was_closed_at_once(ended),
         is_open: told.is_some(),
-        came,
-        is_late: facts.payload_after_fin && server_closed_first,
-        unacked: facts.counters.unacked == Some(true),
         evidence,
     });
     record.reset = reset.map(ResetFound::record);

@@ -9,6 +9,7 @@ mod rows;
 
 use std::net::IpAddr;
 
+use super::facts::Facts;
 use crate::record::{
     AcceptQueue, Bytes, Cause, Descriptors, Direction, Evidence, Icmp, Layer, Origin, ProxyWords,
     Role, Verdict,
@@ -26,8 +27,8 @@ pub use self::{
 pub struct About<'a> {
     /// What became of the connection.
     pub verdict: Verdict,
-    /// Which end this socket was.
-    pub role: Role,
+    /// What is known of it from its own socket.
+    pub facts: Facts,
     /// Which way the reset went, whose stack sent it, and the kernel's reason for it.
     pub reset: Option<(Direction, Origin, Option<&'a str>)>,
     /// That is likely, and no more.
@@ -36,28 +37,12 @@ pub struct About<'a> {
     pub undelivered: bool,
     /// What the application was told.
     pub errno: Option<&'static str>,
-    /// Payload.
-    pub bytes: Bytes,
     /// This end's address.
     pub local: IpAddr,
-    /// Its port was chosen.
-    pub has_local_port: bool,
-    /// This end sent the first FIN.
-    pub closed_first: bool,
-    /// The other end did.
-    pub peer_closed_first: bool,
-    /// The server did, at once: nothing of the client's had come to it.
-    pub is_turned_away: bool,
-    /// The client did, and had been silent before.
-    pub has_waited: bool,
+    /// The first FIN came at once.
+    pub is_closed_at_once: bool,
     /// A process still had this end's socket.
     pub is_open: bool,
-    /// Payload of the client's that had come to the server.
-    pub came: Option<u64>,
-    /// The request was certainly sent after the server's FIN.
-    pub is_late: bool,
-    /// Payload of this end was still on its way.
-    pub unacked: bool,
     /// What else is known.
     pub evidence: Evidence<'a>,
 }
@@ -152,8 +137,9 @@ const HELLO: std::ops::RangeInclusive<u64> = 64..=4096;
 
 impl Condition {
     fn holds(self, about: &About<'_>) -> bool {
-        let Bytes { sent, received, .. } = about.bytes;
-        let (by_client, by_server) = match about.role {
+        let facts = &about.facts;
+        let Bytes { sent, received, .. } = facts.counters.bytes;
+        let (by_client, by_server) = match about.role() {
             Role::Server => (received, sent),
             _ => (sent, received),
         };
@@ -177,32 +163,31 @@ impl Condition {
                 Self::Errno("ECONNREFUSED").holds(about)
                     || icmp.is_some_and(|icmp| is_unreachable(about, icmp, PORT))
             }
-            Self::HasLocalPort => about.has_local_port,
-            Self::ClosedFirst => about.closed_first && !about.is_open,
-            Self::PeerClosedFirst => about.peer_closed_first,
+            Self::HasLocalPort => facts.has_local_port,
+            Self::ClosedFirst => facts.closed_first && !about.is_open,
+            Self::PeerClosedFirst => facts.peer_closed_first,
             Self::ClientClosedFirst(end) => {
-                let by_client = match about.role {
-                    Role::Client => about.closed_first,
-                    Role::Server => about.peer_closed_first,
-                    Role::Unknown => false,
-                };
-                by_client && about.sender() == Some(end)
+                about.has_closed_first(End::Client) && about.sender() == Some(end)
             }
             Self::GaveUp => {
-                about.has_waited
+                facts.has_waited
                     && Self::ClientClosedFirst(End::Client).holds(about)
                     && Self::OnNode(&[], None).holds(about)
             }
             Self::ByThisEnd => {
-                about.role == Role::Unknown && matches!(about.reset, Some((Direction::Sent, ..)))
+                about.role() == Role::Unknown && matches!(about.reset, Some((Direction::Sent, ..)))
             }
-            Self::Undelivered => about.unacked,
-            Self::Late => about.is_late && !about.in_path(),
+            Self::Undelivered => facts.counters.unacked == Some(true),
+            Self::Late => {
+                facts.payload_after_fin && about.has_closed_first(End::Server) && !about.in_path()
+            }
             Self::TurnedAway => {
-                about.is_turned_away && about.evidence.exit.is_none() && about.met_a_closed_server()
+                about.is_turned_away()
+                    && about.evidence.exit.is_none()
+                    && about.met_a_closed_server()
             }
             Self::EndedBefore => {
-                let has_begun = by_server == Some(0) && about.came > Some(0);
+                let has_begun = by_server == Some(0) && about.came() > Some(0);
                 !has_begun && Self::Ended(End::Server).holds(about) && about.met_a_closed_server()
             }
             Self::Prohibited => about
@@ -245,7 +230,7 @@ impl Condition {
             }
             Self::Crossed(first) => {
                 Self::OnNode(&[], Some(End::Server)).holds(about)
-                    && about.role == Role::Client
+                    && about.role() == Role::Client
                     && about.undelivered
                     && first == (received == Some(0))
             }
@@ -278,31 +263,27 @@ fn is_unreachable(about: &About<'_>, icmp: Icmp, [v4, v6]: [u8; 2]) -> bool {
 impl About<'_> {
     /// Nothing else is known.
     #[must_use]
-    pub fn new(verdict: Verdict, role: Role, local: IpAddr) -> Self {
+    pub fn new(verdict: Verdict, facts: Facts, local: IpAddr) -> Self {
         Self {
             verdict,
-            role,
+            facts,
             reset: None,
             likely: false,
             undelivered: false,
             errno: None,
-            bytes: Bytes::default(),
             local,
-            has_local_port: false,
-            closed_first: false,
-            peer_closed_first: false,
-            is_turned_away: false,
-            has_waited: false,
+            is_closed_at_once: false,
             is_open: false,
-            came: None,
-            is_late: false,
-            unacked: false,
             evidence: Evidence::default(),
         }
     }
 
+    fn role(&self) -> Role {
+        self.facts.role.unwrap_or(Role::Unknown)
+    }
+
     fn end(&self) -> Option<End> {
-        match self.role {
+        match self.role() {
             Role::Server => Some(End::Server),
             Role::Client => Some(End::Client),
             Role::Unknown => None,
@@ -311,6 +292,31 @@ impl About<'_> {
 
     fn in_path(&self) -> bool {
         matches!(self.reset, Some((_, Origin::InPath, _)))
+    }
+
+    /// Whether that end sent the first FIN.
+    fn has_closed_first(&self, end: End) -> bool {
+        self.end().is_some_and(|this| {
+            if this == end {
+                self.facts.closed_first
+            } else {
+                self.facts.peer_closed_first
+            }
+        })
+    }
+
+    /// Payload of the client's that had come to the server.
+    fn came(&self) -> Option<u64> {
+        let bytes = &self.facts.counters.bytes;
+        match self.end()? {
+            End::Client => bytes.acked,
+            End::Server => bytes.received,
+        }
+    }
+
+    /// Whether the server closed it at once: nothing of the client's had come to it.
+    fn is_turned_away(&self) -> bool {
+        self.is_closed_at_once && self.has_closed_first(End::Server) && self.came() == Some(0)
     }
 
     /// Whether that end, on this node, brought the connection to its end.
@@ -482,7 +488,24 @@ mod tests {
     };
 
     fn about(verdict: Verdict, role: Role) -> About<'static> {
-        About::new(verdict, role, HERE)
+        let facts = Facts {
+            role: Some(role),
+            ..Facts::default()
+        };
+        About::new(verdict, facts, HERE)
+    }
+
+    fn with(mut about: About<'_>, set: impl FnOnce(&mut Facts)) -> About<'_> {
+        set(&mut about.facts);
+        about
+    }
+
+    fn bytes(sent: u64, received: u64, acked: u64) -> Bytes {
+        Bytes {
+            sent: Some(sent),
+            received: Some(received),
+            acked: Some(acked),
+        }
     }
 
     const HERE: IpAddr = IpAddr::V4(std::net::Ipv4Addr::new(10, 0, 0, 1));
@@ -585,9 +608,13 @@ mod tests {
             (hello, some),
             (some, hello),
         ];
-        let mut abouts = vec![about(verdict, role)];
+        // Whether anything had come tells whom a server turned away that closes at once.
+        let mut abouts = vec![About {
+            is_closed_at_once: true,
+            ..about(verdict, role)
+        }];
         vary(&mut abouts, &amounts, |about, (sent, received)| {
-            about.bytes = Bytes {
+            about.facts.counters.bytes = Bytes {
                 sent,
                 received,
                 acked: sent,
@@ -607,7 +634,7 @@ mod tests {
             about.evidence = evidence;
         });
         vary(&mut abouts, &[false, true], |about, has_port| {
-            about.has_local_port = has_port;
+            about.facts.has_local_port = has_port;
         });
 
         vary(&mut resets, Direction::ALL, |about, direction| {
@@ -637,19 +664,19 @@ mod tests {
         vary(&mut resets, &ways(), |about, evidence| {
             about.evidence = evidence;
         });
-        let arrived = [(false, false), (true, false), (false, true)];
-        vary(&mut resets, &arrived, |about, (undelivered, unacked)| {
-            (about.undelivered, about.unacked) = (undelivered, unacked);
+        vary(&mut resets, &[false, true], |about, on_its_way| {
+            about.undelivered = on_its_way;
+            about.facts.counters.unacked = Some(on_its_way);
         });
-        let fins: [fn(&mut About<'static>); 6] = [
+        let fins: [fn(&mut Facts); 6] = [
             |_| {},
-            |about| about.closed_first = true,
-            |about| about.peer_closed_first = true,
-            |about| (about.peer_closed_first, about.has_waited) = (true, true),
-            |about| about.is_late = true,
-            |about| (about.is_late, about.is_turned_away) = (true, true),
+            |facts| facts.closed_first = true,
+            |facts| facts.peer_closed_first = true,
+            |facts| (facts.peer_closed_first, facts.has_waited) = (true, true),
+            |facts| (facts.closed_first, facts.payload_after_fin) = (true, true),
+            |facts| (facts.peer_closed_first, facts.payload_after_fin) = (true, true),
         ];
-        vary(&mut resets, &fins, |about, fin| fin(about));
+        vary(&mut resets, &fins, |about, fin| fin(&mut about.facts));
         abouts.extend(resets);
         abouts
     }
@@ -709,32 +736,16 @@ mod tests {
 
     #[test]
     fn tls_is_named_only_where_the_server_ended_it_after_an_alerts_bytes() {
-        let alert = About {
+        let client = about(ResetMidStream, Role::Client);
+        let exchange = |sent, received| About {
             reset: Some((Direction::Received, Origin::OffNode, None)),
-            bytes: Bytes {
-                sent: Some(517),
-                received: Some(ALERT),
-                acked: Some(517),
-            },
-            ..about(ResetMidStream, Role::Client)
+            ..with(client, |facts| {
+                facts.counters.bytes = bytes(sent, received, sent);
+            })
         };
+        let alert = exchange(517, ALERT);
         let cause = |about: &About<'_>| meaning(about).and_then(|meaning| meaning.cause);
         assert_eq!(cause(&alert), Some(Cause::TlsMismatch));
-        let received = |bytes| About {
-            bytes: Bytes {
-                received: Some(bytes),
-                ..alert.bytes
-            },
-            ..alert
-        };
-        // Redis answers a PING of 14 bytes by 7.
-        let ping = About {
-            bytes: Bytes {
-                sent: Some(14),
-                ..alert.bytes
-            },
-            ..alert
-        };
         let by_client = About {
             reset: Some((Direction::Sent, Origin::Local, None)),
             ..alert
@@ -749,9 +760,10 @@ mod tests {
         };
         for other in [
             likely_in_path,
-            received(6),
-            received(150),
-            ping,
+            exchange(517, ALERT - 1),
+            exchange(517, 150),
+            // Redis answers a PING of 14 bytes by 7.
+            exchange(14, ALERT),
             by_client,
             in_path,
         ] {
@@ -818,16 +830,17 @@ mod tests {
 
         // A goodbye comes with the client's FIN; who gives up has waited before it. A process that was killed is neither.
         let late_answer = |has_waited, evidence| {
+            let server = with(about(ResetMidStream, Role::Server), |facts| {
+                (facts.peer_closed_first, facts.has_waited) = (true, has_waited);
+            });
             hint(&About {
-                peer_closed_first: true,
-                has_waited,
                 evidence,
                 reset: Some((
                     Direction::Received,
                     Origin::PeerOnNode,
                     Some("TCP_TIMEWAIT_SOCKET"),
                 )),
-                ..about(ResetMidStream, Role::Server)
+                ..server
             })
         };
         let nothing = Evidence::default();
@@ -837,17 +850,15 @@ mod tests {
 
         // Of a request that had come in part the killed server is to blame, of one that came later it is not.
         let cut = |came, evidence| {
+            let closed = with(client(ResetBeforeResponse), |facts| {
+                facts.peer_closed_first = true;
+                facts.counters.bytes = bytes(9000, 0, came);
+            });
             hint(&About {
-                came: Some(came),
-                bytes: Bytes {
-                    sent: Some(9000),
-                    received: Some(0),
-                    acked: Some(came),
-                },
-                is_turned_away: came == 0,
+                is_closed_at_once: came == 0,
                 evidence,
                 reset: by_server("TCP_ABORT_ON_DATA"),
-                ..client(ResetBeforeResponse)
+                ..closed
             })
         };
         assert!(cut(4000, exit(Some("SIGKILL"))).starts_with("A signal killed"));
@@ -857,10 +868,11 @@ mod tests {
         // Whoever has the socket waits for what is cut.
         let closed = |is_open| {
             hint(&About {
-                closed_first: true,
                 is_open,
                 reset: Some((Direction::Received, Origin::OffNode, None)),
-                ..client(Verdict::ResetIdle)
+                ..with(client(Verdict::ResetIdle), |facts| {
+                    facts.closed_first = true;
+                })
             })
         };
         assert!(closed(false).contains("harmless") && !closed(true).contains("nobody here"));
@@ -868,13 +880,10 @@ mod tests {
         // Some of the request had come where some of it was left unread.
         let crossed = About {
             undelivered: true,
-            bytes: Bytes {
-                sent: Some(10_000),
-                received: Some(0),
-                acked: Some(4_000),
-            },
             reset: by_server("TCP_ABORT_ON_CLOSE"),
-            ..client(ResetBeforeResponse)
+            ..with(client(ResetBeforeResponse), |facts| {
+                facts.counters.bytes = bytes(10_000, 0, 4_000);
+            })
         };
         assert!(hint(&crossed).contains("without reading the whole request"));
         let before = About {
@@ -886,13 +895,10 @@ mod tests {
         // A request that was lost is no health check.
         let probe = |sent| {
             hint(&About {
-                bytes: Bytes {
-                    sent: Some(sent),
-                    received: Some(0),
-                    acked: Some(0),
-                },
                 reset: Some((Direction::Sent, Origin::Local, None)),
-                ..client(Verdict::Probe)
+                ..with(client(Verdict::Probe), |facts| {
+                    facts.counters.bytes = bytes(sent, 0, 0);
+                })
             })
         };
         assert!(probe(0).contains("before any payload arrived"));
