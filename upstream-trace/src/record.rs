@@ -171,7 +171,8 @@ words!(
     Confidence {
         /// The stacks on this node told.
         Certain = "certain",
-        /// It was concluded: from the reset's packet, or from what listens on this node.
+        /// It was concluded: from the reset's packet, from what listens on this node, or because a filter of this node dropped what may
+        /// be a copy of the SYN.
         Likely = "likely",
     }
 );

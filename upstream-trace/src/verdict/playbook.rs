@@ -61,8 +61,10 @@ enum Condition {
     None,
     /// The reset came from neither end.
     InPath,
-    /// It is likely that the reset came from neither end.
+    /// It is likely that the reset came from neither end: its packet came from nearer than the peer's.
     LikelyInPath,
+    /// The same, because a filter of this node dropped what may be a copy of the SYN that was reset.
+    DroppedCopy,
     /// The reset came from a stack on this node, for one of these reasons (empty: any or none), and this
     /// end sent it (`None`: either).
     OnNode(&'static [&'static str], Option<End>),
@@ -147,6 +149,7 @@ impl Condition {
             Self::None => true,
             Self::InPath => about.in_path() && !about.likely,
             Self::LikelyInPath => about.in_path() && about.likely,
+            Self::DroppedCopy => Self::LikelyInPath.holds(about) && Self::Dropped.holds(about),
             Self::OnNode(reasons, end) => about.reset.is_some_and(|(_, origin, reason)| {
                 matches!(origin, Origin::Local | Origin::PeerOnNode)
                     && (reasons.is_empty() || reason.is_some_and(|known| reasons.contains(&known)))
@@ -544,10 +547,7 @@ mod tests {
             queue(129, 10),
             queue(1, 1024),
             queue(129, 1024),
-            Evidence {
-                drop_reason: Some("NETFILTER_DROP"),
-                ..Evidence::default()
-            },
+            dropped(),
             exit(None),
             exit(Some("SIGKILL")),
         ]
@@ -560,8 +560,15 @@ mod tests {
         }
     }
 
+    fn dropped() -> Evidence<'static> {
+        Evidence {
+            drop_reason: Some("NETFILTER_DROP"),
+            ..Evidence::default()
+        }
+    }
+
     /// What is found of how a reset came to be sent.
-    fn ways() -> [Evidence<'static>; 5] {
+    fn ways() -> [Evidence<'static>; 6] {
         let translated = Evidence {
             peer_address: Some(Endpoint {
                 address: HERE,
@@ -574,7 +581,8 @@ mod tests {
             ..Evidence::default()
         };
         let none = Evidence::default();
-        [none, exit(None), exit(Some("SIGKILL")), abort, translated]
+        let (ended, killed) = (exit(None), exit(Some("SIGKILL")));
+        [none, ended, killed, abort, translated, dropped()]
     }
 
     fn rows() -> impl Iterator<Item = &'static Row> {
@@ -910,6 +918,22 @@ mod tests {
             ..client(Verdict::Unreachable)
         };
         assert!(hint(&unreachable).contains("port unreachable"));
+    }
+
+    #[test]
+    fn a_filter_likely_refused_a_connection_only_where_it_dropped_a_syn() {
+        let unknown = About {
+            reset: Some((Direction::Received, Origin::InPath, None)),
+            likely: true,
+            ..about(Verdict::Refused, Role::Client)
+        };
+        let copied = About {
+            evidence: dropped(),
+            ..unknown
+        };
+        let hint = |about: &About<'_>| meaning(about).unwrap().hint;
+        assert!(hint(&unknown).starts_with("A reset answered"));
+        assert!(hint(&copied).contains("evidence.drop_reason"));
     }
 
     #[test]

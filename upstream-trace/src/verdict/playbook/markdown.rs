@@ -87,7 +87,10 @@ impl Condition {
         match self {
             Self::None => "-".to_owned(),
             Self::InPath => "the reset came from neither end".to_owned(),
-            Self::LikelyInPath => "the reset's packet came from nearer than the peer's, or a filter of this node dropped what may be a copy of the SYN".to_owned(),
+            Self::LikelyInPath => "the reset's packet came from nearer than the peer's".to_owned(),
+            Self::DroppedCopy => {
+                "the reset likely came from neither end: a filter of this node dropped what may be a copy of the SYN".to_owned()
+            }
             Self::OnNode(reasons, end) => {
                 let end = end.map_or("an end", name);
                 let mut text = format!("reset by {end}, which is on this node");

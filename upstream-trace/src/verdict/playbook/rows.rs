@@ -6,11 +6,11 @@
 
 use super::{
     Condition::{
-        self, Aborted, Alert, ByThisEnd, ClientClosedFirst, ClosedFirst, Crossed, Dropped, Ended,
-        EndedBefore, Errno, Exited, FirstExchange, GaveUp, HasLocalPort, InPath, Killed, Late,
-        LikelyInPath, NoDescriptor, NoNeighbour, OnNode, PeerClosedFirst, PortUnreachable,
-        Prohibited, QueueFull, QueueFullNoDescriptor, SentBy, Translated, TurnedAway,
-        Unacknowledged, Undelivered,
+        self, Aborted, Alert, ByThisEnd, ClientClosedFirst, ClosedFirst, Crossed, Dropped,
+        DroppedCopy, Ended, EndedBefore, Errno, Exited, FirstExchange, GaveUp, HasLocalPort,
+        InPath, Killed, Late, LikelyInPath, NoDescriptor, NoNeighbour, OnNode, PeerClosedFirst,
+        PortUnreachable, Prohibited, QueueFull, QueueFullNoDescriptor, SentBy, Translated,
+        TurnedAway, Unacknowledged, Undelivered,
     },
     End, Meaning, Row,
     Shown::{self, FromData, Played},
@@ -165,7 +165,7 @@ pub(super) const ROWS: &[(&[Verdict], &[Row])] = &[
                 "A firewall rule answered the SYN with a reset, not the server: look for REJECT rules on the way (nft list ruleset).",
             ),
             row(
-                LikelyInPath,
+                DroppedCopy,
                 OPEN_TCP,
                 REFUSED,
                 FromData,
