@@ -144,7 +144,7 @@ fn record(load: &Load, number: u64) -> Connection<'static> {
     });
     let local = IpAddr::from([10, 0, 0, 1]);
     let mut facts = Facts {
-        role: Some(Role::Client),
+        role: Role::Client,
         has_local_port: true,
         ..Facts::default()
     };

@@ -100,9 +100,11 @@ words!(
 );
 words!(
     /// Which end of the handshake this socket was.
+    #[derive(Default)]
     Role {
         Client = "client",
         Server = "server",
+        #[default]
         Unknown = "unknown",
     }
 );

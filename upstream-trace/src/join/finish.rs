@@ -207,7 +207,7 @@ fn print(
     let noted = (!orderly).then(|| evidence::noted(engine, ended));
     let waited = has_waited(engine, ended, end);
     let facts = Facts {
-        role: (ended.role != Role::Unknown).then_some(ended.role),
+        role: ended.role,
         established: ended.saw(seen::ESTABLISHED),
         accepted,
         closed_first: ended.saw(seen::CLOSED_FIRST),

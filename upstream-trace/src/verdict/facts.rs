@@ -150,8 +150,8 @@ fn when<T>(stats: &Stats, bit: u32, value: T) -> Option<T> {
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 #[expect(clippy::struct_excessive_bools, reason = "each is a fact of its own")]
 pub struct Facts {
-    /// Which end of the handshake; `None`: not known.
-    pub role: Option<Role>,
+    /// Which end of the handshake.
+    pub role: Role,
     /// The handshake was done.
     pub established: bool,
     /// A process had the connection; `None`: it cannot be told.

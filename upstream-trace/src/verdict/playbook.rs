@@ -141,7 +141,7 @@ impl Condition {
     fn holds(self, about: &About<'_>) -> bool {
         let facts = &about.facts;
         let Bytes { sent, received, .. } = facts.counters.bytes;
-        let (by_client, by_server) = match about.role() {
+        let (by_client, by_server) = match facts.role {
             Role::Server => (received, sent),
             _ => (sent, received),
         };
@@ -178,7 +178,7 @@ impl Condition {
                     && Self::OnNode(&[], None).holds(about)
             }
             Self::ByThisEnd => {
-                about.role() == Role::Unknown && matches!(about.reset, Some((Direction::Sent, ..)))
+                facts.role == Role::Unknown && matches!(about.reset, Some((Direction::Sent, ..)))
             }
             Self::Undelivered => facts.counters.unacked == Some(true),
             Self::Late => {
@@ -233,7 +233,7 @@ impl Condition {
             }
             Self::Crossed(first) => {
                 Self::OnNode(&[], Some(End::Server)).holds(about)
-                    && about.role() == Role::Client
+                    && facts.role == Role::Client
                     && about.undelivered
                     && first == (received == Some(0))
             }
@@ -281,12 +281,8 @@ impl About<'_> {
         }
     }
 
-    fn role(&self) -> Role {
-        self.facts.role.unwrap_or(Role::Unknown)
-    }
-
     fn end(&self) -> Option<End> {
-        match self.role() {
+        match self.facts.role {
             Role::Server => Some(End::Server),
             Role::Client => Some(End::Client),
             Role::Unknown => None,
@@ -492,7 +488,7 @@ mod tests {
 
     fn about(verdict: Verdict, role: Role) -> About<'static> {
         let facts = Facts {
-            role: Some(role),
+            role,
             ..Facts::default()
         };
         About::new(verdict, facts, HERE)

@@ -29,7 +29,7 @@ const RESET_ERRNOS: [u32; 2] = [
 /// Judges a connection that ended; `idle_after_us` parts `reset_mid_stream` from `reset_idle`.
 pub fn judge(facts: &Facts, idle_after_us: u64) -> Judgement {
     // A server's socket never connects: Fast Open's is there before the handshake is complete.
-    if facts.established || facts.role == Some(Role::Server) {
+    if facts.established || facts.role == Role::Server {
         judge_established(facts, idle_after_us)
     } else {
         judge_connecting(facts)
@@ -71,7 +71,7 @@ fn judge_established(facts: &Facts, idle_after_us: u64) -> Judgement {
         .contains(&facts.err)
         .then_some(Direction::Received);
     let reset = facts.reset.or(told_of_reset);
-    let never_accepted = facts.role == Some(Role::Server) && facts.accepted == Some(false);
+    let never_accepted = facts.role == Role::Server && facts.accepted == Some(false);
     if facts.err == ETIMEDOUT {
         return plain(Verdict::Timeout);
     }
@@ -118,7 +118,7 @@ fn judge_reset(facts: &Facts, direction: Direction, idle_after_us: u64) -> Judge
         .idle_us()
         .is_none_or(|idle| idle >= idle_after_us);
     // What was still on its way had not been answered, however long it stood still.
-    let on_its_way = facts.role.is_some() && facts.counters.unacked == Some(true);
+    let on_its_way = facts.role != Role::Unknown && facts.counters.unacked == Some(true);
     plain(match direction {
         Direction::Sent => Verdict::LocalAbort,
         Direction::Received if is_idle && !on_its_way => Verdict::ResetIdle,
@@ -137,8 +137,8 @@ fn no_payload(facts: &Facts) -> bool {
 /// The end that connected reset its own connection.
 fn connector_reset(facts: &Facts, direction: Direction) -> bool {
     match (facts.role, direction) {
-        (Some(Role::Client), Direction::Sent) => facts.err != ECONNABORTED,
-        (Some(Role::Server), Direction::Received) => !facts.reset_in_path,
+        (Role::Client, Direction::Sent) => facts.err != ECONNABORTED,
+        (Role::Server, Direction::Received) => !facts.reset_in_path,
         _ => false,
     }
 }
@@ -147,9 +147,9 @@ fn connector_reset(facts: &Facts, direction: Direction) -> bool {
 /// none, unless its FIN came first: then it may have given up before. Of an end that may be either's nobody knows which payload is the request.
 fn unanswered(facts: &Facts) -> bool {
     let request = match facts.role {
-        Some(Role::Server) => Direction::Received,
-        Some(Role::Client) => Direction::Sent,
-        _ => return false,
+        Role::Server => Direction::Received,
+        Role::Client => Direction::Sent,
+        Role::Unknown => return false,
     };
     let lost = request == Direction::Received
         && facts.peer_received_payload == Some(false)
@@ -161,7 +161,7 @@ fn unanswered(facts: &Facts) -> bool {
 /// The end that owed a response closed first, in order, without one.
 fn closed_unanswered(facts: &Facts) -> bool {
     let server_closed_first = match facts.role {
-        Some(Role::Server) => facts.closed_first,
+        Role::Server => facts.closed_first,
         // After a half-close the client still waits for its answer.
         _ => facts.peer_closed_first || facts.closed_first && facts.half_closed,
     };
@@ -196,7 +196,7 @@ mod tests {
 
     fn established(role: Role, sent: u64, received: u64) -> Facts {
         Facts {
-            role: Some(role),
+            role,
             established: true,
             accepted: Some(true),
             has_local_port: true,
@@ -232,7 +232,7 @@ mod tests {
     #[test]
     fn connecting() {
         let facts = Facts {
-            role: Some(Role::Client),
+            role: Role::Client,
             has_local_port: true,
             counters: Counters {
                 any_segment_out: Some(true),
