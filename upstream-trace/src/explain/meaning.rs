@@ -3,7 +3,7 @@
 //! Sources: Envoy's response flags (`docs/root/configuration/observability/access_log`), the messages of
 //! `ngx_http_upstream.c`, HAProxy's `configuration.txt`, "Session state at disconnection", gRPC's `statuscodes.md` and what its
 //! clients in C++, Python and Go said to upstreams that failed.
-//! Must not know: how a log line is spelled, records.
+//! Must not know: how a log line is spelled, lines that are printed.
 
 use crate::{
     record::Verdict::{

@@ -1,6 +1,6 @@
 //! The contract's table of verdicts, as code: one function, top to bottom, milder where in doubt.
 //!
-//! Must not know: the kernel, records.
+//! Must not know: lines that are printed; of the kernel, more than its errnos.
 
 use super::facts::Facts;
 use crate::record::{Direction, Flag, Role, Verdict};

@@ -13,7 +13,7 @@
 //!
 //! IP ids tell people something, and no rule: Linux sends 0 without a socket and counts per connection with one.
 //! A sequence number that is not exact is no accusation either: what the peer sent before may be lost.
-//! Must not know: sockets, records.
+//! Must not know: sockets; of the lines that are printed, more than what they say of a reset's packet.
 
 use upstream_trace_common::event::{IPV4, Way};
 
