@@ -44,6 +44,20 @@ states! {
     NewSynRecv = 12, "NEW_SYN_RECV";
 }
 
+/// Those that tell how a connection ended, as `sk_err` has them.
+pub mod errno {
+    /// A timer gave up.
+    pub const ETIMEDOUT: u32 = libc::ETIMEDOUT.cast_unsigned();
+    /// `tcp_abort`, an administrator's kill.
+    pub const ECONNABORTED: u32 = libc::ECONNABORTED.cast_unsigned();
+    /// A reset, or an ICMP error, answered the SYN.
+    pub const ECONNREFUSED: u32 = libc::ECONNREFUSED.cast_unsigned();
+    /// A reset came.
+    pub const ECONNRESET: u32 = libc::ECONNRESET.cast_unsigned();
+    /// The same after the peer's FIN.
+    pub const EPIPE: u32 = libc::EPIPE.cast_unsigned();
+}
+
 macro_rules! names {
     ($(#[$doc:meta])* $function:ident: $($name:ident)*) => {
         $(#[$doc])*

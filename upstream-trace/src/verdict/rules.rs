@@ -3,7 +3,10 @@
 //! Must not know: lines that are printed; of the kernel, more than its errnos.
 
 use super::facts::Facts;
-use crate::record::{Direction, Flag, Role, Verdict};
+use crate::{
+    record::{Direction, Flag, Role, Verdict},
+    tcp::errno::{ECONNABORTED, ECONNREFUSED, ECONNRESET, EPIPE, ETIMEDOUT},
+};
 
 /// A verdict and its flag.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -14,17 +17,8 @@ pub struct Judgement {
     pub flag: Option<Flag>,
 }
 
-/// `ETIMEDOUT`
-const ETIMEDOUT: u32 = libc::ETIMEDOUT.cast_unsigned();
-/// `ECONNABORTED`: `tcp_abort`, an administrator's kill.
-const ECONNABORTED: u32 = libc::ECONNABORTED.cast_unsigned();
-/// `ECONNREFUSED`
-const ECONNREFUSED: u32 = libc::ECONNREFUSED.cast_unsigned();
 /// `ECONNRESET`, and `EPIPE` for a reset after the peer's FIN.
-const RESET_ERRNOS: [u32; 2] = [
-    libc::ECONNRESET.cast_unsigned(),
-    libc::EPIPE.cast_unsigned(),
-];
+const RESET_ERRNOS: [u32; 2] = [ECONNRESET, EPIPE];
 
 /// Judges a connection that ended; `idle_after_us` parts `reset_mid_stream` from `reset_idle`.
 pub fn judge(facts: &Facts, idle_after_us: u64) -> Judgement {
