@@ -44,6 +44,16 @@ states! {
     NewSynRecv = 12, "NEW_SYN_RECV";
 }
 
+impl State {
+    /// This end's FIN is on its way, or has arrived.
+    pub const fn has_sent_fin(self) -> bool {
+        matches!(
+            self,
+            Self::FinWait1 | Self::FinWait2 | Self::Closing | Self::LastAck | Self::TimeWait
+        )
+    }
+}
+
 /// Those that tell how a connection ended, as `sk_err` has them.
 pub mod errno {
     /// A timer gave up.

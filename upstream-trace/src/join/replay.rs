@@ -56,10 +56,13 @@ impl Engine {
 
     /// The transition to `CLOSE`.
     fn end_story(&mut self, slot: Slot, ended: &Ended, describe: &mut impl Describe) {
+        let old = u8::try_from(ended.old).unwrap_or(0);
         if ended.late != 0 {
             self.missing(slot, ended.ktime);
-            // tcp_disconnect() has cleared the counters by now: nothing is left to judge by.
-            if ended.stats.segs_out == 0 {
+            // tcp_disconnect() has cleared the counters by now, or who was told of the error has cleared that: nothing is left to
+            // judge by. What was on its way to an orderly end can still be taken to have come to it.
+            let is_orderly = State::from_kernel(old).is_some_and(State::has_sent_fin);
+            if ended.stats.segs_out == 0 || ended.stats.err == 0 && !is_orderly {
                 self.ended(slot, ended.ktime);
                 return;
             }
@@ -67,7 +70,7 @@ impl Engine {
         let base = Base {
             ktime: ended.ktime,
             kind: kind::STATE,
-            old: u8::try_from(ended.old).unwrap_or(0),
+            old,
             new: State::Close as u8,
             ..ended.story.base()
         };

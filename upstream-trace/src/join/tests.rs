@@ -7,7 +7,7 @@ use upstream_trace_common::{
         Acted, Actor, Answer, Base, Full, IPV4, NO_REASON, NO_UID, Note, Packet, Stats, Way, exit,
         kind,
     },
-    story::{self, AT_BIRTH, Change, Story},
+    story::{self, AT_BIRTH, Change, NOBODY, Story},
 };
 
 use super::{
@@ -2397,6 +2397,49 @@ fn resets_of_no_connection_are_told_on_a_busy_node() {
         "not told after {} s",
         (now - play.now) / 1_000_000_000
     );
+}
+
+/// The owner has taken the error that nobody saw happen.
+#[test]
+fn an_end_kept_from_its_hook_is_no_orderly_one() {
+    for (old, err, is_told) in [
+        (State::SynSent, 0, false),
+        (State::Established, 0, false),
+        (State::Established, 104, true),
+        (State::CloseWait, 0, false),
+        (State::FinWait2, 0, true),
+        (State::LastAck, 0, true),
+    ] {
+        let mut play = Play::new();
+        let (join, told) = (&mut play.by_stories, &mut play.told);
+        let ended = story::Ended {
+            story: Story {
+                sk: CLIENT,
+                born: play.now,
+                local_port: 40_000,
+                remote_port: PORT,
+                netns: 1,
+                family: IPV4,
+                birth: Change::of(State::Close as u8, State::SynSent as u8),
+                state: old as u8,
+                acted: NOBODY,
+                ..Story::default()
+            },
+            ktime: play.now + 1,
+            old: old as u32,
+            late: 1,
+            stats: Stats {
+                err,
+                ..mirrored(&counted(64, 64))
+            },
+        };
+        join.ended_story(&ended, &mut Nobody, &Epoch, told);
+        for later in [HOLD_NS, 2_000_000_000] {
+            join.finish_due(play.now + later, &Epoch, told);
+            join.answered(&Epoch, told);
+        }
+        assert_eq!(!told.connections.is_empty(), is_told, "{old:?}, {err}");
+    }
 }
 
 #[test]
