@@ -245,6 +245,17 @@ impl Struct<Direct> {
     /// Both ends of a socket in `TIME_WAIT`, or of a request, that a hook gives.
     #[inline(always)]
     pub fn tuple(self, local_port: u16) -> Option<Tuple> {
+        let netns = match Struct::<Copied>::new(self.address()) {
+            Some(small) => small.own_netns(),
+            None => self.netns_of_small(),
+        };
+        self.ends(local_port, netns)
+    }
+
+    /// Namespace of one of these by the type that it has. Those that MPTCP's listeners leave have none: the helpers ask for
+    /// `sk_prot` of TCP itself (`bpf_skc_to_tcp_timewait_sock` in `net/core/filter.c`).
+    #[inline(always)]
+    fn netns_of_small(self) -> u32 {
         let sk = self.address().cast_mut();
         // SAFETY: the helper takes any `struct sock_common` and returns NULL where it is another socket.
         let mut small: *const u8 = unsafe { bpf_skc_to_tcp_timewait_sock(sk.cast()) }.cast();
@@ -252,8 +263,7 @@ impl Struct<Direct> {
             // SAFETY: as above.
             small = unsafe { bpf_skc_to_tcp_request_sock(sk.cast()) }.cast();
         }
-        let netns = Self::new(small).map_or(0, Self::own_netns);
-        self.ends(local_port, netns)
+        Self::new(small).map_or(0, Self::own_netns)
     }
 }
 
