@@ -3,7 +3,7 @@
 //! Whose process is named is decided here, who sent a reset in [`reset`], what else is known and said of a failure in [`evidence`].
 //! Must not know: the order in which events came.
 
-use upstream_trace_common::event::{Base, IPV4, exit, kind};
+use upstream_trace_common::event::{Base, IPV4, Stats, exit, kind};
 
 use super::{
     connection::{Connection, End, PeerSent, Slot, seen},
@@ -46,7 +46,7 @@ pub(super) fn connection(
         leave_to_peer(engine, slot);
     }
     if let Some(ended) = engine.table.get(slot)
-        && is_wanted(engine, ended)
+        && let Some((end, stats)) = wanted(&engine.context, ended)
     {
         let id = Id {
             run: engine.context.run,
@@ -61,7 +61,7 @@ pub(super) fn connection(
             strays.claim_translated(received, at, id)
         });
         if !is_late {
-            print(engine, ended, id, stray.as_ref(), clock, sink);
+            print(engine, ended, (end, stats), id, stray.as_ref(), clock, sink);
         }
     }
     engine.table.remove(slot);
@@ -74,13 +74,15 @@ fn is_late(engine: &Engine, slot: Slot) -> bool {
     end.is_some_and(|end| end.at > engine.until)
 }
 
-fn is_wanted(engine: &Engine, ended: &Connection) -> bool {
-    let wanted = &engine.context.wanted;
-    // Nothing is said of an end that was not seen: the loss is counted, a verdict would be invented.
-    let end_seen = ended.end.as_ref().is_some_and(|end| end.stats().is_some());
-    end_seen
-        && wanted.port(ended.tuple.local_port, ended.tuple.remote_port)
-        && (!wanted.by_owner() || ended.saw(seen::WANTED))
+/// The end of a connection that was asked for, and its socket's counters then. Nothing is said of an end that was not seen: the loss
+/// is counted, a verdict would be invented.
+fn wanted<'a>(context: &Context, ended: &'a Connection) -> Option<(&'a End, &'a Stats)> {
+    let wanted = &context.wanted;
+    let end = ended.end.as_deref()?;
+    let stats = end.stats()?;
+    let is_wanted = wanted.port(ended.tuple.local_port, ended.tuple.remote_port)
+        && (!wanted.by_owner() || ended.saw(seen::WANTED));
+    is_wanted.then_some((end, stats))
 }
 
 /// Each end's record needs something of the other, whichever is printed first.
@@ -158,11 +160,7 @@ fn sent(end: &End) -> Option<PeerSent> {
     })
 }
 
-fn counters(ended: &Connection, tick_ns: u64) -> Counters {
-    let end = ended.end.as_ref();
-    let Some((end, stats)) = end.and_then(|end| Some((end, end.stats()?))) else {
-        return Counters::default();
-    };
+fn counters(ended: &Connection, end: &End, stats: &Stats, tick_ns: u64) -> Counters {
     let lived = end.at.saturating_sub(ended.first) / 1000;
     Counters {
         lived_us: ended.saw(seen::BIRTH).then_some(lived),
@@ -174,20 +172,19 @@ fn counters(ended: &Connection, tick_ns: u64) -> Counters {
 fn print(
     engine: &Engine,
     ended: &Connection,
+    (end, stats): (&End, &Stats),
     id: Id,
     stray: Option<&Base>,
     clock: &impl WallClock,
     sink: &mut impl Sink,
 ) {
-    let no_end = End::default();
-    let end = ended.end.as_deref().unwrap_or(&no_end);
     let before = |at: Option<u64>| at.is_none_or(|at| at < ended.first);
     let complete = ended.saw(seen::BIRTH) && !ended.saw(seen::LOSS) && before(engine.lost_at);
     let long_before = |at: u64| at.saturating_add(ARRIVED_NS) < end.at;
     let none_skipped = engine.counted_at >= end.at
         && (before(engine.skipped_at) || engine.skipped_at.is_some_and(long_before));
     let saw_all_resets = complete && none_skipped && engine.strays.knew_all(end.at);
-    let counters = counters(ended, engine.context.tick_ns);
+    let counters = counters(ended, end, stats, engine.context.tick_ns);
     let context = &engine.context;
     let peer = other_end(engine, ended, stray);
     let tick_us = context.tick_ns / 1000;
@@ -205,14 +202,14 @@ fn print(
         ended.saw(seen::ESTABLISHED) && accepted != Some(false) && reset.is_none() && err == 0;
     // No more is said of how full a queue was, or of what was dropped, where all went well in the end.
     let noted = (!orderly).then(|| evidence::noted(engine, ended));
-    let waited = has_waited(engine, ended, end);
+    let waited = has_waited(engine, ended, stats);
     let facts = Facts {
         role: ended.role,
         established: ended.saw(seen::ESTABLISHED),
         accepted,
         closed_first: ended.saw(seen::CLOSED_FIRST),
         peer_closed_first: ended.saw(seen::PEER_CLOSED_FIRST),
-        payload_after_fin: payload_after_fin(ended, &counters),
+        payload_after_fin: payload_after_fin(ended, stats, &counters),
         half_closed: end.is_open() && waited == Some(false),
         has_waited: waited == Some(true),
         err,
@@ -290,9 +287,8 @@ fn other_end<'a>(
 }
 
 /// Whether payload certainly went either way after the first FIN, by the kernel's own clock for both.
-fn payload_after_fin(ended: &Connection, counters: &Counters) -> bool {
-    let end = ended.end.as_deref();
-    let (Some(stats), Some(fin)) = (end.and_then(End::stats), ended.fin) else {
+fn payload_after_fin(ended: &Connection, stats: &Stats, counters: &Counters) -> bool {
+    let Some(fin) = ended.fin else {
         return false;
     };
     let after = |jiffies: u32| jiffies.wrapping_sub(fin).cast_signed() > 0;
@@ -301,8 +297,7 @@ fn payload_after_fin(ended: &Connection, counters: &Counters) -> bool {
 }
 
 /// Whether the client had been silent before the first FIN: whoever gives up has waited, what is sent together comes together.
-fn has_waited(engine: &Engine, ended: &Connection, end: &End) -> Option<bool> {
-    let stats = end.stats()?;
+fn has_waited(engine: &Engine, ended: &Connection, stats: &Stats) -> Option<bool> {
     let last = match ended.role {
         Role::Client => stats.last_sent,
         Role::Server => stats.last_received,
