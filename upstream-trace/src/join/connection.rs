@@ -30,6 +30,16 @@ pub struct Owner {
     pub attribution: Attribution,
 }
 
+/// An [`Owner`], or whom else a record names.
+pub type Named<'a> = (&'a Process, Attribution);
+
+impl Owner {
+    /// As it is named.
+    pub fn named(&self) -> Named<'_> {
+        (&self.process, self.attribution)
+    }
+}
+
 /// Steps kept in place: a healthy connection has at most six.
 const INLINE: usize = 6;
 
@@ -407,6 +417,11 @@ impl End {
         *peer_tuple = None;
         *arrival = None;
         *numbers = None;
+    }
+
+    /// `sk_err`; 0: none.
+    pub fn err(&self) -> u32 {
+        self.closed.map_or(0, |closed| closed.stats.err)
     }
 
     /// Whether a process still had the socket, so that somebody was told why it ended.

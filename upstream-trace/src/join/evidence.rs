@@ -2,17 +2,16 @@
 //!
 //! Must not know: how it was judged.
 
-use upstream_trace_common::event::{Base, exit, kind};
+use upstream_trace_common::event::{exit, kind};
 
 use super::{
-    connection::{Connection, seen},
-    engine::Engine,
+    connection::{Connection, Named, seen},
+    ending::Ending,
     note::{Fact, Queue},
-    reset::{ResetFound, error},
+    reset::ResetFound,
     tuple::Tuple,
 };
 use crate::{
-    process::Process,
     record::{self, Attribution, Direction, Endpoint, Evidence, Origin, Role, Verdict},
     tcp::{self, State},
     verdict::{facts::Facts, playbook},
@@ -22,84 +21,96 @@ use crate::{
 const AT_ONCE_US: u64 = 1_000_000;
 
 /// What the kernel side noted of it. No more of an established connection than how full its accept queue was.
-pub(super) fn noted<'a>(engine: &'a Engine, ended: &Connection) -> Evidence<'a> {
-    let of = |kind| {
-        let notes = &engine.notes;
-        notes.of(ended.netns, &ended.tuple, kind, ended.first)
-    };
+pub(super) fn noted<'a>(ending: &Ending<'a>) -> Evidence<'a> {
+    let Ending {
+        engine, connection, ..
+    } = *ending;
     let mut evidence = Evidence::default();
-    if let Some(queue) = accept_queue(engine, ended) {
+    if let Some(queue) = accept_queue(ending) {
         evidence.accept_queue = Some(queue.is);
         evidence.descriptors = queue.descriptors;
     }
-    if ended.saw(seen::ESTABLISHED) {
+    if connection.saw(seen::ESTABLISHED) {
         return evidence;
     }
-    if let Some(&Fact::Icmp(icmp)) = of(kind::SYN_ICMP) {
+    if let Some(&Fact::Icmp(icmp)) = ending.note(kind::SYN_ICMP) {
         evidence.icmp = Some(icmp);
     }
-    if let Some(Fact::Dropped(dropped)) = of(kind::SYN_DROPPED) {
+    if let Some(Fact::Dropped(dropped)) = ending.note(kind::SYN_DROPPED) {
         evidence.drop_reason = engine.context.drop_reasons.name(dropped.reason);
     }
-    if ended.tuple.local_port == 0
-        && let Some(&Fact::LocalPorts(range)) = of(kind::PORT_RANGE)
+    if connection.tuple.local_port == 0
+        && let Some(&Fact::LocalPorts(range)) = ending.note(kind::PORT_RANGE)
     {
         evidence.local_ports = Some(range);
     }
     evidence
 }
 
-/// Adds what is said of a connection that did not go well.
-/// `stray` is the reset that the other end was sent without a socket, `evidence` what was [`noted`].
+/// Adds what is said of a connection that did not go well; `evidence` is what was [`noted`].
 pub(super) fn explain<'a>(
-    engine: &'a Engine,
+    ending: &Ending<'a>,
     record: &mut record::Connection<'a>,
-    ended: &Connection,
     facts: &Facts,
-    (reset, stray): (Option<&ResetFound<'a>>, Option<&Base>),
+    reset: Option<&ResetFound<'a>>,
     mut evidence: Evidence<'a>,
 ) {
-    let end = ended.end.as_deref();
-    let peer = end.and_then(|end| end.peer_tuple);
-    let peer = peer.or_else(|| stray.map(Tuple::of));
-    evidence.peer_address = peer.and_then(|peer| own_address(ended, peer));
+    let connection = ending.connection;
     match record.verdict {
         Verdict::ConnectTimeout | Verdict::ConnectCanceled => {
-            let listener = without_room(engine, ended, &evidence);
+            let listener = without_room(ending, &evidence);
             let listener = listener.map(|(process, how)| process.record(how));
             record.peer = record.peer.or(listener);
         }
         // An answer came, or no SYN left: that there was no room is by the way.
-        _ if !ended.saw(seen::ESTABLISHED) && ended.role == Role::Client => {
+        _ if !connection.saw(seen::ESTABLISHED) && connection.role == Role::Client => {
             (evidence.accept_queue, evidence.descriptors) = (None, None);
         }
         _ => {}
     }
-    evidence.exit = exit_of(ended, reset, record.verdict);
+    evidence.peer_address = own_address_of_peer(ending);
+    evidence.exit = exit_of(connection, reset, record.verdict);
     evidence.abort = reset.and_then(ResetFound::abort);
-    let lacks_port = record.verdict == Verdict::NoLocalPort && record.local.port == 0;
-    let told = end.filter(|end| end.is_open());
-    record.errno = told
-        .and_then(|end| tcp::errno_name(error(end)))
-        .or(lacks_port.then_some("EADDRNOTAVAIL"));
-    let meaning = playbook::meaning(&playbook::About {
+    record.errno = errno(ending, record.verdict);
+    record.evidence = Some(evidence).filter(|found| *found != Evidence::default());
+    record.reset = reset.map(ResetFound::record);
+    let meaning = playbook::meaning(&about(ending, record, facts, reset, evidence));
+    record.cause = meaning.and_then(|meaning| meaning.cause);
+    record.layer = meaning.map(|meaning| meaning.layer);
+    record.proxy = meaning.and_then(|meaning| meaning.proxy);
+    record.hint = meaning.map(|meaning| meaning.hint);
+}
+
+/// What the playbook asks for.
+fn about<'a>(
+    ending: &Ending<'_>,
+    record: &record::Connection<'_>,
+    facts: &Facts,
+    reset: Option<&ResetFound<'a>>,
+    evidence: Evidence<'a>,
+) -> playbook::About<'a> {
+    let connection = ending.connection;
+    let peer_received = connection.peer_received;
+    playbook::About {
         verdict: record.verdict,
         facts: *facts,
         reset: reset.map(|reset| (reset.direction, reset.origin, reset.reason)),
-        undelivered: ended.peer_received.is_some() && ended.peer_received < record.bytes.sent,
+        undelivered: peer_received.is_some() && peer_received < record.bytes.sent,
         likely: reset.is_some_and(ResetFound::is_likely),
         errno: record.errno,
         local: record.local.address,
-        is_closed_at_once: was_closed_at_once(ended),
-        is_open: told.is_some(),
+        is_closed_at_once: was_closed_at_once(connection),
+        is_open: ending.end.is_open(),
         evidence,
-    });
-    record.reset = reset.map(ResetFound::record);
-    record.cause = meaning.and_then(|meaning| meaning.cause);
-    record.layer = meaning.map(|meaning| meaning.layer);
-    record.evidence = Some(evidence).filter(|found| *found != Evidence::default());
-    record.proxy = meaning.and_then(|meaning| meaning.proxy);
-    record.hint = meaning.map(|meaning| meaning.hint);
+    }
+}
+
+/// What a process was told that still had the socket, or that asked for a port in vain.
+fn errno(ending: &Ending<'_>, verdict: Verdict) -> Option<&'static str> {
+    let end = Some(ending.end).filter(|end| end.is_open());
+    let told = end.and_then(|end| tcp::errno_name(end.err()));
+    let lacks_port = verdict == Verdict::NoLocalPort && ending.connection.tuple.local_port == 0;
+    told.or(lacks_port.then_some("EADDRNOTAVAIL"))
 }
 
 /// Whether the first FIN came at once.
@@ -112,30 +123,26 @@ fn was_closed_at_once(ended: &Connection) -> bool {
 }
 
 /// Where the other end is, as that knows itself, if this one knows it by another address or port.
-fn own_address(ended: &Connection, peer: Tuple) -> Option<Endpoint> {
-    let known = ended.tuple;
+fn own_address_of_peer(ending: &Ending<'_>) -> Option<Endpoint> {
+    let peer = ending.end.peer_tuple;
+    let peer = peer.or_else(|| ending.stray.map(Tuple::of))?;
+    let known = ending.connection.tuple;
     let differs = (peer.family, peer.local, peer.local_port)
         != (known.family, known.remote, known.remote_port);
     differs.then(|| peer.local())
 }
 
 /// Who listens where a SYN was not answered because the accept queue was full, and nothing else is known to have been why.
-fn without_room<'a>(
-    engine: &'a Engine,
-    ended: &Connection,
-    evidence: &Evidence<'_>,
-) -> Option<(&'a Process, Attribution)> {
+fn without_room<'a>(ending: &Ending<'a>, evidence: &Evidence<'_>) -> Option<Named<'a>> {
     evidence.accept_queue.filter(|queue| queue.is_full())?;
-    let process = accept_queue(engine, ended)?.process.as_ref()?;
+    let process = accept_queue(ending)?.process.as_ref()?;
     let alone = evidence.icmp.is_none() && evidence.drop_reason.is_none();
     alone.then_some((process, Attribution::Listener))
 }
 
 /// The accept queue that it was to go through, as far as that was noted.
-fn accept_queue<'a>(engine: &'a Engine, ended: &Connection) -> Option<&'a Queue> {
-    let (netns, tuple) = (ended.netns, &ended.tuple);
-    let notes = &engine.notes;
-    match notes.of(netns, tuple, kind::ACCEPT_QUEUE, ended.first)? {
+fn accept_queue<'a>(ending: &Ending<'a>) -> Option<&'a Queue> {
+    match ending.note(kind::ACCEPT_QUEUE)? {
         Fact::AcceptQueue(queue) => Some(queue),
         _ => None,
     }

@@ -3,36 +3,30 @@
 //! Whose process is named is decided here, who sent a reset in [`reset`], what else is known and said of a failure in [`evidence`].
 //! Must not know: the order in which events came.
 
-use upstream_trace_common::event::{Base, IPV4, Stats, exit, kind};
+use upstream_trace_common::event::{IPV4, Stats, exit, kind};
 
 use super::{
-    connection::{Connection, End, PeerSent, Slot, seen},
+    connection::{Connection, End, Named, Owner, Slot, seen},
+    ending::Ending,
     engine::{Context, Engine, Sink, WallClock},
     evidence,
-    reset::{self, Known, ResetFound, aborts, derived, error, reason},
+    reset::{self, ResetFound, reason},
     stray::{self, Stray},
     tuple::Tuple,
 };
 use crate::{
     decode::Event,
-    process::Process,
     record::{
-        self, Attribution, ConnectionType, EventType, Flag, Id, ResetType, Role, Schema,
-        StrayReset, Verdict,
+        self, ConnectionType, EventType, Evidence, Flag, Id, ResetType, Role, Schema, StrayReset,
+        Verdict,
     },
     tcp::{self, State},
     verdict::{
-        facts::{self, Counters, Facts},
+        facts::{self, Facts},
         playbook::{self, StrayKind},
-        rules,
-        way::{self, Arrival},
+        rules::{self, Judgement},
     },
 };
-
-/// A reset that was sent on this node longer ago than this has arrived, through whatever queues.
-const ARRIVED_NS: u64 = 1_000_000_000;
-/// How long after its last payload a client's FIN may come and still belong to it: none gives up waiting as soon.
-const TOGETHER_NS: u64 = 50_000_000;
 
 /// Takes the connection in `slot` out of the table and prints it.
 pub(super) fn connection(
@@ -46,7 +40,7 @@ pub(super) fn connection(
         leave_to_peer(engine, slot);
     }
     if let Some(ended) = engine.table.get(slot)
-        && let Some((end, stats)) = wanted(&engine.context, ended)
+        && let Some(seen) = wanted(&engine.context, ended)
     {
         let id = Id {
             run: engine.context.run,
@@ -61,7 +55,8 @@ pub(super) fn connection(
             strays.claim_translated(received, at, id)
         });
         if !is_late {
-            print(engine, ended, (end, stats), id, stray.as_ref(), clock, sink);
+            let ending = Ending::new(engine, ended, seen, stray.as_ref());
+            print(&ending, id, clock, sink);
         }
     }
     engine.table.remove(slot);
@@ -120,7 +115,7 @@ fn leave_to_peer(engine: &mut Engine, slot: Slot) {
     if is_aborted_unseen(ended) {
         peer.seen |= seen::PEER_ABORTED;
     }
-    let sent_by = |connection: &Connection| connection.end.as_deref().and_then(sent);
+    let sent_by = |connection: &Connection| connection.end.as_deref().and_then(reset::sent);
     let (by_peer, by_ended) = (sent_by(peer), sent_by(ended));
     if let (Some(end), Some(sent)) = (&mut ended.end, by_peer) {
         end.peer_sent = Some(sent);
@@ -142,107 +137,93 @@ fn is_aborted_unseen(connection: &Connection) -> bool {
     connection.end.as_deref().is_some_and(|end| {
         let closed = end.closed.as_ref();
         let is_abort = closed.is_some_and(|closed| OPEN.contains(&closed.from));
-        is_abort && end.sent.is_none() && end.received.is_none() && error(end) == 0
+        is_abort && end.sent.is_none() && end.received.is_none() && end.err() == 0
     })
 }
 
-/// What the other end needs of a reset that this one sent.
-fn sent(end: &End) -> Option<PeerSent> {
-    let sent = end.sent.clone()?;
-    let derived = derived(end, &sent);
-    let err = error(end);
-    let aborts = aborts(end, &sent);
-    Some(PeerSent {
-        sent,
-        derived,
-        err,
-        aborts,
-    })
+fn print(ending: &Ending<'_>, id: Id, clock: &impl WallClock, sink: &mut impl Sink) {
+    let reset = reset::found(ending);
+    let orderly = is_orderly(ending, reset.as_ref());
+    // No more is said of how full a queue was, or of what was dropped, where all went well in the end.
+    let noted = (!orderly).then(|| evidence::noted(ending));
+    let facts = facts(ending, reset.as_ref(), noted.as_ref());
+    let judgement = rules::judge(&facts, ending.engine.context.idle_after_us);
+    let mut record = record(ending, judgement, id, clock);
+    if !orderly || judgement.verdict != Verdict::Ok {
+        let noted = noted.unwrap_or_default();
+        evidence::explain(ending, &mut record, &facts, reset.as_ref(), noted);
+    }
+    sink.connection(&mut record, ending.connection.events);
 }
 
-fn counters(ended: &Connection, end: &End, stats: &Stats, tick_ns: u64) -> Counters {
-    let lived = end.at.saturating_sub(ended.first) / 1000;
-    Counters {
-        lived_us: ended.saw(seen::BIRTH).then_some(lived),
-        ..Counters::new(stats, ended.role, ended.saw(seen::FIN_SENT), tick_ns)
+/// Whether nothing failed on the way: neither the network nor whoever was to have it.
+fn is_orderly(ending: &Ending<'_>, reset: Option<&ResetFound<'_>>) -> bool {
+    ending.connection.saw(seen::ESTABLISHED)
+        && ending.accepted() != Some(false)
+        && reset.is_none()
+        && ending.end.err() == 0
+}
+
+/// What is judged.
+fn facts(
+    ending: &Ending<'_>,
+    reset: Option<&ResetFound<'_>>,
+    noted: Option<&Evidence<'_>>,
+) -> Facts {
+    let connection = ending.connection;
+    let waited = ending.has_waited();
+    Facts {
+        role: connection.role,
+        established: connection.saw(seen::ESTABLISHED),
+        accepted: ending.accepted(),
+        closed_first: connection.saw(seen::CLOSED_FIRST),
+        peer_closed_first: connection.saw(seen::PEER_CLOSED_FIRST),
+        payload_after_fin: ending.has_payload_after_fin(),
+        half_closed: ending.end.is_open() && waited == Some(false),
+        has_waited: waited == Some(true),
+        err: ending.end.err(),
+        reset: reset.map(|reset| reset.direction),
+        reset_in_path: reset.is_some_and(ResetFound::is_certainly_in_path),
+        reset_unseen: !ending.complete,
+        has_local_port: connection.tuple.local_port != 0,
+        icmp: noted.is_some_and(|noted| noted.icmp.is_some()),
+        peer_received_payload: connection.peer_received.map(|bytes| bytes > 0),
+        counters: ending.counters,
     }
 }
 
-/// `stray` is the reset that the other end was sent without a socket.
-fn print(
-    engine: &Engine,
-    ended: &Connection,
-    (end, stats): (&End, &Stats),
+/// The record of a connection that went well; [`evidence::explain`] adds the rest.
+fn record<'a>(
+    ending: &Ending<'a>,
+    judgement: Judgement,
     id: Id,
-    stray: Option<&Base>,
     clock: &impl WallClock,
-    sink: &mut impl Sink,
-) {
-    let before = |at: Option<u64>| at.is_none_or(|at| at < ended.first);
-    let complete = ended.saw(seen::BIRTH) && !ended.saw(seen::LOSS) && before(engine.lost_at);
-    let long_before = |at: u64| at.saturating_add(ARRIVED_NS) < end.at;
-    let none_skipped = engine.counted_at >= end.at
-        && (before(engine.skipped_at) || engine.skipped_at.is_some_and(long_before));
-    let saw_all_resets = complete && none_skipped && engine.strays.knew_all(end.at);
-    let counters = counters(ended, end, stats, engine.context.tick_ns);
-    let context = &engine.context;
-    let peer = other_end(engine, ended, stray);
-    let tick_us = context.tick_ns / 1000;
-    let packet = |arrival: &Arrival| way::evidence(arrival, &counters, tick_us);
-    let known = Known {
-        all: saw_all_resets,
-        packet: end.arrival.as_ref().map(packet),
-        lived_us: counters.lived_us,
-    };
-    let reset = reset::found(engine, ended, end, stray, peer, &known);
-
-    let err = error(end);
-    let accepted = accepted(ended, end, complete);
-    let orderly =
-        ended.saw(seen::ESTABLISHED) && accepted != Some(false) && reset.is_none() && err == 0;
-    // No more is said of how full a queue was, or of what was dropped, where all went well in the end.
-    let noted = (!orderly).then(|| evidence::noted(engine, ended));
-    let waited = has_waited(engine, ended, stats);
-    let facts = Facts {
-        role: ended.role,
-        established: ended.saw(seen::ESTABLISHED),
-        accepted,
-        closed_first: ended.saw(seen::CLOSED_FIRST),
-        peer_closed_first: ended.saw(seen::PEER_CLOSED_FIRST),
-        payload_after_fin: payload_after_fin(ended, stats, &counters),
-        half_closed: end.is_open() && waited == Some(false),
-        has_waited: waited == Some(true),
-        err,
-        reset: reset.as_ref().map(|reset| reset.direction),
-        reset_in_path: reset.as_ref().is_some_and(ResetFound::is_certainly_in_path),
-        reset_unseen: !complete,
-        has_local_port: ended.tuple.local_port != 0,
-        icmp: noted.as_ref().is_some_and(|noted| noted.icmp.is_some()),
-        peer_received_payload: ended.peer_received.map(|bytes| bytes > 0),
-        counters,
-    };
-    let judgement = rules::judge(&facts, context.idle_after_us);
-    let owner = ended.owner.as_ref();
-    let mut record = record::Connection {
+) -> record::Connection<'a> {
+    let connection = ending.connection;
+    let owner = connection.owner.as_ref().map(Owner::named);
+    let process = |named: Option<Named<'a>>| named.map(|(process, how)| process.record(how));
+    record::Connection {
         schema: Schema,
         kind: ConnectionType,
-        time: clock.at(end.at),
+        time: clock.at(ending.end.at),
         seq: 0,
         id,
-        netns: (ended.netns != 0).then_some(ended.netns),
-        family: ended.tuple.family(),
-        local: ended.tuple.local(),
-        remote: ended.tuple.remote(),
-        role: ended.role,
-        process: owner.map(|owner| owner.process.record(owner.attribution)),
-        peer: peer.map(|(process, attribution)| process.record(attribution)),
-        started: ended.saw(seen::BIRTH).then(|| clock.at(ended.first)),
-        duration_us: end.at.saturating_sub(ended.first) / 1000,
-        timeline: ended.steps.as_slice(),
-        bytes: facts.counters.bytes,
-        idle_us: facts.counters.idle_us(),
-        rtt_us: facts.counters.rtt_us,
-        retransmits: facts.counters.retransmits,
+        netns: (connection.netns != 0).then_some(connection.netns),
+        family: connection.tuple.family(),
+        local: connection.tuple.local(),
+        remote: connection.tuple.remote(),
+        role: connection.role,
+        process: process(owner),
+        peer: process(ending.peer),
+        started: connection
+            .saw(seen::BIRTH)
+            .then(|| clock.at(connection.first)),
+        duration_us: connection.at_us(ending.end.at),
+        timeline: connection.steps.as_slice(),
+        bytes: ending.counters.bytes,
+        idle_us: ending.counters.idle_us(),
+        rtt_us: ending.counters.rtt_us,
+        retransmits: ending.counters.retransmits,
         errno: None,
         reset: None,
         verdict: judgement.verdict,
@@ -252,71 +233,7 @@ fn print(
         evidence: None,
         proxy: None,
         hint: None,
-        complete,
-    };
-    if !orderly || judgement.verdict != Verdict::Ok {
-        let found = noted.unwrap_or_default();
-        evidence::explain(
-            engine,
-            &mut record,
-            ended,
-            &facts,
-            (reset.as_ref(), stray),
-            found,
-        );
-    }
-    sink.connection(&mut record, ended.events);
-}
-
-/// Whose the other end is: who had it or, where a listener answered for it, who listens.
-fn other_end<'a>(
-    engine: &'a Engine,
-    ended: &'a Connection,
-    stray: Option<&Base>,
-) -> Option<(&'a Process, Attribution)> {
-    if let Some(owner) = &ended.peer_owner {
-        return Some((&owner.process, owner.attribution));
-    }
-    let stray = stray.filter(|stray| stray.kind == kind::RESET_SENT_LISTEN)?;
-    let listeners = &engine.listeners;
-    let owner = |at| listeners.owner(stray.netns, &Tuple::of(stray), at);
-    let process = owner(stray.ktime)?;
-    // Who began to listen later never had the connection.
-    let then = owner(ended.first).filter(|_| ended.saw(seen::BIRTH))?;
-    (then.pid == process.pid).then_some((&**process, Attribution::Listener))
-}
-
-/// Whether payload certainly went either way after the first FIN, by the kernel's own clock for both.
-fn payload_after_fin(ended: &Connection, stats: &Stats, counters: &Counters) -> bool {
-    let Some(fin) = ended.fin else {
-        return false;
-    };
-    let after = |jiffies: u32| jiffies.wrapping_sub(fin).cast_signed() > 0;
-    counters.since_sent_us.is_some() && after(stats.last_sent)
-        || counters.since_received_us.is_some() && after(stats.last_received)
-}
-
-/// Whether the client had been silent before the first FIN: whoever gives up has waited, what is sent together comes together.
-fn has_waited(engine: &Engine, ended: &Connection, stats: &Stats) -> Option<bool> {
-    let last = match ended.role {
-        Role::Client => stats.last_sent,
-        Role::Server => stats.last_received,
-        Role::Unknown => return None,
-    };
-    let ticks = ended.fin?.wrapping_sub(last);
-    let ns = u64::from(ticks).saturating_mul(engine.context.tick_ns);
-    // Sent after the FIN, it wraps.
-    Some(ns > TOGETHER_NS && ticks.cast_signed() > 0)
-}
-
-/// Whether a process had the connection; `None` where that would have been seen only by luck.
-fn accepted(ended: &Connection, end: &End, complete: bool) -> Option<bool> {
-    if ended.saw(seen::ACCEPTED) {
-        Some(true)
-    } else if end.closed.is_some() && complete && !reset::detached(end) {
-        Some(false)
-    } else {
-        None
+        complete: ending.complete,
     }
 }
 

@@ -9,6 +9,7 @@
 
 mod asking;
 pub mod connection;
+mod ending;
 pub mod engine;
 mod evidence;
 pub mod finish;

@@ -4,11 +4,12 @@
 
 use std::rc::Rc;
 
-use upstream_trace_common::event::{Base, Full, NO_REASON, Stats, kind};
+use upstream_trace_common::event::{Full, NO_REASON, Stats, kind};
 
 use super::{
-    connection::{Connection, End, Owner, PeerSent, Sent, seen},
-    engine::{Context, Engine},
+    connection::{Connection, End, Named, Owner, PeerSent, Sent, seen},
+    ending::Ending,
+    engine::Context,
     note::Fact,
     stray,
 };
@@ -30,12 +31,6 @@ const ETIMEDOUT: u32 = libc::ETIMEDOUT.cast_unsigned();
 
 type Whence = (Origin, Option<Confidence>);
 type Reason<'a> = (Option<&'a str>, ReasonSource);
-type Sender<'a> = Option<(&'a Process, Attribution)>;
-
-/// `sk_err` at the end; 0: none.
-pub(super) fn error(end: &End) -> u32 {
-    end.closed.map_or(0, |closed| closed.stats.err)
-}
 
 /// Of a connection that a reset ended which its other end is not known to have sent: its counters when the reset came, and when it
 /// ended.
@@ -43,6 +38,17 @@ pub(super) fn lacks_sender(ended: &Connection) -> Option<(&Stats, u64)> {
     let end = ended.end.as_deref()?;
     let unknown = end.peer_sent.is_none();
     Some((end.received.as_ref().filter(|_| unknown)?, end.at))
+}
+
+/// What the other end needs of a reset that this one sent.
+pub(super) fn sent(end: &End) -> Option<PeerSent> {
+    let sent = end.sent.clone()?;
+    Some(PeerSent {
+        derived: derived(end, &sent),
+        err: end.err(),
+        aborts: aborts(end, &sent),
+        sent,
+    })
 }
 
 /// One that was not asked for, as the kernel side kept it.
@@ -81,7 +87,7 @@ pub(super) struct ResetFound<'a> {
     pub(super) origin: Origin,
     confidence: Option<Confidence>,
     evidence: Option<ResetEvidence>,
-    sender: Sender<'a>,
+    sender: Option<Named<'a>>,
     aborts: bool,
 }
 
@@ -114,36 +120,17 @@ impl<'a> ResetFound<'a> {
     }
 }
 
-/// What is known of resets besides what the stacks on this node said.
-#[derive(Clone, Copy)]
-pub(super) struct Known {
-    /// Every reset that could have reached the connection was seen where it was sent.
-    pub(super) all: bool,
-    /// What the packet tells.
-    pub(super) packet: Option<ResetEvidence>,
-    /// How long the connection lived, where its start was seen.
-    pub(super) lived_us: Option<u64>,
-}
-
-impl Known {
-    /// Who sent one that came from beyond this node.
-    fn beyond(&self) -> Whence {
-        self.packet.map_or((Origin::OffNode, None), |packet| {
-            way::sender(&packet, self.lived_us)
-        })
-    }
+/// Who sent one that came from beyond this node.
+fn beyond(ending: &Ending<'_>) -> Whence {
+    ending.packet().map_or((Origin::OffNode, None), |packet| {
+        way::sender(&packet, ending.counters.lived_us)
+    })
 }
 
 /// The reset that ended this connection, if one did.
-pub(super) fn found<'a>(
-    engine: &'a Engine,
-    ended: &'a Connection,
-    end: &'a End,
-    stray: Option<&Base>,
-    peer: Option<(&'a Process, Attribution)>,
-    known: &Known,
-) -> Option<ResetFound<'a>> {
-    let context = &engine.context;
+pub(super) fn found<'a>(ending: &Ending<'a>) -> Option<ResetFound<'a>> {
+    let (engine, ended, end) = (ending.engine, ending.connection, ending.end);
+    let (context, stray, peer) = (&engine.context, ending.stray, ending.peer);
     if let Some(sent) = &end.sent {
         let (reason, reason_source) = reason(context, sent.reason, || derived(end, sent));
         let owner = ended.owner.as_ref();
@@ -154,13 +141,13 @@ pub(super) fn found<'a>(
             origin: Origin::Local,
             confidence: Some(Confidence::Certain),
             evidence: None,
-            sender: sender(sent, error(end), owner),
+            sender: sender(sent, end.err(), owner),
             aborts: aborts(end, sent),
         });
     }
     // Data after a shutdown looks like a received reset until the answer to it is reported. Where a reset was sent and the
     // owner told that it was refused, only the hook's event is missing.
-    if end.received.is_none() && (stray.is_none() || error(end) != ECONNREFUSED) {
+    if end.received.is_none() && (stray.is_none() || end.err() != ECONNREFUSED) {
         return None;
     }
     let received = |(origin, confidence), (reason, reason_source), sender| {
@@ -170,7 +157,7 @@ pub(super) fn found<'a>(
             reason_source,
             origin,
             confidence,
-            evidence: known.packet,
+            evidence: ending.packet(),
             sender,
             aborts: end.peer_sent.as_ref().is_some_and(|peer| peer.aborts),
         })
@@ -196,8 +183,7 @@ pub(super) fn found<'a>(
     // The one SYN that was sent, or the answer to it, was dropped by a filter of this node, which also answered it: wherever
     // it was sent to. Of several another may have got through.
     let filtered = || {
-        let notes = &engine.notes;
-        let noted = notes.of(ended.netns, &ended.tuple, kind::SYN_DROPPED, ended.first);
+        let noted = ending.note(kind::SYN_DROPPED);
         let only_one = ended.steps.count(StepKind::SynRetransmit) == 0;
         match noted? {
             Fact::Dropped(dropped) if only_one && !ended.saw(seen::ESTABLISHED) => Some(dropped),
@@ -206,8 +192,7 @@ pub(super) fn found<'a>(
     };
     let peer_is_here = peer.is_some() || ended.tuple.is_loopback();
     if !peer_is_here
-        && known.all
-        && context.sees_all_resets
+        && ending.saw_all_resets()
         && let Some(dropped) = filtered()
     {
         // A copy that a rule sends another way may be dropped there, while the SYN goes on.
@@ -223,7 +208,7 @@ pub(super) fn found<'a>(
         let origin = if ended.saw(seen::ASKED) {
             by_someone
         } else {
-            known.beyond()
+            beyond(ending)
         };
         return received(origin, unknown, None);
     }
@@ -242,7 +227,7 @@ pub(super) fn found<'a>(
     // address, which was translated on its way (NAT), may look the same: so the other end has to be known, or a filter
     // of this node to have dropped the SYN that was answered so. Nor may it have been aborted, whose reset may be told late.
     let is_paired = ended.is_paired() && !ended.saw(seen::PEER_ABORTED);
-    let certain = known.all
+    let certain = ending.saw_all_resets()
         && (context.sees_both_ends || peer.is_none())
         && (is_paired || filtered().is_some());
     let origin = if certain {
@@ -254,8 +239,8 @@ pub(super) fn found<'a>(
 }
 
 /// The process that caused a reset, where one did.
-fn sender<'a>(sent: &'a Sent, err: u32, owner: Option<&'a Owner>) -> Sender<'a> {
-    let owner = owner.map(|owner| (&*owner.process, owner.attribution));
+fn sender<'a>(sent: &'a Sent, err: u32, owner: Option<&'a Owner>) -> Option<Named<'a>> {
+    let owner = owner.map(Owner::named);
     if sent.kind == kind::RESET_SENT_REPLY {
         // The stack answered on behalf of whoever has, or had, the socket.
         return owner;
@@ -294,27 +279,19 @@ pub(super) fn reason(
 }
 
 /// Whether this end sent its reset by a close that was an abort on purpose.
-pub(super) fn aborts(end: &End, sent: &Sent) -> bool {
+fn aborts(end: &End, sent: &Sent) -> bool {
     let by_close = sent.kind == kind::RESET_SENT_ACTIVE && sent.state == State::Close as u8;
-    by_close && error(end) == 0 && end.stats().is_some_and(|stats| stats.aborts != 0)
-}
-
-/// Whether the socket was taken from its process before it was reset, as MPTCP does with those that it has below one of
-/// its own: any other is reset after its change to `CLOSE`, or for an error.
-pub(super) fn detached(end: &End) -> bool {
-    let before_close =
-        |sent: &Sent| sent.kind == kind::RESET_SENT_ACTIVE && sent.state != State::Close as u8;
-    end.sent.as_ref().is_some_and(before_close) && error(end) == 0
+    by_close && end.err() == 0 && end.stats().is_some_and(|stats| stats.aborts != 0)
 }
 
 /// The reason of a reset sent by this end, on kernels that do not tell it (before 6.10).
-pub(super) fn derived(end: &End, sent: &Sent) -> Option<&'static str> {
+fn derived(end: &End, sent: &Sent) -> Option<&'static str> {
     if sent.kind == kind::RESET_SENT_REPLY {
         return by_reply(sent);
     }
     let was_held = end.closed.is_none_or(|closed| closed.stats.has_socket != 0);
     let unread = end.stats().map_or(0, |stats| stats.unread);
-    Some(by_socket(error(end), was_held, unread))
+    Some(by_socket(end.err(), was_held, unread))
 }
 
 fn by_reply(sent: &Sent) -> Option<&'static str> {

@@ -1,0 +1,162 @@
+//! A connection that is about to be printed, what surrounds it, and what follows from both at once.
+//!
+//! Must not know: the order in which events came, who sent a reset, how a record looks.
+
+use upstream_trace_common::event::{Base, Stats, kind};
+
+use super::{
+    connection::{Connection, End, Named, Sent, seen},
+    engine::Engine,
+    note::Fact,
+    tuple::Tuple,
+};
+use crate::{
+    record::{Attribution, ResetEvidence, Role},
+    tcp::State,
+    verdict::{facts::Counters, way},
+};
+
+/// A reset that was sent on this node longer ago than this has arrived, through whatever queues.
+const ARRIVED_NS: u64 = 1_000_000_000;
+/// A FIN later than this after the last payload means that the client waited and gave up.
+const TOGETHER_NS: u64 = 50_000_000;
+
+/// A connection that is about to be printed.
+pub(super) struct Ending<'a> {
+    pub(super) engine: &'a Engine,
+    pub(super) connection: &'a Connection,
+    pub(super) end: &'a End,
+    /// The socket's counters at the end, as they were read.
+    pub(super) stats: &'a Stats,
+    /// The same without the kernel's arithmetic.
+    pub(super) counters: Counters,
+    /// The reset that it was sent by no connection's socket.
+    pub(super) stray: Option<&'a Base>,
+    /// Whose the other end is.
+    pub(super) peer: Option<Named<'a>>,
+    /// All of it was seen.
+    pub(super) complete: bool,
+}
+
+impl<'a> Ending<'a> {
+    pub(super) fn new(
+        engine: &'a Engine,
+        connection: &'a Connection,
+        (end, stats): (&'a End, &'a Stats),
+        stray: Option<&'a Base>,
+    ) -> Self {
+        let sent_fin = connection.saw(seen::FIN_SENT);
+        let tick_ns = engine.context.tick_ns;
+        let born = connection.saw(seen::BIRTH);
+        let lost = connection.saw(seen::LOSS)
+            || engine.lost_at.is_some_and(|lost| lost >= connection.first);
+        Self {
+            engine,
+            connection,
+            end,
+            stats,
+            counters: Counters {
+                lived_us: born.then(|| connection.at_us(end.at)),
+                ..Counters::new(stats, connection.role, sent_fin, tick_ns)
+            },
+            stray,
+            peer: other_end(engine, connection, stray),
+            complete: born && !lost,
+        }
+    }
+
+    /// Whether every reset that could have reached it was seen where it was sent.
+    pub(super) fn saw_all_resets(&self) -> bool {
+        let Engine {
+            context,
+            strays,
+            counted_at,
+            skipped_at,
+            ..
+        } = self.engine;
+        let at = self.end.at;
+        let too_early = |skipped: u64| {
+            skipped < self.connection.first || skipped.saturating_add(ARRIVED_NS) < at
+        };
+        let none_skipped = *counted_at >= at && skipped_at.is_none_or(too_early);
+        context.sees_all_resets && self.complete && none_skipped && strays.knew_all(at)
+    }
+
+    /// Whether a process had it; `None` where that would have been seen only by luck.
+    pub(super) fn accepted(&self) -> Option<bool> {
+        if self.connection.saw(seen::ACCEPTED) {
+            Some(true)
+        } else if self.end.closed.is_some() && self.complete && !is_detached(self.end) {
+            Some(false)
+        } else {
+            None
+        }
+    }
+
+    /// Whether payload certainly went either way after the first FIN, by the kernel's own clock for both.
+    pub(super) fn has_payload_after_fin(&self) -> bool {
+        let Some(fin) = self.connection.fin else {
+            return false;
+        };
+        let after = |jiffies: u32| jiffies.wrapping_sub(fin).cast_signed() > 0;
+        self.counters.since_sent_us.is_some() && after(self.stats.last_sent)
+            || self.counters.since_received_us.is_some() && after(self.stats.last_received)
+    }
+
+    /// Whether the client had been silent before the first FIN, as whoever gives up has been; what is sent together comes together.
+    pub(super) fn has_waited(&self) -> Option<bool> {
+        let last = match self.connection.role {
+            Role::Client => self.stats.last_sent,
+            Role::Server => self.stats.last_received,
+            Role::Unknown => return None,
+        };
+        let ticks = self.connection.fin?.wrapping_sub(last);
+        let ns = u64::from(ticks).saturating_mul(self.engine.context.tick_ns);
+        // Sent after the FIN, it wraps.
+        Some(ns > TOGETHER_NS && ticks.cast_signed() > 0)
+    }
+
+    /// What the kernel side noted of it, of this kind.
+    pub(super) fn note(&self, kind: u8) -> Option<&'a Fact> {
+        let Connection {
+            netns,
+            tuple,
+            first,
+            ..
+        } = self.connection;
+        self.engine.notes.of(*netns, tuple, kind, *first)
+    }
+
+    /// What the packet of the reset tells that it received.
+    pub(super) fn packet(&self) -> Option<ResetEvidence> {
+        let arrival = self.end.arrival.as_ref()?;
+        let tick_us = self.engine.context.tick_ns / 1000;
+        Some(way::evidence(arrival, &self.counters, tick_us))
+    }
+}
+
+/// Whose the other end is: who had it or, where a listener answered for it, who listens.
+fn other_end<'a>(
+    engine: &'a Engine,
+    ended: &'a Connection,
+    stray: Option<&Base>,
+) -> Option<Named<'a>> {
+    if let Some(owner) = &ended.peer_owner {
+        return Some(owner.named());
+    }
+    let stray = stray.filter(|stray| stray.kind == kind::RESET_SENT_LISTEN)?;
+    let listeners = &engine.listeners;
+    let owner = |at| listeners.owner(stray.netns, &Tuple::of(stray), at);
+    let process = owner(stray.ktime)?;
+    // Who began to listen later never had the connection.
+    let then = owner(ended.first).filter(|_| ended.saw(seen::BIRTH))?;
+    (then.pid == process.pid).then_some((&**process, Attribution::Listener))
+}
+
+/// Whether the socket was taken from its process before it was reset, as MPTCP does with those that it has below one of
+/// its own: any other is reset after its change to `CLOSE`, or for an error.
+fn is_detached(end: &End) -> bool {
+    let before_close =
+        |sent: &Sent| sent.kind == kind::RESET_SENT_ACTIVE && sent.state != State::Close as u8;
+    end.sent.as_ref().is_some_and(before_close) && end.err() == 0
+}
