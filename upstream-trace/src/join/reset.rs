@@ -10,7 +10,7 @@ use super::{
     connection::{Connection, End, Named, Owner, PeerSent, Sent, seen},
     ending::Ending,
     engine::Context,
-    note::Fact,
+    note::{Dropped, Fact},
     stray,
 };
 use crate::{
@@ -31,6 +31,9 @@ const ETIMEDOUT: u32 = libc::ETIMEDOUT.cast_unsigned();
 
 type Whence = (Origin, Option<Confidence>);
 type Reason<'a> = (Option<&'a str>, ReasonSource);
+
+const BY_SOMEONE: Whence = (Origin::Unknown, None);
+const UNKNOWN: Reason<'static> = (None, ReasonSource::Unknown);
 
 /// Of a connection that a reset ended which its other end is not known to have sent: its counters when the reset came, and when it
 /// ended.
@@ -120,80 +123,102 @@ impl<'a> ResetFound<'a> {
     }
 }
 
-/// Who sent one that came from beyond this node.
-fn beyond(ending: &Ending<'_>) -> Whence {
-    ending.packet().map_or((Origin::OffNode, None), |packet| {
-        way::sender(&packet, ending.counters.lived_us)
-    })
-}
-
 /// The reset that ended this connection, if one did.
 pub(super) fn found<'a>(ending: &Ending<'a>) -> Option<ResetFound<'a>> {
-    let (engine, ended, end) = (ending.engine, ending.connection, ending.end);
-    let (context, stray, peer) = (&engine.context, ending.stray, ending.peer);
-    if let Some(sent) = &end.sent {
-        let (reason, reason_source) = reason(context, sent.reason, || derived(end, sent));
-        let owner = ended.owner.as_ref();
-        return Some(ResetFound {
-            direction: Direction::Sent,
-            reason,
-            reason_source,
-            origin: Origin::Local,
-            confidence: Some(Confidence::Certain),
-            evidence: None,
-            sender: sender(sent, end.err(), owner),
-            aborts: aborts(end, sent),
-        });
+    if let Some(sent) = &ending.end.sent {
+        return Some(by_this_end(ending, sent));
     }
-    // Data after a shutdown looks like a received reset until the answer to it is reported. Where a reset was sent and the
-    // owner told that it was refused, only the hook's event is missing.
-    if end.received.is_none() && (stray.is_none() || end.err() != ECONNREFUSED) {
+    if !was_received(ending) {
         return None;
     }
-    let received = |(origin, confidence), (reason, reason_source), sender| {
-        Some(ResetFound {
-            direction: Direction::Received,
-            reason,
-            reason_source,
-            origin,
-            confidence,
-            evidence: ending.packet(),
-            sender,
-            aborts: end.peer_sent.as_ref().is_some_and(|peer| peer.aborts),
-        })
-    };
+    Some(told(ending).unwrap_or_else(|| concluded(ending)))
+}
+
+fn by_this_end<'a>(ending: &Ending<'a>, sent: &'a Sent) -> ResetFound<'a> {
+    let Ending {
+        engine,
+        connection,
+        end,
+        ..
+    } = *ending;
+    let (reason, reason_source) = reason(&engine.context, sent.reason, || derived(end, sent));
+    ResetFound {
+        direction: Direction::Sent,
+        reason,
+        reason_source,
+        origin: Origin::Local,
+        confidence: Some(Confidence::Certain),
+        evidence: None,
+        sender: sender(sent, end.err(), connection.owner.as_ref()),
+        aborts: aborts(end, sent),
+    }
+}
+
+fn received<'a>(
+    ending: &Ending<'a>,
+    (origin, confidence): Whence,
+    (reason, reason_source): Reason<'a>,
+    sender: Option<Named<'a>>,
+) -> ResetFound<'a> {
+    let peer_sent = ending.end.peer_sent.as_ref();
+    ResetFound {
+        direction: Direction::Received,
+        reason,
+        reason_source,
+        origin,
+        confidence,
+        evidence: ending.packet(),
+        sender,
+        aborts: peer_sent.is_some_and(|peer| peer.aborts),
+    }
+}
+
+/// Data after a shutdown looks like a received reset until the answer to it is reported. Where a reset was sent and the
+/// owner told that it was refused, only the hook's event is missing.
+fn was_received(ending: &Ending<'_>) -> bool {
+    let was_refused = ending.end.err() == ECONNREFUSED;
+    ending.end.received.is_some() || ending.stray.is_some() && was_refused
+}
+
+/// One that a stack of this node told that it sent, from the other end's socket or without one.
+fn told<'a>(ending: &Ending<'a>) -> Option<ResetFound<'a>> {
+    let context = &ending.engine.context;
     let by_peer = (Origin::PeerOnNode, Some(Confidence::Certain));
-    let by_likely_peer = (Origin::PeerOnNode, Some(Confidence::Likely));
-    let by_someone = (Origin::Unknown, None);
-    if let Some(PeerSent {
-        sent, derived, err, ..
-    }) = &end.peer_sent
-    {
-        let reason = reason(context, sent.reason, || *derived);
-        let sender = sender(sent, *err, ended.peer_owner.as_ref());
-        return received(by_peer, reason, sender);
+    if let Some(peer) = &ending.end.peer_sent {
+        let owner = ending.connection.peer_owner.as_ref();
+        let reason = reason(context, peer.sent.reason, || peer.derived);
+        let sender = sender(&peer.sent, peer.err, owner);
+        return Some(received(ending, by_peer, reason, sender));
     }
-    let unknown = (None, ReasonSource::Unknown);
-    if let Some(stray) = stray {
-        let reason = stray::reason(context, stray);
-        // Nobody has a port that nothing listens on; TIME_WAIT and LISTEN are somebody's.
-        let sender = peer.filter(|_| stray.kind != kind::RESET_SENT_NO_SOCKET);
-        return received(by_peer, reason, sender);
-    }
-    // The one SYN that was sent, or the answer to it, was dropped by a filter of this node, which also answered it: wherever
-    // it was sent to. Of several another may have got through.
-    let filtered = || {
-        let noted = ending.note(kind::SYN_DROPPED);
-        let only_one = ended.steps.count(StepKind::SynRetransmit) == 0;
-        match noted? {
-            Fact::Dropped(dropped) if only_one && !ended.saw(seen::ESTABLISHED) => Some(dropped),
-            _ => None,
-        }
+    let stray = ending.stray?;
+    // Nobody has a port that nothing listens on; TIME_WAIT and LISTEN are somebody's.
+    let is_somebodys = stray.kind != kind::RESET_SENT_NO_SOCKET;
+    let sender = ending.peer.filter(|_| is_somebodys);
+    let reason = stray::reason(context, stray);
+    Some(received(ending, by_peer, reason, sender))
+}
+
+/// One that none told: who sent it follows from what else is known, or not at all.
+fn concluded<'a>(ending: &Ending<'a>) -> ResetFound<'a> {
+    let Ending {
+        engine,
+        connection,
+        peer,
+        ..
+    } = *ending;
+    let peer_is_here = peer.is_some() || connection.tuple.is_loopback();
+    let (whence, reason) = match (peer_is_here, engine.context.sees_all_resets) {
+        (false, _) => (by_a_filter_or_beyond(ending), UNKNOWN),
+        (true, false) => on_a_host_that_hides(ending),
+        (true, true) => (in_path_or_unknown(ending), UNKNOWN),
     };
-    let peer_is_here = peer.is_some() || ended.tuple.is_loopback();
-    if !peer_is_here
-        && ending.saw_all_resets()
-        && let Some(dropped) = filtered()
+    received(ending, whence, reason, None)
+}
+
+/// Of a connection to somewhere else, or so it seems.
+fn by_a_filter_or_beyond(ending: &Ending<'_>) -> Whence {
+    if ending.saw_all_resets()
+        && let Some(dropped) = dropped_syn(ending)
     {
         // A copy that a rule sends another way may be dropped there, while the SYN goes on.
         let confidence = if dropped.is_own {
@@ -201,41 +226,59 @@ pub(super) fn found<'a>(ending: &Ending<'a>) -> Option<ResetFound<'a>> {
         } else {
             Confidence::Likely
         };
-        return received((Origin::InPath, Some(confidence)), unknown, None);
+        return (Origin::InPath, Some(confidence));
     }
-    if !peer_is_here {
+    if ending.connection.saw(seen::ASKED) {
         // Looked for in vain, where it may have been.
-        let origin = if ended.saw(seen::ASKED) {
-            by_someone
-        } else {
-            beyond(ending)
-        };
-        return received(origin, unknown, None);
+        return BY_SOMEONE;
     }
-    if !context.sees_all_resets {
-        // Such a host shows not all that its own stack sends. Only a port that nothing listens on is
-        // certain to have refused a connection.
-        let port = ended.tuple.remote_port;
-        let listened = engine.listeners.listened(ended.netns, port, end.at);
-        if ended.saw(seen::ESTABLISHED) || listened {
-            return received(by_someone, unknown, None);
-        }
-        let reason = (Some("NO_SOCKET"), ReasonSource::Derived);
-        return received(by_likely_peer, reason, None);
+    ending.packet().map_or((Origin::OffNode, None), |packet| {
+        way::sender(&packet, ending.counters.lived_us)
+    })
+}
+
+/// Such a host shows not all that its own stack sends. Only a port that nothing listens on is certain to have refused a connection.
+fn on_a_host_that_hides(ending: &Ending<'_>) -> (Whence, Reason<'static>) {
+    let Connection { netns, tuple, .. } = ending.connection;
+    let listeners = &ending.engine.listeners;
+    let listened = listeners.listened(*netns, tuple.remote_port, ending.end.at);
+    if ending.connection.saw(seen::ESTABLISHED) || listened {
+        return (BY_SOMEONE, UNKNOWN);
     }
-    // Every reset that a stack on this node sends was seen, and this was none of them. But one that was sent from another
-    // address, which was translated on its way (NAT), may look the same: so the other end has to be known, or a filter
-    // of this node to have dropped the SYN that was answered so. Nor may it have been aborted, whose reset may be told late.
-    let is_paired = ended.is_paired() && !ended.saw(seen::PEER_ABORTED);
+    let by_likely_peer = (Origin::PeerOnNode, Some(Confidence::Likely));
+    (by_likely_peer, (Some("NO_SOCKET"), ReasonSource::Derived))
+}
+
+/// Every reset that a stack on this node sends was seen, and this was none of them. But one that was sent from another
+/// address, which was translated on its way (NAT), may look the same: so the other end has to be known, or a filter
+/// of this node to have dropped the SYN that was answered so. Nor may it have been aborted, whose reset may be told late.
+fn in_path_or_unknown(ending: &Ending<'_>) -> Whence {
+    let Ending {
+        engine,
+        connection,
+        peer,
+        ..
+    } = *ending;
+    let is_paired = connection.is_paired() && !connection.saw(seen::PEER_ABORTED);
     let certain = ending.saw_all_resets()
-        && (context.sees_both_ends || peer.is_none())
-        && (is_paired || filtered().is_some());
-    let origin = if certain {
+        && (engine.context.sees_both_ends || peer.is_none())
+        && (is_paired || dropped_syn(ending).is_some());
+    if certain {
         (Origin::InPath, Some(Confidence::Certain))
     } else {
-        by_someone
-    };
-    received(origin, unknown, None)
+        BY_SOMEONE
+    }
+}
+
+/// The one SYN that was sent, or the answer to it, where a filter of this node dropped that: the filter also answered it, wherever
+/// it was sent to. Of several another may have got through.
+fn dropped_syn<'a>(ending: &Ending<'a>) -> Option<&'a Dropped> {
+    let connection = ending.connection;
+    let only_one = || connection.steps.count(StepKind::SynRetransmit) == 0;
+    match ending.note(kind::SYN_DROPPED)? {
+        Fact::Dropped(dropped) if !connection.saw(seen::ESTABLISHED) && only_one() => Some(dropped),
+        _ => None,
+    }
 }
 
 /// The process that caused a reset, where one did.
@@ -269,13 +312,9 @@ pub(super) fn reason(
     if value != NO_REASON {
         // 0 is NOT_SPECIFIED: the kernel's way to say that it does not know.
         let name = context.reasons.name(value).filter(|_| value != 0);
-        return name.map_or((None, ReasonSource::Unknown), |name| {
-            (Some(name), ReasonSource::Kernel)
-        });
+        return name.map_or(UNKNOWN, |name| (Some(name), ReasonSource::Kernel));
     }
-    derived().map_or((None, ReasonSource::Unknown), |name| {
-        (Some(name), ReasonSource::Derived)
-    })
+    derived().map_or(UNKNOWN, |name| (Some(name), ReasonSource::Derived))
 }
 
 /// Whether this end sent its reset by a close that was an abort on purpose.
