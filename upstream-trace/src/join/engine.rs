@@ -15,6 +15,7 @@ use super::{
     finish,
     listener::Listeners,
     note::Notes,
+    raw_event,
     route::{News, Routes},
     stray::{self, Strays},
     table::Table,
@@ -299,7 +300,7 @@ impl Engine {
             connection.events = connection.events.saturating_add(1);
         }
         if self.context.events {
-            finish::event(self, event, slot, clock, sink);
+            raw_event::print(self, event, slot, clock, sink);
         }
     }
 
@@ -374,7 +375,7 @@ impl Engine {
             Some(Direction::Received) => &mut self.dropped,
         };
         if let Some(stray) = strays.insert(base, by) {
-            finish::stray(self, &stray, clock, sink);
+            stray::print(self, &stray, clock, sink);
         }
     }
 
@@ -384,7 +385,7 @@ impl Engine {
             sent.or_else(|| engine.dropped.due(now))
         };
         while let Some(stray) = next(self) {
-            finish::stray(self, &stray, clock, sink);
+            stray::print(self, &stray, clock, sink);
         }
     }
 

@@ -1,29 +1,23 @@
 //! From a connection that ended to the record that is printed.
 //!
-//! Whose process is named is decided here, who sent a reset in [`reset`], what else is known and said of a failure in [`evidence`].
+//! What is known of it beyond its own end is put together in [`ending`](super::ending), who sent a reset is found in [`reset`], what else is
+//! known and said of a failure in [`evidence`].
 //! Must not know: the order in which events came.
 
-use upstream_trace_common::event::{IPV4, Stats, exit, kind};
+use upstream_trace_common::event::{Stats, exit};
 
 use super::{
     connection::{Connection, End, Named, Owner, Slot, seen},
     ending::Ending,
     engine::{Context, Engine, Sink, WallClock},
     evidence,
-    reset::{self, ResetFound, reason},
-    stray::{self, Stray},
-    tuple::Tuple,
+    reset::{self, ResetFound},
 };
 use crate::{
-    decode::Event,
-    record::{
-        self, ConnectionType, EventType, Evidence, Flag, Id, ResetType, Role, Schema, StrayReset,
-        Verdict,
-    },
-    tcp::{self, State},
+    record::{self, ConnectionType, Evidence, Id, Role, Schema, Verdict},
+    tcp::State,
     verdict::{
         facts::{self, Facts},
-        playbook::{self, StrayKind},
         rules::{self, Judgement},
     },
 };
@@ -235,116 +229,4 @@ fn record<'a>(
         hint: None,
         complete: ending.complete,
     }
-}
-
-/// Prints a reset that belongs to no connection of this node. It is nobody's: where the owner matters, it is wanted
-/// for the connection that it hit.
-pub(super) fn stray(engine: &Engine, stray: &Stray, clock: &impl WallClock, sink: &mut impl Sink) {
-    let base = &stray.base;
-    let is_unwanted = engine.context.wanted.by_owner() && stray.peer.is_none();
-    if is_unwanted || base.ktime > engine.until {
-        return;
-    }
-    let tuple = Tuple::of(base);
-    let Some(what) = stray::kind_of(&engine.context, base) else {
-        return;
-    };
-    let Context {
-        knows_listeners,
-        local_ports,
-        ..
-    } = &engine.context;
-    let is_a_clients = local_ports
-        .as_ref()
-        .is_some_and(|ports| ports.contains(&base.local_port));
-    let is_clients =
-        *knows_listeners && is_a_clients && !engine.listeners.ever(base.netns, base.local_port);
-    let what = if is_clients { what.of_client() } else { what };
-    let (reason, reason_source) = stray::reason(&engine.context, base);
-    let meaning = playbook::stray(what);
-    let mut record = StrayReset {
-        schema: Schema,
-        kind: ResetType,
-        time: clock.at(base.ktime),
-        seq: 0,
-        peer_id: stray.peer,
-        netns: (base.netns != 0).then_some(base.netns),
-        family: Some(tuple.family()),
-        local: Some(tuple.local()),
-        remote: Some(tuple.remote()),
-        direction: what.direction(),
-        reason,
-        reason_source,
-        count: stray.count,
-        flag: (what == StrayKind::NoListener).then_some(Flag::ResetBeforePayload),
-        cause: meaning.cause,
-        layer: Some(meaning.layer),
-        hint: meaning.hint,
-    };
-    sink.reset(&mut record, stray.count);
-}
-
-/// Prints one event.
-pub(super) fn event(
-    engine: &Engine,
-    event: Event<'_>,
-    slot: Option<Slot>,
-    clock: &impl WallClock,
-    sink: &mut impl Sink,
-) {
-    let base = event.base;
-    let tuple = Tuple::of(base);
-    let connection = slot.and_then(|slot| engine.table.get(slot));
-    let reason = match base.kind {
-        kind::RESET_SENT_ACTIVE..=kind::RESET_SENT_LISTEN => {
-            reason(&engine.context, base.new, || None).0
-        }
-        kind::SYN_DROPPED | kind::RESET_DROPPED => engine.context.drop_reasons.name(base.new),
-        _ => None,
-    };
-    let (name, acted) = match base.kind {
-        // What the network ends runs in the context of whoever the packet met.
-        kind::STATE => (
-            "inet_sock_set_state",
-            event.stats.is_none_or(|stats| stats.err == 0),
-        ),
-        kind::CONNECT => ("tcp_connect", true),
-        kind::ACCEPT => ("inet_csk_accept", true),
-        kind::RESET_RECEIVED => ("tcp_receive_reset", false),
-        kind::SYN_RETRANSMIT => ("tcp_retransmit_skb", false),
-        kind::SYN_ICMP if base.family == IPV4 => ("tcp_v4_err", false),
-        kind::SYN_ICMP => ("tcp_v6_err", false),
-        kind::SYN_DROPPED | kind::RESET_DROPPED => ("kfree_skb", false),
-        kind::RESET_PACKET => ("tcp_reset", false),
-        kind::DESTROY => ("tcp_destroy_sock", false),
-        kind::HELD => ("task_file", true),
-        _ => ("tcp_send_reset", false),
-    };
-    let pid = event.actor.map_or(0, |actor| actor.tgid);
-    let mut record = record::Event {
-        schema: Schema,
-        kind: EventType,
-        time: clock.at(base.ktime),
-        seq: 0,
-        id: connection.map(|connection| Id {
-            run: engine.context.run,
-            serial: connection.serial,
-        }),
-        netns: (base.netns != 0).then_some(base.netns),
-        family: tuple.family(),
-        local: tuple.local(),
-        remote: tuple.remote(),
-        event: name,
-        from: State::from_kernel(base.old).filter(|_| {
-            !matches!(
-                base.kind,
-                kind::RESET_SENT_NO_SOCKET | kind::SYN_ICMP | kind::SYN_DROPPED
-            )
-        }),
-        to: State::from_kernel(base.new).filter(|_| base.kind == kind::STATE),
-        reason,
-        errno: event.stats.and_then(|stats| tcp::errno_name(stats.err)),
-        pid: (acted && pid != 0).then_some(pid),
-    };
-    sink.event(&mut record);
 }

@@ -16,6 +16,7 @@ pub mod finish;
 pub mod listener;
 pub mod note;
 mod pair;
+mod raw_event;
 mod replay;
 pub mod reset;
 pub mod route;

@@ -10,7 +10,7 @@ use upstream_trace_common::event::{Base, IPV4, Note, kind};
 
 use super::{
     engine::{Engine, Sink, WallClock},
-    finish,
+    raw_event,
     tuple::{self, Tuple},
 };
 use crate::{
@@ -165,7 +165,7 @@ impl Engine {
                 actor: None,
                 stats: None,
             };
-            finish::event(self, event, None, clock, sink);
+            raw_event::print(self, event, None, clock, sink);
         }
     }
 

@@ -10,16 +10,16 @@ use hashbrown::{DefaultHashBuilder, HashMap, HashTable, hash_table::OccupiedEntr
 use upstream_trace_common::event::{Base, Stats, kind};
 
 use super::{
-    engine::Context,
+    engine::{Context, Engine, Sink, WallClock},
     reset,
     translated::{Sender, number, was_sent_until},
     tuple::Tuple,
 };
 use crate::{
     kernel::reasons::NOT_SPECIFIED,
-    record::{Id, ReasonSource},
+    record::{Flag, Id, ReasonSource, ResetType, Schema, StrayReset},
     tcp::State,
-    verdict::playbook::StrayKind,
+    verdict::playbook::{self, StrayKind},
 };
 
 /// How long such a reset is held, nanoseconds: longer than a connection waits for its last events, so
@@ -332,6 +332,60 @@ pub(super) fn kind_of(context: &Context, base: &Base) -> Option<StrayKind> {
         }
         _ => return None,
     })
+}
+
+/// Prints a reset that belongs to no connection of this node. It is nobody's: where the owner matters, it is wanted
+/// for the connection that it hit.
+pub(super) fn print(engine: &Engine, stray: &Stray, clock: &impl WallClock, sink: &mut impl Sink) {
+    let base = &stray.base;
+    let is_unwanted = engine.context.wanted.by_owner() && stray.peer.is_none();
+    if is_unwanted || base.ktime > engine.until {
+        return;
+    }
+    let Some(what) = kind_of(&engine.context, base) else {
+        return;
+    };
+    let what = if was_clients_port(engine, base) {
+        what.of_client()
+    } else {
+        what
+    };
+    let tuple = Tuple::of(base);
+    let (reason, reason_source) = reason(&engine.context, base);
+    let meaning = playbook::stray(what);
+    let mut record = StrayReset {
+        schema: Schema,
+        kind: ResetType,
+        time: clock.at(base.ktime),
+        seq: 0,
+        peer_id: stray.peer,
+        netns: (base.netns != 0).then_some(base.netns),
+        family: Some(tuple.family()),
+        local: Some(tuple.local()),
+        remote: Some(tuple.remote()),
+        direction: what.direction(),
+        reason,
+        reason_source,
+        count: stray.count,
+        flag: (what == StrayKind::NoListener).then_some(Flag::ResetBeforePayload),
+        cause: meaning.cause,
+        layer: Some(meaning.layer),
+        hint: meaning.hint,
+    };
+    sink.reset(&mut record, stray.count);
+}
+
+/// Whether its local port was a client's: the kernel gives it to clients, and nobody is known to have listened on it.
+fn was_clients_port(engine: &Engine, base: &Base) -> bool {
+    let Context {
+        knows_listeners,
+        local_ports,
+        ..
+    } = &engine.context;
+    let given_to_clients = local_ports.as_ref();
+    *knows_listeners
+        && given_to_clients.is_some_and(|ports| ports.contains(&base.local_port))
+        && !engine.listeners.ever(base.netns, base.local_port)
 }
 
 #[cfg(test)]
