@@ -13,6 +13,7 @@ use super::{
 use crate::{
     record::{Attribution, ResetEvidence, Role},
     tcp::State,
+    tcp::errno::ECONNABORTED,
     verdict::{facts::Counters, way},
 };
 
@@ -114,6 +115,12 @@ impl<'a> Ending<'a> {
         let ns = u64::from(ticks).saturating_mul(self.engine.context.tick_ns);
         // Sent after the FIN, it wraps.
         Some(ns > TOGETHER_NS && ticks.cast_signed() > 0)
+    }
+
+    /// Whether somebody destroyed this end's socket or the other's (`tcp_abort`).
+    pub(super) fn is_destroyed(&self) -> bool {
+        let peer = self.end.peer_sent.as_ref();
+        self.end.err() == ECONNABORTED || peer.is_some_and(|peer| peer.err == ECONNABORTED)
     }
 
     /// What the kernel side noted of it, of this kind.

@@ -176,6 +176,7 @@ fn facts(
         half_closed: ending.end.is_open() && waited == Some(false),
         has_waited: waited == Some(true),
         err: ending.end.err(),
+        destroyed: ending.is_destroyed(),
         reset: reset.map(|reset| reset.direction),
         reset_in_path: reset.is_some_and(ResetFound::is_certainly_in_path),
         reset_unseen: !ending.complete,

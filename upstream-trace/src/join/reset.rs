@@ -18,16 +18,12 @@ use crate::{
     record::{
         self, Attribution, Confidence, Direction, Origin, ReasonSource, ResetEvidence, StepKind,
     },
-    tcp::State,
+    tcp::{
+        State,
+        errno::{ECONNABORTED, ECONNREFUSED, ETIMEDOUT},
+    },
     verdict::way,
 };
-
-/// `ECONNABORTED`: `tcp_abort`, an administrator's kill.
-const ECONNABORTED: u32 = libc::ECONNABORTED.cast_unsigned();
-/// `ECONNREFUSED`
-const ECONNREFUSED: u32 = libc::ECONNREFUSED.cast_unsigned();
-/// `ETIMEDOUT`: a timer's doing.
-const ETIMEDOUT: u32 = libc::ETIMEDOUT.cast_unsigned();
 
 type Whence = (Origin, Option<Confidence>);
 type Reason<'a> = (Option<&'a str>, ReasonSource);

@@ -169,6 +169,8 @@ pub struct Facts {
     pub has_waited: bool,
     /// `sk_err` at the end; 0 for none.
     pub err: u32,
+    /// Somebody destroyed this end's socket or the other's (`ss -K`).
+    pub destroyed: bool,
     /// A reset ended it.
     pub reset: Option<Direction>,
     /// The reset came from neither end.

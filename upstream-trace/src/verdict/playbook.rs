@@ -82,6 +82,8 @@ enum Condition {
     HasLocalPort,
     /// This end had sent the first FIN, and no process had its socket any more.
     ClosedFirst,
+    /// It is not known which end this is.
+    EitherEnd,
     /// The other end had sent the first FIN.
     PeerClosedFirst,
     /// The client had sent its FIN when that end reset the connection.
@@ -92,12 +94,18 @@ enum Condition {
     ByThisEnd,
     /// Payload of this end was still on its way.
     Undelivered,
+    /// The same of the client's where the server reset, and something had been sent again.
+    SentAgain,
+    /// Somebody destroyed the socket of the end that sent the reset (`ss -K`).
+    Destroyed,
     /// The request was sent after the server's FIN, and reset by whoever is left of the server.
     Late,
     /// The same of one that the server had closed at once, and not because its process came to its end.
     TurnedAway,
     /// The same where it did, and nothing of this request had come.
     EndedBefore,
+    /// The owner was told that there is no way to the other end, or nothing there: ICMP errors came.
+    ToldUnreachable,
     /// An ICMP error answered the SYN, of the kind by which firewalls and access lists refuse.
     Prohibited,
     /// This node itself answered the SYN with ICMP host unreachable.
@@ -110,7 +118,8 @@ enum Condition {
     QueueFullNoDescriptor,
     /// A filter of this node dropped the SYN or the answer to it.
     Dropped,
-    /// In all the server sent [`ALERT`] bytes, after as much as a TLS client opens with, and ended it.
+    /// In all the server sent [`ALERT`] bytes, after as much as a TLS client opens with, and ended it then, and not because its
+    /// process came to its end.
     Alert,
     /// The server sent nothing at all.
     FirstExchange,
@@ -168,6 +177,7 @@ impl Condition {
             }
             Self::HasLocalPort => facts.has_local_port,
             Self::ClosedFirst => facts.closed_first && !about.is_open,
+            Self::EitherEnd => facts.role == Role::Unknown,
             Self::PeerClosedFirst => facts.peer_closed_first,
             Self::ClientClosedFirst(end) => {
                 about.has_closed_first(End::Client) && about.sender() == Some(end)
@@ -181,6 +191,13 @@ impl Condition {
                 facts.role == Role::Unknown && matches!(about.reset, Some((Direction::Sent, ..)))
             }
             Self::Undelivered => facts.counters.unacked == Some(true),
+            Self::SentAgain => {
+                facts.role == Role::Client
+                    && about.sender() == Some(End::Server)
+                    && Self::Undelivered.holds(about)
+                    && facts.counters.retransmits > Some(0)
+            }
+            Self::Destroyed => facts.destroyed && Self::OnNode(&[], None).holds(about),
             Self::Late => {
                 facts.payload_after_fin && about.has_closed_first(End::Server) && !about.in_path()
             }
@@ -193,6 +210,10 @@ impl Condition {
                 let has_begun = by_server == Some(0) && about.came() > Some(0);
                 !has_begun && Self::Ended(End::Server).holds(about) && about.met_a_closed_server()
             }
+            Self::ToldUnreachable => matches!(
+                about.errno,
+                Some("EHOSTUNREACH" | "ENETUNREACH" | "ECONNREFUSED")
+            ),
             Self::Prohibited => about
                 .evidence
                 .icmp
@@ -215,6 +236,8 @@ impl Condition {
             Self::Alert => {
                 let ended_by_server = about.reset.is_none() || about.sender() == Some(End::Server);
                 ended_by_server
+                    && about.evidence.exit.is_none()
+                    && !about.met_a_closed_server()
                     && by_server == Some(ALERT)
                     && by_client.is_some_and(|bytes| HELLO.contains(&bytes))
             }
@@ -655,6 +678,9 @@ mod tests {
         let reasons = [
             None,
             Some("NO_SOCKET"),
+            Some("TCP_FLAGS"),
+            Some("TCP_KEEPALIVE_TIMEOUT"),
+            Some("TCP_ABORT_ON_MEMORY"),
             Some("TCP_ABORT_ON_CLOSE"),
             Some("INVALID_SYN"),
             Some("TCP_TIMEWAIT_SOCKET"),
@@ -668,11 +694,14 @@ mod tests {
         vary(&mut resets, &ways(), |about, evidence| {
             about.evidence = evidence;
         });
-        vary(&mut resets, &[false, true], |about, on_its_way| {
+        let deliveries = [(false, 0), (true, 0), (true, 1)];
+        vary(&mut resets, &deliveries, |about, (on_its_way, again)| {
             about.undelivered = on_its_way;
             about.facts.counters.unacked = Some(on_its_way);
+            about.facts.counters.retransmits = Some(again);
         });
-        let fins: [fn(&mut Facts); 6] = [
+        let fins: [fn(&mut Facts); 7] = [
+            |facts| facts.destroyed = true,
             |_| {},
             |facts| facts.closed_first = true,
             |facts| facts.peer_closed_first = true,
@@ -967,7 +996,7 @@ mod tests {
             assert!(hint(&about).starts_with("The server closed"), "{about:?}");
         }
         for about in by_client {
-            assert!(hint(&about).starts_with("The client reset"), "{about:?}");
+            assert!(hint(&about).starts_with("The client closed"), "{about:?}");
         }
     }
 

@@ -131,8 +131,8 @@ fn no_payload(facts: &Facts) -> bool {
 /// The end that connected reset its own connection.
 fn connector_reset(facts: &Facts, direction: Direction) -> bool {
     match (facts.role, direction) {
-        (Role::Client, Direction::Sent) => facts.err != ECONNABORTED,
-        (Role::Server, Direction::Received) => !facts.reset_in_path,
+        (Role::Client, Direction::Sent) => !facts.destroyed,
+        (Role::Server, Direction::Received) => !facts.reset_in_path && !facts.destroyed,
         _ => false,
     }
 }
@@ -283,10 +283,15 @@ mod tests {
         assert_eq!(reset(Direction::Sent, client), probe);
         assert_eq!(reset(Direction::Received, server), probe);
         let killed = Facts {
-            err: ECONNABORTED,
+            destroyed: true,
             ..client
         };
         assert_eq!(reset(Direction::Sent, killed), before_payload);
+        let killed_there = Facts {
+            destroyed: true,
+            ..server
+        };
+        assert_eq!(reset(Direction::Received, killed_there), before_payload);
         let in_path = Facts {
             reset_in_path: true,
             ..server

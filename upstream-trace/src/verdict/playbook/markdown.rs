@@ -111,6 +111,7 @@ impl Condition {
                 "ICMP port unreachable answered the SYN, or told ECONNREFUSED".to_owned()
             }
             Self::ClosedFirst => "after this end's FIN, its socket closed".to_owned(),
+            Self::EitherEnd => "which end this is is not known".to_owned(),
             Self::PeerClosedFirst => "after the other end's FIN".to_owned(),
             Self::ClientClosedFirst(end) => {
                 format!("reset by {}, after the client's FIN", name(end))
@@ -120,6 +121,11 @@ impl Condition {
             }
             Self::ByThisEnd => "reset by this end; which it is is not known".to_owned(),
             Self::Undelivered => "payload of this end was still on its way".to_owned(),
+            Self::SentAgain => {
+                "reset by the server, payload of the client's was still on its way, and something had been sent again"
+                    .to_owned()
+            }
+            Self::Destroyed => "somebody destroyed the socket that sent the reset".to_owned(),
             Self::Late => "the request was sent after the server's FIN".to_owned(),
             Self::TurnedAway => "the server had closed it at once, before anything came".to_owned(),
             Self::EndedBefore => {
@@ -127,6 +133,9 @@ impl Condition {
                     .to_owned()
             }
             Self::HasLocalPort => "a local port was chosen or bound".to_owned(),
+            Self::ToldUnreachable => {
+                "told EHOSTUNREACH, ENETUNREACH or ECONNREFUSED".to_owned()
+            }
             Self::Prohibited => "an ICMP error that says prohibited answered the SYN".to_owned(),
             Self::NoNeighbour => {
                 "this node's own ICMP host unreachable answered the SYN".to_owned()

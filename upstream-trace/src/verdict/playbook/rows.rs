@@ -6,11 +6,11 @@
 
 use super::{
     Condition::{
-        self, Aborted, Alert, ByThisEnd, ClientClosedFirst, ClosedFirst, Crossed, Dropped,
-        DroppedCopy, Ended, EndedBefore, Errno, Exited, FirstExchange, GaveUp, HasLocalPort,
-        InPath, Killed, Late, LikelyInPath, NoDescriptor, NoNeighbour, OnNode, PeerClosedFirst,
-        PortUnreachable, Prohibited, QueueFull, QueueFullNoDescriptor, SentBy, Translated,
-        TurnedAway, Unacknowledged, Undelivered,
+        self, Aborted, Alert, ByThisEnd, ClientClosedFirst, ClosedFirst, Crossed, Destroyed,
+        Dropped, DroppedCopy, EitherEnd, Ended, EndedBefore, Errno, Exited, FirstExchange, GaveUp,
+        HasLocalPort, InPath, Killed, Late, LikelyInPath, NoDescriptor, NoNeighbour, OnNode,
+        PeerClosedFirst, PortUnreachable, Prohibited, QueueFull, QueueFullNoDescriptor, SentAgain,
+        SentBy, ToldUnreachable, Translated, TurnedAway, Unacknowledged, Undelivered,
     },
     End, Meaning, Row,
     Shown::{self, FromData, Played},
@@ -337,6 +337,13 @@ pub(super) const ROWS: &[(&[Verdict], &[Row])] = &[
                 "The accept queue was full (evidence.accept_queue) and no process accepted the connection before it ended: the server accepts too slowly or is stuck, or its backlog is too small (listen(), net.core.somaxconn).",
             ),
             row(
+                Exited,
+                (Some(Cause::UnhealthyEndpoint), Layer::Tcp),
+                NO_ANSWER,
+                FromData,
+                "The process that listens came to its end (evidence.exit) before it had accepted the connection, whose handshake the kernel had completed: look for the OOM killer (dmesg), a crash, or a stop without draining.",
+            ),
+            row(
                 SentBy(End::Client),
                 OPEN_TCP,
                 NO_ANSWER,
@@ -349,6 +356,32 @@ pub(super) const ROWS: &[(&[Verdict], &[Row])] = &[
                 NO_ANSWER,
                 Played(&["listener_closed", "listener_closed_request"]),
                 "The kernel completed the handshake but no process accepted the connection before it ended: the server stopped listening, is stuck, or is out of file descriptors (ss -ltn, Recv-Q).",
+            ),
+        ],
+    ),
+    (
+        &[ResetBeforePayload, ResetBeforeResponse, ResetMidStream],
+        &[
+            row(
+                Destroyed,
+                OPEN_TCP,
+                TERMINATED,
+                FromData,
+                "Somebody destroyed the socket of the end that sent the reset (ss -K, or a tool that does the same): look for an administrator or an agent that acted there at that time (reset.sender).",
+            ),
+            row(
+                OnNode(&["TCP_ABORT_ON_MEMORY"], None),
+                EXHAUSTION,
+                TERMINATED,
+                FromData,
+                "The kernel of the end that sent the reset had too many closed sockets that still had to send, or no memory for TCP: check there net.ipv4.tcp_max_orphans and tcp_mem, and dmesg (too many orphaned sockets, out of memory).",
+            ),
+            row(
+                OnNode(&["TCP_KEEPALIVE_TIMEOUT"], None),
+                NETWORK,
+                TERMINATED,
+                FromData,
+                "The kernel of the end that sent the reset had asked whether the other one is alive (keep-alive), heard nothing, and gave up: look for packets that are lost one way, a firewall or NAT that forgot the connection, or a host that stood still.",
             ),
         ],
     ),
@@ -375,6 +408,13 @@ pub(super) const ROWS: &[(&[Verdict], &[Row])] = &[
                 TERMINATED_EARLY,
                 Played(&["overflow_reset"]),
                 "The server's accept queue was full and net.ipv4.tcp_abort_on_overflow made its kernel reset the connection: the server accepts too slowly or its backlog is too small.",
+            ),
+            row(
+                OnNode(&["TCP_FLAGS"], Some(End::Server)),
+                OPEN_TCP,
+                TERMINATED_EARLY,
+                FromData,
+                "The server's kernel has no such connection: most likely its accept queue was full until it gave the half-open one up (ss -ltn, Recv-Q against Send-Q); or the server restarted, or a NAT on the way forgot the connection (conntrack -S).",
             ),
             row(
                 QueueFull,
@@ -413,6 +453,20 @@ pub(super) const ROWS: &[(&[Verdict], &[Row])] = &[
                 TERMINATED_EARLY,
                 FromData,
                 "The server had closed the connection before the client's first payload arrived: make the client's idle timeouts shorter than the server's.",
+            ),
+            row(
+                Ended(End::Server),
+                UNHEALTHY,
+                TERMINATED_EARLY,
+                FromData,
+                "The server's process came to its end (evidence.exit) before any payload came: look for the OOM killer (dmesg), a crash, a restart, or a stop without draining.",
+            ),
+            row(
+                SentAgain,
+                OPEN_TCP,
+                TERMINATED_EARLY,
+                FromData,
+                "The server reset the connection before it had anything of what the client sent, and packets had been sent again: most likely they are lost on the way (large ones: MTU), and the server waited in vain; else look there for connection limits.",
             ),
             row(
                 OnNode(&[], Some(End::Client)),
@@ -545,6 +599,13 @@ pub(super) const ROWS: &[(&[Verdict], &[Row])] = &[
                 "The server closed the connection without reading the whole request: look in its log for limits, rejected requests, a shutdown or a crash.",
             ),
             row(
+                SentAgain,
+                OPEN_TCP,
+                TERMINATED,
+                FromData,
+                "The client's last payload was not acknowledged, and packets had been sent again: most likely they are lost on the way (large ones: MTU) and the server waited in vain; else the request met a connection that the server had just reset.",
+            ),
+            row(
                 Crossed(true),
                 OPEN_HTTP,
                 TERMINATED_EARLY,
@@ -567,10 +628,10 @@ pub(super) const ROWS: &[(&[Verdict], &[Row])] = &[
             ),
             row(
                 OnNode(&["NO_SOCKET", "TCP_FLAGS"], Some(End::Server)),
-                (Some(Cause::UnhealthyEndpoint), Layer::Tcp),
+                OPEN_TCP,
                 TERMINATED,
                 Played(&["half_open"]),
-                "The request reached a host that no longer knows the connection: the server restarted, or the address moved to another host.",
+                "The request reached a host that does not know the connection: the server restarted, the address moved to another host, or a NAT on the way forgot the connection (conntrack -S, nf_conntrack_tcp_timeout_established).",
             ),
             row(
                 Crossed(false),
@@ -592,6 +653,27 @@ pub(super) const ROWS: &[(&[Verdict], &[Row])] = &[
                 TERMINATED,
                 FromData,
                 "The server's end was reset with the request unanswered: look for who did it in its log, or an administrator's kill (ss -K) at that time.",
+            ),
+            row(
+                Ended(End::Client),
+                OPEN_HTTP,
+                TERMINATED,
+                FromData,
+                "The client's process came to its end (evidence.exit) while the answer was outstanding: look for the OOM killer (dmesg), a crash or a restart of the client.",
+            ),
+            row(
+                OnNode(&["NO_SOCKET"], Some(End::Client)),
+                OPEN_TCP,
+                TERMINATED,
+                FromData,
+                "The client's host does not know the connection: it had ended there, the address is another's by now, or a NAT on the way forgot it (conntrack -S, nf_conntrack_tcp_timeout_established).",
+            ),
+            row(
+                OnNode(&["TCP_ABORT_ON_CLOSE"], Some(End::Client)),
+                OPEN_HTTP,
+                TERMINATED,
+                FromData,
+                "The client closed the connection without reading what had come: a canceled request, a crash, or it did not accept what it got (a certificate, a TLS or protocol mismatch); look in its log.",
             ),
             row(
                 OnNode(&[], Some(End::Client)),
@@ -646,6 +728,13 @@ pub(super) const ROWS: &[(&[Verdict], &[Row])] = &[
                 BROKEN,
                 Played(&["goodbye_answered"]),
                 "The client had closed its side, and what was sent to it after that was reset: a goodbye after the last answer (TLS close_notify, GOAWAY), which is harmless, or it had given up waiting; compare the duration with its timeouts.",
+            ),
+            row(
+                OnNode(&["NO_SOCKET", "TCP_FLAGS"], None),
+                OPEN_TCP,
+                BROKEN,
+                FromData,
+                "The host that reset does not know the connection: it had ended there, its address is another's by now, or a NAT on the way forgot it (conntrack -S, nf_conntrack_tcp_timeout_established).",
             ),
             row(
                 Aborted(&[], End::Server),
@@ -723,6 +812,27 @@ pub(super) const ROWS: &[(&[Verdict], &[Row])] = &[
                 "The other end's kernel no longer knew the idle connection: it had ended there and this end was never told, or its network namespace or address is another's by now; make keep-alives more frequent than idle timeouts on the way.",
             ),
             row(
+                OnNode(&["TCP_KEEPALIVE_TIMEOUT"], None),
+                NETWORK,
+                None,
+                FromData,
+                "Keep-alive probes of the end that sent the reset went unanswered while the connection was idle: look for packets that are lost one way, a firewall or NAT that forgot the connection, or a host that stood still.",
+            ),
+            row(
+                OnNode(&["TCP_ABORT_ON_CLOSE"], None),
+                OPEN_HTTP,
+                None,
+                FromData,
+                "The end that sent the reset closed the connection without reading what had come long before: it gave up on it, was stuck, or came to its end; look there.",
+            ),
+            row(
+                EitherEnd,
+                OPEN_TCP,
+                None,
+                FromData,
+                "The other end, or a middlebox in its name, reset a silent connection that is older than the tracer, so whether a request was unanswered is not known: harmless for a pool that retries if none was, else look there.",
+            ),
+            row(
                 Condition::None,
                 IDLE_CLOSE,
                 None,
@@ -766,13 +876,22 @@ pub(super) const ROWS: &[(&[Verdict], &[Row])] = &[
     ),
     (
         &[Timeout],
-        &[row(
-            Condition::None,
-            NETWORK,
-            NO_ANSWER,
-            Played(&["user_timeout", "keepalive_timeout"]),
-            "The other end stopped answering and the kernel gave up: look for a dead host, a dropped route, large packets that are lost (MTU), a firewall that forgot the connection, or (TCP_USER_TIMEOUT) a process over there that does not read.",
-        )],
+        &[
+            row(
+                ToldUnreachable,
+                NETWORK,
+                NO_ANSWER,
+                FromData,
+                "ICMP errors answered what this end sent again and again, until the kernel gave up (errno): a router has no way to the other end any more, its host is gone, or a firewall rejects what it let through before (ip route get, conntrack, nft list ruleset).",
+            ),
+            row(
+                Condition::None,
+                NETWORK,
+                NO_ANSWER,
+                Played(&["user_timeout", "keepalive_timeout"]),
+                "The other end stopped answering and the kernel gave up: look for a dead host, a dropped route, large packets that are lost (MTU), a firewall that forgot the connection, or (TCP_USER_TIMEOUT) a process over there that does not read.",
+            ),
+        ],
     ),
     (
         &[LocalAbort],
@@ -781,7 +900,7 @@ pub(super) const ROWS: &[(&[Verdict], &[Row])] = &[
             OPEN_HTTP,
             CLIENT_GONE,
             Played(&["client_aborts_answered", "reset_mid_response"]),
-            "This end reset the connection with nothing unanswered: a close with data unread, SO_LINGER 0 (evidence.abort), or a killed process (evidence.exit); look at the sender.",
+            "This end reset the connection with nothing unanswered: a close with data unread, SO_LINGER 0 (evidence.abort), a killed process (evidence.exit) or socket (ss -K); look at the sender.",
         )],
     ),
 ];
