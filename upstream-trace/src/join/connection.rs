@@ -6,7 +6,7 @@
 
 use std::{ops::RangeInclusive, rc::Rc};
 
-use upstream_trace_common::event::{Base, Stats, exit};
+use upstream_trace_common::event::{Base, Stats, exit, kind};
 
 use super::{translated::Numbers, tuple::Tuple};
 use crate::{
@@ -347,6 +347,13 @@ pub struct Sent {
     pub reason: u8,
     /// The process in whose context it was sent; only where that caused it.
     pub actor: Option<Rc<Process>>,
+}
+
+impl Sent {
+    /// Whether a close sent it: of itself, and after the change to `CLOSE`.
+    pub const fn is_by_close(&self) -> bool {
+        self.kind == kind::RESET_SENT_ACTIVE && self.state == State::Close as u8
+    }
 }
 
 /// A reset that the other end sent, and why, as far as that end's socket tells where the kernel does not.

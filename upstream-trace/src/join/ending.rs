@@ -12,7 +12,6 @@ use super::{
 };
 use crate::{
     record::{Attribution, ResetEvidence, Role},
-    tcp::State,
     tcp::errno::ECONNABORTED,
     verdict::{facts::Counters, way},
 };
@@ -163,7 +162,6 @@ fn other_end<'a>(
 /// Whether the socket was taken from its process before it was reset, as MPTCP does with those that it has below one of
 /// its own: any other is reset after its change to `CLOSE`, or for an error.
 fn is_detached(end: &End) -> bool {
-    let before_close =
-        |sent: &Sent| sent.kind == kind::RESET_SENT_ACTIVE && sent.state != State::Close as u8;
+    let before_close = |sent: &Sent| sent.kind == kind::RESET_SENT_ACTIVE && !sent.is_by_close();
     end.sent.as_ref().is_some_and(before_close) && end.err() == 0
 }

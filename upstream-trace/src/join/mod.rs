@@ -17,6 +17,7 @@ pub mod listener;
 pub mod note;
 mod pair;
 mod raw_event;
+mod reason;
 mod replay;
 pub mod reset;
 pub mod route;

@@ -7,7 +7,7 @@ use upstream_trace_common::event::{IPV4, kind};
 use super::{
     connection::Slot,
     engine::{Context, Engine, Sink, WallClock},
-    reset,
+    reason,
     tuple::Tuple,
 };
 use crate::{
@@ -87,7 +87,7 @@ fn reason<'a>(context: &'a Context, event: Event<'_>) -> Option<&'a str> {
     let value = event.base.new;
     match event.base.kind {
         kind::RESET_SENT_ACTIVE..=kind::RESET_SENT_LISTEN => {
-            reset::reason(context, value, || None).0
+            reason::of_sent(context, value, || None).0
         }
         kind::SYN_DROPPED | kind::RESET_DROPPED => context.drop_reasons.name(value),
         _ => None,

@@ -1,17 +1,16 @@
-//! The reset that ended a connection: who sent it, as far as the stacks on this node and the packet tell, and why.
+//! The reset that ended a connection: who sent it, as far as the stacks on this node and the packet tell.
 //!
-//! Must not know: what it means (`verdict` does), how a record looks otherwise.
+//! Must not know: the kernel's words for a reason (`reason` does), what it means (`verdict` does), how a record looks otherwise.
 
 use std::rc::Rc;
 
-use upstream_trace_common::event::{Full, NO_REASON, Stats, kind};
+use upstream_trace_common::event::{Full, Stats, kind};
 
 use super::{
     connection::{Connection, End, Named, Owner, PeerSent, Sent, seen},
     ending::Ending,
-    engine::Context,
     note::{Dropped, Fact},
-    stray,
+    reason::{self, Reason, UNKNOWN},
 };
 use crate::{
     process::Process,
@@ -20,16 +19,14 @@ use crate::{
     },
     tcp::{
         State,
-        errno::{ECONNABORTED, ECONNREFUSED, ETIMEDOUT},
+        errno::{ECONNABORTED, ECONNREFUSED},
     },
     verdict::way,
 };
 
 type Whence = (Origin, Option<Confidence>);
-type Reason<'a> = (Option<&'a str>, ReasonSource);
 
 const BY_SOMEONE: Whence = (Origin::Unknown, None);
-const UNKNOWN: Reason<'static> = (None, ReasonSource::Unknown);
 
 /// Of a connection that a reset ended which its other end is not known to have sent: its counters when the reset came, and when it
 /// ended.
@@ -43,7 +40,7 @@ pub(super) fn lacks_sender(ended: &Connection) -> Option<(&Stats, u64)> {
 pub(super) fn sent(end: &End) -> Option<PeerSent> {
     let sent = end.sent.clone()?;
     Some(PeerSent {
-        derived: derived(end, &sent),
+        derived: reason::by_end(end, &sent),
         err: end.err(),
         aborts: aborts(end, &sent),
         sent,
@@ -59,16 +56,15 @@ pub(super) fn kept(kept: &Full, actor: Option<Rc<Process>>) -> PeerSent {
         reason: base.new,
         actor,
     };
-    let is_closed = sent.state == State::Close as u8;
-    let by_close = sent.kind == kind::RESET_SENT_ACTIVE && is_closed;
+    let by_close = sent.is_by_close();
     let derived = match sent.kind {
-        kind::RESET_SENT_REPLY => by_reply(&sent),
+        kind::RESET_SENT_REPLY => reason::by_reply(&sent),
         kind::RESET_SENT_ACTIVE if by_close => {
-            Some(by_socket(0, stats.has_socket != 0, stats.unread))
+            Some(reason::by_socket(0, stats.has_socket != 0, stats.unread))
         }
         // A timer's or an administrator's: which, only the socket's error tells, which is set later.
         kind::RESET_SENT_ACTIVE => None,
-        kind => stray::implied(kind),
+        kind => reason::by_kind(kind),
     };
     PeerSent {
         sent,
@@ -137,7 +133,8 @@ fn by_this_end<'a>(ending: &Ending<'a>, sent: &'a Sent) -> ResetFound<'a> {
         end,
         ..
     } = *ending;
-    let (reason, reason_source) = reason(&engine.context, sent.reason, || derived(end, sent));
+    let derived = || reason::by_end(end, sent);
+    let (reason, reason_source) = reason::of_sent(&engine.context, sent.reason, derived);
     ResetFound {
         direction: Direction::Sent,
         reason,
@@ -182,7 +179,7 @@ fn told<'a>(ending: &Ending<'a>) -> Option<ResetFound<'a>> {
     let by_peer = (Origin::PeerOnNode, Some(Confidence::Certain));
     if let Some(peer) = &ending.end.peer_sent {
         let owner = ending.connection.peer_owner.as_ref();
-        let reason = reason(context, peer.sent.reason, || peer.derived);
+        let reason = reason::of_sent(context, peer.sent.reason, || peer.derived);
         let sender = sender(&peer.sent, peer.err, owner);
         return Some(received(ending, by_peer, reason, sender));
     }
@@ -190,7 +187,7 @@ fn told<'a>(ending: &Ending<'a>) -> Option<ResetFound<'a>> {
     // Nobody has a port that nothing listens on; TIME_WAIT and LISTEN are somebody's.
     let is_somebodys = stray.kind != kind::RESET_SENT_NO_SOCKET;
     let sender = ending.peer.filter(|_| is_somebodys);
-    let reason = stray::reason(context, stray);
+    let reason = reason::of_stray(context, stray);
     Some(received(ending, by_peer, reason, sender))
 }
 
@@ -242,7 +239,8 @@ fn on_a_host_that_hides(ending: &Ending<'_>) -> (Whence, Reason<'static>) {
         return (BY_SOMEONE, UNKNOWN);
     }
     let by_likely_peer = (Origin::PeerOnNode, Some(Confidence::Likely));
-    (by_likely_peer, (Some("NO_SOCKET"), ReasonSource::Derived))
+    let no_socket = reason::by_kind(kind::RESET_SENT_NO_SOCKET);
+    (by_likely_peer, reason::inferred(no_socket))
 }
 
 /// Every reset that a stack on this node sends was seen, and this was none of them. But one that was sent from another
@@ -299,47 +297,7 @@ fn sender<'a>(sent: &'a Sent, err: u32, owner: Option<&'a Owner>) -> Option<Name
     Some((process, attribution))
 }
 
-/// The kernel's name of a reason, or what else tells it.
-pub(super) fn reason(
-    context: &Context,
-    value: u8,
-    derived: impl FnOnce() -> Option<&'static str>,
-) -> Reason<'_> {
-    if value != NO_REASON {
-        // 0 is NOT_SPECIFIED: the kernel's way to say that it does not know.
-        let name = context.reasons.name(value).filter(|_| value != 0);
-        return name.map_or(UNKNOWN, |name| (Some(name), ReasonSource::Kernel));
-    }
-    derived().map_or(UNKNOWN, |name| (Some(name), ReasonSource::Derived))
-}
-
 /// Whether this end sent its reset by a close that was an abort on purpose.
 fn aborts(end: &End, sent: &Sent) -> bool {
-    let by_close = sent.kind == kind::RESET_SENT_ACTIVE && sent.state == State::Close as u8;
-    by_close && end.err() == 0 && end.stats().is_some_and(|stats| stats.aborts != 0)
-}
-
-/// The reason of a reset sent by this end, on kernels that do not tell it (before 6.10).
-fn derived(end: &End, sent: &Sent) -> Option<&'static str> {
-    if sent.kind == kind::RESET_SENT_REPLY {
-        return by_reply(sent);
-    }
-    let was_held = end.closed.is_none_or(|closed| closed.stats.has_socket != 0);
-    let unread = end.stats().map_or(0, |stats| stats.unread);
-    Some(by_socket(end.err(), was_held, unread))
-}
-
-fn by_reply(sent: &Sent) -> Option<&'static str> {
-    let after_shutdown = sent.state == State::Close as u8;
-    after_shutdown.then_some("TCP_ABORT_ON_DATA")
-}
-
-/// A child that nobody accepted goes with its listener, read or not, by way of `tcp_disconnect`.
-const fn by_socket(err: u32, was_held: bool, unread: u32) -> &'static str {
-    match err {
-        ETIMEDOUT => "TCP_KEEPALIVE_TIMEOUT",
-        ECONNABORTED => "TCP_STATE",
-        _ if was_held && unread > 0 => "TCP_ABORT_ON_CLOSE",
-        _ => "TCP_STATE",
-    }
+    sent.is_by_close() && end.err() == 0 && end.stats().is_some_and(|stats| stats.aborts != 0)
 }

@@ -11,13 +11,12 @@ use upstream_trace_common::event::{Base, Stats, kind};
 
 use super::{
     engine::{Context, Engine, Sink, WallClock},
-    reset,
+    reason,
     translated::{Sender, number, was_sent_until},
     tuple::Tuple,
 };
 use crate::{
-    kernel::reasons::NOT_SPECIFIED,
-    record::{Flag, Id, ReasonSource, ResetType, Schema, StrayReset},
+    record::{Flag, Id, ResetType, Schema, StrayReset},
     tcp::State,
     verdict::playbook::{self, StrayKind},
 };
@@ -286,27 +285,6 @@ impl Strays {
     }
 }
 
-/// The reason of a reset that belongs to no connection. A listener's answer has several.
-pub(super) fn reason<'a>(context: &'a Context, base: &Base) -> (Option<&'a str>, ReasonSource) {
-    if base.kind == kind::RESET_DROPPED {
-        let name = context.drop_reasons.name(base.new);
-        let name = name.filter(|&name| name != NOT_SPECIFIED);
-        return name.map_or((None, ReasonSource::Unknown), |name| {
-            (Some(name), ReasonSource::Kernel)
-        });
-    }
-    reset::reason(context, base.new, || implied(base.kind))
-}
-
-/// The reason that the kind alone tells.
-pub(super) const fn implied(kind: u8) -> Option<&'static str> {
-    match kind {
-        kind::RESET_SENT_NO_SOCKET => Some("NO_SOCKET"),
-        kind::RESET_SENT_TIME_WAIT => Some("TCP_TIMEWAIT_SOCKET"),
-        _ => None,
-    }
-}
-
 /// `SYN` and `ACK` in the flags byte of a TCP header.
 const SYN: u8 = 1 << 1;
 const ACK: u8 = 1 << 4;
@@ -320,7 +298,7 @@ pub(super) fn kind_of(context: &Context, base: &Base) -> Option<StrayKind> {
         kind::RESET_SENT_TIME_WAIT => StrayKind::FromTimeWait,
         kind::RESET_SENT_LISTEN => StrayKind::FromListener,
         kind::RESET_DROPPED => {
-            let told = reason(context, base).0;
+            let told = reason::of_stray(context, base).0;
             match (State::from_kernel(base.old), told) {
                 (Some(State::TimeWait), _) => StrayKind::InTimeWait,
                 (Some(State::Listen | State::NewSynRecv), None) => StrayKind::HalfOpen,
@@ -351,7 +329,7 @@ pub(super) fn print(engine: &Engine, stray: &Stray, clock: &impl WallClock, sink
         what
     };
     let tuple = Tuple::of(base);
-    let (reason, reason_source) = reason(&engine.context, base);
+    let (reason, reason_source) = reason::of_stray(&engine.context, base);
     let meaning = playbook::stray(what);
     let mut record = StrayReset {
         schema: Schema,
