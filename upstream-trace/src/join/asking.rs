@@ -180,8 +180,8 @@ impl Engine {
         self.seeks_sender(slot).is_some()
     }
 
-    /// Whether nobody may be found to have sent this connection the reset that ended it, which is something only if no hook was
-    /// skipped until then.
+    /// Whether a middlebox may have to be named as who reset this connection, which requires that no hook was skipped until then; and
+    /// that is not known yet.
     pub(super) fn asks_for_count(&self, slot: Slot) -> bool {
         let Some(ended) = self.table.get(slot) else {
             return false;

@@ -3,7 +3,7 @@
 //! Identity: a socket's address names a connection only from one birth to the next, so each birth
 //! (`CLOSE -> SYN_SENT`, `SYN_RECV -> ESTABLISHED`) begins a new one, also where the same socket
 //! connects again. A connection that ended waits [`HOLD_NS`] for what the kernel reports after its end.
-//! Must not know: how a record looks.
+//! Must not know: what an event does to its connection, what is printed of one.
 
 use std::{collections::VecDeque, ops::RangeInclusive, rc::Rc};
 

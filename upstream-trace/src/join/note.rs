@@ -1,7 +1,7 @@
 //! What the kernel side noted of why connections fail, kept until their records are printed.
 //!
 //! A note has the ends of a connection and no socket: it may come from a packet, and before the connection's own
-//! story. Must not know: connections, how a record looks.
+//! story. Must not know: connections, what is printed of one.
 
 use std::{collections::VecDeque, rc::Rc};
 

@@ -1,6 +1,6 @@
 //! A story that the kernel side kept, into its connection.
 //!
-//! Must not know: the ring, how a record looks.
+//! Must not know: the ring, what is printed.
 
 use upstream_trace_common::{
     event::{Base, kind},

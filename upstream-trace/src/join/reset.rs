@@ -28,8 +28,7 @@ type Whence = (Origin, Option<Confidence>);
 
 const BY_SOMEONE: Whence = (Origin::Unknown, None);
 
-/// Of a connection that a reset ended which its other end is not known to have sent: its counters when the reset came, and when it
-/// ended.
+/// If a reset of unknown sender ended the connection: its counters when the reset arrived, and when it ended.
 pub(super) fn lacks_sender(ended: &Connection) -> Option<(&Stats, u64)> {
     let end = ended.end.as_deref()?;
     let unknown = end.peer_sent.is_none();
