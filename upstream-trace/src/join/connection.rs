@@ -8,7 +8,7 @@ use std::{ops::RangeInclusive, rc::Rc};
 
 use upstream_trace_common::event::{Base, Stats, exit, kind};
 
-use super::{translated::Numbers, tuple::Tuple};
+use super::{translated::FirstSeqs, tuple::Tuple};
 use crate::{
     process::Process,
     record::{Attribution, Role, Step, StepKind},
@@ -397,8 +397,8 @@ pub struct End {
     pub peer_tuple: Option<Tuple>,
     /// The packet of a reset that was received.
     pub arrival: Option<Arrival>,
-    /// The numbers by which the table finds it.
-    pub numbers: Option<Numbers>,
+    /// The sequence numbers by which the table finds it.
+    pub seqs: Option<FirstSeqs>,
 }
 
 impl End {
@@ -413,7 +413,7 @@ impl End {
             peer_sent,
             peer_tuple,
             arrival,
-            numbers,
+            seqs,
         } = self;
         *at = 0;
         *closed = None;
@@ -423,7 +423,7 @@ impl End {
         *peer_sent = None;
         *peer_tuple = None;
         *arrival = None;
-        *numbers = None;
+        *seqs = None;
     }
 
     /// `sk_err`; 0: none.

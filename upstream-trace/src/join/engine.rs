@@ -108,10 +108,10 @@ pub struct Engine {
     pub(super) dropped: Strays,
     pub(super) notes: Notes,
     pub(super) routes: Routes,
-    /// Ended connections by their end, with the serial that tells a reused slot.
-    pub(super) ended: VecDeque<(u64, Slot, u64)>,
-    /// So many of them, the first ones, were looked up by their numbers.
-    pub(super) numbered: usize,
+    /// Connections that ended and wait for [`HOLD_NS`], by their end, with the serial that tells a reused slot.
+    pub(super) on_hold: VecDeque<(u64, Slot, u64)>,
+    /// So many of them, the first ones, were looked up by their sequence numbers.
+    pub(super) sought_by_seq: usize,
     pub(super) serial: u64,
     /// When events were last lost.
     pub(super) lost_at: Option<u64>,
@@ -151,8 +151,8 @@ impl Engine {
             dropped: Strays::received(),
             notes: Notes::default(),
             routes: Routes::default(),
-            ended: VecDeque::new(),
-            numbered: 0,
+            on_hold: VecDeque::new(),
+            sought_by_seq: 0,
             serial: 0,
             lost_at: None,
             counted_at: 0,
@@ -339,11 +339,11 @@ impl Engine {
     pub fn finish_due(&mut self, now: u64, clock: &impl WallClock, sink: &mut impl Sink) {
         self.asked_in_vain(now, clock, sink);
         self.pair_translated();
-        while let Some(&(at, slot, serial)) = self.ended.front()
+        while let Some(&(at, slot, serial)) = self.on_hold.front()
             && at.saturating_add(HOLD_NS) <= now
         {
-            self.ended.pop_front();
-            self.numbered = self.numbered.saturating_sub(1);
+            self.on_hold.pop_front();
+            self.sought_by_seq = self.sought_by_seq.saturating_sub(1);
             let due = self.table.get(slot);
             if due.is_none_or(|due| due.serial != serial) {
                 continue;
@@ -491,7 +491,7 @@ impl Engine {
         if connection.tuple.is_whole() {
             self.missing(slot, ktime);
         }
-        self.ended(slot, ktime);
+        self.mark_ended(slot, ktime);
     }
 
     /// A change of state of this connection was not reported, as was found at `ktime`.
@@ -505,7 +505,7 @@ impl Engine {
         }
     }
 
-    pub(super) fn ended(&mut self, slot: Slot, ktime: u64) {
+    pub(super) fn mark_ended(&mut self, slot: Slot, ktime: u64) {
         let Some(connection) = self.table.get_mut(slot) else {
             return;
         };
@@ -513,7 +513,7 @@ impl Engine {
             return;
         }
         connection.seen |= seen::END;
-        self.ended.push_back((ktime, slot, connection.serial));
+        self.on_hold.push_back((ktime, slot, connection.serial));
         if let Some(end) = self.table.end(slot) {
             end.at = ktime;
         }

@@ -1,6 +1,6 @@
 //! From a connection that ended to the record that is printed.
 //!
-//! What is known of it beyond its own end is put together in [`ending`](super::ending), who sent a reset is found in [`reset`], what else is
+//! What is known of it beyond its own end is put together in `ending`, who sent a reset is found in [`reset`], what else is
 //! known and said of a failure in [`evidence`].
 //! Must not know: the order in which events came.
 
@@ -34,7 +34,7 @@ pub(super) fn connection(
         leave_to_peer(engine, slot);
     }
     if let Some(ended) = engine.table.get(slot)
-        && let Some(seen) = wanted(&engine.context, ended)
+        && let Some(end) = wanted(&engine.context, ended)
     {
         let id = Id {
             run: engine.context.run,
@@ -49,7 +49,7 @@ pub(super) fn connection(
             strays.claim_translated(received, at, id)
         });
         if !is_late {
-            let ending = Ending::new(engine, ended, seen, stray.as_ref());
+            let ending = Ending::new(engine, ended, end, stray.as_ref());
             print(&ending, id, clock, sink);
         }
     }

@@ -6,7 +6,7 @@
 use super::{
     connection::{Connection, NONE, Slot, seen},
     engine::Engine,
-    translated::Numbers,
+    translated::FirstSeqs,
 };
 use crate::record::Role;
 
@@ -89,17 +89,17 @@ impl Engine {
     /// Pairs those ends that do not know each other by their addresses, once both have ended.
     pub(super) fn pair_translated(&mut self) {
         let single = |connection: &Connection| !connection.is_paired();
-        let numbers = |connection: &Connection| {
+        let seqs = |connection: &Connection| {
             let known = single(connection) && connection.saw(seen::ESTABLISHED);
             let stats = connection.end.as_ref().and_then(|end| end.stats());
-            Numbers::of(connection.role, stats.filter(|_| known)?)
+            FirstSeqs::of(connection.role, stats.filter(|_| known)?)
         };
-        for index in self.numbered..self.ended.len() {
-            if let Some(&(_, slot, serial)) = self.ended.get(index)
+        for index in self.sought_by_seq..self.on_hold.len() {
+            if let Some(&(_, slot, serial)) = self.on_hold.get(index)
                 && let Some(ended) = self.table.get(slot)
                 && ended.serial == serial
-                && let Some(numbers) = numbers(ended)
-                && let Some(other) = self.table.number(slot, numbers)
+                && let Some(seqs) = seqs(ended)
+                && let Some(other) = self.table.match_seqs(slot, seqs)
                 && self.table.get(other).is_some_and(single)
             {
                 self.link(slot, other);
@@ -107,7 +107,7 @@ impl Engine {
                 self.know_by_address(other, slot);
             }
         }
-        self.numbered = self.ended.len();
+        self.sought_by_seq = self.on_hold.len();
     }
 
     /// Tells one end what the other's addresses are.

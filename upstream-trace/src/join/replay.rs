@@ -63,7 +63,7 @@ impl Engine {
             // judge by. What was on its way to an orderly end can still be taken to have come to it.
             let is_orderly = State::from_kernel(old).is_some_and(State::has_sent_fin);
             if ended.stats.segs_out == 0 || ended.stats.err == 0 && !is_orderly {
-                self.ended(slot, ended.ktime);
+                self.mark_ended(slot, ended.ktime);
                 return;
             }
         }

@@ -165,7 +165,7 @@ impl Engine {
                 self.owner_missing |= unowned && !aborted;
             }
         }
-        self.ended(slot, base.ktime);
+        self.mark_ended(slot, base.ktime);
     }
 
     /// A SYN that was sent again and not seen to be: the kernel kept its hook from running.

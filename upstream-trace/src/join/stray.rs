@@ -12,7 +12,7 @@ use upstream_trace_common::event::{Base, Stats, kind};
 use super::{
     engine::{Context, Engine, Sink, WallClock},
     reason,
-    translated::{Sender, number, was_sent_until},
+    translated::{Sender, obeyed_seq, was_sent_until},
     tuple::Tuple,
 };
 use crate::{
@@ -82,8 +82,8 @@ struct Key {
 pub struct Strays {
     /// By the addresses alone, which are looked for in all namespaces.
     known: HashTable<Entry>,
-    /// Which of them has this number, of those of which that is known.
-    by_number: HashMap<u32, Key>,
+    /// Which of them has this sequence number, of those of which that is known.
+    by_seq: HashMap<u32, Key>,
     hasher: DefaultHashBuilder,
     held: VecDeque<Key>,
     told: VecDeque<Key>,
@@ -138,9 +138,9 @@ impl Strays {
                 ([None, None], true)
             }
         };
-        self.forget_numbers(before);
+        self.forget_seqs(before);
         if let Some(by) = by {
-            self.by_number.insert(by.number(), key);
+            self.by_seq.insert(by.reset_seq(), key);
         }
         if !is_new {
             return None;
@@ -205,7 +205,7 @@ impl Strays {
     /// The reset that the other end sent until then to a socket with these counters, where the two do not know each other by their
     /// addresses.
     pub fn claim_translated(&mut self, received: &Stats, until: u64, id: Id) -> Option<Base> {
-        let key = *self.by_number.get(&number(received))?;
+        let key = *self.by_seq.get(&obeyed_seq(received))?;
         let entry = self.find(&key)?;
         let Entry { stray, by, .. } = entry.get();
         let fits = by.iter().flatten().any(|sender| sender.reaches(received));
@@ -267,13 +267,13 @@ impl Strays {
     /// Forgets one, if it is still remembered.
     fn remove(&mut self, key: &Key) -> Option<Stray> {
         let (Entry { stray, by, .. }, _) = self.find(key)?.remove();
-        self.forget_numbers(by);
+        self.forget_seqs(by);
         Some(stray)
     }
 
-    fn forget_numbers(&mut self, by: [Option<Sender>; 2]) {
+    fn forget_seqs(&mut self, by: [Option<Sender>; 2]) {
         for by in by.into_iter().flatten() {
-            self.by_number.remove(&by.number());
+            self.by_seq.remove(&by.reset_seq());
         }
     }
 
@@ -462,13 +462,13 @@ mod tests {
         }
         let stray = strays.due(u64::MAX).unwrap();
         assert_eq!((stray.count, stray.peer), (3, Some(ID)));
-        assert!(strays.by_number.is_empty());
+        assert!(strays.by_seq.is_empty());
         // One that was told.
         strays.insert(&base(7, 1, 5), Some(Sender::answering(90, 0)));
         assert!(strays.due(7 + HELD_NS).is_some());
         assert!(strays.claim_translated(&received(90), 9, ID).is_some());
         assert!(strays.claim_translated(&received(90), 9, ID).is_none());
-        assert!(strays.by_number.is_empty() && strays.known.is_empty());
+        assert!(strays.by_seq.is_empty() && strays.known.is_empty());
     }
 
     #[test]
@@ -498,7 +498,7 @@ mod tests {
                 out += usize::from(strays.insert(&base(1, netns, port), Some(by)).is_some());
             }
         }
-        assert!(strays.by_number.len() <= 2 * LIMIT);
+        assert!(strays.by_seq.len() <= 2 * LIMIT);
         assert_eq!(strays.held.len() + out, 30_000);
         assert!(strays.held.len() <= LIMIT && strays.knew_all(1));
         strays.remember(&base(2, 9, 9), None);

@@ -8,7 +8,7 @@ use hashbrown::{DefaultHashBuilder, HashTable};
 
 use super::{
     connection::{Connection, End, NONE, Slot},
-    translated::Numbers,
+    translated::FirstSeqs,
     tuple::Tuple,
 };
 
@@ -20,8 +20,8 @@ pub struct Table {
     by_sk: HashTable<Slot>,
     /// The first connection with each tuple; the others hang on `next_same_tuple`.
     by_tuple: HashTable<Slot>,
-    /// Those that [`Self::number`] was told of.
-    by_numbers: HashTable<Slot>,
+    /// Those that [`Self::match_seqs`] was told of.
+    by_seqs: HashTable<Slot>,
     hasher: DefaultHashBuilder,
     /// The most connections that are kept.
     limit: usize,
@@ -46,7 +46,7 @@ impl Table {
             free: Vec::new(),
             by_sk: HashTable::new(),
             by_tuple: HashTable::new(),
-            by_numbers: HashTable::new(),
+            by_seqs: HashTable::new(),
             hasher: DefaultHashBuilder::default(),
             limit: limit.clamp(1, NONE as usize),
             hand: 0,
@@ -140,22 +140,22 @@ impl Table {
         }
     }
 
-    /// The other connection that ended with these numbers; if there is none, lets this one be found by them.
-    pub fn number(&mut self, slot: Slot, numbers: Numbers) -> Option<Slot> {
-        let hash = self.hasher.hash_one(numbers);
-        let same = |&other: &Slot| numbers_in(&self.slots, other) == Some(numbers);
-        if let Some(&other) = self.by_numbers.find(hash, same) {
+    /// The other connection that ended with these sequence numbers; if there is none, lets this one be found by them.
+    pub fn match_seqs(&mut self, slot: Slot, seqs: FirstSeqs) -> Option<Slot> {
+        let hash = self.hasher.hash_one(seqs);
+        let same = |&other: &Slot| seqs_in(&self.slots, other) == Some(seqs);
+        if let Some(&other) = self.by_seqs.find(hash, same) {
             return (other != slot).then_some(other);
         }
-        self.end(slot)?.numbers = Some(numbers);
+        self.end(slot)?.seqs = Some(seqs);
         let Self {
-            by_numbers,
+            by_seqs,
             slots,
             hasher,
             ..
         } = self;
-        by_numbers.insert_unique(hash, slot, |&slot| {
-            numbers_in(slots, slot).map_or(0, |numbers| hasher.hash_one(numbers))
+        by_seqs.insert_unique(hash, slot, |&slot| {
+            seqs_in(slots, slot).map_or(0, |seqs| hasher.hash_one(seqs))
         });
         None
     }
@@ -189,9 +189,9 @@ impl Table {
             self.forget_sk(slot);
             self.unlink_tuple(slot);
         }
-        if let Some(numbers) = numbers_in(&self.slots, slot) {
-            let hash = self.hasher.hash_one(numbers);
-            if let Ok(entry) = self.by_numbers.find_entry(hash, |&other| other == slot) {
+        if let Some(seqs) = seqs_in(&self.slots, slot) {
+            let hash = self.hasher.hash_one(seqs);
+            if let Ok(entry) = self.by_seqs.find_entry(hash, |&other| other == slot) {
                 entry.remove();
             }
         }
@@ -340,8 +340,8 @@ fn sk_in(slots: &[Option<Connection>], slot: Slot) -> u64 {
     connection.map_or(0, |connection| connection.sk)
 }
 
-fn numbers_in(slots: &[Option<Connection>], slot: Slot) -> Option<Numbers> {
-    slots.get(slot as usize)?.as_ref()?.end.as_ref()?.numbers
+fn seqs_in(slots: &[Option<Connection>], slot: Slot) -> Option<FirstSeqs> {
+    slots.get(slot as usize)?.as_ref()?.end.as_ref()?.seqs
 }
 
 fn tuple_in(slots: &[Option<Connection>], slot: Slot) -> Option<Tuple> {

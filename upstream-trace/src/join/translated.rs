@@ -22,18 +22,18 @@ pub const fn was_sent_until(until: u64, reset: &Base) -> bool {
     reset.ktime <= until.saturating_add(late)
 }
 
-/// The numbers of the first byte of payload in each direction.
+/// The sequence numbers of the first byte of payload in each direction.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
-pub struct Numbers {
+pub struct FirstSeqs {
     client: u32,
     server: u32,
 }
 
-impl Numbers {
+impl FirstSeqs {
     /// Of an established connection, of which this is the end with that role.
     pub fn of(role: Role, stats: &Stats) -> Option<Self> {
         const NEEDED: u32 = present::BYTES_ACKED | present::BYTES_RECEIVED;
-        if !has_numbers(stats) || stats.present & NEEDED != NEEDED {
+        if !has_seqs(stats) || stats.present & NEEDED != NEEDED {
             return None;
         }
         // Both counters go up with what they are taken from here (`tcp_snd_una_update`, `tcp_rcv_nxt_update`), FIN included.
@@ -77,18 +77,18 @@ impl Sender {
 
     /// Of a socket with these counters.
     pub fn of(stats: &Stats) -> Option<Self> {
-        has_numbers(stats).then_some(Self {
+        has_seqs(stats).then_some(Self {
             unacknowledged: stats.snd_una,
             sent: stats.unacked,
             expected: stats.rcv_nxt,
         })
     }
 
-    /// The number that the reset has, unless there was something yet to send: 0 where it answers a SYN, and then the SYN's own.
-    pub const fn number(self) -> u32 {
+    /// The sequence number that the reset has, unless there was something yet to send: 0 where it answers a SYN, and then the SYN's own.
+    pub const fn reset_seq(self) -> u32 {
         match self.unacknowledged.wrapping_add(self.sent) {
             0 => self.expected,
-            number => number,
+            seq => seq,
         }
     }
 
@@ -97,19 +97,19 @@ impl Sender {
         let arrived = receiver.rcv_nxt.wrapping_sub(self.unacknowledged);
         // A keepalive has the number before.
         let got = self.expected.wrapping_sub(receiver.snd_una.wrapping_sub(1));
-        has_numbers(receiver) && arrived <= self.sent && got <= receiver.unacked.saturating_add(1)
+        has_seqs(receiver) && arrived <= self.sent && got <= receiver.unacked.saturating_add(1)
     }
 }
 
-/// The [`Sender::number`] of a reset that a socket with these counters obeyed.
-pub const fn number(received: &Stats) -> u32 {
+/// The [`Sender::reset_seq`] of a reset that a socket with these counters obeyed.
+pub const fn obeyed_seq(received: &Stats) -> u32 {
     match received.rcv_nxt {
         0 => received.snd_una,
         expected => expected,
     }
 }
 
-const fn has_numbers(stats: &Stats) -> bool {
+const fn has_seqs(stats: &Stats) -> bool {
     const NEEDED: u32 = present::SEND_QUEUE | present::RECEIVE_QUEUE;
     stats.present & NEEDED == NEEDED
 }
@@ -143,7 +143,7 @@ mod tests {
     #[test]
     fn both_ends_have_the_same_numbers_whatever_was_exchanged() {
         for (client, server) in [(1, 2), (u32::MAX, u32::MAX - 1), (u32::MAX - 5, 7)] {
-            let first = Numbers::of(Role::Client, &stats(Role::Client, client, server, 0, 0));
+            let first = FirstSeqs::of(Role::Client, &stats(Role::Client, client, server, 0, 0));
             assert!(first.is_some());
             for (acked, received) in [(0, 0), (1, 0), (518, 1 << 40), (u64::MAX >> 1, 9)] {
                 for (role, isn, other) in [
@@ -151,18 +151,18 @@ mod tests {
                     (Role::Server, server, client),
                 ] {
                     let stats = stats(role, isn, other, acked, received);
-                    assert_eq!(Numbers::of(role, &stats), first);
+                    assert_eq!(FirstSeqs::of(role, &stats), first);
                 }
             }
             let another = stats(Role::Server, server, client.wrapping_add(1), 0, 0);
-            assert_ne!(Numbers::of(Role::Server, &another), first);
+            assert_ne!(FirstSeqs::of(Role::Server, &another), first);
         }
     }
 
     #[test]
     fn what_was_not_read_is_no_number() {
         let known = stats(Role::Client, 1, 2, 3, 4);
-        assert_eq!(Numbers::of(Role::Unknown, &known), None);
+        assert_eq!(FirstSeqs::of(Role::Unknown, &known), None);
         let answers = Sender::answering(known.snd_una, known.rcv_nxt);
         assert!(answers.reaches(&known));
         for bit in [present::SEND_QUEUE, present::RECEIVE_QUEUE] {
@@ -170,7 +170,7 @@ mod tests {
                 present: present::ALL & !bit,
                 ..known
             };
-            assert_eq!(Numbers::of(Role::Client, &unread), None);
+            assert_eq!(FirstSeqs::of(Role::Client, &unread), None);
             assert!(!answers.reaches(&unread));
             assert_eq!(Sender::of(&unread), None);
         }
