@@ -158,6 +158,13 @@ mod tests {
     #[test]
     fn nothing_asked_for_is_everything() {
         let wanted = Wanted::default();
-        assert!(wanted.port(1, 2) && !wanted.by_owner());
+        assert!(wanted.is_everything() && wanted.port(1, 2) && !wanted.by_owner());
+        let mut ports = Ports::default();
+        ports.insert(80, 80);
+        let wanted = Wanted {
+            ports: Some(ports),
+            ..wanted
+        };
+        assert!(!wanted.is_everything());
     }
 }

@@ -56,7 +56,8 @@ fn cpus() -> (CpuSet, CpuSet, CpuSet) {
     let all = sched_getaffinity(None).unwrap_or_default();
     let cpu = sched_getcpu();
     let (mut here, mut others) = (CpuSet::new(), all);
-    if all.is_set(cpu) {
+    // Where a machine has more than a set can hold, `all` is empty and the CPU may be beyond it.
+    if cpu < CpuSet::MAX_CPU && all.is_set(cpu) {
         here.set(cpu);
         others.unset(cpu);
     }
