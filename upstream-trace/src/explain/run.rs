@@ -29,7 +29,9 @@ use crate::{
     stop::Stop,
 };
 
-/// Records are in order of time but for this; the tracer holds one for less.
+/// Records are in order of time but for this. The tracer holds one for up to a second where nobody is known to have sent its reset
+/// (`RESET_PATIENCE_NS`); that one comes in time all the same, for a line waits for the records of a second beyond its end (`SLACK`):
+/// only one that ended some 200 ms or more after its line may come too late, and is not found for it.
 const JITTER: u64 = 250_000_000;
 /// Later than this after its time no record and no line is waited for.
 const LATE: u64 = 1_000_000_000;
@@ -103,7 +105,7 @@ struct Head {
 #[derive(Debug)]
 struct Records {
     source: Source,
-    /// All that ended before this are read.
+    /// All that ended before this are read, but for some that were held long ([`JITTER`]).
     seen: u64,
     over: bool,
     follow: bool,
@@ -562,8 +564,7 @@ impl Records {
                 Ok(Next::Later) => {
                     if self.follow {
                         self.seen = self.seen.max(clock::of_day().saturating_sub(LATE));
-                    }
-                    if !self.follow {
+                    } else {
                         self.lacking = Some(Progress::Idle);
                     }
                     break;
