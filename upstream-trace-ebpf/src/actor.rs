@@ -28,8 +28,7 @@ const WORDS: usize = size_of::<Actor>() / 8;
 pub struct Known {
     /// Its id above the jiffy's number; 0 while the rest is written.
     key: u64,
-    /// How many write it or are about to. Two that gave way to each other leave it so: nothing is kept
-    /// there any more.
+    /// How many write it or are about to; one that finds another there gives way.
     claims: u64,
     actor: Actor,
 }
@@ -46,7 +45,9 @@ pub fn this_jiffy(actor: &mut Actor) {
     let Some(known) = maps::ACTORS.get_ptr_mut(tgid % maps::ACTORS_MAX) else {
         return task::nobody(actor);
     };
-    // SAFETY: an element of the map is always there, is plain integers, and is this CPU's.
+    // SAFETY: an element of the map is always there, is plain integers, for which any bytes are valid, and is this CPU's. A program
+    // that comes between may have a reference as well: so `key` and the actor's words are read and written volatile, only who has
+    // claimed it writes, and what was read counts only if `key` is the same before and after.
     let known = unsafe { &mut *known };
     let before = known.key();
     if before == key {
@@ -81,8 +82,9 @@ pub fn is_told(actor: &Actor) -> bool {
     let Some(told) = maps::PROCESSES.get_ptr_mut(actor.tgid % maps::PROCESSES_MAX) else {
         return true;
     };
-    // SAFETY: an element of the map is always there, and is plain integers. Two processes may write it
-    // at once: then it is neither's, and both are told of again.
+    // SAFETY: an element of the map is always there, and is plain integers, for which any bytes are valid. Other CPUs, and programs
+    // that interrupt this one, read and write it as well, without a claim; LLVM knows of none, and could at most read a word again. Two
+    // processes that write at once may leave a word each: then it is neither's, and both are told of again.
     let told = unsafe { &mut *told };
     if *told == now {
         return true;

@@ -66,8 +66,10 @@ fn keep(half: u32, tuple: &Tuple, fill: impl FnOnce(&mut Full)) {
     let Some(kept) = maps::RESETS.get_ptr_mut(half * PLACES + place) else {
         return;
     };
-    // SAFETY: an element of the map is always there, and is plain integers, for which any bytes are valid. Only who has claimed it writes
-    // it, and its sum shows the agent when it is whole.
+    // SAFETY: an element of the map is always there, and is plain integers, for which any bytes are valid. The reference is not the
+    // only one: other CPUs, and programs that interrupt this one, have theirs, and the agent reads. Before the claim only `claims` is
+    // looked at, and only who has claimed it writes the rest; LLVM, to which a program is one function, moves none of that across the
+    // assembly of `claim` and `release`. The agent takes only what agrees with its sum.
     let kept: &mut KeptReset = unsafe { &mut *kept };
     if !atomic::claim(&mut kept.claims) {
         return;

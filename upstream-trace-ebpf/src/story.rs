@@ -1,7 +1,7 @@
 //! The stories of sockets: begun at a birth, continued step by step, told when they end.
 //!
 //! State changes of a socket are serialised by its lock, so a story has one writer at a time; only an
-//! accept comes from elsewhere, and has its own place. Must not know: hooks, kernel structs.
+//! accept comes from elsewhere, and has words of its own beside the actor. Must not know: hooks, kernel structs.
 
 use core::hint::{black_box, cold_path};
 
@@ -26,8 +26,13 @@ use crate::{
 #[inline(always)]
 pub fn place(sk: *const u8) -> Option<&'static mut Place> {
     let place = maps::STORIES.get_ptr_mut(mem::place(sk, set::STORY_PLACES()))?;
-    // SAFETY: an element of the map is always there, and is plain integers, for which any bytes are
-    // valid. Other CPUs may write it at the same time; what that means is said where it is read.
+    // SAFETY: an element of the map is always there, and is plain integers, for which any bytes are valid. The reference is not the
+    // only one, as Rust would have it: other CPUs, and programs that interrupt this one, have theirs, and the agent reads. It does no
+    // harm because to LLVM each program is one function, in which nobody else writes: at worst it reads a plain word again, or moves
+    // the writing of one, but not across a volatile access to the same word, nor across `claim` and `release`, which are assembly. Only
+    // the socket that holds the place (from `begin` to `forget`) has it written, one event at a time by its lock. An accept does not
+    // take that lock: what it wrote counts only where `accepted_sk`, the last of it, is the story's own. Everybody else looks at `sk`
+    // first, which is written volatile, and the agent twice at what is written last (`probe/places.rs` there).
     Some(unsafe { &mut *place })
 }
 

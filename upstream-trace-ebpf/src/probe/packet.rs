@@ -48,7 +48,7 @@ pub fn tcp_init_transfer_kprobe(ctx: ProbeContext) -> u32 {
 /// proto: `tcp_reset(struct sock *sk, struct sk_buff *skb)` since 5.11; not used before, where it has no
 /// packet.
 ///
-/// `tcp_receive_reset` is at the top of it, so this comes first.
+/// `tcp_receive_reset` is at the top of it, so `RESET_PACKET` precedes `RESET_RECEIVED`.
 #[fentry(function = "tcp_reset")]
 pub fn tcp_reset_fentry(ctx: FEntryContext) -> u32 {
     let (sk, packet) = (ctx.arg(0), ctx.arg(1));
@@ -73,8 +73,10 @@ pub fn tcp_reset_kprobe(ctx: ProbeContext) -> u32 {
 fn place(sk: *const u8) -> Option<&'static mut [u64; 2]> {
     let index = mem::place(sk, maps::HANDSHAKES_MAX);
     let place = maps::HANDSHAKES.get_ptr_mut(index)?;
-    // SAFETY: an element of the map is always there, and is plain integers. Two sockets may write it at
-    // once: then it is neither's, for no two have the same address and the same ports.
+    // SAFETY: an element of the map is always there, and is plain integers, for which any bytes are valid. The reference is not the
+    // only one: other CPUs, and programs that interrupt this one, read and write the place as well, without a claim. LLVM, to
+    // which a program is one function, knows of none, and could at most read a word again. Two that write at once may leave a word
+    // each: then the place is neither's, unless both sockets have the same pair of ports, where one gets the other's `Way`.
     Some(unsafe { &mut *place })
 }
 
