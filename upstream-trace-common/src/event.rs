@@ -131,9 +131,9 @@ pub struct Actor {
 /// How a process that acts comes to its end meanwhile, as `task_struct.signal.group_exit_code` has it: what it
 /// had open is closed for it.
 pub mod exit {
-    /// It lives on.
+    /// It is not exiting.
     pub const NONE: u8 = 0;
-    /// It ends by itself, or it cannot be read by what; this and a signal's number: by that.
+    /// It is exiting. `ENDS + n`: killed by signal n; `ENDS` alone: no signal, or not readable.
     pub const ENDS: u8 = 1;
 }
 

@@ -26,7 +26,7 @@ use crate::{
 };
 
 /// After so many events of a CPU, a power of two, the end of a story asks how full the ring is: the answer costs
-/// as much as a step. So many stories are 9 KiB.
+/// as much as a step. A story that ended tells of two at least, so these are at most 16 of them, 4.5 KiB.
 const ASK_EVERY: u64 = 32;
 
 /// So many bytes beyond the mark the agent is woken: enough for several CPUs to ask meanwhile.

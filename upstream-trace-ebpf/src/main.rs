@@ -1,6 +1,6 @@
 //! The kernel side: hooks on TCP's state changes and resets that keep a story for each socket, and write it when it ends.
 //!
-//! `probe/` has one hook a file; `kernel/` is the only place that reads kernel memory; `filter`
+//! `probe/` has one hook a file; `kernel/` has typed views of kernel structs, and in `mem` the only loads from kernel memory; `filter`
 //! decides what passes; `actor` remembers who acts; `listener` knows who listens where; `story` keeps a socket's life until it ends; `emit` is the only writer of the
 //! ring; `maps` holds every map and global.
 //! Must not know: any kernel version or struct layout. Offsets and settings come as read-only

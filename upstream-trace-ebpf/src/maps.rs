@@ -92,8 +92,8 @@ pub static OWNED: HashMap<u64, u8> = HashMap::with_max_entries(262_144, 0);
 #[map]
 pub static OWNED_PORTS: HashMap<u64, u8> = HashMap::with_max_entries(65_536, BPF_F_NO_PREALLOC);
 
-/// Listening sockets, by address of `struct sock`, for the connections that they had no room for
-/// (`listener.rs`). More ports than a node listens on; one that finds no room is not looked up later.
+/// Which socket listens on each port (`netns << 32 | family << 16 | port`): its address, or how many there are (`listener.rs`). For
+/// connections that it had no room for. More ports than a node listens on; one that finds no room here is not looked up later.
 #[map]
 pub static LISTENERS: HashMap<u64, u64> = HashMap::with_max_entries(8192, BPF_F_NO_PREALLOC);
 

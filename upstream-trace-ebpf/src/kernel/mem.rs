@@ -1,4 +1,4 @@
-//! The only place that reads kernel memory: an offset from BTF, a pointer, a value or nothing.
+//! The only place that loads from kernel memory: an offset from BTF, a pointer, a value or nothing.
 //!
 //! Two ways to read: [`Direct`] through a pointer whose type the verifier knows (cheap,
 //! allowed under lockdown=confidentiality) and [`Copied`] through `bpf_probe_read_kernel` for
@@ -211,8 +211,9 @@ impl<M: Memory> Struct<M> {
 
     /// A pointer member that is never NULL while its struct lives; spares the verifier two ways through
     /// everything that comes after. One that may be NULL is for [`Self::follow`]: a load that faults is
-    /// not always harmless. Before 6.5 the kernel may look in the wrong place for how to go on, where a
-    /// program has functions (`jit_subprogs` gave the exception table to a copy of it), and panic.
+    /// not always harmless. Before 6.4, unless fixed since, the kernel may look in the wrong place for how to go on,
+    /// where a program has functions, and panic: `jit_subprogs` gave the exception table to a copy of it (0108a4e9f358,
+    /// "bpf: ensure main program has an extable").
     #[inline(always)]
     pub fn by_way_of(self, field: &'static u32) -> Option<Self> {
         Some(Self {
@@ -258,7 +259,8 @@ fn low(address: *const u8) -> u32 {
     low
 }
 
-/// Which of `places`, a power of two, the socket at this address leads to. No two sockets are within 2 KiB.
+/// Which of `places`, a power of two, the socket at this address leads to. No two TCP sockets are within 2 KiB: each is
+/// an object of a slab of its kind (`tcp_prot`, `tcpv6_prot`), and `struct tcp_sock` has 2,216 bytes in 5.10 and more since.
 /// Neighbours in memory stay neighbours, which spares the CPU most of the pages that places spread by a hash
 /// would lie in.
 #[inline(always)]

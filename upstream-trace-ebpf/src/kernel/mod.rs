@@ -1,4 +1,4 @@
-//! Typed views of kernel structs. Nothing outside this folder reads kernel memory.
+//! Typed views of kernel structs. Only [`mem`] loads from kernel memory; others name the field.
 
 pub mod mem;
 pub mod skb;

@@ -344,13 +344,13 @@ impl<M: Memory> TcpSock<M> {
         let ends = |both: u32| [u64::from(both & 0xffff), u64::from(both >> 16)];
         let [first, last] = match net.get::<u32>(&mem::NET_PORT_RANGE) {
             Some(both) => ends(both),
-            // Two words before 6.8.
+            // Two words before 6.8 (`struct local_ports`, `include/net/netns/ipv4.h`; d9f28735af87).
             None => [
                 u64::from(net.get_at::<u32>(&mem::NET_PORT_RANGE_ENDS, 0)?),
                 u64::from(net.get_at::<u32>(&mem::NET_PORT_RANGE_ENDS, 4)?),
             ],
         };
-        // Each by itself: two members before 6.8, and the verifier lets no read go beyond one.
+        // Each by itself: two members before 6.8, by the same commit, and the verifier lets no read go beyond one.
         let own = [0, 2].map(|skip| {
             let port: Option<u16> = self.tp.get_at(&mem::INET_PORT_RANGE, skip);
             u64::from(port.unwrap_or(0))

@@ -42,8 +42,8 @@ type Act = (What, Tuple);
 
 #[inline(always)]
 fn changed(sk: Struct<Direct>, old: u8, new: u8) -> Option<Act> {
-    // close() after shutdown() sets the state that the socket has (`tcp_close_state`). Up to 6.12 a child still has its
-    // listener's addresses at its first change; its birth is the next one.
+    // close() after shutdown() sets the state that the socket has (`tcp_close_state`). Before 6.15 a child still has its
+    // listener's addresses at its first change (`inet_csk_clone_lock`; a3a128f611a9); its birth is the next one.
     if old == new || old == state::LISTEN && new == state::SYN_RECV {
         return None;
     }
