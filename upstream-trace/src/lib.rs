@@ -5,8 +5,8 @@
 //! it. [`app`] drives all of it. [`survey`] finds out what this host lets it see, [`doctor`] tells, [`privilege`] gives up what is
 //! not needed. [`record`] are the printed lines as types, [`process`] the processes they
 //! name, [`tcp`] the kernel's vocabulary, [`account`] what was seen and lost. [`explain`] holds a
-//! proxy's log against records that were printed before. I/O is done by `probe`, `kernel::host`, `survey`, `privilege`, `proc`, `cgroup`, `clock`, `output::{writer,ahead}`, `app`,
-//! `explain::source` and `explain::run`; the rest is pure and cannot panic.
+//! proxy's log against records that were printed before. ARCHITECTURE.md lists the modules that do I/O;
+//! the rest is pure and cannot panic.
 
 pub mod account;
 pub mod app;

@@ -76,7 +76,8 @@ fn is_same(pid: u32, start: u64) -> bool {
 /// More than this many are not counted one by one.
 const COUNTED: usize = 65_536;
 
-/// How many files a process has open. Since 6.2 it is the size of the directory, which anybody may ask for.
+/// How many files a process has open. Since 6.2 it is the size of the directory, which anybody may ask for (`proc_fd_getattr`,
+/// `fs/proc/fd.c`; f1f1f2569901).
 fn open_files(pid: u32) -> Option<u64> {
     let directory = format!("/proc/{pid}/fd");
     let size = fs::metadata(&directory).ok()?.len();

@@ -59,7 +59,7 @@ pub struct Survey {
 }
 
 impl Survey {
-    /// What can be told without touching the kernel.
+    /// What can be told without loading a program.
     pub fn look(settings: &Settings) -> Result<Self, Failure> {
         let failed = |error: String| Failure::new(Code::Failure, error);
         let host = Host::read().map_err(|error| failed(error.to_string()))?;
@@ -314,7 +314,7 @@ fn own_types(capabilities: Capabilities) -> Result<Option<Bytes>, Failure> {
 }
 
 /// `CAP_SYS_PTRACE` lets a run read whose executable a process is. Reading maps takes `CAP_BPF`, or what
-/// stands for it, before 5.19 where unprivileged BPF is off.
+/// stands for it, before 5.19 where unprivileged BPF is off (`__sys_bpf`; c8644cd0efe7).
 fn give_up(held: Capabilities, loaded: &mut Loaded) -> Result<Capabilities, Failure> {
     let bpf = if held.has(Capability::Bpf) {
         Capability::Bpf

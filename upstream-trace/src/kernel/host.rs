@@ -1,7 +1,7 @@
 //! Facts of this host that hold while the tracer runs, read once at start.
 //!
-//! The one file under `kernel` that does I/O; each source has a pure parser. Must not know: what
-//! the facts decide.
+//! The one file under `kernel` that does I/O, but for [`super::mapping`]; each source has a pure parser. Must not
+//! know: what the facts decide.
 
 use std::{
     fs::{self, File},
@@ -56,8 +56,10 @@ pub struct Host {
     pub tick_ns: u64,
     /// Ports that the kernel gives to connecting sockets, in the tracer's network namespace.
     pub local_ports: Option<RangeInclusive<u16>>,
-    /// Hooks of functions run. With `kernel.ftrace_enabled` set to 0 the kernel takes kprobes and never runs them, and 6.1 does the same
-    /// with fentry, which 5.10 refuses. Where there is no such switch they run.
+    /// Hooks of functions run. With `kernel.ftrace_enabled` set to 0 the kernel takes kprobes and never runs them. 5.10 refuses fentry
+    /// then, because `direct_ops` is `FTRACE_OPS_FL_PERMANENT` (`kernel/trace/ftrace.c`); 6.1 takes it and never runs it, because the
+    /// trampoline has an `ftrace_ops` of its own, without that flag (`register_ftrace_direct_multi`). Where there is no such switch they
+    /// run.
     pub runs_function_hooks: bool,
     /// `/proc` is mounted.
     pub has_proc: bool,
@@ -86,7 +88,8 @@ pub fn btf() -> Result<Btf, HostError> {
     Ok(Btf::parse(btf_bytes()?)?)
 }
 
-/// The same before it is parsed. Mapped where it can be (since 6.16): a read returns one page of it.
+/// The same before it is parsed. Mapped where it can be (since 6.16, `btf_sysfs_vmlinux_mmap`; a539e2a6d51d): a read
+/// returns one page of it.
 pub fn btf_bytes() -> Result<Bytes, HostError> {
     let mut file = File::open(BTF).map_err(|source| read(BTF, source))?;
     // SAFETY: the file is a read-only part of the kernel's own image.

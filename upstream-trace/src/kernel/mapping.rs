@@ -70,7 +70,8 @@ struct Pages {
     len: usize,
 }
 
-// SAFETY: the memory is read-only and belongs to this value alone.
+// SAFETY: nothing is written through it, and only `drop` unmaps it. What others write to a `Shared` meanwhile, `Shared::read`
+// allows for on any thread.
 unsafe impl Send for Pages {}
 // SAFETY: as above.
 unsafe impl Sync for Pages {}

@@ -1,7 +1,7 @@
 //! What the agent knows about the running kernel: where fields lie, what values mean, what is
 //! allowed.
 //!
-//! [`host`] reads; the other modules are pure and work as well on saved BTF. Must not know: aya,
+//! [`host`] reads and [`mapping`] maps; the other modules are pure and work as well on saved BTF. Must not know: aya,
 //! kernel versions.
 
 pub mod btf;

@@ -493,7 +493,7 @@ impl Loaded {
         self.ebpf = None;
     }
 
-    /// A run of the iterator over open files: reading the file drives it, one byte a socket.
+    /// A run of the iterator over open files: reading the returned file drives it, one byte for each open file.
     pub fn holders(&mut self) -> Option<std::fs::File> {
         let program: &mut Iter = self
             .ebpf
@@ -578,8 +578,8 @@ mod tests {
         headers.iter().map(section).collect()
     }
 
-    /// Before 6.4 a program that calls a function of its own has no table of the loads that may fault, and
-    /// the first one that does takes the machine down.
+    /// Before 6.4 a program that calls a function of its own has no table of the loads that may fault, and the first
+    /// one that does takes the machine down (`Struct::by_way_of` on the kernel side names the fix).
     #[test]
     fn no_program_calls_a_function_of_its_own() {
         const EXECUTABLE: u64 = 4;
