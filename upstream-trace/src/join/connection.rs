@@ -307,15 +307,16 @@ impl Connection {
         }
     }
 
-    /// Names a better owner; a worse one changes nothing.
+    /// Names a better owner; a worse one changes nothing. Of several that hold it the oldest made it, the others inherited it.
     pub fn owned_by(&mut self, process: Rc<Process>, attribution: Attribution) {
         if process.wanted {
             self.seen |= seen::WANTED;
         }
-        let better = self
-            .owner
-            .as_ref()
-            .is_none_or(|owner| rank(attribution) < rank(owner.attribution));
+        let better = self.owner.as_ref().is_none_or(|owner| {
+            let (new, old) = (rank(attribution), rank(owner.attribution));
+            let is_older = (1..owner.process.start).contains(&process.start);
+            new < old || new == old && new == HELD && is_older
+        });
         if better {
             self.owner = Some(Owner {
                 process,
@@ -325,11 +326,14 @@ impl Connection {
     }
 }
 
+/// The rank of whoever holds a socket.
+const HELD: u8 = 1;
+
 /// Which attribution says more: the holder of a socket is its owner, a closer may be a helper.
 const fn rank(attribution: Attribution) -> u8 {
     match attribution {
         Attribution::Exact => 0,
-        Attribution::Inode | Attribution::Snapshot => 1,
+        Attribution::Inode | Attribution::Snapshot => HELD,
         Attribution::Closer => 2,
         Attribution::Listener => 3,
         Attribution::None => 4,

@@ -48,6 +48,8 @@ struct Entry {
     stray: Stray,
     /// Whoever sent it: of several the first and the last.
     by: [Option<Sender>; 2],
+    /// When the last one was sent.
+    last: u64,
     told: bool,
 }
 
@@ -114,6 +116,7 @@ impl Strays {
         let entry = Entry {
             stray,
             by: [by, None],
+            last: base.ktime,
             told,
         };
         let mut key = entry.key();
@@ -122,6 +125,7 @@ impl Strays {
         let (before, is_new) = match self.known.find_mut(hash, same) {
             Some(held) if !held.told => {
                 held.stray.count += 1;
+                held.last = base.ktime;
                 key = held.key();
                 let [first, last] = &mut held.by;
                 let before = if *first == by {
@@ -196,10 +200,11 @@ impl Strays {
     /// Those that the other end of `tuple` was sent within that time.
     fn sent_to(&self, tuple: &Tuple, lived: &RangeInclusive<u64>) -> impl Iterator<Item = &Entry> {
         let reversed = tuple.reversed();
-        let in_time =
-            |base: &Base| base.ktime >= *lived.start() && was_sent_until(*lived.end(), base);
+        let in_time = |entry: &Entry| {
+            entry.last >= *lived.start() && was_sent_until(*lived.end(), &entry.stray.base)
+        };
         let all = self.known.iter_hash(self.hasher.hash_one(reversed));
-        all.filter(move |entry| entry.tuple() == reversed && in_time(&entry.stray.base))
+        all.filter(move |entry| entry.tuple() == reversed && in_time(entry))
     }
 
     /// The reset that the other end sent until then to a socket with these counters, where the two do not know each other by their
@@ -361,7 +366,9 @@ fn was_clients_port(engine: &Engine, base: &Base) -> bool {
         ..
     } = &engine.context;
     let given_to_clients = local_ports.as_ref();
-    *knows_listeners
+    // Where the namespace is not known, neither is who listens there.
+    let knows_listeners = *knows_listeners && base.netns != 0;
+    knows_listeners
         && given_to_clients.is_some_and(|ports| ports.contains(&base.local_port))
         && !engine.listeners.ever(base.netns, base.local_port)
 }
@@ -417,6 +424,18 @@ mod tests {
             Some(2)
         );
         assert_eq!(strays.due(u64::MAX).and_then(|stray| stray.peer), Some(ID));
+    }
+
+    /// A port that is refused again and again, from the same port.
+    #[test]
+    fn of_several_each_can_be_claimed() {
+        let mut strays = Strays::default();
+        let client = Tuple::of(&base(1, 1, 5)).reversed();
+        for ktime in [10, 20, 30] {
+            strays.insert(&base(ktime, 1, 5), None);
+            assert!(strays.knows(1, &client, &(ktime - 1..=ktime + 1)));
+            assert!(!strays.knows(1, &client, &(ktime + 1..=ktime + 2)));
+        }
     }
 
     #[test]
