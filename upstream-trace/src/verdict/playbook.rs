@@ -191,12 +191,7 @@ impl Condition {
                 facts.role == Role::Unknown && matches!(about.reset, Some((Direction::Sent, ..)))
             }
             Self::Undelivered => facts.counters.unacked == Some(true),
-            Self::SentAgain => {
-                facts.role == Role::Client
-                    && about.sender() == Some(End::Server)
-                    && Self::Undelivered.holds(about)
-                    && facts.counters.retransmits > Some(0)
-            }
+            Self::SentAgain => about.was_sent_again(),
             Self::Destroyed => facts.destroyed && Self::OnNode(&[], None).holds(about),
             Self::Late => {
                 facts.payload_after_fin && about.has_closed_first(End::Server) && !about.in_path()
@@ -234,10 +229,7 @@ impl Condition {
             }
             Self::Dropped => about.evidence.drop_reason.is_some(),
             Self::Alert => {
-                let ended_by_server = about.reset.is_none() || about.sender() == Some(End::Server);
-                ended_by_server
-                    && about.evidence.exit.is_none()
-                    && !about.met_a_closed_server()
+                about.is_ended_by_alert()
                     && by_server == Some(ALERT)
                     && by_client.is_some_and(|bytes| HELLO.contains(&bytes))
             }
@@ -254,12 +246,7 @@ impl Condition {
             Self::Aborted(reasons, end) => {
                 Self::OnNode(reasons, Some(end)).holds(about) && about.evidence.abort == Some(true)
             }
-            Self::Crossed(first) => {
-                Self::OnNode(&[], Some(End::Server)).holds(about)
-                    && facts.role == Role::Client
-                    && about.undelivered
-                    && first == (received == Some(0))
-            }
+            Self::Crossed(first) => about.has_crossed() && first == (received == Some(0)),
         }
     }
 }
@@ -348,6 +335,27 @@ impl About<'_> {
             None => end == End::Server,
             Some(_) => Condition::OnNode(&[], Some(end)).holds(self),
         }
+    }
+
+    /// Whether payload of the client's, something of which had been sent again, was on its way when the server reset.
+    fn was_sent_again(&self) -> bool {
+        self.facts.role == Role::Client
+            && self.sender() == Some(End::Server)
+            && Condition::Undelivered.holds(self)
+            && self.facts.counters.retransmits > Some(0)
+    }
+
+    /// Whether what the client sent last met a connection that the server had reset.
+    fn has_crossed(&self) -> bool {
+        self.facts.role == Role::Client
+            && self.undelivered
+            && Condition::OnNode(&[], Some(End::Server)).holds(self)
+    }
+
+    /// Whether what the server sent last may have been an alert: it ended the connection then, and its process lived on.
+    fn is_ended_by_alert(&self) -> bool {
+        let by_server = self.reset.is_none() || self.sender() == Some(End::Server);
+        by_server && self.evidence.exit.is_none() && !self.met_a_closed_server()
     }
 
     /// Whether the server had sent its FIN when what the client sent last was reset for that.
