@@ -2,13 +2,13 @@
 
 use anyhow::Result;
 
-use super::expect::{Owner, Reset, client, no_socket, received, sent, server};
+use super::expect::{Found, KILLED, Owner, Reset, client, no_socket, received, sent, server};
 use super::feature::Feature;
 use super::net::{State, next_tick};
 use super::reset::{BY_CLIENT, FROM_TIME_WAIT, wait_idle};
 use super::{
-    Ctx, Expect, Family, Pair, Played, REQUEST, RESPONSE, RQ, RS, Scenario, alone, plain,
-    with_strays,
+    BEFORE_RESPONSE, Ctx, Expect, Family, Pair, Played, REQUEST, RESPONSE, RQ, RS, Scenario, alone,
+    plain, with_strays,
 };
 
 /// The server's end, of [`answer_nobody`].
@@ -17,11 +17,33 @@ const ANSWERS_NOBODY: Expect = server("reset_mid_stream")
     .unseen(&[Feature::TimeWaitResets], Reset::UNKNOWN)
     .errno("EPIPE");
 
+/// Both ends of [`asks_for_more`].
+const fn leaves_unread(evidence: &'static [Found]) -> [Expect; 2] {
+    let client = client("reset_before_response")
+        .flag(BEFORE_RESPONSE)
+        .reset(sent("TCP_ABORT_ON_CLOSE", BY_CLIENT))
+        .evidence(evidence)
+        .bytes(2 * RQ, RS);
+    let server = server("reset_before_response")
+        .flag(BEFORE_RESPONSE)
+        .reset(received("TCP_ABORT_ON_CLOSE", BY_CLIENT))
+        .errno("ECONNRESET")
+        .evidence(evidence)
+        .bytes(RS, 2 * RQ);
+    [client, server]
+}
+
 pub(super) const LIST: &[Scenario] = &[
     plain(
         "given_up_by_shutdown",
         "the client waits in vain and then shuts its side down, as a proxy does that passes a FIN on",
         given_up_by_shutdown,
+        &[client("ok").bytes(RQ, 0), server("ok").bytes(0, RQ)],
+    ),
+    plain(
+        "shut_down_both_ways",
+        "the client shuts its side down both ways without waiting for the answer, and closes it later, as gRPC's core does",
+        shut_down_both_ways,
         &[client("ok").bytes(RQ, 0), server("ok").bytes(0, RQ)],
     ),
     with_strays(
@@ -63,6 +85,32 @@ pub(super) const LIST: &[Scenario] = &[
                 .errno("ECONNRESET"),
         ],
     ),
+    plain(
+        "canceled_unread",
+        "the client has not read the first answer, asks for more and closes",
+        canceled_unread,
+        &leaves_unread(&[]),
+    ),
+    plain(
+        "client_killed_unread",
+        "the same, and the client is killed",
+        client_killed_unread,
+        &leaves_unread(&[KILLED]),
+    ),
+    plain(
+        "never_read",
+        "the client does not read the answer, and closes after a while",
+        never_read,
+        &[
+            client("local_abort")
+                .reset(sent("TCP_ABORT_ON_CLOSE", BY_CLIENT))
+                .bytes(RQ, RS),
+            server("reset_idle")
+                .reset(received("TCP_ABORT_ON_CLOSE", BY_CLIENT))
+                .errno("ECONNRESET")
+                .bytes(RS, RQ),
+        ],
+    ),
     Scenario {
         name: "left_in_close_wait",
         story: "the client closes, and its kernel has forgotten the connection when the server does",
@@ -90,6 +138,17 @@ fn given_up_by_shutdown(ctx: &Ctx) -> Result<Played> {
     pair.server.receive_end(pair.s)?;
     pair.server.close(pair.s)?;
     pair.client.receive_end(pair.c)?;
+    pair.client.close(pair.c)?;
+    pair.end()
+}
+
+fn shut_down_both_ways(ctx: &Ctx) -> Result<Played> {
+    let mut pair = Pair::open(ctx, Family::V4)?;
+    pair.request()?;
+    pair.client.shutdown(pair.c, libc::SHUT_RDWR)?;
+    pair.server.receive_end(pair.s)?;
+    pair.server.close(pair.s)?;
+    pair.client.wait_state(pair.c, State::Close)?;
     pair.client.close(pair.c)?;
     pair.end()
 }
@@ -134,6 +193,44 @@ fn reader_stuck(ctx: &Ctx) -> Result<Played> {
     for _ in 0..MANY {
         pair.server.send(pair.s, RESPONSE)?;
     }
+    wait_idle();
+    pair.client.close(pair.c)?;
+    pair.server.receive_fails(pair.s, libc::ECONNRESET)?;
+    pair.end()
+}
+
+/// The server has answered once and is asked again; the client has read nothing yet.
+fn asks_for_more(ctx: &Ctx) -> Result<Pair> {
+    let mut pair = answered_unread(ctx)?;
+    next_tick();
+    pair.request()?;
+    Ok(pair)
+}
+
+fn answered_unread(ctx: &Ctx) -> Result<Pair> {
+    let mut pair = Pair::open(ctx, Family::V4)?;
+    pair.request()?;
+    pair.server.send(pair.s, RESPONSE)?;
+    pair.client.wait_unread(pair.c, RS)?;
+    Ok(pair)
+}
+
+fn canceled_unread(ctx: &Ctx) -> Result<Played> {
+    let mut pair = asks_for_more(ctx)?;
+    pair.client.close(pair.c)?;
+    pair.server.receive_fails(pair.s, libc::ECONNRESET)?;
+    pair.end()
+}
+
+fn client_killed_unread(ctx: &Ctx) -> Result<Played> {
+    let mut pair = asks_for_more(ctx)?;
+    pair.client.kill();
+    pair.server.receive_fails(pair.s, libc::ECONNRESET)?;
+    Ok(pair.played)
+}
+
+fn never_read(ctx: &Ctx) -> Result<Played> {
+    let mut pair = answered_unread(ctx)?;
     wait_idle();
     pair.client.close(pair.c)?;
     pair.server.receive_fails(pair.s, libc::ECONNRESET)?;

@@ -366,7 +366,7 @@ pub(super) const ROWS: &[(&[Verdict], &[Row])] = &[
                 Destroyed,
                 OPEN_TCP,
                 TERMINATED,
-                FromData,
+                Played(&["destroyed"]),
                 "Somebody destroyed the socket of the end that sent the reset (ss -K, or a tool that does the same): look for an administrator or an agent that acted there at that time (reset.sender).",
             ),
             row(
@@ -658,7 +658,7 @@ pub(super) const ROWS: &[(&[Verdict], &[Row])] = &[
                 Ended(End::Client),
                 OPEN_HTTP,
                 TERMINATED,
-                FromData,
+                Played(&["client_killed_unread"]),
                 "The client's process came to its end (evidence.exit) while the answer was outstanding: look for the OOM killer (dmesg), a crash or a restart of the client.",
             ),
             row(
@@ -672,7 +672,7 @@ pub(super) const ROWS: &[(&[Verdict], &[Row])] = &[
                 OnNode(&["TCP_ABORT_ON_CLOSE"], Some(End::Client)),
                 OPEN_HTTP,
                 TERMINATED,
-                FromData,
+                Played(&["canceled_unread"]),
                 "The client closed the connection without reading what had come: a canceled request, a crash, or it did not accept what it got (a certificate, a TLS or protocol mismatch); look in its log.",
             ),
             row(
@@ -822,7 +822,7 @@ pub(super) const ROWS: &[(&[Verdict], &[Row])] = &[
                 OnNode(&["TCP_ABORT_ON_CLOSE"], None),
                 OPEN_HTTP,
                 None,
-                FromData,
+                Played(&["never_read"]),
                 "The end that sent the reset closed the connection without reading what had come long before: it gave up on it, was stuck, or came to its end; look there.",
             ),
             row(
