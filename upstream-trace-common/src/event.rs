@@ -128,13 +128,15 @@ pub struct Actor {
     pub wanted: u32,
 }
 
-/// How a process that acts comes to its end meanwhile, as `task_struct.signal.group_exit_code` has it: what it
-/// had open is closed for it.
+/// How a process that acts on a socket leaves it. Where the process comes to its end, as `task_struct.signal.group_exit_code` has it:
+/// what it had open is closed for it.
 pub mod exit {
-    /// It is not exiting.
+    /// It stays.
     pub const NONE: u8 = 0;
     /// It is exiting. `ENDS + n`: killed by signal n; `ENDS` alone: no signal, or not readable.
     pub const ENDS: u8 = 1;
+    /// Or'ed to these: it has closed the socket or shut it down both ways, and reads no more from it.
+    pub const LEAVES: u8 = 1 << 7;
 }
 
 /// Bits of [`Stats::present`]: which members were read.

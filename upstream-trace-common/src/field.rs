@@ -40,6 +40,7 @@ macro_rules! kernel_fields {
             SK_PROTOCOL: 2 = "sock", "sk_protocol", None;
             SK_ERR: 4 = "sock", "sk_err", Some("errno");
             SK_FLAGS: 8 = "sock", "__sk_common.skc_flags", Some("whether a FIN was received");
+            SK_SHUTDOWN: 1 = "sock", "sk_shutdown", Some("whether who shut a connection down waits for an answer");
             SK_SOCKET: 8 = "sock", "sk_socket", Some("whether a connection was accepted");
             SK_ERROR_QUEUE_LAST: 8 = "sock", "sk_error_queue.prev", Some("type and sender of ICMP errors");
             SK_ACK_BACKLOG: 4 = "sock", "sk_ack_backlog", Some("how full accept queues are");

@@ -116,6 +116,16 @@ pub fn acted(what: What, sk: *const u8, tuple: &Tuple, who: Who) {
     });
 }
 
+/// The same of the process that the current task belongs to, which has the socket, and whether it leaves that.
+#[inline(always)]
+pub fn by_owner(what: What, sk: Struct<Direct>, tuple: &Tuple) {
+    write(|record: &mut Acted| {
+        fill(&mut record.base, what, sk.address(), tuple);
+        Who::Current.put(&mut record.actor);
+        record.actor.exit |= sk.leaves();
+    });
+}
+
 /// Writes everything about `sock`.
 #[inline(always)]
 pub fn full<M: Memory>(what: What, sock: TcpSock<M>, tuple: &Tuple, who: Who) {

@@ -119,7 +119,7 @@ pub fn step(story: &mut Story, what: What, sk: Struct<Direct>) -> bool {
     unsafe { what_place.write_volatile(Change::of(what.old, what.new)) };
     // close() or shutdown(), in the context of who calls it.
     if what.new == state::FIN_WAIT1 || what.new == state::LAST_ACK {
-        story.exit = task::current_exit();
+        story.exit = task::current_exit() | sk.leaves();
         if story.acted == NOBODY {
             actor::this_jiffy(&mut story.actor);
             story.acted = story.len;

@@ -5,7 +5,7 @@ use core::hint::cold_path;
 use aya_ebpf::helpers::generated::{
     bpf_jiffies64, bpf_skc_to_tcp_request_sock, bpf_skc_to_tcp_sock, bpf_skc_to_tcp_timewait_sock,
 };
-use upstream_trace_common::event::{self, Stats, present};
+use upstream_trace_common::event::{self, Stats, exit, present};
 
 use super::mem::{self, Copied, Direct, Memory, Number, Struct};
 
@@ -22,6 +22,8 @@ const AF_INET6: u16 = 10;
 const SOCK_DONE: u32 = 1;
 /// Bit number of `SOCK_LINGER`, the same.
 const SOCK_LINGER: u32 = 4;
+/// `SHUTDOWN_MASK`, both ways, the same.
+const SHUTDOWN_MASK: u8 = 3;
 
 /// `enum tcp_state`, `include/net/tcp_states.h`.
 pub mod state {
@@ -128,6 +130,17 @@ impl<M: Memory> Struct<M> {
     pub fn fin_received(self) -> bool {
         self.get::<u64>(&mem::SK_FLAGS)
             .is_some_and(|flags| flags >> SOCK_DONE & 1 != 0)
+    }
+
+    /// [`exit::LEAVES`], where this end sends its FIN and nobody will read from the socket: `close()` and `shutdown(SHUT_RDWR)` set
+    /// `sk_shutdown` before the state (`__tcp_close`, `inet_shutdown`; 5.10 to 7.2 alike).
+    #[inline(always)]
+    pub fn leaves(self) -> u8 {
+        if self.get::<u8>(&mem::SK_SHUTDOWN) == Some(SHUTDOWN_MASK) {
+            exit::LEAVES
+        } else {
+            exit::NONE
+        }
     }
 
     /// Whether `sk_err` waits to be told.

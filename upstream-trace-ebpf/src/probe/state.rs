@@ -31,7 +31,7 @@ pub fn inet_sock_set_state(ctx: BtfTracePointContext) -> i32 {
     if let Some(sk) = Struct::new(ctx.arg(0))
         && let Some((what, tuple)) = changed(sk, old, new)
     {
-        emit::acted(what, sk.address(), &tuple, Who::Current);
+        emit::by_owner(what, sk, &tuple);
     }
     0
 }

@@ -144,6 +144,8 @@ pub mod seen {
     pub const WANTED: u16 = 1 << 10;
     /// That its other end was aborted, and no reset is known that says so: the kernel tells of it when it has been delivered.
     pub const PEER_ABORTED: u16 = 1 << 11;
+    /// That its owner, as it sent its FIN, waited for nothing more.
+    pub const LEFT: u16 = 1 << 12;
 }
 
 /// One connection, as one socket sees it.
@@ -300,8 +302,12 @@ impl Connection {
         }
     }
 
-    /// The kernel closed the connection for a process that came to its end.
+    /// How its owner leaves it, as of `event::exit`.
     pub const fn exits(&mut self, exit: u8) {
+        if exit & exit::LEAVES != 0 {
+            self.seen |= seen::LEFT;
+        }
+        let exit = exit & !exit::LEAVES;
         if exit != exit::NONE {
             self.exit = exit;
         }

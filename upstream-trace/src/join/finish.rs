@@ -173,7 +173,7 @@ fn facts(
         closed_first: connection.saw(seen::CLOSED_FIRST),
         peer_closed_first: connection.saw(seen::PEER_CLOSED_FIRST),
         payload_after_fin: ending.has_payload_after_fin(),
-        half_closed: ending.end.is_open() && waited == Some(false),
+        half_closed: ending.end.is_open() && waited == Some(false) && !connection.saw(seen::LEFT),
         has_waited: waited == Some(true),
         err: ending.end.err(),
         destroyed: ending.is_destroyed(),

@@ -2601,12 +2601,19 @@ fn what_ends_after_a_stop_is_not_told() {
 /// Who waits for an answer shuts its side down right behind the request; who gave up does it later (a proxy that passes the FIN on).
 #[test]
 fn only_a_prompt_half_close_waits_for_an_answer() {
-    for (waited, verdict) in [(1, Verdict::ClosedBeforeResponse), (20, Verdict::Ok)] {
+    for (waited, leaves, verdict) in [
+        (1, exit::NONE, Verdict::ClosedBeforeResponse),
+        (20, exit::NONE, Verdict::Ok),
+        // shutdown() for both ways, and the socket is closed later.
+        (1, exit::LEAVES, Verdict::Ok),
+    ] {
         let mut play = Play::new();
         play.handshake();
         play.accept();
         play.jiffies = 100;
+        play.exit = leaves;
         play.state(CLIENT, State::Established, State::FinWait1, CLIENT_PID);
+        play.exit = exit::NONE;
         play.step(CLIENT, State::FinWait1, State::FinWait2);
         let stats = Stats {
             has_socket: 1,
