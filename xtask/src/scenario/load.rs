@@ -89,9 +89,10 @@ impl Load {
         self.open()?.finish(shape)
     }
 
-    /// One by plain TCP that the client resets before the server has accepted it.
+    /// One by plain TCP that the client resets while it waits to be accepted.
     pub fn unaccepted(&mut self) -> Result<()> {
         let c = self.client.connect(self.to)?;
+        self.server.wait_queued(self.listener, 1)?;
         self.client.abort(c)
     }
 
