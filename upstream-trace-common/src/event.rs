@@ -120,7 +120,7 @@ pub struct Actor {
     pub uid: u32,
     /// 1 for a kernel thread.
     pub kthread: u16,
-    /// How it comes to its end, see [`exit`].
+    /// How it leaves the socket that it acts on, see [`exit`].
     pub exit: u8,
     /// Always 0.
     pub reserved: u8,

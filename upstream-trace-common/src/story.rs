@@ -75,7 +75,7 @@ pub struct Story {
     pub len: u8,
     /// The step at which the actor acted, [`AT_BIRTH`], [`AT_ACCEPT`] or [`NOBODY`].
     pub acted: u8,
-    /// How the process comes to its end that sent this socket's FIN, see [`crate::event::exit`].
+    /// How the process left the socket that sent its FIN, see [`crate::event::exit`].
     pub exit: u8,
     /// As of [`Base`]: at the birth, then at the first FIN.
     pub jiffies: u32,
