@@ -5,7 +5,7 @@
 use std::fmt::Write as _;
 
 use super::{
-    ALERT, Condition, End, HELLO, Meaning, Shown,
+    Meaning, Shown,
     rows::{ROWS, STRAY_ROWS, UNSEEN_ROWS},
 };
 
@@ -76,100 +76,4 @@ fn line(text: &mut String, what: &str, known: &str, meaning: &Meaning, shown: Sh
         text,
         "| {what} | {known} | {cause} | {layer} | {envoy} | {before} | {nginx} | {hint} | {shown} |"
     );
-}
-
-impl Condition {
-    fn words(self) -> String {
-        let name = |end| match end {
-            End::Client => "the client",
-            End::Server => "the server",
-        };
-        match self {
-            Self::None => "-".to_owned(),
-            Self::InPath => "the reset came from neither end".to_owned(),
-            Self::LikelyInPath => "the reset's packet came from nearer than the peer's".to_owned(),
-            Self::DroppedCopy => {
-                "the reset likely came from neither end: a filter of this node dropped what may be a copy of the SYN".to_owned()
-            }
-            Self::OnNode(reasons, end) => {
-                let end = end.map_or("an end", name);
-                let mut text = format!("reset by {end}, which is on this node");
-                for (index, reason) in reasons.iter().enumerate() {
-                    let before = if index == 0 { ": " } else { ", " };
-                    text += before;
-                    text += reason;
-                }
-                text
-            }
-            Self::SentBy(end) => format!("reset by {}", name(end)),
-            Self::Errno(errno) => format!("told {errno}"),
-            Self::Translated => {
-                "reset by an end, which is on this node and has another address".to_owned()
-            }
-            Self::Unacknowledged => "the client sent payload".to_owned(),
-            Self::PortUnreachable => {
-                "ICMP port unreachable answered the SYN, or told ECONNREFUSED".to_owned()
-            }
-            Self::ClosedFirst => "after this end's FIN, its socket closed".to_owned(),
-            Self::EitherEnd => "which end this is is not known".to_owned(),
-            Self::PeerClosedFirst => "after the other end's FIN".to_owned(),
-            Self::ClientClosedFirst(end) => {
-                format!("reset by {}, after the client's FIN", name(end))
-            }
-            Self::GaveUp => {
-                "reset by the client, which is on this node, after its FIN, before which it had been silent".to_owned()
-            }
-            Self::ByThisEnd => "reset by this end; which it is is not known".to_owned(),
-            Self::Undelivered => "payload of this end was still on its way".to_owned(),
-            Self::SentAgain => {
-                "reset by the server, payload of the client's was still on its way, and something had been sent again"
-                    .to_owned()
-            }
-            Self::Destroyed => "somebody destroyed the socket that sent the reset".to_owned(),
-            Self::Late => "the request was sent after the server's FIN".to_owned(),
-            Self::TurnedAway => "the server had closed it at once, before anything came".to_owned(),
-            Self::EndedBefore => {
-                "the server had closed it as its process came to its end, before the request came"
-                    .to_owned()
-            }
-            Self::HasLocalPort => "a local port was chosen or bound".to_owned(),
-            Self::ToldUnreachable => {
-                "told EHOSTUNREACH, ENETUNREACH or ECONNREFUSED".to_owned()
-            }
-            Self::Prohibited => "an ICMP error that says prohibited answered the SYN".to_owned(),
-            Self::NoNeighbour => {
-                "this node's own ICMP host unreachable answered the SYN".to_owned()
-            }
-            Self::QueueFull => "the accept queue at the server, on this node, was full".to_owned(),
-            Self::NoDescriptor => {
-                "the process that listens, on this node, had no file descriptor left".to_owned()
-            }
-            Self::QueueFullNoDescriptor => {
-                "the accept queue at the server, on this node, was full, and its process had no file descriptor left"
-                    .to_owned()
-            }
-            Self::Dropped => "a filter of this node dropped the SYN or its answer".to_owned(),
-            Self::Alert => format!(
-                "ended by the server, which sent {ALERT} bytes in all, the client {} to {}",
-                HELLO.start(),
-                HELLO.end()
-            ),
-            Self::FirstExchange => "the server sent nothing at all".to_owned(),
-            Self::Killed(end) => format!("a signal killed the process of {}", name(end)),
-            Self::Ended(end) => format!("the process of {} came to its end", name(end)),
-            Self::Exited => "the process of an end came to its end".to_owned(),
-            Self::Aborted(reasons, end) => {
-                format!(
-                    "{}; SO_LINGER was 0",
-                    Self::OnNode(reasons, Some(end)).words()
-                )
-            }
-            Self::Crossed(first) => {
-                let which = if first { "first" } else { "next" };
-                format!(
-                    "reset by the server, which is on this node and did not receive the {which} request"
-                )
-            }
-        }
-    }
 }

@@ -1,0 +1,524 @@
+//! The playbook, held against every situation that its rows can tell apart.
+
+use std::{collections::HashSet, env, fs, path::Path};
+
+use super::{
+    condition::{ALERT, ALERT_BYTES, HELLO_BYTES},
+    rows::UNSEEN_ROWS,
+    *,
+};
+use crate::record::{
+    AcceptQueue, Bytes, Descriptors, Endpoint, Exit, Icmp, Role,
+    Verdict::{NeverAccepted, ResetBeforeResponse, ResetMidStream},
+};
+
+fn about(verdict: Verdict, role: Role) -> About<'static> {
+    let facts = Facts {
+        role,
+        ..Facts::default()
+    };
+    About::new(verdict, facts, HERE)
+}
+
+fn with(mut about: About<'_>, set: impl FnOnce(&mut Facts)) -> About<'_> {
+    set(&mut about.facts);
+    about
+}
+
+fn bytes(sent: u64, received: u64, acked: u64) -> Bytes {
+    Bytes {
+        sent: Some(sent),
+        received: Some(received),
+        acked: Some(acked),
+    }
+}
+
+const HERE: IpAddr = IpAddr::V4(std::net::Ipv4Addr::new(10, 0, 0, 1));
+
+fn icmp(code: u8, from: Option<IpAddr>) -> Evidence<'static> {
+    let icmp = Icmp {
+        kind: 3,
+        code,
+        from,
+    };
+    Evidence {
+        icmp: Some(icmp),
+        ..Evidence::default()
+    }
+}
+
+fn queue(length: u32, open: u64) -> Evidence<'static> {
+    let (limit, most) = (128, 1024);
+    Evidence {
+        accept_queue: Some(AcceptQueue { length, limit }),
+        descriptors: Some(Descriptors {
+            pid: 7,
+            open,
+            limit: most,
+        }),
+        ..Evidence::default()
+    }
+}
+
+/// Each kind of evidence that rows ask for.
+fn evidences() -> [Evidence<'static>; 9] {
+    [
+        Evidence::default(),
+        icmp(13, None),
+        icmp(1, Some(HERE)),
+        queue(129, 10),
+        queue(1, 1024),
+        queue(129, 1024),
+        dropped(),
+        exit(None),
+        exit(Some("SIGKILL")),
+    ]
+}
+
+fn exit(signal: Option<&'static str>) -> Evidence<'static> {
+    Evidence {
+        exit: Some(Exit { signal }),
+        ..Evidence::default()
+    }
+}
+
+fn dropped() -> Evidence<'static> {
+    Evidence {
+        drop_reason: Some("NETFILTER_DROP"),
+        ..Evidence::default()
+    }
+}
+
+/// What is found of how a reset came to be sent.
+fn ways() -> [Evidence<'static>; 6] {
+    let translated = Evidence {
+        peer_address: Some(Endpoint {
+            address: HERE,
+            port: 15_001,
+        }),
+        ..Evidence::default()
+    };
+    let abort = Evidence {
+        abort: Some(true),
+        ..Evidence::default()
+    };
+    let none = Evidence::default();
+    let (ended, killed) = (exit(None), exit(Some("SIGKILL")));
+    [none, ended, killed, abort, translated, dropped()]
+}
+
+fn rows() -> impl Iterator<Item = &'static Row> {
+    ROWS.iter().flat_map(|(_, rows)| *rows)
+}
+
+/// Each of them with each of these values.
+fn vary<T: Copy>(
+    abouts: &mut Vec<About<'static>>,
+    values: &[T],
+    set: impl Fn(&mut About<'static>, T),
+) {
+    let with = |(mut about, value)| {
+        set(&mut about, value);
+        about
+    };
+    let pairs = abouts
+        .iter()
+        .flat_map(|&about| values.iter().map(move |&value| (about, value)));
+    *abouts = pairs.map(with).collect();
+}
+
+/// Those of this verdict and end that rows can tell apart.
+fn all_of(verdict: Verdict, role: Role) -> Vec<About<'static>> {
+    let (some, hello) = (Some(ALERT_BYTES), Some(*HELLO_BYTES.start()));
+    let amounts = [
+        (None, None),
+        (Some(0), Some(0)),
+        (hello, Some(0)),
+        (Some(0), hello),
+        (hello, some),
+        (some, hello),
+    ];
+    // Whether anything had come tells whom a server turned away that closes at once.
+    let mut abouts = vec![About {
+        is_closed_at_once: true,
+        ..about(verdict, role)
+    }];
+    vary(&mut abouts, &amounts, |about, (sent, received)| {
+        about.facts.counters.bytes = Bytes {
+            sent,
+            received,
+            acked: sent,
+        };
+    });
+    let mut resets = abouts.clone();
+
+    // No row asks for both a reset and what the application was told.
+    let errnos = [
+        None,
+        Some("ECONNREFUSED"),
+        Some("ENETUNREACH"),
+        Some("ECONNABORTED"),
+    ];
+    vary(&mut abouts, &errnos, |about, errno| about.errno = errno);
+    vary(&mut abouts, &evidences(), |about, evidence| {
+        about.evidence = evidence;
+    });
+    vary(&mut abouts, &[false, true], |about, has_port| {
+        about.facts.has_local_port = has_port;
+    });
+
+    vary(&mut resets, Direction::ALL, |about, direction| {
+        about.reset = Some((direction, Origin::Unknown, None));
+    });
+    let known = Origin::ALL.iter().map(|&origin| (origin, false));
+    let origins: Vec<_> = known.chain([(Origin::InPath, true)]).collect();
+    vary(&mut resets, &origins, |about, (origin, likely)| {
+        about.reset = about
+            .reset
+            .map(|(direction, _, reason)| (direction, origin, reason));
+        about.likely = likely;
+    });
+    let reasons = [
+        None,
+        Some("NO_SOCKET"),
+        Some("TCP_FLAGS"),
+        Some("TCP_KEEPALIVE_TIMEOUT"),
+        Some("TCP_ABORT_ON_MEMORY"),
+        Some("TCP_ABORT_ON_CLOSE"),
+        Some("INVALID_SYN"),
+        Some("TCP_TIMEWAIT_SOCKET"),
+        Some("TCP_ABORT_ON_DATA"),
+    ];
+    vary(&mut resets, &reasons, |about, reason| {
+        about.reset = about
+            .reset
+            .map(|(direction, origin, _)| (direction, origin, reason));
+    });
+    vary(&mut resets, &ways(), |about, evidence| {
+        about.evidence = evidence;
+    });
+    let deliveries = [(false, 0), (true, 0), (true, 1)];
+    vary(&mut resets, &deliveries, |about, (on_its_way, again)| {
+        about.undelivered = on_its_way;
+        about.facts.counters.unacked = Some(on_its_way);
+        about.facts.counters.retransmits = Some(again);
+    });
+    let fins: [fn(&mut Facts); 7] = [
+        |facts| facts.destroyed = true,
+        |_| {},
+        |facts| facts.closed_first = true,
+        |facts| facts.peer_closed_first = true,
+        |facts| (facts.peer_closed_first, facts.has_waited) = (true, true),
+        |facts| (facts.closed_first, facts.payload_after_fin) = (true, true),
+        |facts| (facts.peer_closed_first, facts.payload_after_fin) = (true, true),
+    ];
+    vary(&mut resets, &fins, |about, fin| fin(&mut about.facts));
+    abouts.extend(resets);
+    abouts
+}
+
+fn every(mut each: impl FnMut(&About<'_>)) {
+    for &verdict in Verdict::ALL {
+        for &role in Role::ALL {
+            all_of(verdict, role).iter().for_each(&mut each);
+        }
+    }
+}
+
+#[test]
+fn every_failure_has_a_row_and_every_row_is_the_outcome_of_something() {
+    let mut reached = HashSet::new();
+    every(|about| {
+        let meaning = meaning(about);
+        assert_eq!(meaning.is_none(), about.verdict == Verdict::Ok, "{about:?}");
+        reached.extend(meaning.map(|meaning| meaning.hint));
+    });
+    for row in rows() {
+        assert!(reached.contains(row.meaning.hint), "{row:?}");
+    }
+}
+
+#[test]
+fn a_hint_belongs_to_one_row_and_is_one_sentence_to_read() {
+    let connections = rows().map(|row| row.meaning);
+    let strays = STRAY_ROWS.iter().map(|row| row.meaning);
+    let unseen = UNSEEN_ROWS.iter().map(|row| row.meaning);
+    let mut hints = HashSet::new();
+    for Meaning { hint, .. } in connections.chain(strays).chain(unseen) {
+        assert!(hint.ends_with('.') && hint.len() < 250, "{hint}");
+        assert!(!hint.contains('|'), "{hint}");
+        assert!(hints.insert(hint), "{hint}");
+    }
+}
+
+#[test]
+fn where_both_ends_are_not_known_no_end_is_accused() {
+    every(|about| {
+        match about.reset {
+            Some((_, Origin::OffNode | Origin::Unknown, _)) => {}
+            Some((_, Origin::InPath, _)) if about.likely => {}
+            _ => return,
+        }
+        let cause = meaning(about).and_then(|meaning| meaning.cause);
+        let accuses_server = cause == Some(Cause::UnhealthyEndpoint);
+        let accuses_client = cause == Some(Cause::ClientGaveUp);
+        let never_accepted = about.verdict == NeverAccepted;
+        assert!(
+            !accuses_client && (!accuses_server || never_accepted),
+            "{about:?}"
+        );
+    });
+}
+
+#[test]
+fn tls_is_named_only_where_the_server_ended_it_after_an_alerts_bytes() {
+    let (from, to) = HELLO_BYTES.into_inner();
+    let sizes = format!("sent {ALERT_BYTES} bytes in all, the client {from} to {to}");
+    assert!(ALERT.words().ends_with(&sizes));
+
+    let client = about(ResetMidStream, Role::Client);
+    let exchange = |sent, received| About {
+        reset: Some((Direction::Received, Origin::OffNode, None)),
+        ..with(client, |facts| {
+            facts.counters.bytes = bytes(sent, received, sent);
+        })
+    };
+    let alert = exchange(517, ALERT_BYTES);
+    let cause = |about: &About<'_>| meaning(about).and_then(|meaning| meaning.cause);
+    assert_eq!(cause(&alert), Some(Cause::TlsMismatch));
+    let by_client = About {
+        reset: Some((Direction::Sent, Origin::Local, None)),
+        ..alert
+    };
+    let in_path = About {
+        reset: Some((Direction::Received, Origin::InPath, None)),
+        ..alert
+    };
+    let likely_in_path = About {
+        likely: true,
+        ..in_path
+    };
+    for other in [
+        likely_in_path,
+        exchange(517, ALERT_BYTES - 1),
+        exchange(517, 150),
+        // Redis answers a PING of 14 bytes by 7.
+        exchange(14, ALERT_BYTES),
+        by_client,
+        in_path,
+    ] {
+        assert_ne!(cause(&other), Some(Cause::TlsMismatch), "{other:?}");
+    }
+    assert!(
+        meaning(&About {
+            verdict: Verdict::Ok,
+            ..alert
+        })
+        .is_none()
+    );
+}
+
+#[test]
+fn what_there_was_no_room_for_is_named_only_where_it_was_full() {
+    let cause = |verdict, evidence| {
+        let about = About {
+            evidence,
+            ..about(verdict, Role::Client)
+        };
+        meaning(&about).and_then(|meaning| meaning.cause)
+    };
+    for verdict in [Verdict::ConnectTimeout, Verdict::ConnectCanceled] {
+        let named = |evidence| cause(verdict, evidence);
+        assert_eq!(named(queue(129, 10)), Some(Cause::Exhaustion));
+        // Where there is room, a SYN is not dropped for want of it.
+        let silence = (verdict == Verdict::ConnectTimeout).then_some(Cause::Network);
+        assert_eq!(named(queue(3, 1024)), silence);
+        assert_eq!(named(queue(128, 1023)), silence);
+        // A SYN that was dropped never came to the queue.
+        let dropped = Evidence {
+            drop_reason: Some("NETFILTER_DROP"),
+            ..queue(129, 1024)
+        };
+        assert_eq!(named(dropped), Some(Cause::Firewall));
+    }
+}
+
+/// What is known decides, not what is likely.
+#[test]
+fn nobody_is_accused_of_what_another_did() {
+    let hint = |about: &About<'_>| meaning(about).unwrap().hint;
+    let client = |verdict| about(verdict, Role::Client);
+    let by_server = |reason| Some((Direction::Received, Origin::PeerOnNode, Some(reason)));
+
+    // A redirect leads to somebody else than the server that the client knows.
+    let refused = About {
+        reset: by_server("NO_SOCKET"),
+        ..client(Verdict::Refused)
+    };
+    let redirected = About {
+        evidence: Evidence {
+            peer_address: Some(Endpoint {
+                address: HERE,
+                port: 15_001,
+            }),
+            ..Evidence::default()
+        },
+        ..refused
+    };
+    assert!(hint(&refused).starts_with("Nothing accepts"));
+    assert!(hint(&redirected).contains("evidence.peer_address"));
+
+    // A goodbye comes with the client's FIN; who gives up has waited before it. A process that was killed is neither.
+    let late_answer = |has_waited, evidence| {
+        let server = with(about(ResetMidStream, Role::Server), |facts| {
+            (facts.peer_closed_first, facts.has_waited) = (true, has_waited);
+        });
+        hint(&About {
+            evidence,
+            reset: Some((
+                Direction::Received,
+                Origin::PeerOnNode,
+                Some("TCP_TIMEWAIT_SOCKET"),
+            )),
+            ..server
+        })
+    };
+    let nothing = Evidence::default();
+    assert!(late_answer(true, nothing).contains("before it had the whole answer"));
+    assert!(late_answer(false, nothing).contains("a goodbye"));
+    assert!(late_answer(true, exit(Some("SIGKILL"))).contains("evidence.exit"));
+
+    // Of a request that had come in part the killed server is to blame, of one that came later it is not.
+    let cut = |came, evidence| {
+        let closed = with(client(ResetBeforeResponse), |facts| {
+            facts.peer_closed_first = true;
+            facts.counters.bytes = bytes(9000, 0, came);
+        });
+        hint(&About {
+            is_closed_at_once: came == 0,
+            evidence,
+            reset: by_server("TCP_ABORT_ON_DATA"),
+            ..closed
+        })
+    };
+    assert!(cut(4000, exit(Some("SIGKILL"))).starts_with("A signal killed"));
+    assert!(cut(0, exit(Some("SIGKILL"))).contains("had come to its end"));
+    assert!(cut(0, nothing).contains("as soon as it was made"));
+
+    // Whoever has the socket waits for what is cut.
+    let closed = |is_open| {
+        hint(&About {
+            is_open,
+            reset: Some((Direction::Received, Origin::OffNode, None)),
+            ..with(client(Verdict::ResetIdle), |facts| {
+                facts.closed_first = true;
+            })
+        })
+    };
+    assert!(closed(false).contains("harmless") && !closed(true).contains("nobody here"));
+
+    // Some of the request had come where some of it was left unread.
+    let crossed = About {
+        undelivered: true,
+        reset: by_server("TCP_ABORT_ON_CLOSE"),
+        ..with(client(ResetBeforeResponse), |facts| {
+            facts.counters.bytes = bytes(10_000, 0, 4_000);
+        })
+    };
+    assert!(hint(&crossed).contains("without reading the whole request"));
+    let before = About {
+        reset: by_server("TCP_STATE"),
+        ..crossed
+    };
+    assert!(hint(&before).contains("when its first request arrived"));
+
+    // A request that was lost is no health check.
+    let probe = |sent| {
+        hint(&About {
+            reset: Some((Direction::Sent, Origin::Local, None)),
+            ..with(client(Verdict::Probe), |facts| {
+                facts.counters.bytes = bytes(sent, 0, 0);
+            })
+        })
+    };
+    assert!(probe(0).contains("before any payload arrived"));
+    assert!(probe(300).contains("never acknowledged"));
+
+    // It may be told only later, to an owner who does not wait for that.
+    let unreachable = About {
+        evidence: icmp(3, None),
+        ..client(Verdict::Unreachable)
+    };
+    assert!(hint(&unreachable).contains("port unreachable"));
+}
+
+#[test]
+fn a_filter_likely_refused_a_connection_only_where_it_dropped_a_syn() {
+    let unknown = About {
+        reset: Some((Direction::Received, Origin::InPath, None)),
+        likely: true,
+        ..about(Verdict::Refused, Role::Client)
+    };
+    let copied = About {
+        evidence: dropped(),
+        ..unknown
+    };
+    let hint = |about: &About<'_>| meaning(about).unwrap().hint;
+    assert!(hint(&unknown).starts_with("A reset answered"));
+    assert!(hint(&copied).contains("evidence.drop_reason"));
+}
+
+#[test]
+fn an_icmp_error_is_a_firewalls_or_this_nodes_own_only_where_it_says_so() {
+    let meaning = |evidence| {
+        let about = About {
+            errno: Some("EHOSTUNREACH"),
+            evidence,
+            ..about(Verdict::Unreachable, Role::Client)
+        };
+        *meaning(&about).unwrap()
+    };
+    let other = meaning(icmp(1, Some([10, 0, 0, 254].into())));
+    assert_eq!(meaning(icmp(13, None)).cause, Some(Cause::Firewall));
+    assert_eq!(other, meaning(Evidence::default()));
+    assert_ne!(meaning(icmp(1, Some(HERE))).hint, other.hint);
+}
+
+#[test]
+fn an_end_is_not_accused_of_what_the_other_did() {
+    let unread = |role, direction, origin| About {
+        reset: Some((direction, origin, Some("TCP_ABORT_ON_CLOSE"))),
+        ..about(ResetBeforeResponse, role)
+    };
+    let hint = |about: &About<'_>| meaning(about).unwrap().hint;
+    let by_server = [
+        unread(Role::Client, Direction::Received, Origin::PeerOnNode),
+        unread(Role::Server, Direction::Sent, Origin::Local),
+    ];
+    let by_client = [
+        unread(Role::Client, Direction::Sent, Origin::Local),
+        unread(Role::Server, Direction::Received, Origin::PeerOnNode),
+    ];
+    for about in by_server {
+        assert!(hint(&about).starts_with("The server closed"), "{about:?}");
+    }
+    for about in by_client {
+        assert!(hint(&about).starts_with("The client closed"), "{about:?}");
+    }
+}
+
+/// `UPDATE_PLAYBOOK=1 cargo test -p upstream-trace --lib playbook` writes it.
+#[test]
+fn the_page_has_the_table() {
+    const BEGIN: &str = "<!-- playbook:begin -->\n";
+    const END: &str = "<!-- playbook:end -->";
+    let path = Path::new(env!("CARGO_MANIFEST_DIR")).join("../docs/output.md");
+    let page = fs::read_to_string(&path).unwrap();
+    let (before, rest) = page.split_once(BEGIN).unwrap();
+    let (shown, after) = rest.split_once(END).unwrap();
+    if env::var_os("UPDATE_PLAYBOOK").is_some() {
+        fs::write(&path, format!("{before}{BEGIN}{}{END}{after}", table())).unwrap();
+    } else {
+        assert!(shown == table(), "UPDATE_PLAYBOOK=1 renews docs/output.md");
+    }
+}
