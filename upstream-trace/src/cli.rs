@@ -458,7 +458,7 @@ fn container(text: &str) -> Result<String, &'static str> {
 
 /// `10` (seconds), `250ms`, `10s`, `5m`, `2h`.
 fn duration(text: &str) -> Result<Duration, &'static str> {
-    const WRONG: &str = "a time is a number of seconds, or one with ms, s, m or h behind it";
+    const WRONG: &str = "a time is a whole number of seconds, or one with ms, s, m or h behind it";
     let digits = text
         .find(|c: char| !c.is_ascii_digit())
         .unwrap_or(text.len());

@@ -287,7 +287,7 @@ fn bad_input_is_one_line_and_a_code() {
         (
             &["--records", "run.json", "--window", "x", "access.log"],
             2,
-            "a time is a number",
+            "a time is a whole number",
         ),
     ] {
         let output = explain(dir.path(), args);
