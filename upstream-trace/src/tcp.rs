@@ -66,6 +66,23 @@ pub mod errno {
     pub const ECONNRESET: u32 = libc::ECONNRESET.cast_unsigned();
     /// The same after the peer's FIN.
     pub const EPIPE: u32 = libc::EPIPE.cast_unsigned();
+
+    /// What the kernel makes of an ICMP "destination unreachable", the same in 5.10 to 7.2: `icmp_err_convert`
+    /// (`net/ipv4/icmp.c`), `icmpv6_err_convert` and `tab_unreach` (`net/ipv6/icmp.c`).
+    pub const fn of_unreachable(is_v4: bool, kind: u8, code: u8) -> Option<&'static str> {
+        Some(match (is_v4, kind, code) {
+            (true, 3, 0 | 6 | 9 | 11) | (false, 1, 0) => "ENETUNREACH",
+            (true, 3, 1 | 10 | 12..=15) | (false, 1, 2 | 3) => "EHOSTUNREACH",
+            (true, 3, 2) => "ENOPROTOOPT",
+            (true, 3, 3) | (false, 1, 4) => "ECONNREFUSED",
+            (true, 3, 4) => "EMSGSIZE",
+            (true, 3, 5) => "EOPNOTSUPP",
+            (true, 3, 7) => "EHOSTDOWN",
+            (true, 3, 8) => "ENONET",
+            (false, 1, 1 | 5 | 6) => "EACCES",
+            _ => return None,
+        })
+    }
 }
 
 macro_rules! names {
@@ -108,6 +125,9 @@ mod tests {
         assert_eq!(State::from_kernel(13), None);
         assert_eq!(errno_name(111), Some("ECONNREFUSED"));
         assert_eq!(errno_name(0), None);
+        assert_eq!(errno::of_unreachable(true, 3, 13), Some("EHOSTUNREACH"));
+        assert_eq!(errno::of_unreachable(false, 1, 1), Some("EACCES"));
+        assert_eq!(errno::of_unreachable(true, 11, 0), None);
         assert_eq!(signal_name(9), Some("SIGKILL"));
         assert_eq!(signal_name(0), None);
     }

@@ -146,6 +146,8 @@ pub mod seen {
     pub const PEER_ABORTED: u16 = 1 << 11;
     /// That its owner, as it sent its FIN, waited for nothing more.
     pub const LEFT: u16 = 1 << 12;
+    /// That the other end had no answer to what it had sent last, once that is gone.
+    pub const PEER_UNANSWERED: u16 = 1 << 13;
 }
 
 /// One connection, as one socket sees it.

@@ -11,7 +11,7 @@ use super::{
     tuple::Tuple,
 };
 use crate::{
-    record::{Attribution, ResetEvidence, Role},
+    record::{Attribution, Direction, ResetEvidence, Role},
     tcp::errno::ECONNABORTED,
     verdict::{facts::Counters, way},
 };
@@ -45,7 +45,6 @@ impl<'a> Ending<'a> {
         (end, stats): (&'a End, &'a Stats),
         stray: Option<&'a Base>,
     ) -> Self {
-        let sent_fin = connection.saw(seen::FIN_SENT);
         let tick_ns = engine.context.tick_ns;
         let born = connection.saw(seen::BIRTH);
         let lost = connection.saw(seen::LOSS)
@@ -57,7 +56,7 @@ impl<'a> Ending<'a> {
             stats,
             counters: Counters {
                 lived_us: born.then(|| connection.at_us(end.at)),
-                ..Counters::new(stats, connection.role, sent_fin, tick_ns)
+                ..counters(connection, stats, tick_ns)
             },
             stray,
             peer: other_end(engine, connection, stray),
@@ -139,6 +138,19 @@ impl<'a> Ending<'a> {
         let tick_us = self.engine.context.tick_ns / 1000;
         Some(way::evidence(arrival, &self.counters, tick_us))
     }
+}
+
+fn counters(connection: &Connection, stats: &Stats, tick_ns: u64) -> Counters {
+    let fin_sent = connection.saw(seen::FIN_SENT);
+    Counters::new(stats, connection.role, fin_sent, tick_ns)
+}
+
+/// Whether it came to its end with what it had sent last certainly unanswered.
+pub(super) fn is_unanswered(connection: &Connection, tick_ns: u64) -> bool {
+    let stats = connection.end.as_deref().and_then(End::stats);
+    stats.is_some_and(|stats| {
+        counters(connection, stats, tick_ns).last_payload() == Some(Direction::Sent)
+    })
 }
 
 /// Whose the other end is: who had it or, where a listener answered for it, who listens.

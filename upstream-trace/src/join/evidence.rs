@@ -2,7 +2,7 @@
 //!
 //! Must not know: how it was judged.
 
-use upstream_trace_common::event::{exit, kind};
+use upstream_trace_common::event::{IPV4, exit, kind};
 
 use super::{
     connection::{Connection, Named, seen},
@@ -12,7 +12,7 @@ use super::{
     tuple::Tuple,
 };
 use crate::{
-    record::{self, Attribution, Direction, Endpoint, Evidence, Origin, Role, Verdict},
+    record::{self, Attribution, Direction, Endpoint, Evidence, Icmp, Origin, Role, Verdict},
     tcp::{self, State},
     verdict::{facts::Facts, playbook},
 };
@@ -71,7 +71,7 @@ pub(super) fn explain<'a>(
     evidence.peer_address = own_address_of_peer(ending);
     evidence.exit = exit_of(connection, reset, record.verdict);
     evidence.abort = reset.and_then(ResetFound::abort);
-    record.errno = errno(ending, record.verdict);
+    record.errno = errno(ending, record.verdict, evidence.icmp);
     record.evidence = Some(evidence).filter(|found| *found != Evidence::default());
     record.reset = reset.map(ResetFound::record);
     let meaning = playbook::meaning(&about(ending, record, facts, reset, evidence));
@@ -105,12 +105,19 @@ fn about<'a>(
     }
 }
 
-/// What a process was told that still had the socket, or that asked for a port in vain.
-fn errno(ending: &Ending<'_>, verdict: Verdict) -> Option<&'static str> {
+/// What a process was told that still had the socket, or that asked for a port in vain; or would have been, had it asked: an
+/// ICMP error that comes while it is still in `connect()` is noted in `sk_err_soft`, which leaves no trace (`tcp_v4_err`).
+fn errno(ending: &Ending<'_>, verdict: Verdict, icmp: Option<Icmp>) -> Option<&'static str> {
     let end = Some(ending.end).filter(|end| end.is_open());
     let told = end.and_then(|end| tcp::errno_name(end.err()));
     let lacks_port = verdict == Verdict::NoLocalPort && ending.connection.tuple.local_port == 0;
+    let softly = || {
+        let icmp = icmp.filter(|_| verdict == Verdict::Unreachable)?;
+        let is_v4 = ending.connection.tuple.family == IPV4;
+        tcp::errno::of_unreachable(is_v4, icmp.kind, icmp.code)
+    };
     told.or(lacks_port.then_some("EADDRNOTAVAIL"))
+        .or_else(softly)
 }
 
 /// Whether the first FIN came at once.

@@ -8,7 +8,7 @@ use upstream_trace_common::event::{Stats, exit};
 
 use super::{
     connection::{Connection, End, Named, Owner, Slot, seen},
-    ending::Ending,
+    ending::{self, Ending},
     engine::{Context, Engine, Sink, WallClock},
     evidence,
     reset::{self, ResetFound},
@@ -93,6 +93,13 @@ fn leave_to_peer(engine: &mut Engine, slot: Slot) {
     if ended.peer_owner.is_none() {
         ended.peer_owner.clone_from(&peer.owner);
     }
+    let tick_ns = engine.context.tick_ns;
+    if !peer.has_parted() && ending::is_unanswered(ended, tick_ns) {
+        peer.seen |= seen::PEER_UNANSWERED;
+    }
+    if !ended.has_parted() && ending::is_unanswered(peer, tick_ns) {
+        ended.seen |= seen::PEER_UNANSWERED;
+    }
     peer.peer_received = received(ended);
     ended.peer_received = ended.peer_received.or_else(|| received(peer));
     peer.peer_exit = ended.exit;
@@ -175,6 +182,7 @@ fn facts(
         payload_after_fin: ending.has_payload_after_fin(),
         half_closed: ending.end.is_open() && waited == Some(false) && !connection.saw(seen::LEFT),
         has_waited: waited == Some(true),
+        peer_unanswered: connection.saw(seen::PEER_UNANSWERED),
         err: ending.end.err(),
         destroyed: ending.is_destroyed(),
         reset: reset.map(|reset| reset.direction),

@@ -55,6 +55,15 @@ impl Counters {
             present::BYTES_SENT,
             stats.bytes_sent.saturating_sub(stats.bytes_retrans),
         );
+        let control = u64::from(fin_sent) + u64::from(syn_acked);
+        let written = when(stats, present::BYTES_ACKED, stats.bytes_acked)
+            .zip(unacked)
+            .map(|(acked, unacked)| (acked + u64::from(unacked)).saturating_sub(control));
+        // A segment that IP does not take counts as sent, and again when it does.
+        let sent = match (sent, written) {
+            (Some(sent), Some(written)) if role != Role::Unknown => Some(sent.min(written)),
+            _ => sent,
+        };
         let acked = when(stats, present::BYTES_ACKED, stats.bytes_acked).map(|bytes| {
             let control = u64::from(fin_acked) + u64::from(syn_acked);
             let payload = bytes.saturating_sub(control);
@@ -167,6 +176,8 @@ pub struct Facts {
     pub half_closed: bool,
     /// The client had been silent before the first FIN.
     pub has_waited: bool,
+    /// The other end, on this node as well, had no answer to what it had sent last.
+    pub peer_unanswered: bool,
     /// `sk_err` at the end; 0 for none.
     pub err: u32,
     /// Somebody destroyed this end's socket or the other's (`ss -K`).
@@ -284,9 +295,28 @@ mod tests {
         let counters = client(Stats {
             bytes_sent: 4,
             bytes_retrans: 3,
+            bytes_acked: 1,
+            unacked: 1,
             ..Stats::default()
         });
         assert_eq!(counters.bytes.sent, Some(1));
+    }
+
+    #[test]
+    fn what_ip_did_not_take_is_sent_once() {
+        let stats = Stats {
+            bytes_sent: 308,
+            bytes_acked: 1,
+            unacked: 154,
+            ..Stats::default()
+        };
+        assert_eq!(client(stats).bytes.sent, Some(154));
+        // Written by then, and not sent yet.
+        let waiting = Stats {
+            bytes_sent: 100,
+            ..stats
+        };
+        assert_eq!(client(waiting).bytes.sent, Some(100));
     }
 
     #[test]

@@ -4,14 +4,14 @@
 
 use std::net::SocketAddr;
 
-use anyhow::Result;
+use anyhow::{Result, ensure};
 
 use super::connect::{attempt, give_up, wired};
 use super::expect::{Found, Owner, Reset, client, dropped, icmp, icmp_v6};
 use super::feature::Feature;
 use super::netns::{NLM_F_ACK, NLM_F_CREATE, NLM_F_REQUEST, attribute, zero_ended};
 use super::process::Actor;
-use super::{BEFORE_PAYLOAD, Ctx, Expect, Family, Played, Scenario, alone, plain};
+use super::{BEFORE_PAYLOAD, Ctx, Expect, Family, Link, Played, Scenario, alone, plain};
 
 /// `include/uapi/linux/netfilter/nfnetlink.h`.
 const NFNL_SUBSYS_NFTABLES: u16 = 10;
@@ -27,6 +27,7 @@ const NFT_PAYLOAD_TRANSPORT_HEADER: u32 = 2;
 const NFT_REJECT_ICMP_UNREACH: u32 = 0;
 const NFT_REJECT_TCP_RST: u32 = 1;
 /// Codes of `ICMP_DEST_UNREACH`, and of `ICMPV6_DEST_UNREACH`.
+const ICMP_HOST_UNREACH: u8 = 1;
 const ICMP_PORT_UNREACH: u8 = 3;
 const ICMP_PKT_FILTERED: u8 = 13;
 const ICMPV6_ADM_PROHIBITED: u8 = 1;
@@ -160,6 +161,18 @@ pub(super) const LIST: &[Scenario] = &[
         },
         &[unreachable("EACCES", &rejected(icmp_v6(1, 1, "::1")))],
     ),
+    Scenario {
+        needs: Some(Feature::IcmpErrors),
+        ..plain(
+            "firewall_says_no_host",
+            "a firewall answers the SYN with ICMP host unreachable, and the client, which does not wait in connect(), asks for its error and closes",
+            told_at_once,
+            &[
+                unreachable("EHOSTUNREACH", &rejected(icmp(3, 1, "127.0.0.1")))
+                    .steps(&["connect", "CLOSE"]),
+            ],
+        )
+    },
     plain(
         "firewall_drops_in",
         "a firewall drops the SYN where it arrives, and the client gives up",
@@ -180,6 +193,21 @@ fn refused(ctx: &Ctx, family: Family, answer: Answer, errno: i32) -> Result<Play
     server.listen(to, 16)?;
     server.firewall(to, INPUT, answer)?;
     attempt(client, Some(&server), to, errno)
+}
+
+/// The socket keeps its state: the error is noted on it, and read before it closes.
+fn told_at_once(ctx: &Ctx) -> Result<Played> {
+    let (mut client, mut server) = alone(ctx)?;
+    let to = ctx.address(Family::V4);
+    server.listen(to, 16)?;
+    server.firewall(to, INPUT, Answer::Unreachable(ICMP_HOST_UNREACH))?;
+    let mut played = Played::new(&client, Some(&server));
+    let sock = client.connect_start(to)?;
+    let told = client.number(sock, libc::SOL_SOCKET, libc::SO_ERROR)?;
+    ensure!(told == libc::EHOSTUNREACH.cast_unsigned(), "told {told}");
+    played.links.push(Link::of(&mut client, sock, &server, to)?);
+    client.close(sock)?;
+    Ok(played)
 }
 
 fn rejected_out(ctx: &Ctx) -> Result<Played> {

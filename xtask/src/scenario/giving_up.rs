@@ -71,6 +71,13 @@ pub(super) const LIST: &[Scenario] = &[
         ],
         FROM_TIME_WAIT,
     ),
+    with_strays(
+        "goodbye_to_nobody",
+        "the client has its answer, keeps the connection for a while and closes, and the server says goodbye to that, as TLS does",
+        goodbye_to_nobody,
+        &[client("ok").bytes(RQ, RS), ANSWERS_NOBODY.bytes(2 * RS, RQ)],
+        FROM_TIME_WAIT,
+    ),
     plain(
         "reader_stuck",
         "the client stops reading in the middle of a long answer, and resets after a while",
@@ -168,6 +175,14 @@ fn goodbye_answered(ctx: &Ctx) -> Result<Played> {
     pair.client.send(pair.c, REQUEST)?;
     pair.client.close(pair.c)?;
     pair.server.receive(pair.s, REQUEST)?;
+    answer_nobody(pair)
+}
+
+fn goodbye_to_nobody(ctx: &Ctx) -> Result<Played> {
+    let mut pair = Pair::open(ctx, Family::V4)?;
+    pair.exchange()?;
+    wait_idle();
+    pair.client.close(pair.c)?;
     answer_nobody(pair)
 }
 

@@ -1,4 +1,4 @@
-//! Established connections that the kernel gives up, because nothing comes back any more.
+//! Established connections that the kernel gives up: nothing comes back any more, or no word that there is room for more.
 //!
 //! The wire is cut by a socket filter on the server's end that drops everything: no firewall is
 //! needed, and nothing but that one connection notices.
@@ -6,7 +6,7 @@
 use anyhow::Result;
 
 use super::expect::{Owner, client, sent, server};
-use super::{Ctx, Expect, Family, Pair, Played, REQUEST, RQ, RS, Scenario};
+use super::{Ctx, Expect, Family, Pair, Played, REQUEST, RQ, RS, Scenario, alone};
 
 /// The other end, which hears and sees nothing and is taken away without a word.
 const FORGOTTEN: Expect = server("ok").bytes(RS, RQ);
@@ -43,6 +43,20 @@ pub(super) const LIST: &[Scenario] = &[
         ],
         strays: &[],
     },
+    Scenario {
+        name: "reader_stopped",
+        story: "the server stops reading for longer than TCP_USER_TIMEOUT, and its kernel says that it has no room",
+        slow: true,
+        needs: None,
+        play: reader_stopped,
+        records: &[
+            client("timeout")
+                .errno("ETIMEDOUT")
+                .steps(&["connect", "ESTABLISHED", "CLOSE"]),
+            server("ok"),
+        ],
+        strays: &[],
+    },
 ];
 
 fn user_timeout(ctx: &Ctx) -> Result<Played> {
@@ -70,6 +84,24 @@ fn keepalive_timeout(ctx: &Ctx) -> Result<Played> {
     }
     pair.client
         .set(pair.c, libc::SOL_SOCKET, libc::SO_KEEPALIVE, 1)?;
+    pair.client.receive_fails(pair.c, libc::ETIMEDOUT)?;
+    pair.server.vanish(pair.s)?;
+    pair.end()
+}
+
+/// More than the server's kernel has room for.
+const MUCH: [u8; 2000] = [b'.'; 2000];
+
+fn reader_stopped(ctx: &Ctx) -> Result<Played> {
+    let (client, mut server) = alone(ctx)?;
+    server.sysctl("ipv4/tcp_rmem", "4096 4096 4096")?;
+    let mut pair = Pair::between(client, server, ctx.address(Family::V4))?;
+    pair.accept()?;
+    pair.client
+        .set(pair.c, libc::IPPROTO_TCP, libc::TCP_USER_TIMEOUT, 600)?;
+    for _ in 0..4 {
+        pair.client.send(pair.c, &MUCH)?;
+    }
     pair.client.receive_fails(pair.c, libc::ETIMEDOUT)?;
     pair.server.vanish(pair.s)?;
     pair.end()

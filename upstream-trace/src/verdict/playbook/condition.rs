@@ -68,9 +68,20 @@ pub(super) const BY_SERVER_HERE: Condition =
     when("reset by the server, which is on this node", |it| {
         it.is_by_here(End::Server)
     });
+pub(super) const ABORTED_HERE: Condition = when(
+    "reset by an end, which is on this node, with SO_LINGER 0",
+    |it| BY_AN_END_HERE.holds(it) && it.evidence.abort == Some(true),
+);
 pub(super) const ABORTED_BY_SERVER: Condition = when(
     "reset by the server, which is on this node, with SO_LINGER 0",
     |it| it.is_by_here(End::Server) && it.evidence.abort == Some(true),
+);
+pub(super) const BY_SERVER_AFTER_PAYLOAD: Condition = when(
+    "reset by the server, which is on this node and had sent payload",
+    |it| {
+        let [_, by_server] = it.payload();
+        it.is_by_here(End::Server) && by_server > Some(0)
+    },
 );
 /// It is translated on the way (NAT).
 pub(super) const TRANSLATED: Condition = when(
@@ -105,10 +116,14 @@ pub(super) const BY_SERVER_AFTER_CLIENTS_FIN: Condition =
     when("reset by the server, after the client's FIN", |it| {
         it.is_after_clients_fin(End::Server)
     });
-/// A goodbye comes with the FIN.
+/// A goodbye comes with the FIN, and who has an answer has nothing to give up.
 pub(super) const STOPPED_WAITING: Condition = when(
-    "reset by the client, which is on this node, after its FIN, before which it had been silent",
-    |it| it.facts.has_waited && it.is_after_clients_fin(End::Client) && it.is_by_here(End::Client),
+    "reset by the client, which is on this node, after its FIN, before which it had waited for an answer",
+    |it| {
+        let facts = &it.facts;
+        let had_waited = facts.has_waited && facts.peer_unanswered;
+        had_waited && it.is_after_clients_fin(End::Client) && it.is_by_here(End::Client)
+    },
 );
 /// And reset by whoever is left of the server.
 pub(super) const LATE: Condition = when("the request was sent after the server's FIN", |it| {
@@ -148,6 +163,15 @@ pub(super) const SENT_AGAIN: Condition = when(
         let counters = &it.facts.counters;
         let is_clients_loss = it.facts.role == Role::Client && it.sender() == Some(End::Server);
         is_clients_loss && counters.unacked == Some(true) && counters.retransmits > Some(0)
+    },
+);
+/// Not all that was written, for the other end has no room.
+pub(super) const WINDOW_CLOSED: Condition = when(
+    "all that this end had sent was acknowledged, and more waited to be sent",
+    |it| {
+        let counters = &it.facts.counters;
+        let Bytes { sent, acked, .. } = counters.bytes;
+        counters.unacked == Some(true) && sent.is_some() && sent == acked
     },
 );
 pub(super) const MISSED_FIRST_REQUEST: Condition = when(

@@ -133,6 +133,9 @@ const fn row(
     }
 }
 
+/// A host has no such connection, or another one between the same ends that connects (`tcp_rcv_synsent_state_process`).
+const UNKNOWN_THERE: &[&str] = &["NO_SOCKET", "TCP_FLAGS", "TCP_INVALID_ACK_SEQUENCE"];
+
 const NO_LISTENER: (Option<Cause>, Layer) = (Some(Cause::NoListener), Layer::Tcp);
 const FIREWALL: (Option<Cause>, Layer) = (Some(Cause::Firewall), Layer::Tcp);
 const TLS_MISMATCH: (Option<Cause>, Layer) = (Some(Cause::TlsMismatch), Layer::Tls);
@@ -265,18 +268,25 @@ pub(super) const ROWS: &[(&[Verdict], &[Row])] = &[
                 "An ICMP error that says prohibited answered the SYN: evidence.icmp.from has a firewall rule or an access list that rejects the connection.",
             ),
             row(
-                when::NO_NEIGHBOUR,
-                NETWORK,
-                NO_ROUTE,
-                Played(&["unreachable_host"]),
-                "The next host on the way did not answer when this node asked for its hardware address: it is down, or not in this network (ip neigh, ip route get); or a firewall of this node rejects with host unreachable.",
-            ),
-            row(
                 when::PORT_UNREACHABLE,
                 FIREWALL,
                 REFUSED,
                 Played(&["firewall_unreachable"]),
                 "An ICMP port unreachable answered the SYN, where a server without a listener resets: a firewall rejects the connection (REJECT), as Kubernetes does for a Service without ready endpoints (kubectl get endpointslices).",
+            ),
+            row(
+                when::DROPPED,
+                FIREWALL,
+                NO_ROUTE,
+                Played(&["firewall_says_no_host"]),
+                "A filter of this node dropped the SYN (evidence.drop_reason) and told the owner that there is no way: look for rules that reject with an ICMP error (nft list ruleset).",
+            ),
+            row(
+                when::NO_NEIGHBOUR,
+                NETWORK,
+                NO_ROUTE,
+                Played(&["unreachable_host"]),
+                "The next host on the way did not answer when this node asked for its hardware address: it is down, or not in this network (ip neigh, ip route get); or a firewall of this node rejects with host unreachable.",
             ),
             row(
                 when::TOLD_NO_NETWORK,
@@ -586,10 +596,17 @@ pub(super) const ROWS: &[(&[Verdict], &[Row])] = &[
                 "The server aborted the connection on purpose (SO_LINGER 0, evidence.abort) without reading the whole request: look in its log for connection limits, access lists or overload protection.",
             ),
             row(
+                when::BY_SERVER_AFTER_PAYLOAD.because(&["TCP_ABORT_ON_CLOSE"]),
+                OPEN_HTTP,
+                TERMINATED,
+                Played(&["pooled_close_unread"]),
+                "The server had sent payload, and closed the connection without reading all of the client's: an early answer (413, 401, a limit, another protocol), which may be lost with it, or the next request of a pooled connection; look in its log.",
+            ),
+            row(
                 when::BY_SERVER_HERE.because(&["TCP_ABORT_ON_CLOSE"]),
                 UNHEALTHY,
                 TERMINATED,
-                Played(&["close_unread", "pooled_close_unread"]),
+                Played(&["close_unread"]),
                 "The server closed the connection without reading the whole request: look in its log for limits, rejected requests, a shutdown or a crash.",
             ),
             row(
@@ -621,7 +638,7 @@ pub(super) const ROWS: &[(&[Verdict], &[Row])] = &[
                 "The server had closed the connection, and forgotten it, before the request was sent (keep-alive race): make the client's idle timeout shorter than the server's, or let it drop pooled connections that the server has closed.",
             ),
             row(
-                when::BY_SERVER_HERE.because(&["NO_SOCKET", "TCP_FLAGS"]),
+                when::BY_SERVER_HERE.because(UNKNOWN_THERE),
                 OPEN_TCP,
                 TERMINATED,
                 Played(&["half_open"]),
@@ -656,7 +673,7 @@ pub(super) const ROWS: &[(&[Verdict], &[Row])] = &[
                 "The client's process came to its end (evidence.exit) while the answer was outstanding: look for the OOM killer (dmesg), a crash or a restart of the client.",
             ),
             row(
-                when::BY_CLIENT_HERE.because(&["NO_SOCKET"]),
+                when::BY_CLIENT_HERE.because(UNKNOWN_THERE),
                 OPEN_TCP,
                 TERMINATED,
                 FromData,
@@ -714,42 +731,53 @@ pub(super) const ROWS: &[(&[Verdict], &[Row])] = &[
                 GAVE_UP,
                 BROKEN,
                 Played(&["answered_too_late"]),
-                "The client had closed the connection before it had the whole answer, and its host reset what came later: its request timeout or a canceled request; compare the duration with the client's timeouts.",
+                "The client had waited, and closed the connection before the answer came, which its host then reset: its request timeout or a canceled request; compare the duration with the client's timeouts.",
             ),
             row(
                 when::BY_CLIENT_AFTER_ITS_FIN,
                 OPEN_HTTP,
                 BROKEN,
-                Played(&["goodbye_answered"]),
+                Played(&["goodbye_answered", "goodbye_to_nobody"]),
                 "The client had closed its side, and what was sent to it after that was reset: a goodbye after the last answer (TLS close_notify, GOAWAY), which is harmless, or it had given up waiting; compare the duration with its timeouts.",
             ),
             row(
-                when::BY_AN_END_HERE.because(&["NO_SOCKET", "TCP_FLAGS"]),
+                when::BY_AN_END_HERE.because(UNKNOWN_THERE),
                 OPEN_TCP,
                 BROKEN,
                 FromData,
                 "The host that reset does not know the connection: it had ended there, its address is another's by now, or a NAT on the way forgot it (conntrack -S, nf_conntrack_tcp_timeout_established).",
             ),
             row(
-                when::ABORTED_BY_SERVER,
+                when::ABORTED_HERE,
                 OPEN_HTTP,
                 BROKEN,
-                Played(&["reset_mid_response", "reset_after_response"]),
-                "The server aborted the connection on purpose (SO_LINGER 0, evidence.abort) shortly after payload: look in its log for an error path, a timeout or a shutdown.",
+                Played(&[
+                    "client_aborts_answered",
+                    "reset_mid_response",
+                    "reset_after_response",
+                ]),
+                "The other end aborted the connection on purpose (SO_LINGER 0, evidence.abort) shortly after payload: a pool that drops its connections, an error path, a timeout or a shutdown; look in its log.",
             ),
             row(
-                when::UNDELIVERED,
-                OPEN,
+                when::BY_AN_END_HERE.because(&["TCP_ABORT_ON_CLOSE"]),
+                OPEN_HTTP,
                 BROKEN,
                 Played(&["reader_stuck"]),
-                "The other end, or a middlebox in its name, reset the connection with payload still on its way to it: a canceled transfer, a reader that was stuck or killed, or packets that were lost (MTU).",
+                "The other end closed the connection without reading all that was sent to it: a canceled transfer, an early answer (413, 401, a limit), a reader that was stuck, or a crash; look there (reset.sender).",
             ),
             row(
                 when::BY_AN_END_HERE,
                 OPEN_HTTP,
                 BROKEN,
-                Played(&["client_aborts_answered"]),
+                FromData,
                 "The other end reset the connection shortly after payload: look there for a crash, a canceled stream, or a close with data unread.",
+            ),
+            row(
+                when::UNDELIVERED,
+                OPEN,
+                BROKEN,
+                FromData,
+                "The other end, or a middlebox in its name, reset the connection with payload still on its way to it: a canceled transfer, a reader that was stuck or killed, or packets that were lost (MTU).",
             ),
             row(
                 when::ALWAYS,
@@ -799,7 +827,7 @@ pub(super) const ROWS: &[(&[Verdict], &[Row])] = &[
                 "The other end had closed its side before this one did, and this one was long about it: harmless for a pool; where it happens often, look here for sockets that are never closed (ss -tn state close-wait).",
             ),
             row(
-                when::BY_AN_END_HERE.because(&["NO_SOCKET", "TCP_FLAGS"]),
+                when::BY_AN_END_HERE.because(UNKNOWN_THERE),
                 OPEN_TCP,
                 None,
                 FromData,
@@ -857,7 +885,7 @@ pub(super) const ROWS: &[(&[Verdict], &[Row])] = &[
                 OPEN_HTTP,
                 CLOSED,
                 Played(&["closed_without_answer"]),
-                "The handshake completed and the server took the first request, then closed in order without one byte: look in its log for a worker that gave up, a shutdown, or a protocol mismatch (HTTP/2 or TLS against plain HTTP/1).",
+                "The server took the first request, then closed in order without one byte: look in its log for a worker that gave up, a request that did not come whole in time, a shutdown, or a protocol mismatch (HTTP/2 or TLS against plain HTTP/1).",
             ),
             row(
                 when::ALWAYS,
@@ -879,6 +907,13 @@ pub(super) const ROWS: &[(&[Verdict], &[Row])] = &[
                 "ICMP errors answered what this end sent again and again, until the kernel gave up (errno): a router has no way to the other end any more, its host is gone, or a firewall rejects what it let through before (ip route get, conntrack, nft list ruleset).",
             ),
             row(
+                when::WINDOW_CLOSED,
+                OPEN_HTTP,
+                NO_ANSWER,
+                Played(&["reader_stopped"]),
+                "All that this end had sent was acknowledged, and the rest waited in vain: the other end had no room for it, as a process over there does not read (stuck, stopped; ss -tn, Recv-Q), or it was gone before it had room again.",
+            ),
+            row(
                 when::ALWAYS,
                 NETWORK,
                 NO_ANSWER,
@@ -889,13 +924,43 @@ pub(super) const ROWS: &[(&[Verdict], &[Row])] = &[
     ),
     (
         &[LocalAbort],
-        &[row(
-            when::ALWAYS,
-            OPEN_HTTP,
-            CLIENT_GONE,
-            Played(&["client_aborts_answered", "reset_mid_response"]),
-            "This end reset the connection with nothing unanswered: a close with data unread, SO_LINGER 0 (evidence.abort), a killed process (evidence.exit) or socket (ss -K); look at the sender.",
-        )],
+        &[
+            row(
+                when::EXITED,
+                OPEN_HTTP,
+                CLIENT_GONE,
+                FromData,
+                "The process of this end came to its end (evidence.exit) with nothing unanswered, and its kernel reset what was still on its way: harmless for a pool that retries; if nobody restarted it, look for the OOM killer (dmesg) or a crash.",
+            ),
+            row(
+                when::ABORTED_HERE,
+                OPEN_HTTP,
+                CLIENT_GONE,
+                Played(&["client_aborts_answered", "reset_mid_response"]),
+                "This end aborted the connection on purpose (SO_LINGER 0, evidence.abort) with nothing unanswered: a pool that drops its connections, an error path, a timeout or a shutdown; look at the sender.",
+            ),
+            row(
+                when::BY_AN_END_HERE.because(&["TCP_ABORT_ON_CLOSE"]),
+                OPEN_HTTP,
+                CLIENT_GONE,
+                Played(&["never_read"]),
+                "This end closed the connection without reading all that had come, with nothing unanswered: a canceled transfer, or something that it did not wait for; look at the sender.",
+            ),
+            row(
+                when::BY_AN_END_HERE.because(&["TCP_ABORT_ON_DATA"]),
+                OPEN_HTTP,
+                CLIENT_GONE,
+                FromData,
+                "This end had closed the connection already, and what came later was reset: a request that raced with an idle timeout, the rest of an answer that nobody waited for, or a goodbye (TLS close_notify, GOAWAY), which is harmless.",
+            ),
+            row(
+                when::ALWAYS,
+                OPEN_HTTP,
+                CLIENT_GONE,
+                FromData,
+                "This end reset the connection with nothing unanswered, and neither a close of its owner nor the end of its process did it: a timer of its kernel (reset.reason) or an administrator's kill (ss -K); look at the sender.",
+            ),
+        ],
     ),
 ];
 
@@ -927,18 +992,18 @@ pub(super) const STRAY_ROWS: &[StrayRow] = &[
     ),
     stray_row(
         (StrayKind::FromTimeWait, "sent from TIME_WAIT"),
-        IDLE_CLOSE,
+        OPEN_HTTP,
         Played(&["late_request"]),
-        "Data arrived for a connection that this end had closed already (keep-alive race): make the client's idle timeout shorter than this server's keep-alive timeout.",
+        "Data arrived for a connection that this end had closed already: a request that raced with its idle timeout (make the client's shorter), one that met a process that was turning it away or had come to its end, or a goodbye, which is harmless.",
     ),
     stray_row(
         (
             StrayKind::FromClosedClient,
             "sent from TIME_WAIT, by a client's port",
         ),
-        GAVE_UP,
+        OPEN_HTTP,
         FromData,
-        "Data arrived for a connection that this end, the client, had closed already: it had given up waiting for the answer; compare its timeout with the time that the server takes.",
+        "Data arrived for a connection that this end, the client, had closed already: it had given up waiting for the answer (compare its timeout with the time that the server takes), had come to its end, or needed no more (a goodbye).",
     ),
     stray_row(
         (StrayKind::FromListener, "sent by a listening socket"),

@@ -163,6 +163,9 @@ fn all_of(verdict: Verdict, role: Role) -> Vec<About<'static>> {
     vary(&mut abouts, &evidences(), |about, evidence| {
         about.evidence = evidence;
     });
+    vary(&mut abouts, &[false, true], |about, waits| {
+        about.facts.counters.unacked = Some(waits);
+    });
     vary(&mut abouts, &[false, true], |about, has_port| {
         about.facts.has_local_port = has_port;
     });
@@ -208,7 +211,10 @@ fn all_of(verdict: Verdict, role: Role) -> Vec<About<'static>> {
         |_| {},
         |facts| facts.closed_first = true,
         |facts| facts.peer_closed_first = true,
-        |facts| (facts.peer_closed_first, facts.has_waited) = (true, true),
+        |facts| {
+            facts.peer_closed_first = true;
+            (facts.has_waited, facts.peer_unanswered) = (true, true);
+        },
         |facts| (facts.closed_first, facts.payload_after_fin) = (true, true),
         |facts| (facts.peer_closed_first, facts.payload_after_fin) = (true, true),
     ];
@@ -368,10 +374,12 @@ fn nobody_is_accused_of_what_another_did() {
     assert!(hint(&refused).starts_with("Nothing accepts"));
     assert!(hint(&redirected).contains("evidence.peer_address"));
 
-    // A goodbye comes with the client's FIN; who gives up has waited before it. A process that was killed is neither.
-    let late_answer = |has_waited, evidence| {
+    // A goodbye comes with the client's FIN, or when it has its answer; who gives up has waited for that. A process that was killed
+    // is neither.
+    let late_answer = |has_waited, peer_unanswered, evidence| {
         let server = with(about(ResetMidStream, Role::Server), |facts| {
-            (facts.peer_closed_first, facts.has_waited) = (true, has_waited);
+            facts.peer_closed_first = true;
+            (facts.has_waited, facts.peer_unanswered) = (has_waited, peer_unanswered);
         });
         hint(&About {
             evidence,
@@ -384,9 +392,10 @@ fn nobody_is_accused_of_what_another_did() {
         })
     };
     let nothing = Evidence::default();
-    assert!(late_answer(true, nothing).contains("before it had the whole answer"));
-    assert!(late_answer(false, nothing).contains("a goodbye"));
-    assert!(late_answer(true, exit(Some("SIGKILL"))).contains("evidence.exit"));
+    assert!(late_answer(true, true, nothing).contains("before the answer came"));
+    assert!(late_answer(false, true, nothing).contains("a goodbye"));
+    assert!(late_answer(true, false, nothing).contains("a goodbye"));
+    assert!(late_answer(true, true, exit(Some("SIGKILL"))).contains("evidence.exit"));
 
     // Of a request that had come in part the killed server is to blame, of one that came later it is not.
     let cut = |came, evidence| {
