@@ -26,7 +26,7 @@ use crate::{
     limits::spare_descriptors,
     output::console::{print, say},
     printer::{self, Printer},
-    probe::load::Loaded,
+    probe::loaded::Loaded,
     proc::{self, Proc},
     settings::Settings,
     stop::{Stop, cannot_wait},

@@ -17,11 +17,7 @@ use crate::{
     },
     limits::spare_descriptors,
     privilege::{self, Capabilities, Capability},
-    probe::{
-        ladder::Filled,
-        load::{self, Loaded, Plan},
-        loader, own_types,
-    },
+    probe::{ladder::Filled, load, loaded::Loaded, loader, own_types, plan::Plan},
     settings::Settings,
 };
 

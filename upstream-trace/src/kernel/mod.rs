@@ -13,5 +13,5 @@ pub mod reasons;
 #[cfg(test)]
 pub(crate) mod sample;
 #[cfg(test)]
-mod saved;
+pub(crate) mod saved;
 pub mod trim;

@@ -163,13 +163,16 @@ pub(super) fn bytes() -> Vec<(String, Vec<u8>)> {
         .collect()
 }
 
+/// The types of the saved kernel of this name.
+pub(crate) fn btf(kernel: &str) -> Btf {
+    let found = bytes().into_iter().find(|(name, _)| name == kernel);
+    let (_, bytes) = found.unwrap_or_else(|| panic!("{kernel}: `cargo xtask save-types` makes it"));
+    Btf::parse(bytes).unwrap()
+}
+
 fn each(test: impl Fn(&Kernel, &Btf)) {
-    let saved = bytes();
     for kernel in &KERNELS {
-        let found = saved.iter().find(|(name, _)| name == kernel.name);
-        let (_, bytes) =
-            found.unwrap_or_else(|| panic!("{}: `cargo xtask save-types` makes it", kernel.name));
-        test(kernel, &Btf::parse(bytes.clone()).unwrap());
+        test(kernel, &btf(kernel.name));
     }
 }
 
