@@ -31,6 +31,7 @@ pub(super) struct Header {
 
 impl Header {
     /// The header of BTF that has its strings after its types.
+    #[cfg(test)]
     pub(super) fn new(types_len: u32, strings_len: u32) -> Self {
         Self {
             magic: U16::new(MAGIC),
@@ -237,6 +238,7 @@ impl Kind {
     }
 
     /// Whether a record's last word is a type rather than a size.
+    #[cfg(test)]
     pub(super) fn refers(self) -> bool {
         !self.is_aggregate()
             && !matches!(

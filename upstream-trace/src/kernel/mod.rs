@@ -1,7 +1,7 @@
 //! What the agent knows about the running kernel: where fields lie, what values mean, what is
 //! allowed.
 //!
-//! [`host`] reads and [`mapping`] maps; the other modules are pure and work as well on saved BTF. Must not know: aya,
+//! [`host`] reads and [`mapping`] maps; the other modules are pure and work as well on saved BTF, which `trim` cuts for tests. Must not know: aya,
 //! kernel versions.
 
 pub mod btf;
@@ -14,4 +14,5 @@ pub mod reasons;
 pub(crate) mod sample;
 #[cfg(test)]
 pub(crate) mod saved;
-pub mod trim;
+#[cfg(test)]
+mod trim;
