@@ -4,7 +4,7 @@ use std::hint::black_box;
 
 use criterion::{Criterion, Throughput, criterion_group, criterion_main};
 use upstream_trace::{
-    output::{Batch, Format},
+    output::{Batch, Format, Weight},
     record::{
         Attribution, Bytes, Connection, ConnectionType, Endpoint, Family, Id, Process, Role,
         Schema, Step, StepKind, Timestamp, Verdict,
@@ -92,13 +92,14 @@ fn lines(criterion: &mut Criterion) {
     ] {
         let record = healthy(family, address);
         batch.clear();
-        Format::Json.connection(&mut batch, 6, &record);
+        let unwritten = Format::Json.connection(&mut batch, 6, &record);
+        assert_eq!(unwritten, Weight::default());
         let mut group = criterion.benchmark_group(format!("healthy_{name}"));
         group.throughput(Throughput::Bytes(batch.len().try_into().expect("a length")));
         group.bench_function("ours", |bencher| {
             bencher.iter(|| {
                 batch.clear();
-                Format::Json.connection(&mut batch, 6, black_box(&record));
+                let _none = Format::Json.connection(&mut batch, 6, black_box(&record));
                 black_box(batch.len())
             });
         });

@@ -87,7 +87,7 @@ impl Printer {
     pub fn account(&mut self, account: &mut Account, anchor: Anchor) {
         let mut line = account.line(anchor.at(clock::monotonic()));
         line.seq = self.number();
-        self.format.stats(&mut self.batch, 0, &line);
+        self.dropped += self.format.stats(&mut self.batch, 0, &line);
         self.push(account);
     }
 
@@ -151,7 +151,7 @@ impl Sink for Printer {
         if self.selection.connection(record) {
             record.seq = self.number();
             let weight = self.weight(events);
-            self.format.connection(&mut self.batch, weight, record);
+            self.dropped += self.format.connection(&mut self.batch, weight, record);
             self.push_if_large();
         }
     }
@@ -162,14 +162,14 @@ impl Sink for Printer {
         if self.selection.reset(record) {
             record.seq = self.number();
             let weight = self.weight(events);
-            self.format.reset(&mut self.batch, weight, record);
+            self.dropped += self.format.reset(&mut self.batch, weight, record);
             self.push_if_large();
         }
     }
 
     fn event(&mut self, record: &mut Event<'_>) {
         record.seq = self.number();
-        self.format.event(&mut self.batch, 1, record);
+        self.dropped += self.format.event(&mut self.batch, 1, record);
         self.push_if_large();
     }
 }

@@ -47,19 +47,20 @@ pub struct Batch {
 }
 
 impl Batch {
-    /// No line is longer: an encoder that asks for more room is broken.
+    /// No record's line is longer: whoever asks for more room would never have enough.
     const LONGEST_LINE: usize = 1 << 20;
 
-    /// Adds the line that `encode` writes; it returns the length, or `None` for more room.
-    pub fn line(&mut self, events: u64, encode: impl Fn(&mut [u8]) -> Option<usize>) {
+    /// Adds the line that `encode` writes; it returns the length, or `None` for more room. Returns the weight of the line where no room
+    /// was enough, and nothing was added.
+    pub fn line(&mut self, events: u64, encode: impl Fn(&mut [u8]) -> Option<usize>) -> Weight {
         loop {
             let room = &mut self.bytes[self.end..];
             if let Some(len) = encode(room) {
-                return self.add(len, events);
+                self.add(len, events);
+                return Weight::default();
             }
             if room.len() > Self::LONGEST_LINE {
-                debug_assert!(false, "a line that cannot be encoded");
-                return;
+                return Weight { lines: 1, events };
             }
             self.bytes.resize((2 * self.bytes.len()).max(4096), 0);
         }
@@ -188,10 +189,11 @@ mod tests {
     fn batch(lines: &[&str]) -> Batch {
         let mut batch = Batch::default();
         for (index, text) in lines.iter().enumerate() {
-            batch.line(u64::try_from(index).unwrap() + 1, |room| {
+            let unwritten = batch.line(u64::try_from(index).unwrap() + 1, |room| {
                 room.get_mut(..text.len())?.copy_from_slice(text.as_bytes());
                 Some(text.len())
             });
+            assert_eq!(unwritten, weight(0, 0));
         }
         batch
     }
@@ -207,6 +209,14 @@ mod tests {
         assert_eq!(batch.len(), 100_005);
         assert!(batch.front(None).ends_with(b"x\nb\n"));
         assert_eq!(batch.weight(), weight(3, 6));
+    }
+
+    #[test]
+    fn a_line_that_is_too_long_for_any_room_is_left_out_and_counted() {
+        let mut batch = batch(&["one\n"]);
+        assert_eq!(batch.line(7, |_| None), weight(1, 7));
+        assert_eq!(batch.front(None), b"one\n");
+        assert_eq!(batch.weight(), weight(1, 1));
     }
 
     #[test]

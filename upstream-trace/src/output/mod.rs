@@ -25,7 +25,7 @@ pub use self::{
     batch::{Batch, Weight},
     select::Selection,
     text::Style,
-    writer::{Destination, Ended, OpenError, Writer},
+    writer::{Destination, Ended, Writer},
 };
 use crate::record::{Connection, Event, Stats, StrayReset};
 
@@ -49,12 +49,13 @@ macro_rules! spell {
     ($($(#[$doc:meta])* $line:ident($record:ty);)*) => {
         impl Format {
             $($(#[$doc])*
-            /// `events`: the kernel events that it stands for, counted as lost where the line is dropped.
-            pub fn $line(self, batch: &mut Batch, events: u64, record: &$record) {
+            /// `events`: the kernel events that it stands for, counted as lost where the line is dropped. Returns what is lost at
+            /// once ([`Batch::line`]).
+            pub fn $line(self, batch: &mut Batch, events: u64, record: &$record) -> Weight {
                 batch.line(events, |room| match self {
                     Self::Json => json::$line(record, room),
                     Self::Text(style) => text::$line(record, style, room),
-                });
+                })
             })*
         }
     };

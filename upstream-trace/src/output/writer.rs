@@ -535,11 +535,12 @@ mod tests {
 
     /// `number` padded to `len` bytes; stands for two events.
     fn add(batch: &mut Batch, number: usize, len: usize) {
-        batch.line(2, |room| {
+        let unwritten = batch.line(2, |room| {
             let text = format!("{number:0width$}\n", width = len - 1);
             room.get_mut(..len)?.copy_from_slice(text.as_bytes());
             Some(len)
         });
+        assert_eq!(unwritten, lines(0));
     }
 
     fn numbers(reader: impl io::Read) -> Vec<usize> {
