@@ -8,7 +8,6 @@ use std::{io::Read as _, time::Duration};
 use rustix::rand::GetRandomFlags;
 use tokio::{
     io::{Interest, unix::AsyncFd},
-    runtime::Runtime,
     time::{Instant, MissedTickBehavior},
 };
 
@@ -23,13 +22,12 @@ use crate::{
     exit::{Code, Failure},
     join::engine::{Context, Engine, HOLD_NS},
     kernel::host,
-    limits::spare_descriptors,
     output::console::{print, say},
     printer::{self, Printer},
     probe::loaded::Loaded,
     proc::{self, Proc},
     settings::Settings,
-    stop::{Stop, cannot_wait},
+    stop::{Stop, cannot_wait, runtime},
     survey::Survey,
 };
 
@@ -64,13 +62,6 @@ const NEWS: Duration = Duration::from_secs(1);
 pub fn run(mut settings: Settings) -> Result<(), Failure> {
     settings.wanted.cgroups = cgroup::find(&settings.cgroups, &settings.containers)?;
     runtime()?.block_on(trace(settings))
-}
-
-fn runtime() -> Result<Runtime, Failure> {
-    spare_descriptors()?;
-    let mut builder = tokio::runtime::Builder::new_current_thread();
-    let built = builder.enable_all().build();
-    built.map_err(|error| Failure::new(Code::Failure, format!("cannot start: {error}")))
 }
 
 /// Says what a run would find here: attaches, lets go, tells. The code says how much of a node is seen.

@@ -1,12 +1,25 @@
-//! How a run is told to end: the signals for that.
+//! What a run waits in, and how it is told to end: the signals for that.
 //!
 //! Must not know: what runs.
 
 use std::{io, mem::MaybeUninit, ptr};
 
-use tokio::signal::unix::{Signal, SignalKind, signal};
+use tokio::{
+    runtime::{Builder, Runtime},
+    signal::unix::{Signal, SignalKind, signal},
+};
 
-use crate::exit::{Code, Failure};
+use crate::{
+    exit::{Code, Failure},
+    limits::spare_descriptors,
+};
+
+/// What waits for a run, on the thread that it runs on.
+pub fn runtime() -> Result<Runtime, Failure> {
+    spare_descriptors()?;
+    let built = Builder::new_current_thread().enable_all().build();
+    built.map_err(|error| Failure::new(Code::Failure, format!("cannot start: {error}")))
+}
 
 /// The signals that end a run. Listened to before the tracer says that it is there, so that none is lost.
 #[derive(Debug)]
