@@ -85,7 +85,7 @@ async fn trace(settings: Settings) -> Result<(), Failure> {
     survey.check()?;
     // Opened before anything is attached: a wrong path costs the kernel nothing.
     let output = printer::open(&settings)?;
-    let loaded = survey.attach(&settings)?;
+    let (loaded, attached) = survey.attach(&settings)?;
     let since = clock::monotonic();
     for line in Report::new(&survey).short() {
         say(&line);
@@ -104,8 +104,8 @@ async fn trace(settings: Settings) -> Result<(), Failure> {
         idle_after_us: u64::try_from(settings.idle_after.as_micros()).unwrap_or(u64::MAX),
         reasons: survey.reasons,
         drop_reasons: survey.drop_reasons,
-        counts_syn_retransmits: survey.counts_syn_retransmits,
-        sees_all_resets: survey.sees_all_resets,
+        counts_syn_retransmits: attached.counts_syn_retransmits,
+        sees_all_resets: attached.sees_all_resets,
         sees_both_ends: !settings.wanted.by_owner(),
         knows_listeners: loaded.scans()
             && !settings.wanted.by_owner()

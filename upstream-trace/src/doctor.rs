@@ -132,7 +132,7 @@ impl Report {
                     .missing()
                     .map(Capability::name)
                     .collect(),
-                kept: survey.kept.map(names),
+                kept: survey.attached.map(|attached| names(attached.kept)),
             },
             roles: roles(survey),
             fields: fields(survey),

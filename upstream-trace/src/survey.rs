@@ -23,35 +23,42 @@ use crate::{
 
 /// What was found out.
 #[derive(Debug)]
-#[expect(clippy::struct_excessive_bools, reason = "each is a fact of its own")]
 pub struct Survey {
     pub host: Host,
     /// At the start.
     pub capabilities: Capabilities,
-    /// Once the hooks are attached; `None`: they are not.
-    pub kept: Option<Capabilities>,
     /// The file that the kernel's types were read from; `None`: they could not be.
     pub types: Option<String>,
     /// Where its fields are; `None` without types.
     pub offsets: Option<Offsets>,
-    /// What came of each role; empty where none was tried.
-    pub roles: Vec<Filled>,
-    /// Every reset that this node sends passes the hook.
-    pub sees_all_resets: bool,
     /// The kernel's own names of reset reasons.
     pub reasons: Reasons,
     /// The same of reasons for dropping a packet.
     pub drop_reasons: Reasons,
-    /// Every SYN that is sent again passes the hook.
-    pub counts_syn_retransmits: bool,
-    /// The kernel tells how often it skipped a hook.
-    pub counts_skipped: bool,
-    /// The kernel does not tell what a dropped packet came for.
-    drops_lack_sockets: bool,
+    /// What came of each role; empty where none was tried.
+    pub roles: Vec<Filled>,
+    /// `None`: the hooks are not attached.
+    pub attached: Option<Attached>,
     /// Why nothing can be traced, first what a run stops at.
     pub obstacles: Vec<Failure>,
     /// Taken once hooks are attached.
     btf: Option<Btf>,
+}
+
+/// What is known once the hooks are attached.
+#[derive(Clone, Copy, Debug)]
+#[expect(clippy::struct_excessive_bools, reason = "each is a fact of its own")]
+pub struct Attached {
+    /// What was not given up.
+    pub kept: Capabilities,
+    /// Every reset that this node sends passes the hook.
+    pub sees_all_resets: bool,
+    /// Every SYN that is sent again passes the hook.
+    pub counts_syn_retransmits: bool,
+    /// The kernel tells how often it skipped a hook.
+    counts_skipped: bool,
+    /// The kernel does not tell what a dropped packet came for.
+    drops_lack_sockets: bool,
 }
 
 impl Survey {
@@ -76,19 +83,15 @@ impl Survey {
         Ok(Self {
             host,
             capabilities,
-            kept: None,
             types: btf.as_ref().map(|_| {
                 let file = file.unwrap_or(Path::new(host::BTF));
                 file.display().to_string()
             }),
             offsets,
-            roles: Vec::new(),
-            sees_all_resets: false,
             reasons: btf.as_ref().map(Reasons::of_resets).unwrap_or_default(),
             drop_reasons: btf.as_ref().map(Reasons::of_drops).unwrap_or_default(),
-            counts_syn_retransmits: false,
-            counts_skipped: false,
-            drops_lack_sockets: false,
+            roles: Vec::new(),
+            attached: None,
             obstacles,
             btf,
         })
@@ -101,14 +104,17 @@ impl Survey {
 
     /// Loads, attaches, and gives up every privilege that is no longer needed; so no other thread may have
     /// been started.
-    pub fn attach(&mut self, settings: &Settings) -> Result<Loaded, Failure> {
+    pub fn attach(&mut self, settings: &Settings) -> Result<(Loaded, Attached), Failure> {
         self.check()?;
-        let loaded = self.load(settings);
-        self.obstacles.extend(loaded.as_ref().err().cloned());
-        loaded
+        let attached = self.load(settings);
+        match &attached {
+            Ok((_, attached)) => self.attached = Some(*attached),
+            Err(failure) => self.obstacles.push(failure.clone()),
+        }
+        attached
     }
 
-    fn load(&mut self, settings: &Settings) -> Result<Loaded, Failure> {
+    fn load(&mut self, settings: &Settings) -> Result<(Loaded, Attached), Failure> {
         let (Some(btf), Some(offsets)) = (self.btf.take(), &self.offsets) else {
             let message = "the kernel's types are not at hand";
             return Err(Failure::new(Code::Kernel, message));
@@ -136,12 +142,14 @@ impl Survey {
         let mut loaded = load::load(&plan, loader, &mut self.roles)?;
         // What a run opens later it does without where it cannot, and says nothing.
         spare_descriptors()?;
-        self.counts_syn_retransmits = plan.counts_syn_retransmits(&self.roles);
-        self.sees_all_resets = plan.sees_all_resets(&self.roles);
-        self.drops_lack_sockets = plan.drops_lack_sockets(&self.roles);
-        self.kept = Some(give_up(self.capabilities, &mut loaded)?);
-        self.counts_skipped = loaded.missed().is_some();
-        Ok(loaded)
+        let attached = Attached {
+            sees_all_resets: plan.sees_all_resets(&self.roles),
+            counts_syn_retransmits: plan.counts_syn_retransmits(&self.roles),
+            drops_lack_sockets: plan.drops_lack_sockets(&self.roles),
+            kept: give_up(self.capabilities, &mut loaded)?,
+            counts_skipped: loaded.missed().is_some(),
+        };
+        Ok((loaded, attached))
     }
 
     /// What will be invisible or less precise, a line each.
@@ -169,7 +177,7 @@ impl Survey {
 
     /// What is not for want of a hook or a field.
     fn unseen_otherwise(&self) -> impl Iterator<Item = &'static str> {
-        let attached = self.kept.is_some();
+        let attached = |holds: fn(&Attached) -> bool| self.attached.as_ref().is_some_and(holds);
         let limits = [
             (
                 self.types.is_some() && self.reasons.is_empty(),
@@ -185,7 +193,7 @@ impl Survey {
                 "owners of MPTCP's sockets that are older than the tracer, because lockdown keeps from being read what leads to them",
             ),
             (
-                self.drops_lack_sockets,
+                attached(|attached| attached.drops_lack_sockets),
                 "resets that reach TIME_WAIT or a half-open request",
             ),
             (
@@ -193,7 +201,7 @@ impl Survey {
                 "executables, containers and pods of processes, and names of some: /proc is not mounted: mount it (mount -t proc proc /proc)",
             ),
             (
-                attached && !self.counts_skipped,
+                attached(|attached| !attached.counts_skipped),
                 "the kernel's own count of hooks that it skipped; only what follows from others tells",
             ),
             (
