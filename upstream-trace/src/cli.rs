@@ -1,22 +1,17 @@
-//! The command line: what was typed, and [`Args::settle`], what it means.
+//! The command line: what was typed, and what it means (`settle`). How one value is read is in `values`.
 //!
 //! Must not know: the kernel, what is done with a setting.
 
-use std::{
-    ffi::OsString,
-    net::{IpAddr, SocketAddr},
-    path::PathBuf,
-    str::FromStr,
-    time::Duration,
-};
+mod values;
 
-use clap::{
-    Args as ClapArgs, CommandFactory as _, Parser, Subcommand, ValueEnum, error::ErrorKind,
-};
+use std::{ffi::OsString, net::SocketAddr, path::PathBuf, time::Duration};
+
+use clap::{Args, CommandFactory as _, Parser, Subcommand, ValueEnum, error::ErrorKind};
 use upstream_trace_common::setting;
 
+use self::values::{PortRange, container, duration, max_connections, pid, ring_size, server};
 use crate::{
-    container, exit, explain,
+    exit, explain,
     output::Selection,
     record::Verdict,
     settings::{Network, Ports, Settings, Wanted},
@@ -29,7 +24,7 @@ pub struct Cli {
     #[command(subcommand)]
     pub command: Option<Command>,
     #[command(flatten)]
-    pub trace: Args,
+    pub trace: Trace,
 }
 
 const TIME: &str = "TIME is a number with ms, s, m or h behind it; a bare number is seconds.";
@@ -105,7 +100,7 @@ pub enum Command {
 }
 
 /// What was typed behind `doctor`.
-#[derive(Clone, Debug, ClapArgs)]
+#[derive(Clone, Debug, Args)]
 #[command(after_help = exit::HELP)]
 pub struct Doctor {
     /// One JSON object, for machines.
@@ -128,7 +123,7 @@ impl Doctor {
 }
 
 /// What was typed behind `explain`.
-#[derive(Clone, Debug, ClapArgs)]
+#[derive(Clone, Debug, Args)]
 #[command(after_help = after_help(&[TIME]))]
 pub struct Explain {
     /// Logs of Envoy, Istio, NGINX, HAProxy or a gRPC client; none or `-` is standard input.
@@ -177,16 +172,9 @@ impl Explain {
     }
 }
 
-/// `NAME=ADDRESS:PORT`
-fn server(text: &str) -> Result<(String, SocketAddr), &'static str> {
-    const WRONG: &str = "a server is NAME=ADDRESS:PORT";
-    let (name, address) = text.rsplit_once('=').ok_or(WRONG)?;
-    Ok((name.to_owned(), address.parse().map_err(|_| WRONG)?))
-}
-
-/// What was typed.
-#[derive(Clone, Debug, ClapArgs)]
-pub struct Args {
+/// What was typed for a run of the tracer.
+#[derive(Clone, Debug, Args)]
+pub struct Trace {
     /// Ports of either end: `8443`, `8000-8100`, or several with commas; repeatable.
     #[arg(
         long,
@@ -300,7 +288,7 @@ enum Format {
     Text,
 }
 
-impl Args {
+impl Trace {
     /// What is wrong with the options of which records: no connection can pass them all.
     fn excludes(&self) -> Option<String> {
         let passes = |verdict: &Verdict| {
@@ -374,131 +362,6 @@ const FLAGGED: [Verdict; 5] = [
 fn names(verdicts: &[Verdict]) -> String {
     let names: Vec<_> = verdicts.iter().map(|verdict| verdict.as_str()).collect();
     names.join(",")
-}
-
-/// `first-last`, both included.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-struct PortRange(u16, u16);
-
-impl FromStr for PortRange {
-    type Err = &'static str;
-
-    fn from_str(text: &str) -> Result<Self, Self::Err> {
-        const WRONG: &str = "a port is a number from 1 to 65535, a range is FIRST-LAST";
-        let port = |text: &str| text.parse().ok().filter(|&port: &u16| port != 0);
-        let (first, last) = text.split_once('-').unwrap_or((text, text));
-        match (port(first), port(last)) {
-            (Some(first), Some(last)) if first <= last => Ok(Self(first, last)),
-            _ => Err(WRONG),
-        }
-    }
-}
-
-impl FromStr for Network {
-    type Err = &'static str;
-
-    fn from_str(text: &str) -> Result<Self, Self::Err> {
-        const WRONG: &str = "a network is ADDRESS or ADDRESS/PREFIX";
-        let (address, prefix) = text
-            .split_once('/')
-            .map_or((text, None), |(address, prefix)| (address, Some(prefix)));
-        let address: IpAddr = address.parse().map_err(|_| WRONG)?;
-        let longest = if address.is_ipv4() { 32 } else { 128 };
-        let prefix = prefix.map_or(Ok(longest), |prefix| prefix.parse().map_err(|_| WRONG))?;
-        if prefix > longest {
-            return Err("the prefix is longer than the address");
-        }
-        let mapped = match address {
-            // Such a socket is IPv4's to the kernel side.
-            IpAddr::V6(address) if prefix >= 96 => address.to_ipv4_mapped(),
-            _ => None,
-        };
-        Ok(mapped.map_or(Self { address, prefix }, |address| Self {
-            address: address.into(),
-            prefix: prefix - 96,
-        }))
-    }
-}
-
-impl FromStr for Verdict {
-    type Err = String;
-
-    fn from_str(text: &str) -> Result<Self, Self::Err> {
-        let known = Self::ALL.iter().find(|verdict| verdict.as_str() == text);
-        known.copied().ok_or_else(|| {
-            let all: Vec<_> = Self::ALL.iter().map(|verdict| verdict.as_str()).collect();
-            format!("the verdicts are {}", all.join(", "))
-        })
-    }
-}
-
-/// The kernel gives no higher one, `PID_MAX_LIMIT`.
-fn pid(text: &str) -> Result<u32, &'static str> {
-    number(text, 4_194_304).ok_or("a pid is a number from 1 to 4194304")
-}
-
-fn max_connections(text: &str) -> Result<u32, &'static str> {
-    number(text, 16_777_216).ok_or("it is a number from 1 to 16777216")
-}
-
-fn number(text: &str, most: u32) -> Option<u32> {
-    let number = text.parse().ok()?;
-    (1..=most).contains(&number).then_some(number)
-}
-
-/// `3f4e5d6c7b8a`, or more of it, or with the runtime before it as Kubernetes writes it.
-fn container(text: &str) -> Result<String, &'static str> {
-    let id = text.split_once("://").map_or(text, |(_, id)| id);
-    if (12..=container::LENGTH).contains(&id.len()) && container::is_hex(id) {
-        Ok(id.to_owned())
-    } else {
-        Err("a container's id is 12 to 64 hexadecimal digits, in small letters")
-    }
-}
-
-/// `10` (seconds), `250ms`, `10s`, `5m`, `2h`.
-fn duration(text: &str) -> Result<Duration, &'static str> {
-    const WRONG: &str = "a time is a whole number of seconds, or one with ms, s, m or h behind it";
-    let digits = text
-        .find(|c: char| !c.is_ascii_digit())
-        .unwrap_or(text.len());
-    let (number, unit) = text.split_at(digits);
-    let number: u64 = number.parse().map_err(|_| WRONG)?;
-    let milliseconds = match unit {
-        "ms" => 1,
-        "" | "s" => 1000,
-        "m" => 60_000,
-        "h" => 3_600_000,
-        _ => return Err(WRONG),
-    };
-    number
-        .checked_mul(milliseconds)
-        .map(Duration::from_millis)
-        .ok_or(WRONG)
-}
-
-/// `65536`, `64KiB`, `4MiB`: a power of two, as the kernel demands.
-fn ring_size(text: &str) -> Result<u32, &'static str> {
-    const WRONG: &str = "a size is a power of two from 64KiB to 1GiB";
-    let digits = text
-        .find(|c: char| !c.is_ascii_digit())
-        .unwrap_or(text.len());
-    let (number, unit) = text.split_at(digits);
-    let number: u32 = number.parse().map_err(|_| WRONG)?;
-    let shift = match unit {
-        "" => 0,
-        "K" | "KiB" => 10,
-        "M" | "MiB" => 20,
-        "G" | "GiB" => 30,
-        _ => return Err(WRONG),
-    };
-    let bytes = number.checked_mul(1 << shift).ok_or(WRONG)?;
-    let allowed = (64 << 10)..=(1 << 30);
-    if bytes.is_power_of_two() && allowed.contains(&bytes) {
-        Ok(bytes)
-    } else {
-        Err(WRONG)
-    }
 }
 
 #[cfg(test)]
@@ -681,25 +544,6 @@ mod tests {
     }
 
     #[test]
-    fn times_and_sizes() {
-        assert_eq!(duration("250ms"), Ok(Duration::from_millis(250)));
-        assert_eq!(duration("0"), Ok(Duration::ZERO));
-        assert_eq!(duration("2h"), Ok(Duration::from_hours(2)));
-        assert!(
-            duration("1d").is_err()
-                && duration("").is_err()
-                && duration("99999999999999999h").is_err()
-        );
-        assert_eq!(ring_size("64KiB"), Ok(65_536));
-        assert_eq!(ring_size("4MiB"), Ok(4 << 20));
-        assert!(
-            ring_size("65537").is_err()
-                && ring_size("32KiB").is_err()
-                && ring_size("8GiB").is_err()
-        );
-    }
-
-    #[test]
     fn explain() {
         let all = [
             "upstream-trace",
@@ -720,7 +564,6 @@ mod tests {
             settings.servers,
             [("b/s".to_owned(), "[::1]:80".parse().unwrap())]
         );
-        assert!(server("b/s").is_err() && server("b=1").is_err());
         assert!(Cli::try_parse_from(["upstream-trace", "explain", "a.log"]).is_err());
     }
 
