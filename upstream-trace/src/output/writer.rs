@@ -7,43 +7,29 @@
 //! A regular file that can take no more is cut back to its last whole line.
 //! Must not know: what a line says.
 
+mod outlet;
+mod queue;
+
 use std::{
-    collections::VecDeque,
     fmt::{self, Display, Formatter},
-    fs::File,
     future, io,
-    io::{ErrorKind, Seek as _, SeekFrom, Write as _},
-    mem,
-    os::{
-        fd::AsFd as _,
-        unix::fs::{FileTypeExt as _, OpenOptionsExt as _},
-    },
-    path::Path,
-    sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError},
+    io::ErrorKind,
+    sync::Arc,
     thread::{self, JoinHandle},
     time::Duration,
 };
 
-use rustix::{
-    event::{PollFd, PollFlags, Timespec},
-    fs::{OFlags, fcntl_setfl},
-    io::Errno,
-};
 use tokio::sync::watch;
 
-use super::{
-    ahead::Ahead,
-    batch::{Batch, Weight},
+pub use self::outlet::Destination;
+use self::{
+    outlet::{Outlet, Reader},
+    queue::Queue,
 };
+use super::batch::{Batch, Weight};
 
 /// Bytes that may wait for a slow reader: some 7,000 records.
 pub const DEFAULT_LIMIT: usize = 8 << 20;
-
-/// A batch with more memory than this is not used again.
-const KEEP: usize = 1 << 20;
-/// Batches kept to be used again: so many wait while other programs have all processors. A new one grows by doubling, which is the
-/// dearest part of filling it.
-const SPARE: usize = 4;
 
 /// The output cannot be opened.
 #[derive(Debug, thiserror::Error)]
@@ -79,113 +65,34 @@ impl Display for Ended {
 /// The main loop's end of the queue.
 #[derive(Debug)]
 pub struct Writer {
-    file: Arc<File>,
-    /// What poll(2) says of it when its reader has gone; nothing, where it has none.
-    gone: PollFlags,
+    reader: Reader,
     queue: Arc<Queue>,
     ended: watch::Receiver<Option<Ended>>,
     thread: Option<JoinHandle<()>>,
 }
 
-/// Where the lines go: opened, and not yet written to.
-#[derive(Debug)]
-pub struct Destination {
-    file: File,
-    /// For messages.
-    name: String,
-    /// A regular file, which is ours from its beginning.
-    regular: bool,
-}
-
-impl Destination {
-    /// Standard output.
-    pub fn stdout() -> Result<Self, OpenError> {
-        let name = "standard output".to_owned();
-        match io::stdout().as_fd().try_clone_to_owned() {
-            Ok(fd) => Ok(Self {
-                file: fd.into(),
-                name,
-                regular: false,
-            }),
-            Err(reason) => Err(OpenError::Open { name, reason }),
-        }
-    }
-
-    /// A file, created where there is none. What is in it stays until [`Writer::start`].
-    pub fn file(path: &Path) -> Result<Self, OpenError> {
-        let name = path.display().to_string();
-        // At its end, wherever that is: whoever rotates it may cut it. A pipe that nobody reads is an error, not a wait.
-        let mut options = File::options();
-        options.create(true).append(true);
-        options.custom_flags(libc::O_NONBLOCK);
-        let opened = options.open(path).and_then(|file| {
-            // Once it is open, a write waits.
-            fcntl_setfl(&file, OFlags::APPEND)?;
-            let regular = file.metadata()?.is_file();
-            Ok((file, regular))
-        });
-        match opened {
-            Ok((file, regular)) => Ok(Self {
-                file,
-                name,
-                regular,
-            }),
-            Err(reason) => Err(OpenError::Open { name, reason }),
-        }
-    }
-}
-
 impl Writer {
     /// Empties a regular file and starts the thread, with at most `limit` bytes waiting.
     pub fn start(destination: Destination, limit: usize) -> Result<Self, OpenError> {
-        let Destination {
-            file,
-            name,
-            regular,
-        } = destination;
-        if regular && let Err(reason) = file.set_len(0) {
-            return Err(OpenError::Open { name, reason });
-        }
-        let file = Arc::new(file);
-        let kind = file.metadata().ok().map(|data| data.file_type());
-        let pipe = kind.is_some_and(|kind| kind.is_fifo());
-        let gone = match kind {
-            Some(kind) if kind.is_fifo() => PollFlags::ERR,
-            // An error of a socket may be another one.
-            Some(kind) if kind.is_socket() => PollFlags::HUP,
-            // A terminal that is gone is for SIGHUP to say.
-            _ => PollFlags::empty(),
-        };
-        let mut sink = Sink {
-            file: Arc::clone(&file),
-            most: pipe.then_some(libc::PIPE_BUF),
-            part: None,
-            ahead: regular.then(Ahead::default),
-        };
-        let queue = Arc::new(Queue {
-            limit,
-            state: Mutex::default(),
-            work: Condvar::new(),
-            progress: Condvar::new(),
-        });
+        let (mut outlet, reader) = destination.begin()?;
+        let queue = Arc::new(Queue::new(limit));
         let (report, ended) = watch::channel(None);
         let run = {
             let queue = Arc::clone(&queue);
             move || {
-                let served = queue.serve(&mut sink);
-                sink.release();
+                let served = serve(&queue, &mut outlet);
+                outlet.release();
                 if let Err(error) = served {
                     report.send_replace(Some(match error.kind() {
                         ErrorKind::BrokenPipe | ErrorKind::ConnectionReset => Ended::Closed,
-                        _ => Ended::Failed(format!("cannot write {name}: {error}")),
+                        _ => Ended::Failed(format!("cannot write {}: {error}", outlet.name)),
                     }));
                 }
             }
         };
         let thread = thread::Builder::new().name("output".into()).spawn(run);
         Ok(Self {
-            file,
-            gone,
+            reader,
             queue,
             ended,
             thread: Some(thread.map_err(OpenError::Thread)?),
@@ -201,8 +108,7 @@ impl Writer {
 
     /// Whether whoever read a pipe or a socket has gone, which else only the next line would show.
     pub fn is_unread(&self) -> bool {
-        let now = || poll(&self.file, PollFlags::empty(), Some(&Timespec::default()));
-        !self.gone.is_empty() && now().is_ok_and(|events| events.intersects(self.gone))
+        self.reader.has_gone()
     }
 
     /// Waits until nothing more can be written; forever, if all is well. May be cancelled at any time.
@@ -244,268 +150,36 @@ impl Drop for Writer {
     }
 }
 
-/// What the two threads share.
-#[derive(Debug)]
-struct Queue {
-    limit: usize,
-    state: Mutex<State>,
-    /// There is something to write, or no more will come.
-    work: Condvar,
-    /// All is written, or nothing more can be.
-    progress: Condvar,
-}
-
-#[derive(Debug, Default)]
-struct State {
-    pending: VecDeque<Batch>,
-    /// Empty ones, for their memory.
-    spare: Vec<Batch>,
-    /// Bytes that the thread has taken and not yet written.
-    in_flight: usize,
-    /// All lines not yet written, pending and in flight.
-    waiting: Weight,
-    /// The thread waits for work: only then does it have to be woken.
-    asleep: bool,
-    /// What is in flight has been given up and is no longer counted in `waiting`.
-    abandoned: bool,
-    phase: Phase,
-}
-
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-enum Phase {
-    #[default]
-    Running,
-    /// No more will come.
-    Closing,
-    /// Nothing more can be written.
-    Dead,
-}
-
-impl State {
-    fn idle(&self) -> bool {
-        self.phase == Phase::Dead || (self.in_flight == 0 && self.pending.is_empty())
-    }
-
-    /// Bytes that are not yet written.
-    fn bytes(&self) -> usize {
-        self.in_flight + self.pending.iter().map(Batch::len).sum::<usize>()
-    }
-
-    /// Puts all lines of `batch` behind those that wait: with the last ones where there is memory for them, else
-    /// as they are.
-    fn take(&mut self, batch: &mut Batch) {
-        if self
-            .pending
-            .back_mut()
-            .is_some_and(|last| last.append(batch))
-        {
-            return;
-        }
-        let empty = self.spare.pop().unwrap_or_default();
-        self.pending.push_back(mem::replace(batch, empty));
-    }
-
-    /// Keeps the memory of a batch that was written.
-    fn recycle(&mut self, mut batch: Batch) {
-        if self.spare.len() < SPARE && (1..=KEEP).contains(&batch.memory()) {
-            batch.clear();
-            self.spare.push(batch);
-        }
-    }
-}
-
-impl Queue {
-    fn lock(&self) -> MutexGuard<'_, State> {
-        self.state.lock().unwrap_or_else(PoisonError::into_inner)
-    }
-
-    fn push(&self, batch: &mut Batch) -> Weight {
-        let mut state = self.lock();
-        if state.phase == Phase::Dead {
-            let dropped = batch.weight();
-            batch.clear();
-            return dropped;
-        }
-        let dropped = batch.keep(self.limit.saturating_sub(state.bytes()));
-        if batch.is_empty() {
-            return dropped;
-        }
-        state.waiting += batch.weight();
-        state.take(batch);
-        if state.asleep {
-            state.asleep = false;
-            drop(state);
-            self.work.notify_one();
-        }
-        dropped
-    }
-
-    fn drain(&self, timeout: Duration) -> Weight {
-        let (mut state, _) = self
-            .progress
-            .wait_timeout_while(self.lock(), timeout, |state| !state.idle())
-            .unwrap_or_else(PoisonError::into_inner);
-        state.pending.clear();
-        state.abandoned = state.in_flight > 0;
-        mem::take(&mut state.waiting)
-    }
-
-    /// Lets the thread end once all is written; whether it already is.
-    fn close(&self) -> bool {
-        let mut state = self.lock();
-        let idle = state.idle();
-        if state.phase == Phase::Running {
-            state.phase = Phase::Closing;
-        }
-        drop(state);
-        self.work.notify_one();
-        idle
-    }
-
-    /// The thread.
-    fn serve(&self, sink: &mut Sink) -> io::Result<()> {
-        let mut batch = Batch::default();
-        while let Some(next) = self.next(batch) {
-            batch = next;
-            while !batch.is_empty() {
-                match sink.write(batch.front(sink.most)) {
-                    Ok(written) => self.written(&mut batch, written),
-                    Err(error) => {
-                        sink.take_back(batch.begun());
-                        let mut state = self.lock();
-                        state.phase = Phase::Dead;
-                        state.in_flight = 0;
-                        drop(state);
-                        self.progress.notify_all();
-                        return Err(error);
-                    }
+/// The thread: writes what the queue hands out, until no more will come or nothing more can be written.
+fn serve(queue: &Queue, outlet: &mut Outlet) -> io::Result<()> {
+    let mut batch = Batch::default();
+    while let Some(next) = queue.next(batch) {
+        batch = next;
+        while !batch.is_empty() {
+            match outlet.write(batch.front(outlet.most)) {
+                Ok(written) => queue.written(&mut batch, written),
+                Err(error) => {
+                    outlet.take_back(batch.begun());
+                    queue.die();
+                    return Err(error);
                 }
             }
         }
-        Ok(())
     }
-
-    /// Exchanges a batch that was written for the first that waits; `None` at the end.
-    fn next(&self, written: Batch) -> Option<Batch> {
-        let mut state = self.lock();
-        state.recycle(written);
-        loop {
-            if let Some(batch) = state.pending.pop_front() {
-                state.asleep = false;
-                state.abandoned = false;
-                state.in_flight = batch.len();
-                return Some(batch);
-            }
-            if state.phase == Phase::Closing {
-                return None;
-            }
-            state.asleep = true;
-            state = self
-                .work
-                .wait(state)
-                .unwrap_or_else(PoisonError::into_inner);
-        }
-    }
-
-    fn written(&self, batch: &mut Batch, bytes: usize) {
-        let done = batch.advance(bytes);
-        let mut state = self.lock();
-        if state.abandoned {
-            batch.cut();
-        } else {
-            state.waiting -= done;
-        }
-        state.in_flight = batch.len();
-        if batch.is_empty() {
-            drop(state);
-            self.progress.notify_all();
-        }
-    }
-}
-
-/// Where the lines go.
-#[derive(Debug)]
-struct Sink {
-    file: Arc<File>,
-    /// Of a pipe: the most bytes that it takes at once or not at all.
-    most: Option<usize>,
-    /// Of a regular file: how many bytes the last write took that did not take all, and where it ended.
-    part: Option<(usize, u64)>,
-    ahead: Option<Ahead>,
-}
-
-impl Sink {
-    /// One write, however long it takes; how many bytes were taken.
-    fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
-        if let Some(ahead) = &mut self.ahead {
-            ahead.prepare(&self.file, bytes.len());
-        }
-        loop {
-            match self.file.write(bytes) {
-                Ok(0) => return Err(ErrorKind::WriteZero.into()),
-                Ok(written) => {
-                    if let Some(ahead) = &mut self.ahead {
-                        ahead.advance(written);
-                    }
-                    if written < bytes.len() {
-                        let end = self.file.stream_position().ok();
-                        self.part = end.map(|end| (written, end));
-                    }
-                    return Ok(written);
-                }
-                Err(error) if error.kind() == ErrorKind::Interrupted => {}
-                // Somebody who shares our standard output has made it non-blocking.
-                Err(error) if error.kind() == ErrorKind::WouldBlock => {
-                    poll(&self.file, PollFlags::OUT, None)?;
-                }
-                Err(error) => return Err(error),
-            }
-        }
-    }
-
-    /// Cuts off a regular file the bytes of a line that the last write has `begun`. A file that ends elsewhere than that did has been
-    /// cut or written to by somebody else, and is left as it is; so is a line of several writes, between which that may have been.
-    fn take_back(&mut self, begun: usize) {
-        if let Some((written, end)) = self.part
-            && (1..=written).contains(&begun)
-            && self.file.metadata().is_ok_and(|data| data.len() == end)
-        {
-            let whole = end - begun as u64;
-            if self.file.set_len(whole).is_ok() {
-                // Whoever shares our standard output goes on there, without a gap.
-                let _moved = self.file.seek(SeekFrom::Start(whole));
-            }
-        }
-    }
-
-    /// No more will be written.
-    fn release(&self) {
-        if let Some(ahead) = &self.ahead {
-            ahead.release(&self.file);
-        }
-    }
-}
-
-/// Which of `events`, and which errors, there are within that time (`None`: however long it takes); none if interrupted.
-fn poll(file: &File, events: PollFlags, timeout: Option<&Timespec>) -> io::Result<PollFlags> {
-    let mut polled = [PollFd::new(file, events)];
-    match rustix::event::poll(&mut polled, timeout) {
-        Ok(_) => Ok(polled[0].revents()),
-        Err(Errno::INTR) => Ok(PollFlags::empty()),
-        Err(error) => Err(error.into()),
-    }
+    Ok(())
 }
 
 #[cfg(test)]
 mod tests {
     use std::{
-        fs,
-        io::{BufRead as _, BufReader, PipeReader, Read as _, pipe},
+        fs::{self, File},
+        io::{BufRead as _, BufReader, PipeReader, Read as _, Seek as _, SeekFrom, pipe},
         net::Shutdown,
         os::{
             fd::{AsRawFd as _, FromRawFd as _, OwnedFd},
-            unix::net::UnixStream,
+            unix::{fs::OpenOptionsExt as _, net::UnixStream},
         },
+        path::Path,
     };
 
     use super::*;
@@ -738,37 +412,6 @@ mod tests {
         let mut text = String::new();
         shared.read_to_string(&mut text).unwrap();
         assert_eq!(text, "000\n001\n");
-    }
-
-    #[test]
-    fn half_a_line_is_taken_back_unless_somebody_else_was_there() {
-        let after = |begun, meanwhile: &dyn Fn(&mut File)| {
-            let folder = tempfile::tempdir().unwrap();
-            let path = folder.path().join("out.json");
-            let Destination { mut file, .. } = Destination::file(&path).unwrap();
-            let written = file.write(b"one\ntw").unwrap();
-            let mut sink = Sink {
-                part: Some((written, file.stream_position().unwrap())),
-                file: Arc::new(file),
-                most: None,
-                ahead: None,
-            };
-            meanwhile(&mut File::options().append(true).open(&path).unwrap());
-            sink.take_back(begun);
-            fs::read_to_string(&path).unwrap()
-        };
-        assert_eq!(after(2, &|_| ()), "one\n");
-        assert_eq!(after(0, &|_| ()), "one\ntw");
-        assert_eq!(after(7, &|_| ()), "one\ntw");
-        assert_eq!(after(2, &|file| file.set_len(0).unwrap()), "");
-        assert_eq!(after(2, &|file| file.set_len(5).unwrap()), "one\nt");
-        let more = |file: &mut File| file.write_all(b"more\n").unwrap();
-        assert_eq!(after(2, &more), "one\ntwmore\n");
-        let cut = |file: &mut File| {
-            file.set_len(0).unwrap();
-            more(file);
-        };
-        assert_eq!(after(2, &cut), "more\n");
     }
 
     #[test]
