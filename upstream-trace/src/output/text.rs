@@ -2,15 +2,19 @@
 //!
 //! Must not know: whether anybody sees it on a terminal ([`Style`] is decided by the caller), where it is written to.
 
+mod pieces;
+
 use std::{
-    fmt::{self, Display, Formatter, Write as _},
+    fmt::{self, Write as _},
     net::SocketAddr,
 };
 
+pub(crate) use self::pieces::{Address, BOLD, Clock, Harmless, Painted, RED, YELLOW};
+use self::pieces::{Amount, GREEN, Known, Milliseconds, Owner, Reason};
 use crate::record::{
-    AcceptQueue, Attribution, Cause, Confidence, Connection, Descriptors, Direction, Endpoint,
-    Event, Evidence, Exit, Flag, Icmp, Lost, PortRange, Process, ResetEvidence, Role, Stats, Step,
-    StrayReset, Timestamp, Verdict,
+    AcceptQueue, Cause, Confidence, Connection, Descriptors, Direction, Endpoint, Event, Evidence,
+    Exit, Flag, Icmp, Lost, PortRange, Process, ResetEvidence, Role, Stats, Step, StrayReset,
+    Verdict,
 };
 
 /// How a text looks.
@@ -351,130 +355,11 @@ impl Page<'_> {
     }
 }
 
-pub(crate) const RED: &str = "\x1b[31m";
-const GREEN: &str = "\x1b[32m";
-pub(crate) const YELLOW: &str = "\x1b[33m";
-pub(crate) const BOLD: &str = "\x1b[1m";
-
 const fn verdict_colour(verdict: Verdict, flag: Option<Flag>) -> &'static str {
     match (verdict, flag) {
         (_, Some(_)) => RED,
         (Verdict::Ok, None) => GREEN,
         (_, None) => YELLOW,
-    }
-}
-
-/// Our own text in a colour; none where `ansi` is empty.
-pub(crate) struct Painted<'a> {
-    pub(crate) ansi: &'static str,
-    pub(crate) text: &'a str,
-}
-
-impl Display for Painted<'_> {
-    fn fmt(&self, f: &mut Formatter<'_>) -> fmt::Result {
-        let reset = if self.ansi.is_empty() { "" } else { "\x1b[0m" };
-        write!(f, "{}{}{reset}", self.ansi, self.text)
-    }
-}
-
-/// `2026-11-21 11:34:03.123Z`
-pub(crate) struct Clock(pub(crate) Timestamp);
-
-impl Display for Clock {
-    fn fmt(&self, f: &mut Formatter<'_>) -> fmt::Result {
-        let text = self.0.spell();
-        let (date, time) = text.as_str().split_once('T').unwrap_or_default();
-        write!(f, "{date} {}Z", time.get(..12).unwrap_or_default())
-    }
-}
-
-/// `12.412 ms`
-struct Milliseconds(u64);
-
-impl Display for Milliseconds {
-    fn fmt(&self, f: &mut Formatter<'_>) -> fmt::Result {
-        write!(f, "{}.{:03} ms", self.0 / 1_000, self.0 % 1_000)
-    }
-}
-
-/// `512 B`; `?` where it could not be read.
-struct Amount(Option<u64>);
-
-impl Display for Amount {
-    fn fmt(&self, f: &mut Formatter<'_>) -> fmt::Result {
-        match self.0 {
-            Some(bytes) => write!(f, "{bytes} B"),
-            None => f.write_str("?"),
-        }
-    }
-}
-
-/// `10.0.0.1:80`, `[::1]:80`
-pub(crate) struct Address(pub(crate) Endpoint);
-
-impl Display for Address {
-    fn fmt(&self, f: &mut Formatter<'_>) -> fmt::Result {
-        write!(f, "{}", SocketAddr::new(self.0.address, self.0.port))
-    }
-}
-
-/// An address, or `?`.
-struct Known(Option<Endpoint>);
-
-impl Display for Known {
-    fn fmt(&self, f: &mut Formatter<'_>) -> fmt::Result {
-        match self.0 {
-            Some(endpoint) => Address(endpoint).fmt(f),
-            None => f.write_str("?"),
-        }
-    }
-}
-
-/// `nginx[34]`, with how it was found where that is less than certain.
-pub(crate) struct Owner<'a>(pub(crate) Option<Process<'a>>);
-
-impl Display for Owner<'_> {
-    fn fmt(&self, f: &mut Formatter<'_>) -> fmt::Result {
-        let Some(process) = self.0 else {
-            return f.write_str("?");
-        };
-        let comm = Harmless(process.comm.unwrap_or("?"));
-        write!(f, "{comm}[{}]", process.pid)?;
-        match process.attribution {
-            Attribution::Exact => Ok(()),
-            found => write!(f, " ({})", found.as_str()),
-        }
-    }
-}
-
-/// `NO_SOCKET (kernel)`
-struct Reason<'a>(Option<&'a str>, &'static str);
-
-impl Display for Reason<'_> {
-    fn fmt(&self, f: &mut Formatter<'_>) -> fmt::Result {
-        match self.0 {
-            Some(reason) => write!(f, "{} ({})", Harmless(reason), self.1),
-            None => f.write_str("reason unknown"),
-        }
-    }
-}
-
-/// Text from outside, its control characters escaped.
-pub(crate) struct Harmless<'a>(pub(crate) &'a str);
-
-impl Display for Harmless<'_> {
-    fn fmt(&self, f: &mut Formatter<'_>) -> fmt::Result {
-        for character in self.0.chars() {
-            if character.is_control() {
-                let escape = super::escape_control(character);
-                escape
-                    .into_iter()
-                    .try_for_each(|byte| f.write_char(byte.into()))?;
-            } else {
-                f.write_char(character)?;
-            }
-        }
-        Ok(())
     }
 }
 
@@ -485,7 +370,7 @@ mod tests {
     use super::*;
     use crate::{
         output::samples::{self, endpoint, process},
-        record::{Layer, Origin, ProxyWords, ReasonSource, Reset, StepKind},
+        record::{Attribution, Layer, Origin, ProxyWords, ReasonSource, Reset, StepKind},
         tcp::State,
     };
 
