@@ -4,21 +4,23 @@
 
 use schemars::JsonSchema;
 use serde::Serialize;
+use upstream_trace_common::tcp::state;
 
 macro_rules! states {
-    ($($variant:ident = $number:literal, $text:literal;)*) => {
+    ($($variant:ident = $number:ident, $text:literal;)*) => {
         /// `enum tcp_state`, `include/net/tcp_states.h`; the numbers are kernel ABI since `INET_DIAG`.
         #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, JsonSchema)]
-        pub enum State { $(#[serde(rename = $text)] $variant = $number),* }
+        #[repr(u8)]
+        pub enum State { $(#[serde(rename = $text)] $variant = state::$number),* }
 
         impl State {
             /// Every state, in the order of their numbers, which begin with 1.
             pub const ALL: [Self; Self::COUNT] = [$(Self::$variant),*];
-            pub const COUNT: usize = [$($number),*].len();
+            pub const COUNT: usize = [$(state::$number),*].len();
 
             /// The state with this kernel number.
             pub const fn from_kernel(number: u8) -> Option<Self> {
-                match number { $($number => Some(Self::$variant),)* _ => None }
+                match number { $(state::$number => Some(Self::$variant),)* _ => None }
             }
 
             /// The kernel's name without `TCP_`.
@@ -30,18 +32,18 @@ macro_rules! states {
 }
 
 states! {
-    Established = 1, "ESTABLISHED";
-    SynSent = 2, "SYN_SENT";
-    SynRecv = 3, "SYN_RECV";
-    FinWait1 = 4, "FIN_WAIT1";
-    FinWait2 = 5, "FIN_WAIT2";
-    TimeWait = 6, "TIME_WAIT";
-    Close = 7, "CLOSE";
-    CloseWait = 8, "CLOSE_WAIT";
-    LastAck = 9, "LAST_ACK";
-    Listen = 10, "LISTEN";
-    Closing = 11, "CLOSING";
-    NewSynRecv = 12, "NEW_SYN_RECV";
+    Established = ESTABLISHED, "ESTABLISHED";
+    SynSent = SYN_SENT, "SYN_SENT";
+    SynRecv = SYN_RECV, "SYN_RECV";
+    FinWait1 = FIN_WAIT1, "FIN_WAIT1";
+    FinWait2 = FIN_WAIT2, "FIN_WAIT2";
+    TimeWait = TIME_WAIT, "TIME_WAIT";
+    Close = CLOSE, "CLOSE";
+    CloseWait = CLOSE_WAIT, "CLOSE_WAIT";
+    LastAck = LAST_ACK, "LAST_ACK";
+    Listen = LISTEN, "LISTEN";
+    Closing = CLOSING, "CLOSING";
+    NewSynRecv = NEW_SYN_RECV, "NEW_SYN_RECV";
 }
 
 impl State {

@@ -2,16 +2,12 @@
 //! way that a reset came.
 
 use upstream_trace_common::event::{self, Way};
+pub use upstream_trace_common::tcp::flag::{ACK, RST, SYN};
 
 use super::{
     mem::{self, Copied, Memory, Struct},
     sock::Tuple,
 };
-
-/// `SYN`, `RST` and `ACK` in the flags byte of a TCP header.
-pub const SYN: u8 = 1 << 1;
-pub const RST: u8 = 1 << 2;
-pub const ACK: u8 = 1 << 4;
 
 /// What `field`, one of the packet's header offsets, leads to.
 #[inline(always)]

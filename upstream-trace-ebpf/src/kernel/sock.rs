@@ -5,7 +5,11 @@ use core::hint::cold_path;
 use aya_ebpf::helpers::generated::{
     bpf_jiffies64, bpf_skc_to_tcp_request_sock, bpf_skc_to_tcp_sock, bpf_skc_to_tcp_timewait_sock,
 };
-use upstream_trace_common::event::{self, Stats, exit, present};
+pub use upstream_trace_common::tcp::state;
+use upstream_trace_common::{
+    event::{self, Stats, exit, present},
+    tcp::SOCK_DONE,
+};
 
 use super::mem::{self, Copied, Direct, Memory, Number, Struct};
 
@@ -18,28 +22,10 @@ const AF_INET: u16 = 2;
 /// `AF_INET6`.
 const AF_INET6: u16 = 10;
 
-/// Bit number of `SOCK_DONE` in `enum sock_flags`, `include/net/sock.h`; 5.10 to 7.2 alike.
-const SOCK_DONE: u32 = 1;
-/// Bit number of `SOCK_LINGER`, the same.
+/// Bit number of `SOCK_LINGER` in `enum sock_flags`, `include/net/sock.h`; 5.10 to 7.2 alike.
 const SOCK_LINGER: u32 = 4;
 /// `SHUTDOWN_MASK`, both ways, the same.
 const SHUTDOWN_MASK: u8 = 3;
-
-/// `enum tcp_state`, `include/net/tcp_states.h`.
-pub mod state {
-    pub const ESTABLISHED: u8 = 1;
-    pub const SYN_SENT: u8 = 2;
-    pub const SYN_RECV: u8 = 3;
-    pub const FIN_WAIT1: u8 = 4;
-    pub const FIN_WAIT2: u8 = 5;
-    pub const TIME_WAIT: u8 = 6;
-    pub const CLOSE: u8 = 7;
-    pub const CLOSE_WAIT: u8 = 8;
-    pub const LAST_ACK: u8 = 9;
-    pub const LISTEN: u8 = 10;
-    pub const CLOSING: u8 = 11;
-    pub const NEW_SYN_RECV: u8 = 12;
-}
 
 /// Both ends of a connection, as this socket sees them, and its namespace.
 #[derive(Clone, Copy)]
