@@ -3,7 +3,7 @@
 //! Must not know: what a line says.
 
 use std::{
-    fs::File,
+    fs::{File, Metadata},
     io::{self, IsTerminal as _, Read as _, Seek as _, SeekFrom},
     os::{
         fd::{AsFd as _, BorrowedFd, OwnedFd},
@@ -14,6 +14,8 @@ use std::{
 };
 
 use rustix::event::{PollFd, PollFlags, Timespec};
+
+use crate::exit::{Code, Failure};
 
 /// What is longer is no log line: the rest of it is skipped.
 pub const LONGEST: usize = 64 << 10;
@@ -88,27 +90,12 @@ enum Found {
 
 impl Source {
     /// Opens `path`, or standard input for `-`. `follow`: beyond its end, as `tail -F`.
-    pub fn open(path: &Path, follow: bool) -> io::Result<Self> {
-        let stdin = path.as_os_str() == "-";
-        let file = if stdin {
-            File::from(owned(io::stdin().as_fd())?)
-        } else {
-            File::open(path)?
-        };
-        let kind = file.metadata()?;
-        if kind.is_dir() {
-            return Err(io::Error::from(io::ErrorKind::IsADirectory));
-        }
-        if kind.file_type().is_char_device() && kind.rdev() != NULL && !file.is_terminal() {
-            return Err(io::Error::other("it is no file, pipe or terminal"));
-        }
+    pub fn open(path: &Path, follow: bool) -> Result<Self, Failure> {
+        let name = path.display().to_string();
+        let (file, kind) = input(path).map_err(|error| unreadable(&name, &error))?;
         Ok(Self {
-            name: if stdin {
-                "-".into()
-            } else {
-                path.display().to_string()
-            },
-            path: (!stdin).then(|| path.to_owned()),
+            name,
+            path: (!is_stdin(path)).then(|| path.to_owned()),
             file,
             regular: kind.is_file(),
             follow,
@@ -125,7 +112,7 @@ impl Source {
     }
 
     /// The next line, without its end.
-    pub fn next_line(&mut self) -> io::Result<Next<'_>> {
+    pub fn next_line(&mut self) -> Result<Next<'_>, Failure> {
         loop {
             if self.stretch > STRETCH {
                 self.stretch = 0;
@@ -150,7 +137,8 @@ impl Source {
                 }
                 Found::Nothing => {}
             }
-            if !self.fill()? {
+            let filled = self.fill();
+            if !filled.map_err(|error| unreadable(&self.name, &error))? {
                 return Ok(if self.over { self.last() } else { Next::Later });
             }
         }
@@ -255,6 +243,32 @@ impl Source {
         self.line = 0;
         Ok(true)
     }
+}
+
+/// `-` is standard input.
+pub fn is_stdin(path: &Path) -> bool {
+    path.as_os_str() == "-"
+}
+
+/// What can be read as lines and has an end, or a person at it.
+fn input(path: &Path) -> io::Result<(File, Metadata)> {
+    let file = if is_stdin(path) {
+        File::from(owned(io::stdin().as_fd())?)
+    } else {
+        File::open(path)?
+    };
+    let kind = file.metadata()?;
+    if kind.is_dir() {
+        return Err(io::Error::from(io::ErrorKind::IsADirectory));
+    }
+    if kind.file_type().is_char_device() && kind.rdev() != NULL && !file.is_terminal() {
+        return Err(io::Error::other("it is no file, pipe or terminal"));
+    }
+    Ok((file, kind))
+}
+
+fn unreadable(name: &str, error: &io::Error) -> Failure {
+    Failure::new(Code::Input, format!("cannot read {name}: {error}"))
 }
 
 fn owned(descriptor: BorrowedFd<'_>) -> io::Result<OwnedFd> {
