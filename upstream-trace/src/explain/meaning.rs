@@ -255,6 +255,18 @@ pub const ENDED_BY_PROXY: Nature = Nature::Elsewhere(
 pub const NO_SOCKET_LEFT: Nature = Nature::Elsewhere(
     "HAProxy did not connect to the server, because its process had reached its limit of sockets: look at the global maxconn and at ulimit-n.",
 );
+/// NGINX's for `EMFILE`.
+pub const NO_FILE_LEFT: Nature = Nature::Elsewhere(
+    "NGINX did not connect to the upstream, because its worker process had reached its limit of open files: raise worker_rlimit_nofile to more than worker_connections, or look for what is never closed.",
+);
+/// NGINX's for `ENFILE`.
+pub const NO_FILE_LEFT_ON_HOST: Nature = Nature::Elsewhere(
+    "NGINX did not connect to the upstream, because this host had reached its limit of open files: look for the process that holds so many (/proc/sys/fs/file-nr has their number), or raise fs.file-max.",
+);
+/// NGINX's own limit.
+pub const NO_CONNECTION_LEFT: Nature = Nature::Elsewhere(
+    "NGINX did not connect to the upstream, because its worker process had reached its limit of connections: raise worker_connections, which counts those to clients and those to upstreams.",
+);
 /// Answered by the proxy itself.
 pub const OWN_ANSWER: Nature = Nature::Elsewhere(
     "The proxy made this answer itself: look in its configuration and error log.",
@@ -366,6 +378,7 @@ pub fn nginx(message: &str) -> Option<Nature> {
     let starts = |words: &[&str]| words.iter().any(|words| message.starts_with(words));
     // Only what connect() itself returned names the address here.
     let at_once = starts(&["connect() to "]);
+    let socket = starts(&["socket() failed "]);
     let connecting = says("connect() ") || says("while connecting");
     // Also what an ICMP message had left, where it was no answer to a SYN.
     let no_answer = ["(110: ", "(111: ", "(112: ", "(113: ", "(101: "];
@@ -390,6 +403,10 @@ pub fn nginx(message: &str) -> Option<Nature> {
         () if at_once && (says("(101: ") || says("(113: ") || says("(22: ")) => NO_ROUTE,
         () if at_once && (says("(13: ") || says("(1: ")) => FORBIDDEN,
         () if at_once => INTERNAL,
+        () if socket && says("(24: ") => NO_FILE_LEFT,
+        () if socket && says("(23: ") => NO_FILE_LEFT_ON_HOST,
+        () if socket => INTERNAL,
+        () if says("worker_connections are not enough") => NO_CONNECTION_LEFT,
         () if says("(112: ") || says("(113: ") || says("(101: ") => UNREACHABLE,
         () if given_up || says("upstream timed out") && connecting => CONNECT_TIMEOUT,
         () if says("upstream timed out") => NO_ANSWER,
@@ -781,6 +798,9 @@ mod tests {
             "no live upstreams while connecting to upstream",
             "upstream sent no valid HTTP/1.0 header",
             "a could not be resolved (3: Host not found)",
+            "socket() failed (23: Too many open files in system) while connecting to upstream",
+            "socket() failed (24: Too many open files) while connecting to upstream",
+            "8 worker_connections are not enough while connecting to upstream",
         ];
         let natures = flags
             .iter()

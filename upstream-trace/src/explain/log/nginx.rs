@@ -211,6 +211,30 @@ mod tests {
     }
 
     #[test]
+    fn a_connection_that_was_not_to_be_had() {
+        for (message, nature) in [
+            (
+                "socket() failed (24: Too many open files) while connecting to upstream",
+                meaning::NO_FILE_LEFT,
+            ),
+            (
+                "socket() failed (23: Too many open files in system) while connecting to upstream",
+                meaning::NO_FILE_LEFT_ON_HOST,
+            ),
+            (
+                "socket() failed (97: Address family not supported by protocol) while connecting to upstream",
+                meaning::INTERNAL,
+            ),
+            (
+                "8 worker_connections are not enough while connecting to upstream",
+                meaning::NO_CONNECTION_LEFT,
+            ),
+        ] {
+            assert_eq!(failed(&line(message)).nature, nature, "{message}");
+        }
+    }
+
+    #[test]
     fn what_the_kernel_or_tls_said() {
         for (message, nature) in [
             (
@@ -382,6 +406,9 @@ mod tests {
     fn what_is_no_failure_is_left_alone() {
         for text in [
             "2026/11/21 15:20:14 [notice] 4242#4242: signal process started".to_owned(),
+            // Its clients are none yet.
+            "2026/11/21 15:20:14 [crit] 4242#4242: accept4() failed (24: Too many open files)"
+                .to_owned(),
             line("an upstream response is buffered to a temporary file"),
             line("client closed connection while waiting for request"),
             line("client timed out (110: Connection timed out) while reading client request body"),
