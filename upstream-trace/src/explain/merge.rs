@@ -25,7 +25,6 @@ const AHEAD: u64 = 600_000_000_000;
 #[derive(Debug)]
 pub struct Merge {
     logs: Vec<Log>,
-    reader: Reader,
     pub counts: Counts,
 }
 
@@ -54,6 +53,7 @@ pub struct Line {
 struct Log {
     index: usize,
     source: Source,
+    reader: Reader,
     follow: bool,
     head: Option<Line>,
     /// The line behind it, where that has to be known.
@@ -76,10 +76,12 @@ enum More {
 impl Merge {
     /// Opens files, or standard input for `-`. `follow`: beyond their ends.
     pub fn open(paths: &[PathBuf], follow: bool) -> Result<Self, Failure> {
+        let zone = time_zone();
         let logs = paths.iter().enumerate().map(|(index, path)| {
             Ok(Log {
                 index,
                 source: Source::open(path, follow)?,
+                reader: Reader::new(zone.clone()),
                 follow,
                 head: None,
                 next: None,
@@ -90,7 +92,6 @@ impl Merge {
         });
         Ok(Self {
             logs: logs.collect::<Result<_, Failure>>()?,
-            reader: Reader::new(time_zone()),
             counts: Counts::default(),
         })
     }
@@ -100,7 +101,7 @@ impl Merge {
         let far = now.saturating_add(AHEAD);
         let mut first: Option<(u64, usize)> = None;
         for (index, log) in self.logs.iter_mut().enumerate() {
-            log.fill(far, &mut self.reader, &mut self.counts)?;
+            log.fill(far, &mut self.counts)?;
             let waits = log.head.is_none() || log.next.is_none() && log.is_beyond(far);
             if log.more == More::Now || waits && log.more == More::Later && !log.follow {
                 // Its next line may be the earliest.
@@ -153,15 +154,15 @@ impl Merge {
 
 impl Log {
     /// Reads the next line, and the one behind it where that tells whether it is ahead.
-    fn fill(&mut self, far: u64, reader: &mut Reader, counts: &mut Counts) -> Result<(), Failure> {
+    fn fill(&mut self, far: u64, counts: &mut Counts) -> Result<(), Failure> {
         if self.head.is_none() {
             self.head = self.next.take();
         }
         if self.head.is_none() {
-            self.head = self.read(reader, counts)?;
+            self.head = self.read(counts)?;
         }
         if !self.follow && self.next.is_none() && self.is_beyond(far) {
-            self.next = self.read(reader, counts)?;
+            self.next = self.read(counts)?;
         }
         Ok(())
     }
@@ -181,11 +182,11 @@ impl Log {
     }
 
     /// Reads on to the next line that is about a request; `None` where there is none now.
-    fn read(&mut self, reader: &mut Reader, counts: &mut Counts) -> Result<Option<Line>, Failure> {
+    fn read(&mut self, counts: &mut Counts) -> Result<Option<Line>, Failure> {
         while self.more != More::Never {
             self.more = More::Later;
             let reading = match self.source.next_line()? {
-                Next::Line(line) => reader.read(line),
+                Next::Line(line) => self.reader.read(line),
                 Next::Broken => Reading::Unknown,
                 Next::Enough => {
                     self.more = More::Now;
@@ -197,7 +198,8 @@ impl Log {
                     break;
                 }
             };
-            self.understood |= !matches!(reading, Reading::Empty | Reading::Unknown);
+            self.understood |=
+                !matches!(reading, Reading::Empty | Reading::Part | Reading::Unknown);
             let (time, failed) = match reading {
                 Reading::Failed(failed) => {
                     counts.failed += 1;
@@ -211,6 +213,7 @@ impl Log {
                     counts.other += 1;
                     continue;
                 }
+                Reading::Part => continue,
                 Reading::Unknown => {
                     self.unknown += 1;
                     counts.unknown += 1;
@@ -293,5 +296,26 @@ pub(super) mod tests {
             order,
             [(0, 0), (0, 7_200), (1, 1), (1, 5), (0, 9), (1, 100)]
         );
+    }
+
+    #[test]
+    fn a_line_in_parts_counts_once() {
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("0.log");
+        let line = fine(TIME.0, &[0]);
+        let (first, last) = line.split_at(30);
+        let mark = "2026-11-29T14:00:00.1Z stdout";
+        std::fs::write(&path, format!("{mark} P {first}\n{mark} F {last}")).unwrap();
+        let mut merge = Merge::open(&[path], false).unwrap();
+        assert_eq!(merge.next(0).unwrap().unwrap().number, 2);
+        assert!(merge.next(0).unwrap().is_none());
+        let Counts {
+            failed,
+            fine,
+            other,
+            unknown,
+        } = merge.counts;
+        assert_eq!([failed, fine, other, unknown], [0, 1, 0, 0]);
+        assert!(merge.is_over() && merge.are_logs().is_ok());
     }
 }

@@ -1,14 +1,15 @@
 //! What a line of a proxy's log says: [`Reader::read`] finds the format by the line itself.
 //!
 //! [`envoy`] are Envoy's and Istio's access logs, text and JSON; [`nginx`] its error log and access log;
-//! [`haproxy`] its httplog and tcplog; [`grpc`] the log of a program that calls a server itself; [`time`] the times in all of them. A line of no known format is
-//! [`Reading::Unknown`], never an error. Must not know: the tracer's records, where a line came from.
+//! [`haproxy`] its httplog and tcplog; [`grpc`] the log of a program that calls a server itself; [`pod`] what stands before the lines of a
+//! container, which may be in parts; [`time`] the times in all of them. A line of no known format is [`Reading::Unknown`], never an error. Must not know: the tracer's records, where a line came from.
 
 mod envoy;
 mod grpc;
 mod haproxy;
 mod nginx;
 mod nginx_access;
+mod pod;
 pub mod time;
 
 use std::{
@@ -18,6 +19,7 @@ use std::{
 
 use jiff::tz::TimeZone;
 
+use self::pod::{Joined, Mark, Parts};
 use super::meaning::Nature;
 use crate::record::words;
 
@@ -129,6 +131,8 @@ pub enum Reading {
     Other,
     /// Nothing is in the line.
     Empty,
+    /// The beginning of a line whose end comes in another.
+    Part,
     Unknown,
 }
 
@@ -138,10 +142,11 @@ impl Reading {
     }
 }
 
-/// Reads lines, each by itself.
+/// Reads the lines of one log.
 #[derive(Debug)]
 pub struct Reader {
     zone: time::Zone,
+    parts: Parts,
 }
 
 impl Reader {
@@ -149,22 +154,33 @@ impl Reader {
     pub fn new(zone: TimeZone) -> Self {
         Self {
             zone: time::Zone::new(zone),
+            parts: Parts::default(),
         }
     }
 
-    /// Reads one line, without its end.
+    /// Reads the next line, without its end.
     pub fn read(&mut self, line: &[u8]) -> Reading {
+        let Some(mark) = Mark::of(line) else {
+            return self.whole(line, None);
+        };
+        match self.parts.join(line, mark) {
+            Joined::Whole(line) => self.whole(&line, Some(mark.end)),
+            Joined::Part => Reading::Part,
+            Joined::TooLong => Reading::Unknown,
+        }
+    }
+
+    /// `mark`: where the mark before the line ends, if it has one.
+    fn whole(&mut self, line: &[u8], mark: Option<usize>) -> Reading {
         // The lossy way is slow, even where nothing is lost.
         let text = str::from_utf8(line).map_or_else(|_| String::from_utf8_lossy(line), Cow::from);
         let text = text.trim_end();
-        if text.is_empty() {
-            return Reading::Empty;
-        }
-        let inner = in_a_pod(text);
-        if inner.is_some_and(str::is_empty) {
+        let inner = mark.map(|end| text.get(end..).unwrap_or_default().trim_start());
+        if inner.unwrap_or(text).is_empty() {
             return Reading::Empty;
         }
         let inner = inner.and_then(|inner| self.line(inner));
+        // The only time may be the runtime's.
         inner
             .or_else(|| self.line(text))
             .unwrap_or(Reading::Unknown)
@@ -179,16 +195,6 @@ impl Reader {
         };
         read.or_else(|| grpc::line(text, &mut self.zone))
     }
-}
-
-/// What a container wrote, where a node's file of its output (CRI) has it as a whole: `2026-11-29T14:00:00.123456789Z stdout F ...`.
-fn in_a_pod(text: &str) -> Option<&str> {
-    let (at, rest) = text.split_once(' ')?;
-    time::rfc3339(at)?;
-    let mut streams = ["stdout F", "stderr F"].into_iter();
-    let line = streams.find_map(|stream| rest.strip_prefix(stream))?;
-    // Of an empty line the blank is gone as well.
-    (line.is_empty() || line.starts_with(' ')).then(|| line.trim_start())
 }
 
 /// The number, where the field is one.
@@ -277,7 +283,7 @@ mod tests {
     }
 
     /// Lines that are nearly right are where parsers break.
-    const SEEDS: &[&str] = &[
+    pub(super) const SEEDS: &[&str] = &[
         r#"[2026-11-21T11:34:03.123Z] "GET /a HTTP/1.1" 503 UF 0 91 3 - "-" "curl/8" "id" "host" "127.0.0.1:81""#,
         r#"[2026-11-21T11:34:03.123Z] "GET /a HTTP/1.1" 503 UC upstream_reset{connection_termination} - "-" 0 95 1 - "-" "c" "i" "h" "10.0.0.2:80" outbound|80||a 10.0.0.1:41000 10.0.0.3:80 10.0.0.4:50 - default"#,
         r#"2026/11/21 15:08:06 [error] 12#12: *1 connect() failed (111: Connection refused) while connecting to upstream, client: 127.0.0.1, server: , request: "GET / HTTP/1.1", upstream: "http://127.0.0.1:81/", host: "h""#,
@@ -303,7 +309,11 @@ mod tests {
             let mut reader = Reader::new(TimeZone::UTC);
             let inserted = [&whole[..at], &noise, &whole[at..]].concat();
             for line in [&whole[..at], &whole[at..], &inserted, &noise] {
-                let _ = reader.read(line);
+                for mark in ["stdout P", "stderr P", "stdout F"] {
+                    let _ = reader.read(line);
+                    let marked = format!("2026-11-29T14:00:00Z {mark} ");
+                    let _ = reader.read(&[marked.as_bytes(), line].concat());
+                }
             }
         }
     }
@@ -320,7 +330,9 @@ mod tests {
         }
         let envoy = SEEDS[0];
         for before in [
-            "2026-11-29T14:00:00.123456789Z stdout P ",
+            "2026-11-29T14:00:00.123456789Z stdout X ",
+            "2026-11-29T14:00:00.123456789Z stdout PF ",
+            "2026-11-29 stdout P ",
             "2026-11-29 stdout F ",
             "stdout F ",
         ] {
