@@ -108,22 +108,22 @@ fn glance(line: &[u8]) -> Option<Brief> {
     let text = std::str::from_utf8(line).ok()?.strip_suffix('}')?;
     let text = text.strip_prefix(r#"{"schema":""#)?.strip_prefix(SCHEMA)?;
     let mut rest = text.strip_prefix(r#"","type":"connection","time":""#)?;
-    let ended = time::rfc3339(until(&mut rest, "\"")?)?;
-    until(&mut rest, "{")?.strip_suffix(r#","local":"#)?;
+    let ended = time::rfc3339(until(&mut rest, b'"')?)?;
+    until(&mut rest, b'{')?.strip_suffix(r#","local":"#)?;
     rest = rest.strip_prefix(r#""address":""#)?;
     let local = end(&mut rest)?;
     rest = rest.strip_prefix(r#","remote":{"address":""#)?;
     let remote = end(&mut rest)?;
     rest = rest.strip_prefix(r#","role":""#)?;
-    let role = until(&mut rest, "\"")?;
+    let role = until(&mut rest, b'"')?;
     rest = rest.strip_prefix(r#","process":"#)?;
     let owner = if rest.starts_with("null") {
         None
     } else {
         rest = rest.strip_prefix(r#"{"pid":"#)?;
-        let pid = until(&mut rest, ",")?.parse().ok()?;
+        let pid = until(&mut rest, b',')?.parse().ok()?;
         rest = rest.strip_prefix(r#""comm":""#)?;
-        let comm = until(&mut rest, "\"")?;
+        let comm = until(&mut rest, b'"')?;
         if comm.contains('\\') {
             return None;
         }
@@ -134,10 +134,10 @@ fn glance(line: &[u8]) -> Option<Brief> {
         None
     } else {
         rest = rest.strip_prefix('"')?;
-        Some(time::rfc3339(until(&mut rest, "\"")?)?)
+        Some(time::rfc3339(until(&mut rest, b'"')?)?)
     };
-    until(&mut rest, "[")?.strip_suffix(r#","timeline":"#)?;
-    let timeline = until(&mut rest, "]")?;
+    until(&mut rest, b'[')?.strip_suffix(r#","timeline":"#)?;
+    let timeline = until(&mut rest, b']')?;
     let goodbyes = GOODBYES
         .iter()
         .filter_map(|state| state.find(timeline.as_bytes()));
@@ -146,7 +146,7 @@ fn glance(line: &[u8]) -> Option<Brief> {
         step.split_once(',')?.0.parse().ok()
     });
     skip(&mut rest, &VERDICT)?;
-    let verdict = until(&mut rest, "\"")?;
+    let verdict = until(&mut rest, b'"')?;
     Some(Brief {
         ended,
         left: left(ended, started, closed),
@@ -180,9 +180,9 @@ fn left(ended: u64, started: Option<u64>, closed_us: Option<u64>) -> u64 {
 
 /// `10.0.0.1","port":80}`
 fn end(rest: &mut &str) -> Option<SocketAddr> {
-    let address = until(rest, "\"")?.parse().ok()?;
+    let address = until(rest, b'"')?.parse().ok()?;
     *rest = rest.strip_prefix(r#","port":"#)?;
-    Some(SocketAddr::new(address, until(rest, "}")?.parse().ok()?))
+    Some(SocketAddr::new(address, until(rest, b'}')?.parse().ok()?))
 }
 
 /// Goes behind the first `key`.
@@ -192,9 +192,9 @@ fn skip(rest: &mut &str, key: &Finder<'_>) -> Option<()> {
     Some(())
 }
 
-/// What stands before `mark`, one byte.
-fn until<'a>(rest: &mut &'a str, mark: &str) -> Option<&'a str> {
-    let at = memchr::memchr(*mark.as_bytes().first()?, rest.as_bytes())?;
+/// What stands before `mark`, which is ASCII.
+fn until<'a>(rest: &mut &'a str, mark: u8) -> Option<&'a str> {
+    let at = memchr::memchr(mark, rest.as_bytes())?;
     let before = rest.get(..at)?;
     *rest = rest.get(at + 1..)?;
     Some(before)
