@@ -125,7 +125,7 @@ impl Records {
         }
         let name = &self.source.name;
         let message = format!(
-            "{name} has no record: it has to be what upstream-trace prints as JSON, not with --format text"
+            "{name} has no record: it has to be what upstream-trace prints as JSON, one object a line (no array, not with --format text)"
         );
         Err(Failure::new(Code::Input, message))
     }

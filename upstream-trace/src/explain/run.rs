@@ -19,7 +19,7 @@ use crate::{
     clock,
     exit::{Code, Failure},
     record::{Schema, Timestamp},
-    stop::Stop,
+    stop::{self, Stop},
 };
 
 /// Lines between two looks at what can be answered.
@@ -47,10 +47,7 @@ pub struct Settings {
 
 /// Explains until the logs end, or until told to stop.
 pub fn run(settings: Settings) -> Result<(), Failure> {
-    let runtime = tokio::runtime::Builder::new_current_thread()
-        .enable_all()
-        .build()
-        .map_err(|error| Failure::new(Code::Failure, format!("cannot start: {error}")))?;
+    let runtime = stop::runtime()?;
     let run = Run::open(settings)?;
     match runtime.block_on(run.drive()) {
         // The reader of the output is gone.

@@ -3,13 +3,12 @@
 //!
 //! Must not know: verdicts.
 
-use upstream_trace_common::event::{Stats, present};
+use upstream_trace_common::{
+    event::{Stats, present},
+    tcp::SOCK_DONE,
+};
 
 use crate::record::{Bytes, Direction, Role};
-
-/// `SOCK_DONE`, bit number in `sk_flags` (`enum sock_flags`, `include/net/sock.h`, 5.10 to 7.2): a FIN
-/// was received.
-const SOCK_DONE: u32 = 1;
 
 /// The socket's counters, corrected.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
