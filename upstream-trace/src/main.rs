@@ -6,7 +6,6 @@ use upstream_trace::{
     app, cli,
     exit::{Code, Failure},
     explain,
-    limits::spare_descriptors,
     output::{self, console},
     verdict::playbook,
 };
@@ -18,8 +17,7 @@ fn main() -> ExitCode {
     };
     let done = match cli.command {
         Some(cli::Command::Explain(explain)) => {
-            let run = || explain::run::run(explain.settle());
-            spare_descriptors().and_then(|()| run()).map(|()| Code::Ok)
+            explain::run::run(explain.settle()).map(|()| Code::Ok)
         }
         Some(cli::Command::Doctor(doctor)) => app::doctor(doctor.json, &doctor.settle()),
         Some(cli::Command::Playbook) => console::print(&playbook::table()).map(|()| Code::Ok),

@@ -7,7 +7,10 @@
 use std::{collections::VecDeque, hash::BuildHasher as _, mem, ops::RangeInclusive};
 
 use hashbrown::{DefaultHashBuilder, HashMap, HashTable, hash_table::OccupiedEntry};
-use upstream_trace_common::event::{Base, Stats, kind};
+use upstream_trace_common::{
+    event::{Base, Stats, kind},
+    tcp::flag::{ACK, SYN},
+};
 
 use super::{
     engine::{Context, Engine, Sink, WallClock},
@@ -289,10 +292,6 @@ impl Strays {
             .ok()
     }
 }
-
-/// `SYN` and `ACK` in the flags byte of a TCP header.
-const SYN: u8 = 1 << 1;
-const ACK: u8 = 1 << 4;
 
 /// What a reset was that belongs to no connection; `None` where it may have been no such reset at all: a packet that was
 /// dropped for a reason that is not told may be a copy, made for a packet socket.
