@@ -148,6 +148,8 @@ pub mod seen {
     pub const LEFT: u16 = 1 << 12;
     /// That the other end had no answer to what it had sent last, once that is gone.
     pub const PEER_UNANSWERED: u16 = 1 << 13;
+    /// That no process had accepted the other end, once that is gone.
+    pub const PEER_UNACCEPTED: u16 = 1 << 14;
 }
 
 /// One connection, as one socket sees it.

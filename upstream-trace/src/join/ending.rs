@@ -47,8 +47,6 @@ impl<'a> Ending<'a> {
     ) -> Self {
         let tick_ns = engine.context.tick_ns;
         let born = connection.saw(seen::BIRTH);
-        let lost = connection.saw(seen::LOSS)
-            || engine.lost_at.is_some_and(|lost| lost >= connection.first);
         Self {
             engine,
             connection,
@@ -60,7 +58,7 @@ impl<'a> Ending<'a> {
             },
             stray,
             peer: other_end(engine, connection, stray),
-            complete: born && !lost,
+            complete: is_complete(connection, engine.lost_at),
         }
     }
 
@@ -83,13 +81,7 @@ impl<'a> Ending<'a> {
 
     /// Whether a process had it; `None` where that would have been seen only by luck.
     pub(super) fn accepted(&self) -> Option<bool> {
-        if self.connection.saw(seen::ACCEPTED) {
-            Some(true)
-        } else if self.end.closed.is_some() && self.complete && !is_detached(self.end) {
-            Some(false)
-        } else {
-            None
-        }
+        accepted(self.connection, self.end, self.complete)
     }
 
     /// Whether payload certainly went either way after the first FIN, by the kernel's own clock for both.
@@ -143,6 +135,30 @@ impl<'a> Ending<'a> {
 fn counters(connection: &Connection, stats: &Stats, tick_ns: u64) -> Counters {
     let fin_sent = connection.saw(seen::FIN_SENT);
     Counters::new(stats, connection.role, fin_sent, tick_ns)
+}
+
+/// Whether all of it was seen, where events were lost last at `lost_at`.
+fn is_complete(connection: &Connection, lost_at: Option<u64>) -> bool {
+    let lost = connection.saw(seen::LOSS) || lost_at.is_some_and(|lost| lost >= connection.first);
+    connection.saw(seen::BIRTH) && !lost
+}
+
+fn accepted(connection: &Connection, end: &End, complete: bool) -> Option<bool> {
+    if connection.saw(seen::ACCEPTED) {
+        Some(true)
+    } else if end.closed.is_some() && complete && !is_detached(end) {
+        Some(false)
+    } else {
+        None
+    }
+}
+
+/// Whether it is a server's, and certainly came to its end before a process had it.
+pub(super) fn is_unaccepted(connection: &Connection, lost_at: Option<u64>) -> bool {
+    let complete = is_complete(connection, lost_at);
+    let end = connection.end.as_deref();
+    connection.role == Role::Server
+        && end.is_some_and(|end| accepted(connection, end, complete) == Some(false))
 }
 
 /// Whether it came to its end with what it had sent last certainly unanswered.

@@ -100,6 +100,12 @@ fn leave_to_peer(engine: &mut Engine, slot: Slot) {
     if !ended.has_parted() && ending::is_unanswered(peer, tick_ns) {
         ended.seen |= seen::PEER_UNANSWERED;
     }
+    if ending::is_unaccepted(ended, engine.lost_at) {
+        peer.seen |= seen::PEER_UNACCEPTED;
+    }
+    if ending::is_unaccepted(peer, engine.lost_at) {
+        ended.seen |= seen::PEER_UNACCEPTED;
+    }
     peer.peer_received = received(ended);
     ended.peer_received = ended.peer_received.or_else(|| received(peer));
     peer.peer_exit = ended.exit;
@@ -183,6 +189,7 @@ fn facts(
         half_closed: ending.end.is_open() && waited == Some(false) && !connection.saw(seen::LEFT),
         has_waited: waited == Some(true),
         peer_unanswered: connection.saw(seen::PEER_UNANSWERED),
+        peer_unaccepted: connection.saw(seen::PEER_UNACCEPTED),
         err: ending.end.err(),
         destroyed: ending.is_destroyed(),
         reset: reset.map(|reset| reset.direction),

@@ -177,6 +177,8 @@ pub struct Facts {
     pub has_waited: bool,
     /// The other end, on this node as well, had no answer to what it had sent last.
     pub peer_unanswered: bool,
+    /// The other end, a server's on this node, ended before any process had accepted it.
+    pub peer_unaccepted: bool,
     /// `sk_err` at the end; 0 for none.
     pub err: u32,
     /// Somebody destroyed this end's socket or the other's (`ss -K`).

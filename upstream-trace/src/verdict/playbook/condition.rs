@@ -83,6 +83,10 @@ pub(super) const BY_SERVER_AFTER_PAYLOAD: Condition = when(
         it.is_by_here(End::Server) && by_server > Some(0)
     },
 );
+pub(super) const UNACCEPTED_BY_SERVER: Condition = when(
+    "reset by the server, which is on this node and had not accepted the connection",
+    |it| it.is_by_here(End::Server) && it.facts.peer_unaccepted,
+);
 /// It is translated on the way (NAT).
 pub(super) const TRANSLATED: Condition = when(
     "reset by an end, which is on this node and has another address",

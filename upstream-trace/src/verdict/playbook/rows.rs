@@ -433,6 +433,13 @@ pub(super) const ROWS: &[(&[Verdict], &[Row])] = &[
         &[ResetBeforePayload, ResetBeforeResponse],
         &[
             row(
+                when::UNACCEPTED_BY_SERVER,
+                (Some(Cause::UnhealthyEndpoint), Layer::Tcp),
+                TERMINATED_EARLY,
+                Played(&["listener_closed", "listener_closed_request"]),
+                "The server's kernel completed the handshake, but the connection was still in the accept queue when the server stopped listening: a restart, a stop without draining, or the end of its process (evidence.exit).",
+            ),
+            row(
                 when::ENDED_BEFORE,
                 OPEN_HTTP,
                 TERMINATED,

@@ -206,7 +206,8 @@ fn all_of(verdict: Verdict, role: Role) -> Vec<About<'static>> {
         about.facts.counters.unacked = Some(on_its_way);
         about.facts.counters.retransmits = Some(again);
     });
-    let fins: [fn(&mut Facts); 7] = [
+    let fins: [fn(&mut Facts); 8] = [
+        |facts| facts.peer_unaccepted = true,
         |facts| facts.destroyed = true,
         |_| {},
         |facts| facts.closed_first = true,
