@@ -153,20 +153,22 @@ fn accepted(connection: &Connection, end: &End, complete: bool) -> Option<bool> 
     }
 }
 
-/// Whether it is a server's, and certainly came to its end before a process had it.
-pub(super) fn is_unaccepted(connection: &Connection, lost_at: Option<u64>) -> bool {
-    let complete = is_complete(connection, lost_at);
-    let end = connection.end.as_deref();
-    connection.role == Role::Server
-        && end.is_some_and(|end| accepted(connection, end, complete) == Some(false))
-}
-
-/// Whether it came to its end with what it had sent last certainly unanswered.
-pub(super) fn is_unanswered(connection: &Connection, tick_ns: u64) -> bool {
-    let stats = connection.end.as_deref().and_then(End::stats);
-    stats.is_some_and(|stats| {
+/// The [`seen`] bits that a connection which came to its end leaves its other end.
+pub(super) fn seen_by_peer(connection: &Connection, tick_ns: u64, lost_at: Option<u64>) -> u16 {
+    let Some(end) = connection.end.as_deref() else {
+        return 0;
+    };
+    let mut bits = 0;
+    if end.stats().is_some_and(|stats| {
         counters(connection, stats, tick_ns).last_payload() == Some(Direction::Sent)
-    })
+    }) {
+        bits |= seen::PEER_UNANSWERED;
+    }
+    let complete = is_complete(connection, lost_at);
+    if connection.role == Role::Server && accepted(connection, end, complete) == Some(false) {
+        bits |= seen::PEER_UNACCEPTED;
+    }
+    bits
 }
 
 /// Whose the other end is: who had it or, where a listener answered for it, who listens.

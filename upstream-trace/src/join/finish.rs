@@ -93,18 +93,11 @@ fn leave_to_peer(engine: &mut Engine, slot: Slot) {
     if ended.peer_owner.is_none() {
         ended.peer_owner.clone_from(&peer.owner);
     }
-    let tick_ns = engine.context.tick_ns;
-    if !peer.has_parted() && ending::is_unanswered(ended, tick_ns) {
-        peer.seen |= seen::PEER_UNANSWERED;
-    }
-    if !ended.has_parted() && ending::is_unanswered(peer, tick_ns) {
-        ended.seen |= seen::PEER_UNANSWERED;
-    }
-    if ending::is_unaccepted(ended, engine.lost_at) {
-        peer.seen |= seen::PEER_UNACCEPTED;
-    }
-    if ending::is_unaccepted(peer, engine.lost_at) {
-        ended.seen |= seen::PEER_UNACCEPTED;
+    // Most are told no more.
+    if !(ended.has_parted() && peer.has_parted()) {
+        let (tick_ns, lost_at) = (engine.context.tick_ns, engine.lost_at);
+        peer.seen |= ending::seen_by_peer(ended, tick_ns, lost_at);
+        ended.seen |= ending::seen_by_peer(peer, tick_ns, lost_at);
     }
     peer.peer_received = received(ended);
     ended.peer_received = ended.peer_received.or_else(|| received(peer));
