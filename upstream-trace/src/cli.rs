@@ -27,7 +27,7 @@ pub struct Cli {
     pub trace: Trace,
 }
 
-const TIME: &str = "TIME is a number with ms, s, m or h behind it; a bare number is seconds.";
+const TIME: &str = "TIME is a whole number with ms, s, m or h behind it; a bare number is seconds.";
 const SIZE: &str = "SIZE is bytes, or a number with KiB, MiB or GiB behind it.";
 
 /// What `--help` says below the options.

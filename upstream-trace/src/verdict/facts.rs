@@ -54,10 +54,12 @@ impl Counters {
             present::BYTES_SENT,
             stats.bytes_sent.saturating_sub(stats.bytes_retrans),
         );
-        let control = u64::from(fin_sent) + u64::from(syn_acked);
         let written = when(stats, present::BYTES_ACKED, stats.bytes_acked)
             .zip(unacked)
-            .map(|(acked, unacked)| (acked + u64::from(unacked)).saturating_sub(control));
+            .map(|(acked, unacked)| {
+                let control = u64::from(fin_sent) + u64::from(syn_acked);
+                acked.saturating_add(unacked.into()).saturating_sub(control)
+            });
         // A segment that IP does not take counts as sent, and again when it does.
         let sent = match (sent, written) {
             (Some(sent), Some(written)) if role != Role::Unknown => Some(sent.min(written)),

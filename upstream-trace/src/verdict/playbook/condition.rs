@@ -74,7 +74,7 @@ pub(super) const ABORTED_HERE: Condition = when(
 );
 pub(super) const ABORTED_BY_SERVER: Condition = when(
     "reset by the server, which is on this node, with SO_LINGER 0",
-    |it| it.is_by_here(End::Server) && it.evidence.abort == Some(true),
+    |it| it.sender() == Some(End::Server) && ABORTED_HERE.holds(it),
 );
 pub(super) const BY_SERVER_AFTER_PAYLOAD: Condition = when(
     "reset by the server, which is on this node and had sent payload",
@@ -136,9 +136,8 @@ pub(super) const LATE: Condition = when("the request was sent after the server's
 pub(super) const TURNED_AWAY: Condition = when(
     "the server had closed it at once, before anything came",
     |it| {
-        let had_come = it.came() != Some(0);
-        let at_once = it.is_closed_at_once && it.has_closed_first(End::Server) && !had_come;
-        at_once && it.evidence.exit.is_none() && it.met_a_closed_server()
+        let at_once = it.is_closed_at_once && it.has_closed_first(End::Server);
+        at_once && it.came() == Some(0) && it.evidence.exit.is_none() && it.met_a_closed_server()
     },
 );
 pub(super) const ENDED_BEFORE: Condition = when(
