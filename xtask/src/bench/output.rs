@@ -9,8 +9,6 @@ use std::{
 use anyhow::{Context as _, Result, bail};
 use serde_json::Value;
 
-use crate::skipped;
-
 /// Records of connections, and what the last account says was lost.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub(super) struct Records {
@@ -42,7 +40,7 @@ impl Records {
         Ok(Self {
             connections,
             lost: lost(&account)?,
-            missed: skipped::missed(&account)?,
+            missed: number(&account["lost"]["missed"])?,
         })
     }
 
@@ -57,10 +55,11 @@ fn lost(account: &Value) -> Result<u64> {
     let causes = account["lost"]
         .as_object()
         .context("the `stats` line has no `lost`")?;
-    causes
-        .values()
-        .map(|count| count.as_u64().context("a count in `lost` is no number"))
-        .sum()
+    causes.values().map(number).sum()
+}
+
+fn number(count: &Value) -> Result<u64> {
+    count.as_u64().context("a count in `lost` is no number")
 }
 
 #[cfg(test)]

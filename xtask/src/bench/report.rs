@@ -129,11 +129,12 @@ impl Report<'_> {
             .find(|(tracer, _)| tracer.is_ours())
             .map(|(_, storms)| storms.records)
             .unwrap_or_default();
-        // What the kernel kept from the hooks may be missing.
-        let least = self.expected().saturating_sub(records.missed);
+        // What the kernel kept from the hooks may be missing: a real machine keeps less than one event in a thousand.
+        let missed = records.missed.min(self.expected() / 1000);
+        let least = self.expected().saturating_sub(missed);
         let complete = (least..=self.expected()).contains(&records.connections);
         let text = format!("{} of {}", records.connections, self.expected());
-        let lost = records.lost - records.missed;
+        let lost = records.lost - missed;
         verdict("two records a connection", &text, complete)
             + verdict("nothing lost", &lost.to_string(), lost == 0)
     }

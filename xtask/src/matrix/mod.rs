@@ -137,18 +137,16 @@ pub(crate) fn measure(
     wanted: &Kernels,
     tracer: &Path,
     rounds: u32,
-) -> Result<Vec<(&'static str, Costs)>> {
+) -> Result<Vec<(&'static str, Result<Costs>)>> {
     let wanted = Kernels(wanted.bare().collect());
     let boots = prepare(workspace, &wanted, &Program::with_libraries(tracer)?)?;
     let accelerator = accelerator(&boots)?.measuring();
-    let mut all = Vec::new();
-    for boot in &boots {
+    let measured = boots.iter().map(|boot| {
         let name = boot.kernel.name;
         eprintln!("xtask: bench: Linux {name}, by {accelerator:?}");
-        let costs = boot.measure(accelerator, rounds);
-        all.push((name, costs.with_context(|| format!("Linux {name}"))?));
-    }
-    Ok(all)
+        (name, boot.measure(accelerator, rounds))
+    });
+    Ok(measured.collect())
 }
 
 /// What runs them here.

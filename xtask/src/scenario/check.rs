@@ -15,6 +15,10 @@ use super::{Link, Played, Scenario, Who};
 /// How far the kernel's clock, as the tracer converts it, and ours may be apart.
 const CLOCK_SLACK: Duration = Duration::from_millis(5);
 
+/// How much later than the play's last call a connection may end: on a busy machine the last acknowledgement waits its turn, or is
+/// lost and the FIN sent again.
+const LATE: Duration = Duration::from_secs(1);
+
 /// The kernel tells of payload to one of its clock's ticks, at 100 Hz as well.
 const TICK: Duration = Duration::from_millis(10);
 
@@ -78,7 +82,7 @@ struct Lines<'a> {
 /// The lines of `sorted`, which is in order of time, that can be about `played`.
 pub fn within<'a>(sorted: &'a [Line], played: &Played) -> &'a [Line] {
     let first = sorted.partition_point(|line| line.time < played.began - CLOCK_SLACK);
-    let last = sorted.partition_point(|line| line.time <= played.ended + CLOCK_SLACK);
+    let last = sorted.partition_point(|line| line.time <= played.ended + LATE);
     &sorted[first..last]
 }
 
@@ -239,6 +243,9 @@ fn find<'a>(scenario: &Scenario, played: &Played, printed: &'a [Line]) -> Lines<
         let Some((link, end)) = belongs(&line.value, &links) else {
             continue;
         };
+        if is_of_later_play(line, played) {
+            continue;
+        }
         if line.is("reset") {
             found.strays[link].push(&line.value);
         } else if line.is("connection") {
@@ -253,6 +260,12 @@ fn find<'a>(scenario: &Scenario, played: &Played, printed: &'a [Line]) -> Lines<
         }
     }
     found
+}
+
+/// Whether a line about the same addresses is about a connection that began after the play, or a reset sent then.
+fn is_of_later_play(line: &Line, played: &Played) -> bool {
+    let began = line.value["started"].as_str().and_then(timestamp);
+    began.unwrap_or(line.time) > played.ended + CLOCK_SLACK
 }
 
 /// Which connection a line is about, seen from which end.
@@ -639,41 +652,79 @@ mod tests {
         ["10.77.0.1:45759", "10.77.0.2:18440"],
     ];
 
+    const ENDED: &str = "2026-11-29T07:30:56.617272747Z";
+    const NOTHING: Scenario = Scenario {
+        name: "nothing",
+        story: "",
+        slow: false,
+        needs: None,
+        play: |_| anyhow::bail!("it is not played"),
+        records: &[],
+        strays: &[],
+    };
+
     fn reset(direction: &str, [local, remote]: [&str; 2]) -> Line {
         let end = |text: &str| {
             let end: SocketAddr = text.parse().unwrap();
             json!({"address": end.ip(), "port": end.port()})
         };
         let line = json!({
-            "type": "reset", "time": "2026-11-29T07:30:56.617272747Z", "netns": 1, "local": end(local), "remote": end(remote),
+            "type": "reset", "time": ENDED, "netns": 1, "local": end(local), "remote": end(remote),
             "direction": direction, "reason": null, "flag": null,
         });
         Line::parse(&line.to_string()).unwrap()
     }
 
-    #[test]
-    fn one_late_segment_may_meet_nobody_also_where_addresses_are_translated() {
-        const NOTHING: Scenario = Scenario {
-            name: "nothing",
-            story: "",
-            slow: false,
-            needs: None,
-            play: |_| anyhow::bail!("it is not played"),
-            records: &[],
-            strays: &[],
-        };
-        let link = |[client, server]: [&str; 2]| Link {
+    /// Both ends of a play that ended when [`reset`]s come, with its links' addresses.
+    fn played(links: &[[&str; 2]]) -> Played {
+        let link = |&[client, server]: &[&str; 2]| Link {
             client: client.parse().ok(),
             server: server.parse().unwrap(),
             client_netns: 1,
             server_netns: 1,
         };
-        let played = Played {
-            began: UNIX_EPOCH,
-            ended: UNIX_EPOCH,
-            links: ENDS.map(link).into(),
+        let ended = timestamp(ENDED).unwrap();
+        Played {
+            began: ended,
+            ended,
+            links: links.iter().map(link).collect(),
             processes: Vec::new(),
-        };
+        }
+    }
+
+    #[test]
+    fn what_began_in_time_may_end_late() {
+        let [_, [client, server]] = ENDS;
+        let played = played(&[[client, server]]);
+        let mut line = reset("sent", [client, server]);
+        line.value["type"] = "connection".into();
+        line.value["role"] = "client".into();
+        for (started, waited, is_found) in [
+            (Some(ENDED), Duration::from_millis(415), true),
+            (Some(ENDED), LATE * 2, false),
+            (
+                Some("2026-11-29T07:30:56.700000000Z"),
+                Duration::from_millis(415),
+                false,
+            ),
+            (None, Duration::ZERO, true),
+            (None, Duration::from_millis(415), false),
+        ] {
+            line.value["started"] = started.into();
+            line.time = played.ended + waited;
+            let lines = [line.clone()];
+            let found = find(&NOTHING, &played, within(&lines, &played));
+            assert_eq!(
+                found.surplus.len(),
+                usize::from(is_found),
+                "{started:?} {waited:?}"
+            );
+        }
+    }
+
+    #[test]
+    fn one_late_segment_may_meet_nobody_also_where_addresses_are_translated() {
+        let played = played(&ENDS);
         let [here, [client, server]] = ENDS;
         let complaints = |lines: &[Line]| check(&NOTHING, &played, lines, Features::default());
         let sent = || reset("sent", here);
