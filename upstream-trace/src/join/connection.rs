@@ -373,6 +373,8 @@ impl Sent {
 /// A reset that the other end sent, and why, as far as that end's socket tells where the kernel does not.
 #[derive(Clone, Debug)]
 pub struct PeerSent {
+    /// When.
+    pub at: u64,
     /// The reset.
     pub sent: Sent,
     /// Its reason.

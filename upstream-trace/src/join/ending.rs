@@ -2,15 +2,18 @@
 //!
 //! Must not know: the order in which events came, who sent a reset, how a record looks.
 
+use std::rc::Rc;
+
 use upstream_trace_common::event::{Base, Stats, kind};
 
 use super::{
-    connection::{Connection, End, Named, Sent, seen},
+    connection::{Connection, End, Named, PeerSent, Sent, seen},
     engine::Engine,
     note::Fact,
     tuple::Tuple,
 };
 use crate::{
+    process::Process,
     record::{Attribution, Direction, ResetEvidence, Role},
     tcp::errno::ECONNABORTED,
     verdict::{facts::Counters, way},
@@ -107,10 +110,38 @@ impl<'a> Ending<'a> {
         Some(ns > TOGETHER_NS && ticks.cast_signed() > 0)
     }
 
+    /// Whether the first FIN came right behind payload of the server's: a server that closes an idle connection has been silent.
+    pub(super) fn is_closed_behind_payload(&self) -> bool {
+        let (since, last) = match self.connection.role {
+            Role::Client => (self.counters.since_received_us, self.stats.last_received),
+            Role::Server => (self.counters.since_sent_us, self.stats.last_sent),
+            Role::Unknown => return false,
+        };
+        let Some((fin, _)) = self.connection.fin.zip(since) else {
+            return false;
+        };
+        let ticks = fin.wrapping_sub(last);
+        // Sent after the FIN, it wraps.
+        u64::from(ticks).saturating_mul(self.engine.context.tick_ns) <= TOGETHER_NS
+    }
+
+    /// The reset that the other end sent, unless it must have arrived long before: then it was lost, and this end got another.
+    pub(super) fn peer_sent(&self) -> Option<&'a PeerSent> {
+        let sent = self.end.peer_sent.as_ref()?;
+        (self.end.at <= sent.at.saturating_add(ARRIVED_NS)).then_some(sent)
+    }
+
     /// Whether somebody destroyed this end's socket or the other's (`tcp_abort`).
     pub(super) fn is_destroyed(&self) -> bool {
-        let peer = self.end.peer_sent.as_ref();
+        let peer = self.peer_sent();
         self.end.err() == ECONNABORTED || peer.is_some_and(|peer| peer.err == ECONNABORTED)
+    }
+
+    /// Whether a listener answered for the other end that was not there when the connection began, of another server then.
+    pub(super) fn has_new_listener(&self, stray: &Base) -> bool {
+        let (now, then) = listeners(self.engine, self.connection, stray);
+        let is_other = |now: &Rc<Process>| then.is_none_or(|then| then.pid != now.pid);
+        stray.kind == kind::RESET_SENT_LISTEN && now.is_some_and(is_other)
     }
 
     /// What the kernel side noted of it, of this kind.
@@ -181,12 +212,21 @@ fn other_end<'a>(
         return Some(owner.named());
     }
     let stray = stray.filter(|stray| stray.kind == kind::RESET_SENT_LISTEN)?;
-    let listeners = &engine.listeners;
-    let owner = |at| listeners.owner(stray.netns, &Tuple::of(stray), at);
-    let process = owner(stray.ktime)?;
+    let (now, then) = listeners(engine, ended, stray);
     // Who began to listen later never had the connection.
-    let then = owner(ended.first).filter(|_| ended.saw(seen::BIRTH))?;
-    (then.pid == process.pid).then_some((&**process, Attribution::Listener))
+    let (now, then) = now.zip(then.filter(|_| ended.saw(seen::BIRTH)))?;
+    (then.pid == now.pid).then_some((&**now, Attribution::Listener))
+}
+
+/// Who listened where a listener answered for the other end: then, and when the connection began.
+fn listeners<'a>(
+    engine: &'a Engine,
+    ended: &Connection,
+    stray: &Base,
+) -> (Option<&'a Rc<Process>>, Option<&'a Rc<Process>>) {
+    let tuple = Tuple::of(stray);
+    let owner = |at| engine.listeners.owner(stray.netns, &tuple, at);
+    (owner(stray.ktime), owner(ended.first))
 }
 
 /// Whether the socket was taken from its process before it was reset, as MPTCP does with those that it has below one of

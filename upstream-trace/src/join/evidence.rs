@@ -100,7 +100,6 @@ fn about<'a>(
         errno: record.errno,
         local: record.local.address,
         is_closed_at_once: was_closed_at_once(connection),
-        is_open: ending.end.is_open(),
         evidence,
     }
 }

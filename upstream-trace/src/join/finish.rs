@@ -181,6 +181,8 @@ fn facts(
         payload_after_fin: ending.has_payload_after_fin(),
         half_closed: ending.end.is_open() && waited == Some(false) && !connection.saw(seen::LEFT),
         has_waited: waited == Some(true),
+        closed_behind_payload: ending.is_closed_behind_payload(),
+        is_open: ending.end.is_open(),
         peer_unanswered: connection.saw(seen::PEER_UNANSWERED),
         peer_unaccepted: connection.saw(seen::PEER_UNACCEPTED),
         err: ending.end.err(),

@@ -39,6 +39,7 @@ pub(super) fn lacks_sender(ended: &Connection) -> Option<(&Stats, u64)> {
 pub(super) fn sent(end: &End) -> Option<PeerSent> {
     let sent = end.sent.clone()?;
     Some(PeerSent {
+        at: end.at,
         derived: reason::by_end(end, &sent),
         err: end.err(),
         aborts: aborts(end, &sent),
@@ -66,6 +67,7 @@ pub(super) fn kept(kept: &Full, actor: Option<Rc<Process>>) -> PeerSent {
         kind => reason::by_kind(kind),
     };
     PeerSent {
+        at: base.ktime,
         sent,
         derived,
         err: 0,
@@ -152,7 +154,7 @@ fn received<'a>(
     (reason, reason_source): Reason<'a>,
     sender: Option<Named<'a>>,
 ) -> ResetFound<'a> {
-    let peer_sent = ending.end.peer_sent.as_ref();
+    let peer_sent = ending.peer_sent();
     ResetFound {
         direction: Direction::Received,
         reason,
@@ -176,7 +178,7 @@ fn was_received(ending: &Ending<'_>) -> bool {
 fn told<'a>(ending: &Ending<'a>) -> Option<ResetFound<'a>> {
     let context = &ending.engine.context;
     let by_peer = (Origin::PeerOnNode, Some(Confidence::Certain));
-    if let Some(peer) = &ending.end.peer_sent {
+    if let Some(peer) = ending.peer_sent() {
         let owner = ending.connection.peer_owner.as_ref();
         let reason = reason::of_sent(context, peer.sent.reason, || peer.derived);
         let sender = sender(&peer.sent, peer.err, owner);
@@ -185,7 +187,8 @@ fn told<'a>(ending: &Ending<'a>) -> Option<ResetFound<'a>> {
     let stray = ending.stray?;
     // Nobody has a port that nothing listens on; TIME_WAIT and LISTEN are somebody's.
     let is_somebodys = stray.kind != kind::RESET_SENT_NO_SOCKET;
-    let sender = ending.peer.filter(|_| is_somebodys);
+    let is_peers = is_somebodys && !ending.has_new_listener(stray);
+    let sender = ending.peer.filter(|_| is_peers);
     let reason = reason::of_stray(context, stray);
     Some(received(ending, by_peer, reason, sender))
 }

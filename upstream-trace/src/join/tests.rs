@@ -749,6 +749,33 @@ fn where_the_other_end_was_aborted_no_middlebox_is_accused() {
     assert_eq!(reset, (Direction::Received, Origin::Unknown, None));
 }
 
+/// It was lost on its way: what came later is another's.
+#[test]
+fn a_reset_that_must_have_arrived_long_ago_is_not_the_one_that_came() {
+    for (later, origin) in [
+        (900_000_000, Origin::PeerOnNode),
+        (3_000_000_000, Origin::Unknown),
+    ] {
+        let mut play = Play::new();
+        play.handshake();
+        let stats = counted(64, 64);
+        let open = Stats {
+            has_socket: 1,
+            ..stats
+        };
+        play.close(SERVER, State::Established, SERVER_PID, open);
+        let active = kind::RESET_SENT_ACTIVE;
+        play.reset_sent(SERVER, active, State::Close, SERVER_PID, stats);
+        play.now += later;
+        play.reset_received(CLIENT, State::Established, mirrored(&stats));
+        let told = failed(104, mirrored(&stats));
+        play.close(CLIENT, State::Established, CLIENT_PID, told);
+        let seen = play.finish();
+        let client = seen.iter().find(|seen| seen.role == Role::Client).unwrap();
+        assert_eq!(client.reset.map(|reset| reset.1), Some(origin), "{later}");
+    }
+}
+
 #[test]
 fn a_refusal_that_nobody_sent_is_a_firewalls_only_where_one_dropped_the_syn() {
     for (dropped, origin) in [(false, Origin::Unknown), (true, Origin::InPath)] {
@@ -2703,6 +2730,36 @@ fn who_listens_later_never_had_the_connection() {
             seen.reset,
             Some((Direction::Received, Origin::PeerOnNode, named))
         );
+    }
+}
+
+/// The server was killed, and another has its address by now.
+#[test]
+fn who_listens_later_sent_no_reset_for_the_one_before() {
+    for (later, named) in [(false, Some(SERVER_PID)), (true, None)] {
+        let mut play = Play::new();
+        play.handshake();
+        play.accept();
+        play.step(SERVER, State::Established, State::FinWait1);
+        let stats = counted(64, 64);
+        play.close(SERVER, State::FinWait2, 0, stats);
+        if later {
+            play.state(LISTENER, State::Listen, State::Close, SERVER_PID);
+            play.state(LISTENER, State::Close, State::Listen, HELPER_PID);
+        }
+        let base = play.base(SERVER, kind::RESET_SENT_LISTEN, 0, NO_REASON);
+        play.plain(Base {
+            sk: LISTENER,
+            ..base
+        });
+        play.reset_received(CLIENT, State::Established, mirrored(&stats));
+        let told = failed(104, mirrored(&stats));
+        play.close(CLIENT, State::Established, 0, told);
+        let seen = play.finish();
+        let client = seen.iter().find(|seen| seen.role == Role::Client).unwrap();
+        let reset = (Direction::Received, Origin::PeerOnNode, named);
+        assert_eq!(client.reset, Some(reset));
+        assert_eq!(client.peer, Some(SERVER_PID));
     }
 }
 

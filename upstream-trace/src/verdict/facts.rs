@@ -177,6 +177,10 @@ pub struct Facts {
     pub half_closed: bool,
     /// The client had been silent before the first FIN.
     pub has_waited: bool,
+    /// The first FIN came right behind payload of the server's.
+    pub closed_behind_payload: bool,
+    /// A process still had this end's socket.
+    pub is_open: bool,
     /// The other end, on this node as well, had no answer to what it had sent last.
     pub peer_unanswered: bool,
     /// The other end, a server's on this node, ended before any process had accepted it.

@@ -24,7 +24,6 @@ pub use self::{
 
 /// What a row is chosen by.
 #[derive(Clone, Copy, Debug)]
-#[expect(clippy::struct_excessive_bools, reason = "each is a fact of its own")]
 pub struct About<'a> {
     /// What became of the connection.
     pub verdict: Verdict,
@@ -42,8 +41,6 @@ pub struct About<'a> {
     pub local: IpAddr,
     /// The first FIN came at once.
     pub is_closed_at_once: bool,
-    /// A process still had this end's socket.
-    pub is_open: bool,
     /// What else is known.
     pub evidence: Evidence<'a>,
 }
@@ -68,7 +65,6 @@ impl About<'_> {
             errno: None,
             local,
             is_closed_at_once: false,
-            is_open: false,
             evidence: Evidence::default(),
         }
     }

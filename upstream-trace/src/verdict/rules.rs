@@ -4,7 +4,7 @@
 
 use super::facts::Facts;
 use crate::{
-    record::{Direction, Flag, Role, Verdict},
+    record::{Bytes, Direction, Flag, Role, Verdict},
     tcp::errno::{ECONNABORTED, ECONNREFUSED, ECONNRESET, EPIPE, ETIMEDOUT},
 };
 
@@ -139,6 +139,7 @@ fn connector_reset(facts: &Facts, direction: Direction) -> bool {
 
 /// A request was sent and no byte of a response came back, from the client's side; a response that the client has nothing of counts as
 /// none, unless its FIN came first: then it may have given up before. Of an end that may be either's nobody knows which payload is the request.
+/// What came last may be none.
 fn unanswered(facts: &Facts) -> bool {
     let request = match facts.role {
         Role::Server => Direction::Received,
@@ -149,7 +150,44 @@ fn unanswered(facts: &Facts) -> bool {
         && facts.peer_received_payload == Some(false)
         && facts.counters.received_any == Some(true)
         && !facts.peer_closed_first;
-    lost || facts.counters.last_payload() == Some(request)
+    let is_latest = facts.counters.last_payload() == Some(request);
+    lost || is_latest && !is_goodbye(facts) && !is_during_response(facts)
+}
+
+/// Sizes of an encrypted TLS alert: a record's header, two bytes, and what `ChaCha20-Poly1305` in TLS 1.2, any cipher in TLS 1.3, and
+/// `AES-GCM` in TLS 1.2 add.
+const ALERTS: [u64; 3] = [23, 24, 31];
+
+/// What the client sent last is most likely a goodbye (TLS's `close_notify` for one), for it had received payload and was done.
+fn is_goodbye(facts: &Facts) -> bool {
+    let counters = &facts.counters;
+    let Some(reset) = facts.reset else {
+        return false;
+    };
+    if facts.role != Role::Client || counters.received_any != Some(true) {
+        return false;
+    }
+    let by_itself = reset == Direction::Sent;
+    let Bytes { sent, acked, .. } = counters.bytes;
+    let on_its_way = sent
+        .zip(acked)
+        .and_then(|(sent, acked)| sent.checked_sub(acked));
+    let is_alert = on_its_way.is_some_and(|bytes| ALERTS.contains(&bytes));
+    // It was followed by a FIN at once, and what came met nobody.
+    let closed = by_itself && facts.closed_first && !facts.has_waited && !facts.is_open;
+    // The server closed behind what it sent; the client took it and closed as well.
+    let both_closed =
+        !by_itself && facts.peer_closed_first && facts.closed_behind_payload && !facts.is_open;
+    is_alert && (by_itself || facts.peer_closed_first) || closed || both_closed
+}
+
+/// What came last from the client came while a response was on its way to it, or after the server had sent one and closed.
+fn is_during_response(facts: &Facts) -> bool {
+    let counters = &facts.counters;
+    // An acknowledgement of all that the client has comes with its payload.
+    let on_its_way = counters.unacked == Some(true);
+    let after_it = facts.closed_first && facts.closed_behind_payload && facts.payload_after_fin;
+    facts.role == Role::Server && counters.sent_any == Some(true) && (on_its_way || after_it)
 }
 
 /// The end that owed a response closed first, in order, without one.
@@ -166,7 +204,7 @@ fn closed_unanswered(facts: &Facts) -> bool {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::{record::Bytes, verdict::facts::Counters};
+    use crate::verdict::facts::Counters;
 
     const IDLE_AFTER_US: u64 = 250_000;
 
@@ -425,6 +463,104 @@ mod tests {
             Verdict::ClosedBeforeResponse,
             "it may have crossed the FIN"
         );
+    }
+
+    /// The client said goodbye and closed; the rest of the answer, or the server's own goodbye, met nobody.
+    #[test]
+    fn a_client_that_has_its_answer_and_closes_is_owed_none() {
+        let mut facts = Facts {
+            closed_first: true,
+            ..established(Role::Client, 64, 64)
+        };
+        facts.counters.since_sent_us = Some(4_000);
+        let unanswered = flagged(Verdict::ResetBeforeResponse, BEFORE_RESPONSE);
+        let sent = |facts| reset(Direction::Sent, facts);
+        assert_eq!(sent(facts), plain(Verdict::LocalAbort));
+        let waited = Facts {
+            has_waited: true,
+            ..facts
+        };
+        assert_eq!(sent(waited), unanswered);
+        let waits = Facts {
+            is_open: true,
+            ..facts
+        };
+        assert_eq!(sent(waits), unanswered, "a half-close");
+        let mut had_nothing = facts;
+        had_nothing.counters.received_any = Some(false);
+        assert_eq!(sent(had_nothing), unanswered);
+        assert_eq!(reset(Direction::Received, facts), unanswered);
+    }
+
+    /// The server answered and closed, the client took the answer and closed as well.
+    #[test]
+    fn of_two_that_closed_behind_an_answer_none_is_owed_one() {
+        let mut facts = Facts {
+            peer_closed_first: true,
+            closed_behind_payload: true,
+            ..established(Role::Client, 64, 64)
+        };
+        facts.counters.since_sent_us = Some(4_000);
+        let unanswered = flagged(Verdict::ResetBeforeResponse, BEFORE_RESPONSE);
+        let received = |facts| reset(Direction::Received, facts);
+        assert_eq!(received(facts), plain(Verdict::ResetMidStream));
+        let waits = Facts {
+            is_open: true,
+            ..facts
+        };
+        assert_eq!(received(waits), unanswered, "another request");
+        let idle = Facts {
+            closed_behind_payload: false,
+            ..facts
+        };
+        assert_eq!(received(idle), unanswered, "a keep-alive race");
+
+        let mut server = Facts {
+            closed_first: true,
+            closed_behind_payload: true,
+            payload_after_fin: true,
+            ..established(Role::Server, 64, 64)
+        };
+        let sent = |facts| reset(Direction::Sent, facts);
+        assert_eq!(sent(server), plain(Verdict::LocalAbort));
+        server.payload_after_fin = false;
+        assert_eq!(sent(server), unanswered);
+    }
+
+    #[test]
+    fn an_alert_on_its_way_to_a_server_that_closed_is_no_request() {
+        for (bytes, verdict) in [
+            (22, Verdict::ResetBeforeResponse),
+            (23, Verdict::ResetMidStream),
+            (24, Verdict::ResetMidStream),
+            (31, Verdict::ResetMidStream),
+            (32, Verdict::ResetBeforeResponse),
+        ] {
+            let mut facts = Facts {
+                peer_closed_first: true,
+                is_open: true,
+                ..established(Role::Client, 700, 64)
+            };
+            facts.counters.since_sent_us = Some(4_000);
+            facts.counters.bytes.acked = Some(700 - bytes);
+            facts.counters.unacked = Some(true);
+            assert_eq!(reset(Direction::Received, facts).verdict, verdict);
+            facts.peer_closed_first = false;
+            let open = reset(Direction::Received, facts).verdict;
+            assert_eq!(open, Verdict::ResetBeforeResponse);
+        }
+    }
+
+    /// What a client sends acknowledges all that it has.
+    #[test]
+    fn payload_that_comes_during_a_response_waits_for_none() {
+        let mut facts = established(Role::Server, 5000, 64);
+        facts.counters.since_received_us = Some(4_000);
+        let unanswered = flagged(Verdict::ResetBeforeResponse, BEFORE_RESPONSE);
+        assert_eq!(reset(Direction::Received, facts), unanswered);
+        facts.counters.unacked = Some(true);
+        let judged = reset(Direction::Received, facts);
+        assert_eq!(judged, plain(Verdict::ResetMidStream));
     }
 
     #[test]

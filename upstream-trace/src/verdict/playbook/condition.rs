@@ -107,8 +107,9 @@ pub(super) const DESTROYED: Condition =
 pub(super) const EITHER_END: Condition = when("which end this is is not known", |it| {
     it.facts.role == Role::Unknown
 });
-pub(super) const CLOSED_FIRST: Condition = when("after this end's FIN, its socket closed", |it| {
-    it.facts.closed_first && !it.is_open
+pub(super) const CLOSED_HERE: Condition = when("after a FIN, this end's socket closed", |it| {
+    let facts = &it.facts;
+    (facts.closed_first || facts.peer_closed_first) && !facts.is_open
 });
 pub(super) const PEER_CLOSED_FIRST: Condition =
     when("after the other end's FIN", |it| it.facts.peer_closed_first);
@@ -133,6 +134,24 @@ pub(super) const STOPPED_WAITING: Condition = when(
 pub(super) const LATE: Condition = when("the request was sent after the server's FIN", |it| {
     it.facts.payload_after_fin && it.has_closed_first(End::Server) && !it.is_in_path()
 });
+pub(super) const MET_A_CLOSED_SERVER: Condition = when(
+    "after the server's FIN, what the client sent last met a connection that the server, on this node, had closed",
+    |it| it.has_closed_first(End::Server) && it.met_a_closed_server(),
+);
+pub(super) const CLOSED_BEHIND_PAYLOAD: Condition = when(
+    "the same, which the server had closed right behind payload of its own",
+    |it| it.facts.closed_behind_payload && it.met_a_closed_server(),
+);
+/// Its own host, or one that has its address by now.
+pub(super) const UNKNOWN_TO_SERVER: Condition = when(
+    "reset by the server, which is on this node and does not know the connection",
+    |it| it.is_by_here(End::Server) && it.is_for(UNKNOWN_THERE) && !it.met_a_closed_server(),
+);
+pub(super) const SILENT_CLIENT: Condition =
+    when("reset by the client, which had sent nothing", |it| {
+        let [by_client, _] = it.payload();
+        by_client == Some(0) && it.sender() == Some(End::Client)
+    });
 pub(super) const TURNED_AWAY: Condition = when(
     "the server had closed it at once, before anything came",
     |it| {
@@ -161,11 +180,20 @@ pub(super) const UNDELIVERED: Condition = when("payload of this end was still on
     it.facts.counters.unacked == Some(true)
 });
 pub(super) const SENT_AGAIN: Condition = when(
-    "reset by the server, payload of the client's was still on its way, and something had been sent again",
+    "reset by the server, which had not closed, payload of the client's was still on its way, and something had been sent again",
     |it| {
         let counters = &it.facts.counters;
-        let is_clients_loss = it.facts.role == Role::Client && it.sender() == Some(End::Server);
+        let by_server = it.sender() == Some(End::Server) && !it.met_a_closed_server();
+        let is_clients_loss = it.facts.role == Role::Client && by_server;
         is_clients_loss && counters.unacked == Some(true) && counters.retransmits > Some(0)
+    },
+);
+/// Each segment counts as sent again once IP has taken it.
+pub(super) const NOTHING_LEFT: Condition = when(
+    "payload of this end was still on its way, and nothing could be sent again",
+    |it| {
+        let counters = &it.facts.counters;
+        counters.unacked == Some(true) && counters.retransmits == Some(0)
     },
 );
 /// Not all that was written, for the other end has no room.
@@ -286,6 +314,9 @@ const PROHIBITIONS: Errors = Errors {
     v4: &[(3, 9), (3, 10), (3, 13)],
     v6: &[(1, 1), (1, 5), (1, 6)],
 };
+
+/// A host has no such connection, or another one between the same ends that connects (`tcp_rcv_synsent_state_process`).
+pub(super) const UNKNOWN_THERE: &[&str] = &["NO_SOCKET", "TCP_FLAGS", "TCP_INVALID_ACK_SEQUENCE"];
 
 /// What the kernel says that met a socket whose owner had closed it.
 const BY_A_CLOSED_SOCKET: [&str; 2] = ["TCP_TIMEWAIT_SOCKET", "TCP_ABORT_ON_DATA"];

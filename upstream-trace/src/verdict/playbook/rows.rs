@@ -8,7 +8,7 @@ use super::{
     Meaning, Row,
     Shown::{self, FromData, Played},
     StrayKind, StrayRow, UnseenRow,
-    condition::{self as when, Condition},
+    condition::{self as when, Condition, UNKNOWN_THERE},
 };
 use crate::record::{
     Cause, Layer, ProxyWords,
@@ -132,9 +132,6 @@ const fn row(
         shown,
     }
 }
-
-/// A host has no such connection, or another one between the same ends that connects (`tcp_rcv_synsent_state_process`).
-const UNKNOWN_THERE: &[&str] = &["NO_SOCKET", "TCP_FLAGS", "TCP_INVALID_ACK_SEQUENCE"];
 
 const NO_LISTENER: (Option<Cause>, Layer) = (Some(Cause::NoListener), Layer::Tcp);
 const FIREWALL: (Option<Cause>, Layer) = (Some(Cause::Firewall), Layer::Tcp);
@@ -421,6 +418,13 @@ pub(super) const ROWS: &[(&[Verdict], &[Row])] = &[
                 "The server's kernel has no such connection: most likely its accept queue was full until it gave the half-open one up (ss -ltn, Recv-Q against Send-Q); or the server restarted, or a NAT on the way forgot the connection (conntrack -S).",
             ),
             row(
+                when::BY_SERVER_HERE.because(UNKNOWN_THERE),
+                OPEN_TCP,
+                TERMINATED_EARLY,
+                FromData,
+                "The server's host does not know the connection any more: the server stopped or restarted after the handshake (ss -ltn), or the address moved to another host.",
+            ),
+            row(
                 when::QUEUE_FULL,
                 EXHAUSTION,
                 TERMINATED_EARLY,
@@ -444,7 +448,7 @@ pub(super) const ROWS: &[(&[Verdict], &[Row])] = &[
                 OPEN_HTTP,
                 TERMINATED,
                 FromData,
-                "The server's process had come to its end (evidence.exit) and the connection was closed before the request, or its rest, came: a crash, a restart, a stop without draining or, with a process for each connection, its idle timeout.",
+                "The server's process had come to its end (evidence.exit) before the client's last payload came (a request, its rest, a goodbye), and earlier ones may be unanswered: a crash, a restart, a stop or, with a process for each connection, its idle timeout.",
             ),
             row(
                 when::TURNED_AWAY,
@@ -536,6 +540,16 @@ pub(super) const ROWS: &[(&[Verdict], &[Row])] = &[
         ],
     ),
     (
+        &[ResetMidStream, ResetIdle, LocalAbort],
+        &[row(
+            when::SILENT_CLIENT,
+            OPEN_TCP,
+            None,
+            FromData,
+            "The client sent nothing, and reset the connection after the server had spoken first (a greeting): a TCP health check of a load balancer, a port scan, or a client that was put off; harmless unless unexpected.",
+        )],
+    ),
+    (
         &[
             ResetBeforeResponse,
             ResetMidStream,
@@ -568,6 +582,13 @@ pub(super) const ROWS: &[(&[Verdict], &[Row])] = &[
                 "The reset came from nearer than the other end's part of the handshake: likely a firewall or middlebox on the way sent it, with the request unanswered; look there first.",
             ),
             row(
+                when::UNKNOWN_TO_SERVER,
+                OPEN_TCP,
+                TERMINATED,
+                Played(&["half_open"]),
+                "What the client sent last reached a host that does not know the connection: the server's end had gone, the address moved to another host, or a NAT on the way forgot it (conntrack -S, nf_conntrack_tcp_timeout_established).",
+            ),
+            row(
                 when::BY_SERVER_AFTER_CLIENTS_FIN,
                 OPEN_HTTP,
                 TERMINATED,
@@ -589,6 +610,13 @@ pub(super) const ROWS: &[(&[Verdict], &[Row])] = &[
                 "The server's process came to its end (evidence.exit) with the request unanswered: look in its log and its supervisor's for a restart, a stop without draining, or a fatal error.",
             ),
             row(
+                when::CLOSED_BEHIND_PAYLOAD,
+                OPEN_HTTP,
+                TERMINATED,
+                FromData,
+                "The server had closed the connection right behind its last payload (Connection: close, a refusal, a TLS or protocol mismatch), and what the client sent after that was reset: a request, which needs another connection, or a goodbye.",
+            ),
+            row(
                 when::BY_SERVER_HERE.because(&["TCP_TIMEWAIT_SOCKET"]),
                 IDLE_CLOSE,
                 TERMINATED,
@@ -597,10 +625,10 @@ pub(super) const ROWS: &[(&[Verdict], &[Row])] = &[
             ),
             row(
                 when::ABORTED_BY_SERVER.because(&["TCP_ABORT_ON_CLOSE"]),
-                UNHEALTHY,
+                OPEN_HTTP,
                 TERMINATED,
                 Played(&["abort_unread"]),
-                "The server aborted the connection on purpose (SO_LINGER 0, evidence.abort) without reading the whole request: look in its log for connection limits, access lists or overload protection.",
+                "The server aborted the connection on purpose (SO_LINGER 0, evidence.abort) without reading the whole request: look in its log for limits, access lists, overload protection, or a protocol mismatch (plain HTTP to a TLS port).",
             ),
             row(
                 when::BY_SERVER_AFTER_PAYLOAD.because(&["TCP_ABORT_ON_CLOSE"]),
@@ -611,10 +639,10 @@ pub(super) const ROWS: &[(&[Verdict], &[Row])] = &[
             ),
             row(
                 when::BY_SERVER_HERE.because(&["TCP_ABORT_ON_CLOSE"]),
-                UNHEALTHY,
+                OPEN_HTTP,
                 TERMINATED,
                 Played(&["close_unread"]),
-                "The server closed the connection without reading the whole request: look in its log for limits, rejected requests, a shutdown or a crash.",
+                "The server closed the connection without reading the whole request: look in its log for limits, rejected requests, a shutdown, a crash, or a protocol mismatch (plain HTTP to a TLS port, HTTP/2 to HTTP/1).",
             ),
             row(
                 when::SENT_AGAIN,
@@ -643,13 +671,6 @@ pub(super) const ROWS: &[(&[Verdict], &[Row])] = &[
                 TERMINATED,
                 Played(&["late_request_forgotten"]),
                 "The server had closed the connection, and forgotten it, before the request was sent (keep-alive race): make the client's idle timeout shorter than the server's, or let it drop pooled connections that the server has closed.",
-            ),
-            row(
-                when::BY_SERVER_HERE.because(UNKNOWN_THERE),
-                OPEN_TCP,
-                TERMINATED,
-                Played(&["half_open"]),
-                "The request reached a host that does not know the connection: the server restarted, the address moved to another host, or a NAT on the way forgot the connection (conntrack -S, nf_conntrack_tcp_timeout_established).",
             ),
             row(
                 when::MISSED_NEXT_REQUEST,
@@ -748,6 +769,13 @@ pub(super) const ROWS: &[(&[Verdict], &[Row])] = &[
                 "The client had closed its side, and what was sent to it after that was reset: a goodbye after the last answer (TLS close_notify, GOAWAY), which is harmless, or it had given up waiting; compare the duration with its timeouts.",
             ),
             row(
+                when::MET_A_CLOSED_SERVER,
+                OPEN_HTTP,
+                BROKEN,
+                FromData,
+                "The server had answered and closed when the client's last words came, most likely a goodbye (TLS close_notify) or the rest of what was answered early (413), and its host reset them: harmless; a request would have needed another connection.",
+            ),
+            row(
                 when::BY_AN_END_HERE.because(UNKNOWN_THERE),
                 OPEN_TCP,
                 BROKEN,
@@ -820,7 +848,7 @@ pub(super) const ROWS: &[(&[Verdict], &[Row])] = &[
                 "The process at the other end came to its end (evidence.exit) while the connection was idle: harmless for a pool that retries; if nobody restarted it, look for the OOM killer (dmesg) or a crash over there.",
             ),
             row(
-                when::CLOSED_FIRST,
+                when::CLOSED_HERE,
                 OPEN_HTTP,
                 None,
                 FromData,
@@ -866,7 +894,7 @@ pub(super) const ROWS: &[(&[Verdict], &[Row])] = &[
                 IDLE_CLOSE,
                 None,
                 Played(&["pooled_reset_idle", "client_aborts_idle"]),
-                "The other end, or a middlebox in its name, dropped the idle connection: harmless for a pool that retries; make the idle timeout here shorter than over there.",
+                "The other end, or a middlebox in its name, dropped the idle connection: harmless for a pool that retries; make the idle timeout here shorter than over there. With TLS, a first request that was never answered can look the same.",
             ),
         ],
     ),
@@ -885,7 +913,7 @@ pub(super) const ROWS: &[(&[Verdict], &[Row])] = &[
                 OPEN_HTTP,
                 CLOSED,
                 FromData,
-                "The server's process came to its end by itself (evidence.exit) with the client's last payload unanswered: look in its log for a restart, a stop without draining or a fatal error; a goodbye needs no answer.",
+                "The server's process came to its end by itself (evidence.exit) with the client's last payload unanswered: look in its log for a restart, a stop without draining or a fatal error; a goodbye, or a cancel (PostgreSQL), needs no answer.",
             ),
             row(
                 when::SERVER_SENT_NOTHING,
@@ -899,7 +927,7 @@ pub(super) const ROWS: &[(&[Verdict], &[Row])] = &[
                 OPEN_HTTP,
                 CLOSED,
                 Played(&["pooled_closed_without_answer"]),
-                "The server closed the connection in order without answering the client's last payload: look there for a worker that gave up, a shutdown, or an idle timeout that raced with the request; a pong or a goodbye needs no answer.",
+                "The server closed the connection in order without answering the client's last payload: look there for a worker that gave up, a shutdown, or an idle timeout that raced with the request; a goodbye, or the rest after an early answer (413), needs none.",
             ),
         ],
     ),
@@ -921,6 +949,13 @@ pub(super) const ROWS: &[(&[Verdict], &[Row])] = &[
                 "All that this end had sent was acknowledged, and the rest waited in vain: the other end had no room for it, as a process over there does not read (stuck, stopped; ss -tn, Recv-Q), or it was gone before it had room again.",
             ),
             row(
+                when::NOTHING_LEFT,
+                NETWORK,
+                NO_ANSWER,
+                FromData,
+                "What this end had sent could not be sent again: this node itself did not let it out. Look here for a route that is gone or a blackhole (ip route get), a filter of what goes out (nft list ruleset), or an address that was removed (ip addr).",
+            ),
+            row(
                 when::ALWAYS,
                 NETWORK,
                 NO_ANSWER,
@@ -940,11 +975,18 @@ pub(super) const ROWS: &[(&[Verdict], &[Row])] = &[
                 "The process of this end came to its end (evidence.exit) with nothing unanswered, and its kernel reset what was still on its way: harmless for a pool that retries; if nobody restarted it, look for the OOM killer (dmesg) or a crash.",
             ),
             row(
+                when::TURNED_AWAY,
+                OPEN_HTTP,
+                CLIENT_GONE,
+                FromData,
+                "This end had closed the connection as soon as it was made, before anything came, and what the client sent was reset: its limits of connections, access lists or overload protection turned the client away.",
+            ),
+            row(
                 when::ABORTED_HERE,
                 OPEN_HTTP,
                 CLIENT_GONE,
                 Played(&["client_aborts_answered", "reset_mid_response"]),
-                "This end aborted the connection on purpose (SO_LINGER 0, evidence.abort) with nothing unanswered: a pool that drops its connections, an error path, a timeout or a shutdown; look at the sender.",
+                "This end aborted the connection on purpose (SO_LINGER 0, evidence.abort) with nothing unanswered, as far as payload shows: a pool that drops its connections, an error path, a timeout or a shutdown; look at the sender.",
             ),
             row(
                 when::BY_AN_END_HERE.because(&["TCP_ABORT_ON_CLOSE"]),

@@ -163,8 +163,10 @@ fn all_of(verdict: Verdict, role: Role) -> Vec<About<'static>> {
     vary(&mut abouts, &evidences(), |about, evidence| {
         about.evidence = evidence;
     });
-    vary(&mut abouts, &[false, true], |about, waits| {
+    let waiting = [(false, 0), (true, 0), (true, 1)];
+    vary(&mut abouts, &waiting, |about, (waits, again)| {
         about.facts.counters.unacked = Some(waits);
+        about.facts.counters.retransmits = Some(again);
     });
     vary(&mut abouts, &[false, true], |about, has_port| {
         about.facts.has_local_port = has_port;
@@ -206,12 +208,17 @@ fn all_of(verdict: Verdict, role: Role) -> Vec<About<'static>> {
         about.facts.counters.unacked = Some(on_its_way);
         about.facts.counters.retransmits = Some(again);
     });
-    let fins: [fn(&mut Facts); 8] = [
+    let fins: [fn(&mut Facts); 10] = [
         |facts| facts.peer_unaccepted = true,
         |facts| facts.destroyed = true,
         |_| {},
+        |facts| (facts.closed_first, facts.is_open) = (true, true),
         |facts| facts.closed_first = true,
         |facts| facts.peer_closed_first = true,
+        |facts| {
+            facts.peer_closed_first = true;
+            (facts.is_open, facts.closed_behind_payload) = (true, true);
+        },
         |facts| {
             facts.peer_closed_first = true;
             (facts.has_waited, facts.peer_unanswered) = (true, true);
@@ -418,10 +425,10 @@ fn nobody_is_accused_of_what_another_did() {
     // Whoever has the socket waits for what is cut.
     let closed = |is_open| {
         hint(&About {
-            is_open,
             reset: Some((Direction::Received, Origin::OffNode, None)),
             ..with(client(Verdict::ResetIdle), |facts| {
                 facts.closed_first = true;
+                facts.is_open = is_open;
             })
         })
     };
@@ -531,4 +538,92 @@ fn the_page_has_the_table() {
     } else {
         assert!(shown == table(), "UPDATE_PLAYBOOK=1 renews docs/output.md");
     }
+}
+
+/// The hint for a reset by the server, on this node, for this reason.
+fn by_server_here(
+    reason: &'static str,
+    verdict: Verdict,
+    set: impl FnOnce(&mut Facts),
+) -> &'static Meaning {
+    let reset = Some((Direction::Received, Origin::PeerOnNode, Some(reason)));
+    let about = with(about(verdict, Role::Client), set);
+    meaning(&About { reset, ..about }).unwrap()
+}
+
+#[test]
+fn who_closes_right_behind_an_answer_has_no_idle_timeout() {
+    for reason in ["TCP_ABORT_ON_DATA", "TCP_TIMEWAIT_SOCKET"] {
+        let cause = |behind| {
+            let meaning = by_server_here(reason, ResetBeforeResponse, |facts| {
+                (facts.peer_closed_first, facts.closed_behind_payload) = (true, behind);
+            });
+            meaning.cause
+        };
+        assert_eq!(cause(false), Some(Cause::IdleClose));
+        assert_eq!(cause(true), None);
+    }
+}
+
+/// One retransmission long ago says nothing of what met a closed server.
+#[test]
+fn what_met_a_closed_server_was_not_lost() {
+    let lost = |reason| {
+        let meaning = by_server_here(reason, ResetBeforeResponse, |facts| {
+            facts.counters.unacked = Some(true);
+            facts.counters.retransmits = Some(1);
+        });
+        meaning.hint.contains("MTU")
+    };
+    assert!(lost("TCP_ABORT_ON_TIMEOUT") && !lost("TCP_ABORT_ON_DATA"));
+}
+
+#[test]
+fn a_host_that_does_not_know_the_connection_answered_nothing() {
+    let unknown = |set: fn(&mut Facts)| {
+        let meaning = by_server_here("NO_SOCKET", ResetBeforeResponse, set);
+        meaning.hint.contains("does not know the connection")
+    };
+    assert!(unknown(|_| ()));
+    assert!(unknown(|facts| facts.closed_first = true));
+    let before = by_server_here("NO_SOCKET", Verdict::ResetBeforePayload, |_| ());
+    assert!(before.hint.contains("does not know the connection"));
+    // Nor did whoever was killed before.
+    let killed = About {
+        reset: Some((Direction::Received, Origin::PeerOnNode, Some("TCP_FLAGS"))),
+        evidence: exit(Some("SIGKILL")),
+        ..about(ResetBeforeResponse, Role::Client)
+    };
+    let meaning = meaning(&killed).unwrap();
+    assert!(meaning.hint.contains("does not know") && meaning.cause.is_none());
+}
+
+#[test]
+fn who_could_send_nothing_again_is_told_to_look_at_home() {
+    let here = |again| {
+        let timeout = with(about(Verdict::Timeout, Role::Client), |facts| {
+            facts.counters.unacked = Some(true);
+            facts.counters.retransmits = Some(again);
+        });
+        meaning(&timeout).unwrap().hint.contains("this node itself")
+    };
+    assert!(here(0) && !here(1));
+}
+
+#[test]
+fn a_client_that_says_nothing_and_resets_checks_health() {
+    let checks = |verdict, role, sent, direction| {
+        let mut about = about(verdict, role);
+        about.facts.counters.bytes = match role {
+            Role::Client => bytes(sent, 104, sent),
+            _ => bytes(104, sent, 104),
+        };
+        about.reset = Some((direction, Origin::Local, Some("TCP_ABORT_ON_CLOSE")));
+        meaning(&about).unwrap().hint.contains("health check")
+    };
+    let (sent, received) = (Direction::Sent, Direction::Received);
+    assert!(checks(Verdict::LocalAbort, Role::Client, 0, sent));
+    assert!(checks(ResetMidStream, Role::Server, 0, received));
+    assert!(!checks(Verdict::LocalAbort, Role::Client, 9, sent));
+    assert!(!checks(Verdict::LocalAbort, Role::Server, 0, sent));
 }
