@@ -10,7 +10,7 @@ use upstream_trace_common::{
 };
 
 use super::{
-    connection::{Slot, seen},
+    connection::{Connection, Slot, seen},
     engine::{Engine, Sink, WallClock},
     reset,
     translated::{Sender, was_sent_until},
@@ -27,7 +27,7 @@ const RESET_PATIENCE_NS: u64 = 1_000_000_000;
 const KEPT_NS: u64 = 200_000_000;
 /// Where there are more resets than this of that time, the one that is looked for may have been put out: one in ten is.
 const CROWD: usize = RESET_PLACES as usize / 8;
-/// Addresses of this node that are remembered.
+/// Addresses of this node that are remembered, and of others.
 const LOCALS: usize = 65_536;
 
 impl Engine {
@@ -155,22 +155,37 @@ impl Engine {
     }
 
     /// Whether the other end of this connection may be open on this node, unknown because its story is
-    /// still in the kernel; it is looked for from now on.
+    /// still in the kernel; it is looked for from now on. At an address that is not known as one of this node's, only the first time
+    /// that a reset comes from there: the address may not have been met yet.
     pub(super) fn asks_for_end(&mut self, slot: Slot) -> bool {
         let events = self.context.events;
         let Some(connection) = self.table.get_mut(slot) else {
             return false;
         };
         let tuple = &connection.tuple;
-        let asks = !events
-            && !connection.is_paired()
-            && connection.saw(seen::ESTABLISHED)
-            && !connection.saw(seen::ASKED)
-            && tuple.is_whole()
-            && (tuple.is_loopback() || self.locals.contains(&(tuple.family, tuple.remote)));
-        if asks {
+        if events
+            || connection.is_paired()
+            || !connection.saw(seen::ESTABLISHED)
+            || connection.saw(seen::ASKED)
+            || !tuple.is_whole()
+        {
+            return false;
+        }
+        let there = (tuple.family, tuple.remote);
+        let strangers = &mut self.strangers;
+        let asks = if tuple.is_loopback() || self.locals.contains(&there) {
             connection.seen |= seen::ASKED;
-            self.asked.insert(tuple.reversed());
+            true
+        } else {
+            let connection = &*connection;
+            let Connection { netns, tuple, .. } = connection;
+            reset::lacks_sender(connection).is_some()
+                && !self.strays.knows(*netns, tuple, &connection.lived())
+                && strangers.len() < LOCALS
+                && strangers.insert(there)
+        };
+        if asks {
+            self.asked.insert(connection.tuple.reversed());
         }
         asks
     }

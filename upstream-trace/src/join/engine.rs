@@ -125,6 +125,8 @@ pub struct Engine {
     pub(super) until: u64,
     /// Local addresses of sockets on this node: an end there may be found.
     pub(super) locals: HashSet<(u8, [u64; 2])>,
+    /// Others, which an end was looked for at.
+    pub(super) strangers: HashSet<(u8, [u64; 2])>,
     /// Connections that wait for their other end to be looked for among the open ones.
     pub(super) asking: Vec<(u64, Slot, u64)>,
     /// The other ends that are looked for, as they see themselves.
@@ -160,6 +162,7 @@ impl Engine {
             snapshot: false,
             until: u64::MAX,
             locals: HashSet::new(),
+            strangers: HashSet::new(),
             asking: Vec::new(),
             asked: HashSet::new(),
             owner_missing: false,

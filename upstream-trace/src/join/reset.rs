@@ -201,7 +201,8 @@ fn concluded<'a>(ending: &Ending<'a>) -> ResetFound<'a> {
         peer,
         ..
     } = *ending;
-    let peer_is_here = peer.is_some() || connection.tuple.is_loopback();
+    let is_known = peer.is_some() || connection.is_paired();
+    let peer_is_here = is_known || connection.tuple.is_loopback();
     let (whence, reason) = match (peer_is_here, engine.context.sees_all_resets) {
         (false, _) => (by_a_filter_or_beyond(ending), UNKNOWN),
         (true, false) => on_a_host_that_hides(ending),

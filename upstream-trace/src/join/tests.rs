@@ -878,6 +878,42 @@ fn a_reset_that_nobody_sent_waits_for_the_other_end() {
     );
 }
 
+/// It is in a namespace that no connection has told of, so its address is not known as one of this node's.
+#[test]
+fn an_end_at_an_address_not_met_yet_is_looked_for() {
+    for (is_here, origin) in [(true, Origin::InPath), (false, Origin::OffNode)] {
+        let mut play = Play::new();
+        play.apart = true;
+        // In vain once, no more after that.
+        for (is_here, asks) in [(is_here, true), (false, is_here)] {
+            play.connect();
+            play.step(CLIENT, State::SynSent, State::Established);
+            if is_here {
+                play.step(SERVER, State::SynRecv, State::Established);
+            }
+            play.reset_received(CLIENT, State::Established, mirrored(&counted(0, 0)));
+            let stats = failed(104, mirrored(&counted(0, 0)));
+            play.close(CLIENT, State::Established, HELPER_PID, stats);
+            let Play {
+                by_stories: join,
+                told,
+                keeper,
+                now,
+                ..
+            } = &mut play;
+            join.finish_due(*now + HOLD_NS, &Epoch, told);
+            assert_eq!(join.seeks_ends(), asks);
+            for story in keeper.open() {
+                let _new = join.offer(story, &mut Nobody);
+            }
+            join.counted(*now + HOLD_NS);
+            join.answered(&Epoch, told);
+        }
+        let first = &play.told.connections[0];
+        assert_eq!(first.reset, Some((Direction::Received, origin, None)));
+    }
+}
+
 #[test]
 fn a_reset_that_nobody_sent_does_not_wait_for_ever() {
     let mut play = Play::new();
