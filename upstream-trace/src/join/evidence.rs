@@ -81,6 +81,20 @@ pub(super) fn explain<'a>(
     record.hint = meaning.map(|meaning| meaning.hint);
 }
 
+/// What is known of one that went well but was closed because a signal killed a process: more may have been asked of that than is seen.
+pub(super) fn of_kill(ended: &Connection) -> Option<Evidence<'static>> {
+    let exit = if ended.saw(seen::CLOSED_FIRST) {
+        ended.exit
+    } else {
+        ended.peer_exit
+    };
+    let exit = exit_as(exit).filter(|exit| exit.signal.is_some())?;
+    Some(Evidence {
+        exit: Some(exit),
+        ..Evidence::default()
+    })
+}
+
 /// What the playbook asks for.
 fn about<'a>(
     ending: &Ending<'_>,
@@ -171,6 +185,11 @@ fn exit_of(
     } else {
         ended.peer_exit
     };
+    exit_as(exit)
+}
+
+/// As it is printed.
+fn exit_as(exit: u8) -> Option<record::Exit<'static>> {
     let signal = exit.checked_sub(exit::ENDS)?;
     Some(record::Exit {
         signal: tcp::signal_name(signal.into()),

@@ -152,6 +152,8 @@ fn print(ending: &Ending<'_>, id: Id, clock: &impl WallClock, sink: &mut impl Si
     if !orderly || judgement.verdict != Verdict::Ok {
         let noted = noted.unwrap_or_default();
         evidence::explain(ending, &mut record, &facts, reset.as_ref(), noted);
+    } else {
+        record.evidence = evidence::of_kill(ending.connection);
     }
     sink.connection(&mut record, ending.connection.events);
 }

@@ -618,6 +618,34 @@ fn the_end_of_a_process_is_evidence_at_both_ends() {
     }
 }
 
+/// More may have been asked than is seen.
+#[test]
+fn that_a_process_was_killed_is_evidence_where_all_went_well() {
+    for (signal, name) in [(9, Some("SIGKILL")), (0, None)] {
+        let mut play = Play::new();
+        play.handshake();
+        play.accept();
+        play.exit = exit::ENDS + signal;
+        play.state(SERVER, State::Established, State::FinWait1, SERVER_PID);
+        play.exit = exit::NONE;
+        play.step(CLIENT, State::Established, State::CloseWait);
+        play.state(CLIENT, State::CloseWait, State::LastAck, CLIENT_PID);
+        play.step(SERVER, State::FinWait1, State::FinWait2);
+        let stats = Stats {
+            last_sent: 0,
+            last_received: 1,
+            ..counted(64, 64)
+        };
+        play.close(SERVER, State::FinWait2, 0, stats);
+        play.close(CLIENT, State::LastAck, 0, mirrored(&stats));
+        for seen in play.finish() {
+            assert_eq!(seen.verdict, Verdict::Ok);
+            let exit = seen.evidence.and_then(|evidence| evidence.exit);
+            assert_eq!(exit.and_then(|exit| exit.signal), name, "{:?}", seen.role);
+        }
+    }
+}
+
 #[test]
 fn an_abort_on_purpose_is_evidence_at_both_ends() {
     for aborts in [0, 1] {

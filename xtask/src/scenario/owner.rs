@@ -156,7 +156,10 @@ pub(super) const LIST: &[Scenario] = &[
         "killed_answered",
         "the server is killed after it answered",
         killed_answered,
-        &[client("ok").bytes(RQ, RS), server("ok").bytes(RS, RQ)],
+        &[
+            client("ok").bytes(RQ, RS).evidence(&[KILLED]),
+            server("ok").bytes(RS, RQ).evidence(&[KILLED]),
+        ],
     ),
     plain(
         "killed_after_half_close",
