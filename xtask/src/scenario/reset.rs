@@ -1,6 +1,7 @@
 //! Resets of accepted connections: by whom, and after how much of the conversation.
 
 use std::thread;
+use std::time::Duration;
 
 use anyhow::Result;
 
@@ -229,16 +230,16 @@ pub(super) const LIST: &[Scenario] = &[
         story: "the server has closed a kept connection, the client sends one more request",
         slow: false,
         needs: None,
-        play: |ctx| late_request(ctx, Family::V4),
+        play: |ctx| late_request(ctx, Family::V4, rest),
         records: LATE_REQUEST,
         strays: FROM_TIME_WAIT,
     },
     Scenario {
         name: "late_request_v6",
-        story: "the same over IPv6",
+        story: "the same over IPv6, and the server has closed right behind its answer",
         slow: false,
         needs: None,
-        play: |ctx| late_request(ctx, Family::V6),
+        play: |ctx| late_request(ctx, Family::V6, next_tick),
         records: LATE_REQUEST,
         strays: FROM_TIME_WAIT,
     },
@@ -526,18 +527,23 @@ fn alert_then_reset(ctx: &Ctx) -> Result<Played> {
     pair.end()
 }
 
-/// The server answers and closes, the client keeps its end.
-fn close_at_server(pair: &mut Pair) -> Result<()> {
+/// Longer than a server takes that closes right behind its answer.
+fn rest() {
+    thread::sleep(Duration::from_millis(80));
+}
+
+/// The server answers and, after a `pause`, closes, the client keeps its end.
+fn close_at_server(pair: &mut Pair, pause: fn()) -> Result<()> {
     pair.exchange()?;
-    next_tick();
+    pause();
     pair.server.close(pair.s)?;
     pair.client.receive_end(pair.c)?;
     pair.client.acknowledge(pair.c)
 }
 
-fn late_request(ctx: &Ctx, family: Family) -> Result<Played> {
+fn late_request(ctx: &Ctx, family: Family, pause: fn()) -> Result<Played> {
     let mut pair = Pair::alone(ctx, family)?;
-    close_at_server(&mut pair)?;
+    close_at_server(&mut pair, pause)?;
     let gone = [State::FinWait2, State::TimeWait];
     pair.server.wait_orphan(pair.to, pair.from, &gone)?;
     pair.client.send(pair.c, REQUEST)?;
@@ -550,7 +556,7 @@ fn late_request_forgotten(ctx: &Ctx) -> Result<Played> {
     server.sysctl("ipv4/tcp_fin_timeout", "1")?;
     let mut pair = Pair::between(client, server, ctx.address(Family::V4))?;
     pair.accept()?;
-    close_at_server(&mut pair)?;
+    close_at_server(&mut pair, rest)?;
     pair.server.wait_forgotten(pair.to, pair.from)?;
     pair.client.send(pair.c, REQUEST)?;
     pair.client.wait_state(pair.c, State::Close)?;
@@ -571,7 +577,7 @@ fn data_after_shutdown(ctx: &Ctx, used: bool) -> Result<Played> {
     let mut pair = Pair::open(ctx, Family::V4)?;
     if used {
         pair.exchange()?;
-        next_tick();
+        rest();
     }
     pair.server.shutdown(pair.s, libc::SHUT_RDWR)?;
     pair.client.wait_state(pair.c, State::CloseWait)?;

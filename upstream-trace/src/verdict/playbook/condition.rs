@@ -107,9 +107,8 @@ pub(super) const DESTROYED: Condition =
 pub(super) const EITHER_END: Condition = when("which end this is is not known", |it| {
     it.facts.role == Role::Unknown
 });
-pub(super) const CLOSED_HERE: Condition = when("after a FIN, this end's socket closed", |it| {
-    let facts = &it.facts;
-    (facts.closed_first || facts.peer_closed_first) && !facts.is_open
+pub(super) const CLOSED_FIRST: Condition = when("after this end's FIN, its socket closed", |it| {
+    it.facts.closed_first && !it.facts.is_open
 });
 pub(super) const PEER_CLOSED_FIRST: Condition =
     when("after the other end's FIN", |it| it.facts.peer_closed_first);

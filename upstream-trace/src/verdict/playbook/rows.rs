@@ -613,14 +613,14 @@ pub(super) const ROWS: &[(&[Verdict], &[Row])] = &[
                 when::CLOSED_BEHIND_PAYLOAD,
                 OPEN_HTTP,
                 TERMINATED,
-                FromData,
+                Played(&["late_request_v6"]),
                 "The server had closed the connection right behind its last payload (Connection: close, a refusal, a TLS or protocol mismatch), and what the client sent after that was reset: a request, which needs another connection, or a goodbye.",
             ),
             row(
                 when::BY_SERVER_HERE.because(&["TCP_TIMEWAIT_SOCKET"]),
                 IDLE_CLOSE,
                 TERMINATED,
-                Played(&["late_request", "late_request_v6"]),
+                Played(&["late_request"]),
                 "The request, or its rest, was sent after the server had closed the connection (keep-alive race, or an early answer): make the client's idle timeout shorter than the server's, or retry; a late goodbye (TLS close_notify, HTTP/2 GOAWAY) is harmless.",
             ),
             row(
@@ -848,7 +848,7 @@ pub(super) const ROWS: &[(&[Verdict], &[Row])] = &[
                 "The process at the other end came to its end (evidence.exit) while the connection was idle: harmless for a pool that retries; if nobody restarted it, look for the OOM killer (dmesg) or a crash over there.",
             ),
             row(
-                when::CLOSED_HERE,
+                when::CLOSED_FIRST,
                 OPEN_HTTP,
                 None,
                 FromData,
@@ -859,7 +859,7 @@ pub(super) const ROWS: &[(&[Verdict], &[Row])] = &[
                 OPEN_HTTP,
                 None,
                 Played(&["left_in_close_wait"]),
-                "The other end had closed its side before this one did, and this one was long about it: harmless for a pool; where it happens often, look here for sockets that are never closed (ss -tn state close-wait).",
+                "The other end had closed its side before this one did, and reset what came later: harmless for a pool; where it happens often, look here for sockets that are closed late or never (ss -tn state close-wait).",
             ),
             row(
                 when::BY_AN_END_HERE.because(UNKNOWN_THERE),
