@@ -28,7 +28,7 @@ const KEPT_NS: u64 = 200_000_000;
 /// Where there are more resets than this of that time, the one that is looked for may have been put out: one in ten is.
 const CROWD: usize = RESET_PLACES as usize / 8;
 /// Addresses of this node that are remembered, and of others.
-const LOCALS: usize = 65_536;
+const ADDRESSES: usize = 65_536;
 
 impl Engine {
     /// Whether a connection that is due waits for [`Self::answered`].
@@ -149,7 +149,7 @@ impl Engine {
     /// Notes that the address at this end is one of this node's.
     pub(super) fn is_local(&mut self, base: &Base) {
         // A loopback address is known to be without that.
-        if !Tuple::of(base).is_loopback() && self.locals.len() < LOCALS {
+        if !Tuple::of(base).is_loopback() && self.locals.len() < ADDRESSES {
             self.locals.insert((base.family, base.local));
         }
     }
@@ -158,36 +158,31 @@ impl Engine {
     /// still in the kernel; it is looked for from now on. At an address that is not known as one of this node's, only the first time
     /// that a reset comes from there: the address may not have been met yet.
     pub(super) fn asks_for_end(&mut self, slot: Slot) -> bool {
-        let events = self.context.events;
-        let Some(connection) = self.table.get_mut(slot) else {
+        let Some(ended) = self.table.get(slot) else {
             return false;
         };
-        let tuple = &connection.tuple;
-        if events
-            || connection.is_paired()
-            || !connection.saw(seen::ESTABLISHED)
-            || connection.saw(seen::ASKED)
+        let tuple = ended.tuple;
+        if self.context.events
+            || ended.is_paired()
+            || !ended.saw(seen::ESTABLISHED)
+            || ended.saw(seen::ASKED)
             || !tuple.is_whole()
         {
             return false;
         }
         let there = (tuple.family, tuple.remote);
-        let strangers = &mut self.strangers;
-        let asks = if tuple.is_loopback() || self.locals.contains(&there) {
-            connection.seen |= seen::ASKED;
-            true
-        } else {
-            let connection = &*connection;
-            let Connection { netns, tuple, .. } = connection;
-            reset::lacks_sender(connection).is_some()
-                && !self.strays.knows(*netns, tuple, &connection.lived())
-                && strangers.len() < LOCALS
-                && strangers.insert(there)
-        };
-        if asks {
-            self.asked.insert(connection.tuple.reversed());
+        if tuple.is_loopback() || self.locals.contains(&there) {
+            if let Some(ended) = self.table.get_mut(slot) {
+                ended.seen |= seen::ASKED;
+            }
+        } else if self.unexplained(ended).is_none()
+            || self.strangers.len() >= ADDRESSES
+            || !self.strangers.insert(there)
+        {
+            return false;
         }
-        asks
+        self.asked.insert(tuple.reversed());
+        true
     }
 
     /// Whether an end that was not asked for may have sent this connection the reset that ended it.
@@ -201,7 +196,7 @@ impl Engine {
         let Some(ended) = self.table.get(slot) else {
             return false;
         };
-        let Some((_, at)) = reset::lacks_sender(ended) else {
+        let Some((_, at)) = self.unexplained(ended) else {
             return false;
         };
         let dropped = || {
@@ -213,7 +208,6 @@ impl Engine {
         self.context.sees_all_resets
             && self.counted_at < at
             && by_peer.is_none()
-            && !self.strays.knows(ended.netns, &ended.tuple, &ended.lived())
             && (ended.is_paired() || ended.tuple.is_loopback() || dropped().is_some())
     }
 
@@ -221,7 +215,12 @@ impl Engine {
     fn seeks_sender(&self, slot: Slot) -> Option<(&Stats, u64)> {
         let ended = self.table.get(slot).filter(|ended| !ended.is_paired())?;
         let may_be_hidden = !self.context.wanted.is_everything();
+        may_be_hidden.then(|| self.unexplained(ended)).flatten()
+    }
+
+    /// The same of any that ended, where no reset without a connection is known that may be the one.
+    fn unexplained<'a>(&self, ended: &'a Connection) -> Option<(&'a Stats, u64)> {
         let is_known = || self.strays.knows(ended.netns, &ended.tuple, &ended.lived());
-        reset::lacks_sender(ended).filter(|_| may_be_hidden && !is_known())
+        reset::lacks_sender(ended).filter(|_| !is_known())
     }
 }

@@ -22,7 +22,7 @@ use crate::{
 /// A reset that was sent on this node longer ago than this has arrived, through whatever queues.
 const ARRIVED_NS: u64 = 1_000_000_000;
 /// A FIN later than this after the last payload means that the client waited and gave up.
-const TOGETHER_NS: u64 = 50_000_000;
+const TOGETHER_NS: i64 = 50_000_000;
 
 /// A connection that is about to be printed.
 pub(super) struct Ending<'a> {
@@ -89,10 +89,7 @@ impl<'a> Ending<'a> {
 
     /// Whether payload certainly went either way after the first FIN, by the kernel's own clock for both.
     pub(super) fn has_payload_after_fin(&self) -> bool {
-        let Some(fin) = self.connection.fin else {
-            return false;
-        };
-        let after = |jiffies: u32| jiffies.wrapping_sub(fin).cast_signed() > 0;
+        let after = |last| self.ns_until_fin(last).is_some_and(|ns| ns < 0);
         self.counters.since_sent_us.is_some() && after(self.stats.last_sent)
             || self.counters.since_received_us.is_some() && after(self.stats.last_received)
     }
@@ -104,10 +101,7 @@ impl<'a> Ending<'a> {
             Role::Server => self.stats.last_received,
             Role::Unknown => return None,
         };
-        let ticks = self.connection.fin?.wrapping_sub(last);
-        let ns = u64::from(ticks).saturating_mul(self.engine.context.tick_ns);
-        // Sent after the FIN, it wraps.
-        Some(ns > TOGETHER_NS && ticks.cast_signed() > 0)
+        Some(self.ns_until_fin(last)? > TOGETHER_NS)
     }
 
     /// Whether the first FIN came right behind payload of the server's: a server that closes an idle connection has been silent.
@@ -117,12 +111,15 @@ impl<'a> Ending<'a> {
             Role::Server => (self.counters.since_sent_us, self.stats.last_sent),
             Role::Unknown => return false,
         };
-        let Some((fin, _)) = self.connection.fin.zip(since) else {
-            return false;
-        };
-        let ticks = fin.wrapping_sub(last);
-        // Sent after the FIN, it wraps.
-        u64::from(ticks).saturating_mul(self.engine.context.tick_ns) <= TOGETHER_NS
+        let ns = since.and_then(|_| self.ns_until_fin(last));
+        ns.is_some_and(|ns| (0..=TOGETHER_NS).contains(&ns))
+    }
+
+    /// From payload at that jiffy to the first FIN; negative where the payload came later.
+    fn ns_until_fin(&self, last: u32) -> Option<i64> {
+        let ticks = self.connection.fin?.wrapping_sub(last).cast_signed();
+        let tick_ns = self.engine.context.tick_ns.cast_signed();
+        Some(i64::from(ticks).saturating_mul(tick_ns))
     }
 
     /// The reset that the other end sent, unless it must have arrived long before: then it was lost, and this end got another.
@@ -137,7 +134,7 @@ impl<'a> Ending<'a> {
         self.end.err() == ECONNABORTED || peer.is_some_and(|peer| peer.err == ECONNABORTED)
     }
 
-    /// Whether a listener answered for the other end that was not there when the connection began, of another server then.
+    /// Whether the listener that answered for the other end was not there when the connection began: another server's, by now.
     pub(super) fn has_new_listener(&self, stray: &Base) -> bool {
         let (now, then) = listeners(self.engine, self.connection, stray);
         let is_other = |now: &Rc<Process>| then.is_none_or(|then| then.pid != now.pid);

@@ -459,6 +459,22 @@ impl Play {
         self.step(SERVER, State::SynRecv, State::Established);
     }
 
+    /// The client receives a reset that no stack here sent, before any payload.
+    fn reset_by_nobody(&mut self) {
+        let stats = mirrored(&counted(0, 0));
+        self.reset_received(CLIENT, State::Established, stats);
+        self.close(CLIENT, State::Established, HELPER_PID, failed(104, stats));
+    }
+
+    /// The open connections are offered to what is told by stories.
+    fn offer_open(&mut self) {
+        for story in self.keeper.open() {
+            let _new = self.by_stories.offer(story, &mut Nobody);
+        }
+        self.by_stories.counted(self.now + HOLD_NS);
+        self.by_stories.answered(&Epoch, &mut self.told);
+    }
+
     fn accept(&mut self) {
         let base = self.base(SERVER, kind::ACCEPT, State::Established as u8, 0);
         self.acted(base, SERVER_PID);
@@ -527,6 +543,11 @@ impl Play {
         seen.sort_by_key(|seen| seen.serial);
         seen
     }
+}
+
+fn of_client(seen: &[Seen]) -> &Seen {
+    let mut seen = seen.iter();
+    seen.find(|seen| seen.role == Role::Client).unwrap()
 }
 
 /// A reason that the kernel did not give.
@@ -748,9 +769,7 @@ fn an_end_whose_other_is_not_known_accuses_nobody() {
     let mut play = Play::new();
     play.connect();
     play.step(CLIENT, State::SynSent, State::Established);
-    play.reset_received(CLIENT, State::Established, mirrored(&counted(0, 0)));
-    let stats = failed(104, mirrored(&counted(0, 0)));
-    play.close(CLIENT, State::Established, HELPER_PID, stats);
+    play.reset_by_nobody();
     assert_eq!(
         play.finish()[0].reset,
         Some((Direction::Received, Origin::Unknown, None))
@@ -772,7 +791,7 @@ fn where_the_other_end_was_aborted_no_middlebox_is_accused() {
     let told = failed(104, mirrored(&stats));
     play.close(CLIENT, State::Established, CLIENT_PID, told);
     let seen = play.finish();
-    let client = seen.iter().find(|seen| seen.role == Role::Client).unwrap();
+    let client = of_client(&seen);
     let reset = client.reset.unwrap();
     assert_eq!(reset, (Direction::Received, Origin::Unknown, None));
 }
@@ -799,7 +818,7 @@ fn a_reset_that_must_have_arrived_long_ago_is_not_the_one_that_came() {
         let told = failed(104, mirrored(&stats));
         play.close(CLIENT, State::Established, CLIENT_PID, told);
         let seen = play.finish();
-        let client = seen.iter().find(|seen| seen.role == Role::Client).unwrap();
+        let client = of_client(&seen);
         assert_eq!(client.reset.map(|reset| reset.1), Some(origin), "{later}");
     }
 }
@@ -843,9 +862,7 @@ fn reset_by_nobody(then: impl FnOnce(&mut Engine, u64)) -> Option<Origin> {
     let mut play = Play::new();
     play.handshake();
     play.now += 3_000_000_000;
-    play.reset_received(CLIENT, State::Established, mirrored(&counted(0, 0)));
-    let stats = failed(104, mirrored(&counted(0, 0)));
-    play.close(CLIENT, State::Established, HELPER_PID, stats);
+    play.reset_by_nobody();
     let (engine, told, ended) = (&mut play.engine, &mut play.records, play.now);
     engine.finish_due(ended + HOLD_NS, &Epoch, told);
     assert!(told.connections.is_empty() && engine.seeks_count());
@@ -881,27 +898,15 @@ fn a_middlebox_is_accused_only_when_the_kernel_has_told_what_it_skipped() {
 fn a_reset_that_nobody_sent_waits_for_the_other_end() {
     let mut play = Play::new();
     play.handshake();
-    play.reset_received(CLIENT, State::Established, mirrored(&counted(0, 0)));
-    let stats = failed(104, mirrored(&counted(0, 0)));
-    play.close(CLIENT, State::Established, HELPER_PID, stats);
-    let Play {
-        by_stories: join,
-        told,
-        keeper,
-        now,
-        ..
-    } = &mut play;
+    play.reset_by_nobody();
+    let (join, told) = (&mut play.by_stories, &mut play.told);
     for later in [HOLD_NS, 100_000_000, 900_000_000] {
-        join.finish_due(*now + later, &Epoch, told);
+        join.finish_due(play.now + later, &Epoch, told);
         assert!(told.connections.is_empty() && join.is_asking());
     }
-    for story in keeper.open() {
-        let _new = join.offer(story, &mut Nobody);
-    }
-    join.counted(*now + HOLD_NS);
-    join.answered(&Epoch, told);
+    play.offer_open();
     assert_eq!(
-        told.connections[0].reset,
+        play.told.connections[0].reset,
         Some((Direction::Received, Origin::InPath, None))
     );
 }
@@ -919,23 +924,11 @@ fn an_end_at_an_address_not_met_yet_is_looked_for() {
             if is_here {
                 play.step(SERVER, State::SynRecv, State::Established);
             }
-            play.reset_received(CLIENT, State::Established, mirrored(&counted(0, 0)));
-            let stats = failed(104, mirrored(&counted(0, 0)));
-            play.close(CLIENT, State::Established, HELPER_PID, stats);
-            let Play {
-                by_stories: join,
-                told,
-                keeper,
-                now,
-                ..
-            } = &mut play;
-            join.finish_due(*now + HOLD_NS, &Epoch, told);
+            play.reset_by_nobody();
+            let (join, due) = (&mut play.by_stories, play.now + HOLD_NS);
+            join.finish_due(due, &Epoch, &mut play.told);
             assert_eq!(join.seeks_ends(), asks);
-            for story in keeper.open() {
-                let _new = join.offer(story, &mut Nobody);
-            }
-            join.counted(*now + HOLD_NS);
-            join.answered(&Epoch, told);
+            play.offer_open();
         }
         let first = &play.told.connections[0];
         assert_eq!(first.reset, Some((Direction::Received, origin, None)));
@@ -946,9 +939,7 @@ fn an_end_at_an_address_not_met_yet_is_looked_for() {
 fn a_reset_that_nobody_sent_does_not_wait_for_ever() {
     let mut play = Play::new();
     play.handshake();
-    play.reset_received(CLIENT, State::Established, mirrored(&counted(0, 0)));
-    let stats = failed(104, mirrored(&counted(0, 0)));
-    play.close(CLIENT, State::Established, HELPER_PID, stats);
+    play.reset_by_nobody();
     for later in [HOLD_NS, 2_000_000_000] {
         play.by_stories
             .finish_due(play.now + later, &Epoch, &mut play.told);
@@ -2000,7 +1991,7 @@ fn what_a_stack_here_told_needs_no_evidence() {
     play.reset_packet(base, 64, Some(63));
     play.server_aborts(counted(0, 0));
     let seen = play.finish();
-    let client = seen.iter().find(|seen| seen.role == Role::Client).unwrap();
+    let client = of_client(&seen);
     let origin = client.reset.map(|reset| reset.1);
     assert_eq!(origin, Some(Origin::PeerOnNode));
     assert_eq!(client.confidence, Some(Confidence::Certain));
@@ -2763,7 +2754,7 @@ fn two_sockets_of_a_transparent_proxy_are_not_each_others_ends() {
         play.reset_received(CLIENT, State::Established, stats);
         play.close(CLIENT, State::Established, 0, failed(104, stats));
         let seen = play.finish();
-        let client = seen.iter().find(|seen| seen.role == Role::Client).unwrap();
+        let client = of_client(&seen);
         assert_eq!(client.peer, (!proxied).then_some(SERVER_PID));
     }
 }
@@ -2820,7 +2811,7 @@ fn who_listens_later_sent_no_reset_for_the_one_before() {
         let told = failed(104, mirrored(&stats));
         play.close(CLIENT, State::Established, 0, told);
         let seen = play.finish();
-        let client = seen.iter().find(|seen| seen.role == Role::Client).unwrap();
+        let client = of_client(&seen);
         let reset = (Direction::Received, Origin::PeerOnNode, named);
         assert_eq!(client.reset, Some(reset));
         assert_eq!(client.peer, Some(SERVER_PID));

@@ -139,7 +139,7 @@ fn connector_reset(facts: &Facts, direction: Direction) -> bool {
 
 /// A request was sent and no byte of a response came back, from the client's side; a response that the client has nothing of counts as
 /// none, unless its FIN came first: then it may have given up before. Of an end that may be either's nobody knows which payload is the request.
-/// What came last may be none.
+/// Nor is what came last always a request.
 fn unanswered(facts: &Facts) -> bool {
     let request = match facts.role {
         Role::Server => Direction::Received,
@@ -161,24 +161,24 @@ const ALERTS: [u64; 3] = [23, 24, 31];
 /// What the client sent last is most likely a goodbye (TLS's `close_notify` for one), for it had received payload and was done.
 fn is_goodbye(facts: &Facts) -> bool {
     let counters = &facts.counters;
-    let Some(reset) = facts.reset else {
-        return false;
-    };
     if facts.role != Role::Client || counters.received_any != Some(true) {
         return false;
     }
-    let by_itself = reset == Direction::Sent;
     let Bytes { sent, acked, .. } = counters.bytes;
     let on_its_way = sent
         .zip(acked)
         .and_then(|(sent, acked)| sent.checked_sub(acked));
     let is_alert = on_its_way.is_some_and(|bytes| ALERTS.contains(&bytes));
-    // It was followed by a FIN at once, and what came met nobody.
-    let closed = by_itself && facts.closed_first && !facts.has_waited && !facts.is_open;
-    // The server closed behind what it sent; the client took it and closed as well.
-    let both_closed =
-        !by_itself && facts.peer_closed_first && facts.closed_behind_payload && !facts.is_open;
-    is_alert && (by_itself || facts.peer_closed_first) || closed || both_closed
+    let closed = !facts.is_open;
+    match facts.reset {
+        // A FIN followed at once, and what came met nobody.
+        Some(Direction::Sent) => is_alert || facts.closed_first && closed && !facts.has_waited,
+        // The server closed behind what it sent; the client took it and closed as well.
+        Some(Direction::Received) => {
+            facts.peer_closed_first && (is_alert || facts.closed_behind_payload && closed)
+        }
+        None => false,
+    }
 }
 
 /// What came last from the client came while a response was on its way to it, or after the server had sent one and closed.

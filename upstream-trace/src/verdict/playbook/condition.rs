@@ -134,11 +134,11 @@ pub(super) const LATE: Condition = when("the request was sent after the server's
     it.facts.payload_after_fin && it.has_closed_first(End::Server) && !it.is_in_path()
 });
 pub(super) const MET_A_CLOSED_SERVER: Condition = when(
-    "after the server's FIN, what the client sent last met a connection that the server, on this node, had closed",
+    "after the server's FIN, what the client sent last met a connection that the server had closed",
     |it| it.has_closed_first(End::Server) && it.met_a_closed_server(),
 );
 pub(super) const CLOSED_BEHIND_PAYLOAD: Condition = when(
-    "the same, which the server had closed right behind payload of its own",
+    "what the client sent last met a connection that the server had closed right behind payload of its own",
     |it| it.facts.closed_behind_payload && it.met_a_closed_server(),
 );
 /// Its own host, or one that has its address by now.
