@@ -57,6 +57,18 @@ struct Entry {
 }
 
 impl Entry {
+    /// Whether this one is one more of the same. Not where a connection has claimed it: the next one from the same port
+    /// claims its own.
+    fn takes(&self, base: &Base) -> bool {
+        let Self { stray, told, .. } = self;
+        let what = |base: &Base| (base.netns, base.kind, base.old, base.new);
+        !told && stray.peer.is_none() && what(&stray.base) == what(base)
+    }
+
+    fn is_single(&self) -> bool {
+        self.stray.count == 1
+    }
+
     fn netns(&self) -> u32 {
         self.stray.base.netns
     }
@@ -82,7 +94,7 @@ struct Key {
     ktime: u64,
 }
 
-/// Those that are held or remembered, one for each pair of addresses in a namespace.
+/// Those that are held or remembered.
 #[derive(Debug, Default)]
 pub struct Strays {
     /// By the addresses alone, which are looked for in all namespaces.
@@ -123,29 +135,25 @@ impl Strays {
             told,
         };
         let mut key = entry.key();
-        let same = |entry: &Entry| entry.netns() == base.netns && entry.tuple() == tuple;
         let hash = self.hasher.hash_one(tuple);
-        let (before, is_new) = match self.known.find_mut(hash, same) {
-            Some(held) if !held.told => {
-                held.stray.count += 1;
-                held.last = base.ktime;
-                key = held.key();
-                let [first, last] = &mut held.by;
-                let before = if *first == by {
-                    None
-                } else {
-                    mem::replace(last, by)
-                };
-                ([before, None], false)
-            }
-            Some(told) => (mem::replace(told, entry).by, true),
-            None => {
-                let Self { known, hasher, .. } = self;
-                known.insert_unique(hash, entry, |entry| hasher.hash_one(entry.tuple()));
-                ([None, None], true)
-            }
+        let same = |held: &Entry| held.tuple() == tuple && held.takes(base);
+        let is_new = if let Some(held) = self.known.find_mut(hash, same) {
+            held.stray.count += 1;
+            held.last = base.ktime;
+            key = held.key();
+            let [first, last] = &mut held.by;
+            let before = if *first == by {
+                None
+            } else {
+                mem::replace(last, by)
+            };
+            self.forget_seqs([before, None]);
+            false
+        } else {
+            let Self { known, hasher, .. } = self;
+            known.insert_unique(hash, entry, |entry| hasher.hash_one(entry.tuple()));
+            true
         };
-        self.forget_seqs(before);
         if let Some(by) = by {
             self.by_seq.insert(by.reset_seq(), key);
         }
@@ -192,11 +200,14 @@ impl Strays {
             return None;
         }
         let candidates = || self.sent_to(tuple, lived);
-        let own = candidates().find(|entry| entry.netns() == netns);
-        own.or_else(|| {
-            let mut others = candidates().filter(|_| !tuple.is_loopback());
-            let only = others.next()?;
-            others.next().is_none().then_some(only)
+        let first = |entry: &&Entry| entry.stray.base.ktime;
+        let own = candidates().filter(|entry| entry.netns() == netns);
+        own.min_by_key(first).or_else(|| {
+            let others = || candidates().filter(|_| !tuple.is_loopback());
+            let one = others().min_by_key(first)?;
+            others()
+                .all(|other| other.netns() == one.netns())
+                .then_some(one)
         })
     }
 
@@ -224,12 +235,14 @@ impl Strays {
     /// It belongs to that connection from now on; one that was told is not claimed again.
     fn claimed(&mut self, key: &Key, id: Id) -> Option<Base> {
         let mut entry = self.find(key)?;
-        if entry.get().told {
-            return Some(self.remove(key)?.base);
+        let Entry { stray, told, .. } = entry.get_mut();
+        let base = stray.base;
+        if !*told {
+            stray.peer = Some(id);
+        } else if entry.get().is_single() {
+            self.remove(key);
         }
-        let stray = &mut entry.get_mut().stray;
-        stray.peer = Some(id);
-        Some(stray.base)
+        Some(base)
     }
 
     /// Whether every one that may have reached a connection until `at` could be claimed.
@@ -259,7 +272,9 @@ impl Strays {
         let mut entry = self.find(&key)?;
         entry.get_mut().told = true;
         let stray = entry.get().stray;
-        if stray.peer.is_some() || received {
+        // Of several one may be that of a connection which has yet to claim it.
+        let is_claimed = stray.peer.is_some() && entry.get().is_single();
+        if is_claimed || received {
             return self.remove(&key);
         }
         self.told.push_back(key);
@@ -455,6 +470,33 @@ mod tests {
         assert!(strays.known.is_empty() && strays.knew_all(2));
     }
 
+    /// Connections from the same port, one right after the other: each ended by a reset, and looked for a while later.
+    #[test]
+    fn what_comes_while_one_is_held_is_the_next_connections() {
+        let mut strays = Strays::default();
+        let client = Tuple::of(&base(1, 1, 5)).reversed();
+        let claims = |strays: &mut Strays, at| strays.claim(1, &client, at..=at, ID).is_some();
+        strays.insert(&base(10, 1, 5), None);
+        assert!(claims(&mut strays, 10));
+        // Its line is for another connection than the first one's.
+        strays.insert(&base(20, 1, 5), None);
+        strays.insert(&base(30, 1, 5), None);
+        let told = [10, 20].map(|first| strays.due(first + HELD_NS).map(|stray| stray.count));
+        assert_eq!(told, [Some(1), Some(2)]);
+        // And one for the same addresses that was sent for something else.
+        let other = Base {
+            kind: kind::RESET_SENT_TIME_WAIT,
+            ..base(40, 1, 5)
+        };
+        strays.insert(&other, None);
+        for at in [20, 30, 40] {
+            assert!(claims(&mut strays, at), "{at}");
+        }
+        assert!(!claims(&mut strays, 50));
+        assert!(strays.due(u64::MAX).is_some() && strays.due(u64::MAX).is_none());
+        assert!(strays.known.is_empty());
+    }
+
     #[test]
     fn one_behind_a_translation_is_claimed_by_its_numbers() {
         let received = |snd_una| Stats {
@@ -480,7 +522,7 @@ mod tests {
         }
         let stray = strays.due(u64::MAX).unwrap();
         assert_eq!((stray.count, stray.peer), (3, Some(ID)));
-        assert!(strays.by_seq.is_empty());
+        assert!(strays.due(u64::MAX).is_none() && strays.by_seq.is_empty());
         // One that was told.
         strays.insert(&base(7, 1, 5), Some(Sender::answering(90, 0)));
         assert!(strays.due(7 + HELD_NS).is_some());
