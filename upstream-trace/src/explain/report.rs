@@ -14,7 +14,8 @@ use super::{
 };
 use crate::{
     record::{
-        Connection, Direction, Endpoint, Origin, Process, Schema, Timestamp, Verdict, constant,
+        Connection, Direction, Endpoint, Origin, Process, Role, Schema, Timestamp, Verdict,
+        constant,
     },
     tcp::State,
 };
@@ -234,9 +235,7 @@ fn judgement<'a>(answer: &'a Answer, about: &About<'a>) -> (Option<Verdict>, Cow
     if answer.sureness == Sureness::Ambiguous {
         return ambiguous(answer, about.records);
     }
-    let hint = talk.or(end.hint).unwrap_or(
-        "To the kernel this connection ended in order, closed by the proxy or after its last answer: look at the proxy's own timeouts, and in the upstream's log for what it sent.",
-    );
+    let hint = talk.or(end.hint).unwrap_or_else(|| in_order(&end));
     let hint = if failed.upstream.is_some() {
         hint.into()
     } else {
@@ -252,6 +251,27 @@ fn judgement<'a>(answer: &'a Answer, about: &About<'a>) -> (Option<Verdict>, Cow
 const UNREADABLE: &str = "The connection was found, but this version cannot read its record: explain with the upstream-trace that wrote it.";
 const LIVED_ON: &str = "This connection lived on when the request was over, so how it ended later is not the reason: look in the upstream's log for what it did with the request, and at the proxy's own timeout.";
 
+/// What is said of a connection of which the record has no hint.
+fn in_order(end: &Connection<'_>) -> &'static str {
+    const KILLED: &str = "A signal killed the process that closed this connection first (evidence.exit), and what was asked of it may be unanswered: look there for the OOM killer (dmesg), a supervisor or a crash.";
+    const BY_UPSTREAM: &str = "To the kernel this connection ended in order, and the upstream closed it first: if its answer was not whole by then, look in the upstream's log for a worker that gave up, a limit (age, requests), a shutdown or a TLS alert.";
+    const BY_PROXY: &str = "To the kernel this connection ended in order, closed by the proxy or after its last answer: look at the proxy's own timeouts, and in the upstream's log for what it sent.";
+    let is_killed = end.evidence.is_some_and(|found| found.exit.is_some());
+    let first = first_close(end);
+    match first {
+        _ if is_killed => KILLED,
+        Some(State::CloseWait) if end.role == Role::Client => BY_UPSTREAM,
+        _ => BY_PROXY,
+    }
+}
+
+/// Whose FIN came first: the other end's leads to `CLOSE_WAIT`, this one's to `FIN_WAIT1`.
+fn first_close(end: &Connection<'_>) -> Option<State> {
+    let changes = end.timeline.iter().filter_map(|step| step.change());
+    let mut states = changes.map(|(_, after)| after);
+    states.find(|state| matches!(state, State::CloseWait | State::FinWait1))
+}
+
 /// What would make the answer surer.
 fn advice(failed: &Failed) -> String {
     let advice = failed.format.advice(failed.upstream.is_some());
@@ -264,10 +284,7 @@ fn was_talk(end: &Connection<'_>) -> bool {
     let cut = end
         .reset
         .is_some_and(|reset| reset.direction == Direction::Received);
-    let changes = end.timeline.iter().filter_map(|step| step.change());
-    let mut states = changes.map(|(_, after)| after);
-    let closed = states.any(|state| matches!(state, State::CloseWait | State::FinWait1));
-    both_ways && (closed || !cut)
+    both_ways && (first_close(end).is_some() || !cut)
 }
 
 fn ambiguous<'a>(answer: &Answer, records: &[Connection<'a>]) -> (Option<Verdict>, Cow<'a, str>) {
@@ -324,7 +341,7 @@ mod tests {
     use crate::{
         explain::{join::Asked, log::Span, meaning},
         output::samples::{healthy, process},
-        record::{Attribution, ReasonSource, Reset},
+        record::{Attribution, Evidence, Exit, ReasonSource, Reset, Step},
     };
 
     const HINT: &str = "look there.";
@@ -406,6 +423,32 @@ mod tests {
         assert_eq!((said.verdict, &*said.hint), (None, LIVED_ON));
         assert!(said.origin.is_none() && said.sender.is_none());
         assert_eq!(said.records.len(), 1);
+    }
+
+    /// A connection that ended in order is looked into where it was closed first.
+    #[test]
+    fn whoever_closed_first_is_asked_first() {
+        let closing = |state| {
+            let old = State::Established as u8;
+            [Step::state(5, old, state as u8)]
+        };
+        let [by_proxy, by_upstream] = [State::FinWait1, State::CloseWait].map(closing);
+        let exact = answer(Sureness::Exact, Format::Istio, SERVER);
+        let said = |timeline, signal| {
+            let evidence = Evidence {
+                exit: Some(Exit { signal }),
+                ..Evidence::default()
+            };
+            let record = Connection {
+                timeline,
+                evidence: signal.map(|_| evidence),
+                ..healthy()
+            };
+            explanation(&exact, &about(&[record])).hint.into_owned()
+        };
+        assert!(said(&by_proxy, None).contains("the proxy's own timeouts"));
+        assert!(said(&by_upstream, None).contains("the upstream closed it first"));
+        assert!(said(&by_upstream, Some("SIGKILL")).contains("evidence.exit"));
     }
 
     #[test]

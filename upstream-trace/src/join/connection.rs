@@ -121,35 +121,39 @@ impl Steps {
 /// What was seen of a connection, one bit each.
 pub mod seen {
     /// Its beginning: it is not older than the tracer.
-    pub const BIRTH: u16 = 1 << 0;
+    pub const BIRTH: u32 = 1 << 0;
     /// `ESTABLISHED`.
-    pub const ESTABLISHED: u16 = 1 << 1;
+    pub const ESTABLISHED: u32 = 1 << 1;
     /// That a process has it: accepted, or it connected.
-    pub const ACCEPTED: u16 = 1 << 2;
+    pub const ACCEPTED: u32 = 1 << 2;
     /// This end's FIN, sent before one was received.
-    pub const CLOSED_FIRST: u16 = 1 << 3;
+    pub const CLOSED_FIRST: u32 = 1 << 3;
     /// The peer's FIN, received before one was sent.
-    pub const PEER_CLOSED_FIRST: u16 = 1 << 4;
+    pub const PEER_CLOSED_FIRST: u32 = 1 << 4;
     /// The end: it waits to be printed and takes no further state.
-    pub const END: u16 = 1 << 5;
+    pub const END: u32 = 1 << 5;
     /// That a FIN of this end was sent at all.
-    pub const FIN_SENT: u16 = 1 << 6;
+    pub const FIN_SENT: u32 = 1 << 6;
     /// That events of it are missing.
-    pub const LOSS: u16 = 1 << 7;
+    pub const LOSS: u32 = 1 << 7;
     /// That its other end had ended, so that it is not looked for any more.
-    pub const PEER_ENDED: u16 = 1 << 8;
+    pub const PEER_ENDED: u32 = 1 << 8;
     /// That its other end was looked for among the connections that are still open, or who sent it a reset among more than are kept.
-    pub const ASKED: u16 = 1 << 9;
+    pub const ASKED: u32 = 1 << 9;
     /// That somebody had it who is wanted, be it that another is named.
-    pub const WANTED: u16 = 1 << 10;
+    pub const WANTED: u32 = 1 << 10;
     /// That its other end was aborted, and no reset is known that says so: the kernel tells of it when it has been delivered.
-    pub const PEER_ABORTED: u16 = 1 << 11;
+    pub const PEER_ABORTED: u32 = 1 << 11;
     /// That its owner, as it sent its FIN, waited for nothing more.
-    pub const LEFT: u16 = 1 << 12;
+    pub const LEFT: u32 = 1 << 12;
     /// That the other end had no answer to what it had sent last, once that is gone.
-    pub const PEER_UNANSWERED: u16 = 1 << 13;
+    pub const PEER_UNANSWERED: u32 = 1 << 13;
     /// That no process had accepted the other end, once that is gone.
-    pub const PEER_UNACCEPTED: u16 = 1 << 14;
+    pub const PEER_UNACCEPTED: u32 = 1 << 14;
+    /// That the other end, a server's, closed with a request unanswered, once that is gone.
+    pub const PEER_OWED: u32 = 1 << 15;
+    /// That the last words of the other end, a client's, were most likely a goodbye, once that is gone.
+    pub const PEER_SAID_GOODBYE: u32 = 1 << 16;
 }
 
 /// One connection, as one socket sees it.
@@ -170,7 +174,7 @@ pub struct Connection {
     /// `enum tcp_state`.
     pub state: u8,
     /// [`seen`] bits.
-    pub seen: u16,
+    pub seen: u32,
     /// For the table's eviction: used since the hand passed.
     pub touched: bool,
     /// The table finds it by its socket's address and by its ends.
@@ -201,7 +205,7 @@ pub struct Connection {
 
 impl Connection {
     /// Whether all these [`seen`] bits are set.
-    pub const fn saw(&self, bits: u16) -> bool {
+    pub const fn saw(&self, bits: u32) -> bool {
         self.seen & bits == bits
     }
 

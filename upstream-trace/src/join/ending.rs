@@ -87,45 +87,26 @@ impl<'a> Ending<'a> {
         accepted(self.connection, self.end, self.complete)
     }
 
-    /// Whether payload certainly went either way after the first FIN, by the kernel's own clock for both.
-    pub(super) fn has_payload_after_fin(&self) -> bool {
-        let after = |last| self.ns_until_fin(last).is_some_and(|ns| ns < 0);
-        self.counters.since_sent_us.is_some() && after(self.stats.last_sent)
-            || self.counters.since_received_us.is_some() && after(self.stats.last_received)
-    }
-
-    /// Whether the client had been silent before the first FIN, as whoever gives up has been; what is sent together comes together.
-    pub(super) fn has_waited(&self) -> Option<bool> {
-        let last = match self.connection.role {
-            Role::Client => self.stats.last_sent,
-            Role::Server => self.stats.last_received,
-            Role::Unknown => return None,
-        };
-        Some(self.ns_until_fin(last)? > TOGETHER_NS)
-    }
-
-    /// Whether the first FIN came right behind payload of the server's: a server that closes an idle connection has been silent.
-    pub(super) fn is_closed_behind_payload(&self) -> bool {
-        let (since, last) = match self.connection.role {
-            Role::Client => (self.counters.since_received_us, self.stats.last_received),
-            Role::Server => (self.counters.since_sent_us, self.stats.last_sent),
-            Role::Unknown => return false,
-        };
-        let ns = since.and_then(|_| self.ns_until_fin(last));
-        ns.is_some_and(|ns| (0..=TOGETHER_NS).contains(&ns))
-    }
-
-    /// From payload at that jiffy to the first FIN; negative where the payload came later.
-    fn ns_until_fin(&self, last: u32) -> Option<i64> {
-        let ticks = self.connection.fin?.wrapping_sub(last).cast_signed();
-        let tick_ns = self.engine.context.tick_ns.cast_signed();
-        Some(i64::from(ticks).saturating_mul(tick_ns))
+    /// What its socket's own clock tells of its last payloads and of the first FIN.
+    pub(super) fn closing(&self) -> Closing<'a> {
+        Closing {
+            connection: self.connection,
+            stats: self.stats,
+            counters: self.counters,
+            tick_ns: self.engine.context.tick_ns,
+        }
     }
 
     /// The reset that the other end sent, unless it must have arrived long before: then it was lost, and this end got another.
     pub(super) fn peer_sent(&self) -> Option<&'a PeerSent> {
         let sent = self.end.peer_sent.as_ref()?;
         (self.end.at <= sent.at.saturating_add(ARRIVED_NS)).then_some(sent)
+    }
+
+    /// Whether the other end's host reset it for want of such a connection, and not its socket.
+    pub(super) fn is_reset_by_stranger(&self) -> bool {
+        let no_socket = |stray: &Base| stray.kind == kind::RESET_SENT_NO_SOCKET;
+        self.peer_sent().is_none() && self.stray.is_some_and(no_socket)
     }
 
     /// Whether somebody destroyed this end's socket or the other's (`tcp_abort`).
@@ -160,6 +141,73 @@ impl<'a> Ending<'a> {
     }
 }
 
+/// What the kernel's clock for payload tells of how a connection was closed.
+pub(super) struct Closing<'a> {
+    connection: &'a Connection,
+    stats: &'a Stats,
+    counters: Counters,
+    tick_ns: u64,
+}
+
+impl Closing<'_> {
+    /// Whether payload certainly went either way after the first FIN. What is sent again is no later for that.
+    pub(super) fn has_payload_after_fin(&self) -> bool {
+        let after = |last| self.ns_until_fin(last).is_some_and(|ns| ns < 0);
+        let counters = &self.counters;
+        let has_sent = counters.since_sent_us.is_some() && !counters.is_sent_again();
+        has_sent && after(self.stats.last_sent)
+            || counters.since_received_us.is_some() && after(self.stats.last_received)
+    }
+
+    /// Whether the client had been silent before the first FIN, as whoever gives up has been; what is sent together comes together.
+    pub(super) fn has_waited(&self) -> Option<bool> {
+        let last = match self.connection.role {
+            Role::Client => self.stats.last_sent,
+            Role::Server => self.stats.last_received,
+            Role::Unknown => return None,
+        };
+        Some(self.ns_until_fin(last)? > TOGETHER_NS)
+    }
+
+    /// Whether the first FIN came right behind payload of the server's: a server that closes an idle connection has been silent.
+    pub(super) fn is_behind_payload(&self) -> bool {
+        let (since, last) = match self.connection.role {
+            Role::Client => (self.counters.since_received_us, self.stats.last_received),
+            Role::Server => (self.counters.since_sent_us, self.stats.last_sent),
+            Role::Unknown => return false,
+        };
+        let ns = since.and_then(|_| self.ns_until_fin(last));
+        ns.is_some_and(|ns| (0..=TOGETHER_NS).contains(&ns))
+    }
+
+    /// Whether the server closed first, with a request unanswered: by its own end's clock, or because the client, of whose payload some was
+    /// acknowledged, never got a byte.
+    pub(super) fn has_left_unanswered(&self) -> bool {
+        let (connection, counters) = (self.connection, &self.counters);
+        match connection.role {
+            Role::Server => {
+                connection.saw(seen::CLOSED_FIRST)
+                    && counters.last_payload() == Some(Direction::Received)
+                    && !self.has_payload_after_fin()
+                    && !self.is_behind_payload()
+            }
+            Role::Client => {
+                let never_answered =
+                    counters.received_any == Some(false) && counters.bytes.acked > Some(0);
+                connection.saw(seen::PEER_CLOSED_FIRST)
+                    && (never_answered || connection.saw(seen::PEER_OWED))
+            }
+            Role::Unknown => false,
+        }
+    }
+
+    /// From payload at that jiffy to the first FIN; negative where the payload came later.
+    fn ns_until_fin(&self, last: u32) -> Option<i64> {
+        let ticks = self.connection.fin?.wrapping_sub(last).cast_signed();
+        Some(i64::from(ticks).saturating_mul(self.tick_ns.cast_signed()))
+    }
+}
+
 fn counters(connection: &Connection, stats: &Stats, tick_ns: u64) -> Counters {
     let fin_sent = connection.saw(seen::FIN_SENT);
     Counters::new(stats, connection.role, fin_sent, tick_ns)
@@ -182,15 +230,27 @@ fn accepted(connection: &Connection, end: &End, complete: bool) -> Option<bool> 
 }
 
 /// The [`seen`] bits that a connection which came to its end leaves its other end.
-pub(super) fn seen_by_peer(connection: &Connection, tick_ns: u64, lost_at: Option<u64>) -> u16 {
+pub(super) fn seen_by_peer(connection: &Connection, tick_ns: u64, lost_at: Option<u64>) -> u32 {
     let Some(end) = connection.end.as_deref() else {
         return 0;
     };
     let mut bits = 0;
-    if end.stats().is_some_and(|stats| {
-        counters(connection, stats, tick_ns).last_payload() == Some(Direction::Sent)
-    }) {
-        bits |= seen::PEER_UNANSWERED;
+    if let Some(stats) = end.stats() {
+        let closing = Closing {
+            connection,
+            stats,
+            counters: counters(connection, stats, tick_ns),
+            tick_ns,
+        };
+        if closing.counters.last_payload() == Some(Direction::Sent) {
+            bits |= seen::PEER_UNANSWERED;
+        }
+        if connection.role == Role::Server && closing.has_left_unanswered() {
+            bits |= seen::PEER_OWED;
+        }
+        if connection.role == Role::Client && closing.counters.ends_in_alert() {
+            bits |= seen::PEER_SAID_GOODBYE;
+        }
     }
     let complete = is_complete(connection, lost_at);
     if connection.role == Role::Server && accepted(connection, end, complete) == Some(false) {

@@ -440,7 +440,7 @@ impl Engine {
         slot
     }
 
-    pub(super) fn begin(&mut self, base: &Base, role: Role, seen: u16) -> Slot {
+    pub(super) fn begin(&mut self, base: &Base, role: Role, seen: u32) -> Slot {
         // The same socket connects again, or its address belongs to another one now.
         if let Some(before) = self.table.by_sk(base.sk) {
             self.abandon(before, base.ktime);
@@ -452,7 +452,7 @@ impl Engine {
     }
 
     /// Adds a connection that nothing finds yet.
-    pub(super) fn insert(&mut self, base: &Base, role: Role, seen: u16) -> Slot {
+    pub(super) fn insert(&mut self, base: &Base, role: Role, seen: u32) -> Slot {
         self.serial += 1;
         let (slot, evicted) = self.table.insert(Connection {
             sk: base.sk,

@@ -173,24 +173,29 @@ fn facts(
     noted: Option<&Evidence<'_>>,
 ) -> Facts {
     let connection = ending.connection;
-    let waited = ending.has_waited();
+    let closing = ending.closing();
+    let waited = closing.has_waited();
     Facts {
         role: connection.role,
         established: connection.saw(seen::ESTABLISHED),
         accepted: ending.accepted(),
         closed_first: connection.saw(seen::CLOSED_FIRST),
         peer_closed_first: connection.saw(seen::PEER_CLOSED_FIRST),
-        payload_after_fin: ending.has_payload_after_fin(),
+        payload_after_fin: closing.has_payload_after_fin(),
         half_closed: ending.end.is_open() && waited == Some(false) && !connection.saw(seen::LEFT),
         has_waited: waited == Some(true),
-        closed_behind_payload: ending.is_closed_behind_payload(),
+        closed_behind_payload: closing.is_behind_payload(),
+        left_unanswered: closing.has_left_unanswered(),
         is_open: ending.end.is_open(),
         peer_unanswered: connection.saw(seen::PEER_UNANSWERED),
         peer_unaccepted: connection.saw(seen::PEER_UNACCEPTED),
+        peer_said_goodbye: connection.saw(seen::PEER_SAID_GOODBYE),
+        peer_seen: connection.is_paired(),
         err: ending.end.err(),
         destroyed: ending.is_destroyed(),
         reset: reset.map(|reset| reset.direction),
         reset_in_path: reset.is_some_and(ResetFound::is_certainly_in_path),
+        reset_by_stranger: ending.is_reset_by_stranger(),
         reset_unseen: !ending.complete,
         has_local_port: connection.tuple.local_port != 0,
         icmp: noted.is_some_and(|noted| noted.icmp.is_some()),

@@ -10,6 +10,10 @@ use upstream_trace_common::{
 
 use crate::record::{Bytes, Direction, Role};
 
+/// Sizes of an encrypted TLS alert: a record's header, two bytes, and what `ChaCha20-Poly1305` in TLS 1.2, any cipher in TLS 1.3, and
+/// `AES-GCM` in TLS 1.2 add.
+const ALERTS: [u64; 3] = [23, 24, 31];
+
 /// The socket's counters, corrected.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Counters {
@@ -110,6 +114,20 @@ impl Counters {
         }
     }
 
+    /// Whether what is on its way has an encrypted alert's size, after payload of the other end's.
+    pub fn ends_in_alert(&self) -> bool {
+        let Bytes { sent, acked, .. } = self.bytes;
+        let on_its_way = sent
+            .zip(acked)
+            .and_then(|(sent, acked)| sent.checked_sub(acked));
+        self.received_any == Some(true) && on_its_way.is_some_and(|bytes| ALERTS.contains(&bytes))
+    }
+
+    /// Whether what is on its way was sent before, perhaps more than once; of what is acknowledged nobody knows.
+    pub fn is_sent_again(&self) -> bool {
+        self.unacked == Some(true) && self.retransmits > Some(0)
+    }
+
     /// Time since the last payload either way. Jiffies of a machine that was stopped jump (a guest whose
     /// CPU was taken away), the clock of the events does not: no connection is idle for longer than it lived.
     pub fn idle_us(&self) -> Option<u64> {
@@ -179,12 +197,18 @@ pub struct Facts {
     pub has_waited: bool,
     /// The first FIN came right behind payload of the server's.
     pub closed_behind_payload: bool,
+    /// The server closed first, with a request unanswered.
+    pub left_unanswered: bool,
     /// A process still had this end's socket.
     pub is_open: bool,
     /// The other end, on this node as well, had no answer to what it had sent last.
     pub peer_unanswered: bool,
     /// The other end, a server's on this node, ended before any process had accepted it.
     pub peer_unaccepted: bool,
+    /// The last words of the other end, a client's on this node, were most likely a goodbye.
+    pub peer_said_goodbye: bool,
+    /// The other end's socket, on this node as well, was seen.
+    pub peer_seen: bool,
     /// `sk_err` at the end; 0 for none.
     pub err: u32,
     /// Somebody destroyed this end's socket or the other's (`ss -K`).
@@ -193,6 +217,8 @@ pub struct Facts {
     pub reset: Option<Direction>,
     /// The reset came from neither end.
     pub reset_in_path: bool,
+    /// The host of the other end, this node, sent the reset for want of such a connection.
+    pub reset_by_stranger: bool,
     /// A reset may have come that was not seen.
     pub reset_unseen: bool,
     /// An ICMP error answered the SYN.

@@ -4,7 +4,7 @@
 
 use super::facts::Facts;
 use crate::{
-    record::{Bytes, Direction, Flag, Role, Verdict},
+    record::{Direction, Flag, Role, Verdict},
     tcp::errno::{ECONNABORTED, ECONNREFUSED, ECONNRESET, EPIPE, ETIMEDOUT},
 };
 
@@ -132,7 +132,9 @@ fn no_payload(facts: &Facts) -> bool {
 fn connector_reset(facts: &Facts, direction: Direction) -> bool {
     match (facts.role, direction) {
         (Role::Client, Direction::Sent) => !facts.destroyed,
-        (Role::Server, Direction::Received) => !facts.reset_in_path && !facts.destroyed,
+        (Role::Server, Direction::Received) => {
+            !facts.reset_in_path && !facts.reset_by_stranger && !facts.destroyed
+        }
         _ => false,
     }
 }
@@ -154,21 +156,15 @@ fn unanswered(facts: &Facts) -> bool {
     lost || is_latest && !is_goodbye(facts) && !is_during_response(facts)
 }
 
-/// Sizes of an encrypted TLS alert: a record's header, two bytes, and what `ChaCha20-Poly1305` in TLS 1.2, any cipher in TLS 1.3, and
-/// `AES-GCM` in TLS 1.2 add.
-const ALERTS: [u64; 3] = [23, 24, 31];
-
-/// What the client sent last is most likely a goodbye (TLS's `close_notify` for one), for it had received payload and was done.
+/// What the client sent last is most likely a goodbye (TLS's `close_notify` for one), for it had received what it was owed and was done.
 fn is_goodbye(facts: &Facts) -> bool {
-    let counters = &facts.counters;
-    if facts.role != Role::Client || counters.received_any != Some(true) {
+    if facts.role == Role::Server {
+        return facts.peer_said_goodbye;
+    }
+    if facts.left_unanswered || facts.counters.received_any != Some(true) {
         return false;
     }
-    let Bytes { sent, acked, .. } = counters.bytes;
-    let on_its_way = sent
-        .zip(acked)
-        .and_then(|(sent, acked)| sent.checked_sub(acked));
-    let is_alert = on_its_way.is_some_and(|bytes| ALERTS.contains(&bytes));
+    let is_alert = facts.counters.ends_in_alert();
     let closed = !facts.is_open;
     match facts.reset {
         // A FIN followed at once, and what came met nobody.
@@ -204,7 +200,7 @@ fn closed_unanswered(facts: &Facts) -> bool {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::verdict::facts::Counters;
+    use crate::{record::Bytes, verdict::facts::Counters};
 
     const IDLE_AFTER_US: u64 = 250_000;
 
@@ -330,6 +326,11 @@ mod tests {
             ..server
         };
         assert_eq!(reset(Direction::Received, killed_there), before_payload);
+        let forgotten = Facts {
+            reset_by_stranger: true,
+            ..server
+        };
+        assert_eq!(reset(Direction::Received, forgotten), before_payload);
         let in_path = Facts {
             reset_in_path: true,
             ..server
@@ -549,6 +550,36 @@ mod tests {
             let open = reset(Direction::Received, facts).verdict;
             assert_eq!(open, Verdict::ResetBeforeResponse);
         }
+    }
+
+    #[test]
+    fn a_goodbye_to_a_server_that_left_a_request_unanswered_hides_that_not() {
+        let mut facts = Facts {
+            peer_closed_first: true,
+            payload_after_fin: true,
+            is_open: true,
+            ..established(Role::Client, 700, 64)
+        };
+        facts.counters.since_sent_us = Some(4_000);
+        facts.counters.bytes.acked = Some(700 - 24);
+        let received = |facts| reset(Direction::Received, facts);
+        assert_eq!(received(facts), plain(Verdict::ResetMidStream));
+        facts.left_unanswered = true;
+        let unanswered = flagged(Verdict::ResetBeforeResponse, BEFORE_RESPONSE);
+        assert_eq!(received(facts), unanswered);
+    }
+
+    /// As the client's own record has it.
+    #[test]
+    fn a_clients_goodbye_is_one_to_the_server_as_well() {
+        let mut facts = established(Role::Server, 700, 64);
+        facts.counters.since_received_us = Some(4_000);
+        let received = |facts| reset(Direction::Received, facts);
+        let unanswered = flagged(Verdict::ResetBeforeResponse, BEFORE_RESPONSE);
+        facts.counters.since_sent_us = Some(20_000);
+        assert_eq!(received(facts), unanswered);
+        facts.peer_said_goodbye = true;
+        assert_eq!(received(facts), plain(Verdict::ResetMidStream));
     }
 
     /// What a client sends acknowledges all that it has.

@@ -3,7 +3,13 @@
 //! Must not know: what follows from it.
 
 use super::{About, End};
-use crate::record::{AcceptQueue, Bytes, Direction, Evidence, Exit, Icmp, Origin, Role, Verdict};
+use crate::{
+    record::{AcceptQueue, Bytes, Direction, Evidence, Exit, Icmp, Origin, Role, Verdict},
+    verdict::facts::Counters,
+};
+
+/// What is no further apart belongs together.
+pub(super) const TOGETHER_US: u64 = 50_000;
 
 /// What has to be known.
 #[derive(Clone, Copy, Debug)]
@@ -122,11 +128,66 @@ pub(super) const BY_SERVER_AFTER_CLIENTS_FIN: Condition =
     });
 /// A goodbye comes with the FIN, and who has an answer has nothing to give up.
 pub(super) const STOPPED_WAITING: Condition = when(
-    "reset by the client, which is on this node, after its FIN, before which it had waited for an answer",
+    "reset by the client, which is on this node and knew the connection, after its FIN, before which it had waited for an answer",
     |it| {
         let facts = &it.facts;
         let had_waited = facts.has_waited && facts.peer_unanswered;
-        had_waited && it.is_after_clients_fin(End::Client) && it.is_by_here(End::Client)
+        let is_its_own = it.is_by_here(End::Client) && !it.is_for(UNKNOWN_THERE);
+        had_waited && is_its_own && it.is_after_clients_fin(End::Client)
+    },
+);
+/// A timeout is no shorter.
+pub(super) const DID_NOT_WAIT: Condition = when(
+    "reset by the client, which is on this node, within 50 ms after its last payload",
+    |it| {
+        let Counters {
+            since_sent_us,
+            since_received_us,
+            ..
+        } = it.facts.counters;
+        let since = match it.end() {
+            Some(End::Client) => since_sent_us,
+            _ => since_received_us,
+        };
+        let at_once = since <= Some(TOGETHER_US) && since.is_some();
+        it.is_by_here(End::Client) && at_once && !it.facts.counters.is_sent_again()
+    },
+);
+pub(super) const NOT_GREETED: Condition = when(
+    "reset by the client, after its FIN, which came a second after the start or later",
+    |it| it.is_after_clients_fin(End::Client) && !it.is_closed_at_once,
+);
+/// And not behind an early answer, which what was still to come would meet. One that was sent again long ago says nothing.
+pub(super) const LOST_REQUEST: Condition = when(
+    "reset by the server, which had been silent and closed, and payload of the client's was still on its way and sent again: three times or, where none had come, once",
+    |it| {
+        let by_server = it.sender() == Some(End::Server);
+        let is_closed = it.has_closed_first(End::Server) || it.met_a_closed_server();
+        let often = if it.came() == Some(0) { 1 } else { 3 };
+        let counters = &it.facts.counters;
+        let is_lost = counters.is_sent_again() && counters.retransmits >= Some(often);
+        let had_been_silent = is_closed && !it.facts.closed_behind_payload;
+        it.facts.role == Role::Client && by_server && had_been_silent && is_lost
+    },
+);
+pub(super) const LOST_ANSWER: Condition = when(
+    "reset by the client, and payload of the server's had been sent again, of which nothing was acknowledged",
+    |it| {
+        let counters = &it.facts.counters;
+        let is_lost = counters.is_sent_again() && counters.bytes.acked == Some(0);
+        it.facts.role == Role::Server && it.sender() == Some(End::Client) && is_lost
+    },
+);
+/// And the client sent something after that.
+pub(super) const LEFT_UNANSWERED: Condition = when(
+    "the server had closed with a request unanswered, and what the client sent last met that",
+    |it| it.facts.left_unanswered && it.met_a_closed_server(),
+);
+pub(super) const NOT_READ: Condition = when(
+    "this end had not read all that had come when the other one reset the connection",
+    |it| {
+        let is_received = matches!(it.reset, Some((Direction::Received, ..)));
+        is_received && it.facts.counters.unread == Some(true)
     },
 );
 /// And reset by whoever is left of the server.
@@ -146,11 +207,29 @@ pub(super) const UNKNOWN_TO_SERVER: Condition = when(
     "reset by the server, which is on this node and does not know the connection",
     |it| it.is_by_here(End::Server) && it.is_for(UNKNOWN_THERE) && !it.met_a_closed_server(),
 );
-pub(super) const SILENT_CLIENT: Condition =
-    when("reset by the client, which had sent nothing", |it| {
-        let [by_client, _] = it.payload();
-        by_client == Some(0) && it.sender() == Some(End::Client)
-    });
+/// And had not been killed.
+pub(super) const GREETED: Condition = when(
+    "reset by the client, which had sent nothing, and knew the connection, the server 4096 bytes at the most",
+    |it| {
+        let [by_client, by_server] = it.payload();
+        let is_greeting = by_client == Some(0) && by_server <= Some(GREETING_BYTES);
+        let is_its_own = it.evidence.exit.is_none() && !it.is_for(UNKNOWN_THERE);
+        is_greeting && is_its_own && it.sender() == Some(End::Client)
+    },
+);
+const GREETING_BYTES: u64 = 4096;
+/// A server that reset it would have had no room for it.
+pub(super) const NO_ROOM_TO_ACCEPT: Condition = when(
+    "reset by the server, which is on this node and does not know the connection; no socket of its was seen",
+    |it| UNKNOWN_TO_SERVER.holds(it) && !it.facts.peer_seen,
+);
+pub(super) const MISSED_FIRST_PAYLOAD: Condition = when(
+    "the client's first payload was sent after the server's FIN, or met its closed end",
+    |it| {
+        let met = BY_AN_END_HERE.holds(it) && it.is_for(&BY_A_CLOSED_SOCKET);
+        met || LATE.holds(it)
+    },
+);
 pub(super) const TURNED_AWAY: Condition = when(
     "the server had closed it at once, before anything came",
     |it| {
@@ -214,7 +293,7 @@ pub(super) const MISSED_NEXT_REQUEST: Condition = when(
 );
 /// A TLS alert that is not encrypted (a record's header, the level, the description), after as much as a TLS client opens with.
 pub(super) const ALERT: Condition = when(
-    "ended by the server, which sent 7 bytes in all, the client 64 to 4096",
+    "ended by the server within 50 ms after payload of its own, which sent 7 bytes in all, the client 64 to 4096",
     |it| {
         let [by_client, by_server] = it.payload();
         let by_size = by_server == Some(ALERT_BYTES)
@@ -420,8 +499,17 @@ impl About<'_> {
 
     /// Whether the server ended it, by itself and not because its process came to its end.
     fn is_ended_by_what_the_server_sent(&self) -> bool {
+        let counters = &self.facts.counters;
+        let since = match self.end() {
+            Some(End::Server) => counters.since_sent_us,
+            _ => counters.since_received_us,
+        };
+        let at_once = match self.reset {
+            None => self.facts.closed_behind_payload,
+            Some(_) => since.is_some_and(|since| since <= TOGETHER_US),
+        };
         let by_server = self.reset.is_none() || self.sender() == Some(End::Server);
-        by_server && self.evidence.exit.is_none() && !self.met_a_closed_server()
+        at_once && by_server && self.evidence.exit.is_none() && !self.met_a_closed_server()
     }
 
     /// Whether that end, on this node, brought the connection to its end, as its process came to its own.

@@ -411,18 +411,18 @@ pub(super) const ROWS: &[(&[Verdict], &[Row])] = &[
                 "The server's accept queue was full and net.ipv4.tcp_abort_on_overflow made its kernel reset the connection: the server accepts too slowly or its backlog is too small.",
             ),
             row(
-                when::BY_SERVER_HERE.because(&["TCP_FLAGS"]),
+                when::NO_ROOM_TO_ACCEPT.because(&["TCP_FLAGS"]),
                 OPEN_TCP,
                 TERMINATED_EARLY,
                 FromData,
                 "The server's kernel has no such connection: most likely its accept queue was full until it gave the half-open one up (ss -ltn, Recv-Q against Send-Q); or the server restarted, or a NAT on the way forgot the connection (conntrack -S).",
             ),
             row(
-                when::BY_SERVER_HERE.because(UNKNOWN_THERE),
+                when::UNKNOWN_TO_SERVER,
                 OPEN_TCP,
                 TERMINATED_EARLY,
                 FromData,
-                "The server's host does not know the connection any more: the server stopped or restarted after the handshake (ss -ltn), or the address moved to another host.",
+                "The server's host does not know the connection any more: the server stopped or restarted after the handshake (ss -ltn), a reset from elsewhere had ended it there (see its record), or the address moved to another host.",
             ),
             row(
                 when::QUEUE_FULL,
@@ -451,6 +451,13 @@ pub(super) const ROWS: &[(&[Verdict], &[Row])] = &[
                 "The server's process had come to its end (evidence.exit) before the client's last payload came (a request, its rest, a goodbye), and earlier ones may be unanswered: a crash, a restart, a stop or, with a process for each connection, its idle timeout.",
             ),
             row(
+                when::LOST_REQUEST,
+                OPEN_TCP,
+                TERMINATED,
+                FromData,
+                "The client's payload was sent again and never acknowledged until the server, which had closed meanwhile, reset it: most likely lost on the way (a firewall, large packets: MTU), so that the server waited in vain; else it came too late.",
+            ),
+            row(
                 when::TURNED_AWAY,
                 OPEN_HTTP,
                 TERMINATED_EARLY,
@@ -463,7 +470,7 @@ pub(super) const ROWS: &[(&[Verdict], &[Row])] = &[
         &[ResetBeforePayload],
         &[
             row(
-                when::BY_AN_END_HERE.because(&["TCP_TIMEWAIT_SOCKET", "TCP_ABORT_ON_DATA"]),
+                when::MISSED_FIRST_PAYLOAD,
                 IDLE_CLOSE,
                 TERMINATED_EARLY,
                 FromData,
@@ -482,6 +489,13 @@ pub(super) const ROWS: &[(&[Verdict], &[Row])] = &[
                 TERMINATED_EARLY,
                 FromData,
                 "The server reset the connection before it had anything of what the client sent, and packets had been sent again: most likely they are lost on the way (large ones: MTU), and the server waited in vain; else look there for connection limits.",
+            ),
+            row(
+                when::BY_CLIENT_HERE.because(UNKNOWN_THERE),
+                OPEN_TCP,
+                TERMINATED_EARLY,
+                FromData,
+                "The client's host does not know the connection any more: it had ended there, perhaps by a reset that a firewall sent (see the client's record), its address is another's by now, or a NAT on the way forgot it.",
             ),
             row(
                 when::BY_CLIENT_HERE,
@@ -531,6 +545,13 @@ pub(super) const ROWS: &[(&[Verdict], &[Row])] = &[
                 "The client sent payload that was never acknowledged, and then reset the connection: it gave up; look for a full accept queue at the server, a firewall, or large packets that are lost (MTU).",
             ),
             row(
+                when::NOT_GREETED,
+                OPEN_HTTP,
+                None,
+                FromData,
+                "The client had closed the connection, in order and without a word, before the server's first payload came, which its host then reset: most likely it had waited for a greeting in vain; compare the duration with its timeouts.",
+            ),
+            row(
                 when::ALWAYS,
                 OPEN,
                 None,
@@ -542,7 +563,7 @@ pub(super) const ROWS: &[(&[Verdict], &[Row])] = &[
     (
         &[ResetMidStream, ResetIdle, LocalAbort],
         &[row(
-            when::SILENT_CLIENT,
+            when::GREETED,
             OPEN_TCP,
             None,
             FromData,
@@ -608,6 +629,13 @@ pub(super) const ROWS: &[(&[Verdict], &[Row])] = &[
                 TERMINATED,
                 Played(&["exit_unread"]),
                 "The server's process came to its end (evidence.exit) with the request unanswered: look in its log and its supervisor's for a restart, a stop without draining, or a fatal error.",
+            ),
+            row(
+                when::LEFT_UNANSWERED,
+                OPEN_HTTP,
+                TERMINATED,
+                FromData,
+                "The server took the request and closed in order without answering it, and what the client sent after that (a goodbye, the rest) was reset: look in the server's log for a worker that gave up, a timeout, a shutdown, or a protocol mismatch.",
             ),
             row(
                 when::CLOSED_BEHIND_PAYLOAD,
@@ -684,7 +712,7 @@ pub(super) const ROWS: &[(&[Verdict], &[Row])] = &[
                 UNHEALTHY,
                 TERMINATED,
                 Played(&["reset_after_request", "pooled_reset_new_request"]),
-                "The server took the request and then aborted the connection on purpose (SO_LINGER 0, evidence.abort): look in its log for an error path, a worker's timeout, or a shutdown at that time.",
+                "The server took the request and then aborted the connection on purpose (SO_LINGER 0, evidence.abort): look in its log for an error path, a worker's timeout, a shutdown, or a request that did not come whole in time.",
             ),
             row(
                 when::BY_SERVER_HERE,
@@ -713,6 +741,13 @@ pub(super) const ROWS: &[(&[Verdict], &[Row])] = &[
                 TERMINATED,
                 Played(&["canceled_unread"]),
                 "The client closed the connection without reading what had come: a canceled request, a crash, or it did not accept what it got (a certificate, a TLS or protocol mismatch); look in its log.",
+            ),
+            row(
+                when::DID_NOT_WAIT,
+                OPEN_HTTP,
+                TERMINATED,
+                FromData,
+                "The client reset the connection right behind its last payload, without waiting for an answer: a canceled request, a goodbye, a health check, or it did not accept what it got (a certificate, a TLS or protocol mismatch); look in its log.",
             ),
             row(
                 when::BY_CLIENT_HERE,
@@ -755,6 +790,13 @@ pub(super) const ROWS: &[(&[Verdict], &[Row])] = &[
                 "The process at the other end came to its end (evidence.exit) in mid-exchange or right after: look for the OOM killer (dmesg), a crash or a restart over there, or for a worker that ends with its connection.",
             ),
             row(
+                when::LOST_ANSWER,
+                OPEN_TCP,
+                BROKEN,
+                FromData,
+                "The server's answer was sent again, and nothing of it acknowledged until the client's end reset it: most likely lost on the way (a firewall, one direction, large packets: MTU), so that the client waited in vain and gave up.",
+            ),
+            row(
                 when::STOPPED_WAITING,
                 GAVE_UP,
                 BROKEN,
@@ -773,7 +815,7 @@ pub(super) const ROWS: &[(&[Verdict], &[Row])] = &[
                 OPEN_HTTP,
                 BROKEN,
                 FromData,
-                "The server had answered and closed when the client's last words came, most likely a goodbye (TLS close_notify) or the rest of what was answered early (413), and its host reset them: harmless; a request would have needed another connection.",
+                "The server had closed when the client's last words came, most likely a goodbye (TLS close_notify) or the rest of what was answered early (413), and its host reset them: harmless, unless a request before that had no answer (see the client's log).",
             ),
             row(
                 when::BY_AN_END_HERE.because(UNKNOWN_THERE),
@@ -860,6 +902,13 @@ pub(super) const ROWS: &[(&[Verdict], &[Row])] = &[
                 None,
                 Played(&["left_in_close_wait"]),
                 "The other end had closed its side before this one did, and reset what came later: harmless for a pool; where it happens often, look here for sockets that are closed late or never (ss -tn state close-wait).",
+            ),
+            row(
+                when::NOT_READ,
+                OPEN_HTTP,
+                None,
+                FromData,
+                "This end had not read all that had come when the other one reset the connection: its process was stuck or slow until the other end gave up sending (a send timeout), or had no use for it; look at the process here first.",
             ),
             row(
                 when::BY_AN_END_HERE.because(UNKNOWN_THERE),
@@ -972,7 +1021,14 @@ pub(super) const ROWS: &[(&[Verdict], &[Row])] = &[
                 OPEN_HTTP,
                 CLIENT_GONE,
                 FromData,
-                "The process of this end came to its end (evidence.exit) with nothing unanswered, and its kernel reset what was still on its way: harmless for a pool that retries; if nobody restarted it, look for the OOM killer (dmesg) or a crash.",
+                "The process of this end came to its end (evidence.exit) with nothing unanswered, as far as payload shows (calls over HTTP/2 may have been): harmless for a pool that retries; if nobody restarted it, look for the OOM killer (dmesg) or a crash.",
+            ),
+            row(
+                when::WINDOW_CLOSED,
+                OPEN_HTTP,
+                CLIENT_GONE,
+                FromData,
+                "This end reset the connection while more of its payload waited to be sent, for which the other end had no room: a process over there does not read (stuck, slow, stopped), and a send timeout, an abort or a shutdown here cut it off.",
             ),
             row(
                 when::TURNED_AWAY,

@@ -3,7 +3,7 @@
 use std::{collections::HashSet, env, fs, path::Path};
 
 use super::{
-    condition::{ALERT, ALERT_BYTES, HELLO_BYTES},
+    condition::{ALERT, ALERT_BYTES, HELLO_BYTES, TOGETHER_US},
     rows::UNSEEN_ROWS,
     *,
 };
@@ -31,6 +31,12 @@ fn bytes(sent: u64, received: u64, acked: u64) -> Bytes {
         received: Some(received),
         acked: Some(acked),
     }
+}
+
+/// Payload went both ways right before the end.
+fn just_now(facts: &mut Facts) {
+    let counters = &mut facts.counters;
+    (counters.since_sent_us, counters.since_received_us) = (Some(0), Some(0));
 }
 
 const HERE: IpAddr = IpAddr::V4(std::net::Ipv4Addr::new(10, 0, 0, 1));
@@ -138,10 +144,10 @@ fn all_of(verdict: Verdict, role: Role) -> Vec<About<'static>> {
         (hello, some),
         (some, hello),
     ];
-    // Whether anything had come tells whom a server turned away that closes at once.
+    // Whether anything had come tells whom a server turned away that closes at once; who closes at once waits for no greeting.
     let mut abouts = vec![About {
-        is_closed_at_once: true,
-        ..about(verdict, role)
+        is_closed_at_once: verdict != Verdict::Probe,
+        ..with(about(verdict, role), just_now)
     }];
     vary(&mut abouts, &amounts, |about, (sent, received)| {
         about.facts.counters.bytes = Bytes {
@@ -202,13 +208,17 @@ fn all_of(verdict: Verdict, role: Role) -> Vec<About<'static>> {
     vary(&mut resets, &ways(), |about, evidence| {
         about.evidence = evidence;
     });
-    let deliveries = [(false, 0), (true, 0), (true, 1)];
+    let deliveries = [(false, 0), (true, 0), (true, 1), (true, 3)];
     vary(&mut resets, &deliveries, |about, (on_its_way, again)| {
         about.undelivered = on_its_way;
         about.facts.counters.unacked = Some(on_its_way);
         about.facts.counters.retransmits = Some(again);
     });
-    let fins: [fn(&mut Facts); 10] = [
+    let fins: [fn(&mut Facts); 14] = [
+        |facts| facts.counters.bytes.acked = Some(0),
+        |facts| facts.peer_seen = true,
+        |facts| facts.left_unanswered = true,
+        |facts| facts.counters.unread = Some(true),
         |facts| facts.peer_unaccepted = true,
         |facts| facts.destroyed = true,
         |_| {},
@@ -293,7 +303,7 @@ fn tls_is_named_only_where_the_server_ended_it_after_an_alerts_bytes() {
     let client = about(ResetMidStream, Role::Client);
     let exchange = |sent, received| About {
         reset: Some((Direction::Received, Origin::OffNode, None)),
-        ..with(client, |facts| {
+        ..with(with(client, just_now), |facts| {
             facts.counters.bytes = bytes(sent, received, sent);
         })
     };
@@ -312,7 +322,12 @@ fn tls_is_named_only_where_the_server_ended_it_after_an_alerts_bytes() {
         likely: true,
         ..in_path
     };
+    // Redis answers PING by 7 bytes as well, and may be killed while it is asked for more.
+    let long_ago = with(alert, |facts| {
+        facts.counters.since_received_us = Some(400_000);
+    });
     for other in [
+        long_ago,
         likely_in_path,
         exchange(517, ALERT_BYTES - 1),
         exchange(517, 150),
@@ -578,6 +593,111 @@ fn what_met_a_closed_server_was_not_lost() {
     assert!(lost("TCP_ABORT_ON_TIMEOUT") && !lost("TCP_ABORT_ON_DATA"));
 }
 
+/// Lost on the way, it was not late: the server closed because nothing came.
+#[test]
+fn what_was_sent_again_until_a_server_closed_raced_with_no_idle_timeout() {
+    let lost = |verdict, again, acked| {
+        let meaning = by_server_here("TCP_TIMEWAIT_SOCKET", verdict, |facts| {
+            facts.peer_closed_first = true;
+            facts.counters.bytes = bytes(900, 0, acked);
+            facts.counters.unacked = Some(true);
+            facts.counters.retransmits = Some(again);
+        });
+        meaning.cause.is_none() && meaning.hint.contains("lost on the way")
+    };
+    assert!(lost(Verdict::ResetBeforePayload, 1, 0) && lost(ResetBeforeResponse, 3, 600));
+    assert!(!lost(Verdict::ResetBeforePayload, 0, 0) && !lost(ResetBeforeResponse, 2, 600));
+}
+
+/// Nor did the client give up on an answer that never came to it.
+#[test]
+fn an_answer_that_was_sent_again_in_vain_was_lost() {
+    let cause = |again, acked| {
+        let server = with(about(ResetMidStream, Role::Server), |facts| {
+            (facts.peer_closed_first, facts.has_waited) = (true, true);
+            facts.peer_unanswered = true;
+            facts.counters.bytes = bytes(1500, 90, acked);
+            facts.counters.unacked = Some(true);
+            facts.counters.retransmits = Some(again);
+        });
+        let reset = Some((
+            Direction::Received,
+            Origin::PeerOnNode,
+            Some("TCP_ABORT_ON_DATA"),
+        ));
+        meaning(&About { reset, ..server }).unwrap().cause
+    };
+    assert_eq!(cause(0, 0), Some(Cause::ClientGaveUp));
+    assert_eq!(cause(1, 0), None);
+    // A reader that was slow.
+    assert_eq!(cause(9, 700), Some(Cause::ClientGaveUp));
+}
+
+#[test]
+fn a_server_that_closed_with_a_request_unanswered_had_not_been_idle() {
+    for reason in ["TCP_ABORT_ON_DATA", "TCP_TIMEWAIT_SOCKET"] {
+        let left = by_server_here(reason, ResetBeforeResponse, |facts| {
+            (facts.peer_closed_first, facts.left_unanswered) = (true, true);
+        });
+        assert!(left.cause.is_none() && left.hint.contains("without answering"));
+    }
+}
+
+#[test]
+fn a_client_that_resets_behind_its_last_payload_has_not_waited() {
+    let cause = |since, again| {
+        let client = with(about(ResetBeforeResponse, Role::Client), |facts| {
+            facts.counters.since_sent_us = Some(since);
+            facts.counters.unacked = Some(true);
+            facts.counters.retransmits = Some(again);
+        });
+        let reset = Some((Direction::Sent, Origin::Local, Some("TCP_STATE")));
+        meaning(&About { reset, ..client }).unwrap().cause
+    };
+    assert_eq!(cause(TOGETHER_US, 0), None);
+    assert_eq!(cause(TOGETHER_US + 1, 0), Some(Cause::ClientGaveUp));
+    // Sent again just now, it was first sent long ago.
+    assert_eq!(cause(0, 1), Some(Cause::ClientGaveUp));
+}
+
+#[test]
+fn who_does_not_read_is_told_so_before_anything_else() {
+    let idle = |unread| {
+        let client = with(about(Verdict::ResetIdle, Role::Client), |facts| {
+            facts.counters.unread = Some(unread);
+        });
+        let reset = Some((Direction::Received, Origin::PeerOnNode, Some("TCP_FLAGS")));
+        meaning(&About { reset, ..client }).unwrap().hint
+    };
+    assert!(idle(true).contains("had not read") && idle(false).contains("no longer knew"));
+
+    let abort = |sent| {
+        let server = with(about(Verdict::LocalAbort, Role::Server), |facts| {
+            facts.counters.bytes = bytes(sent, 90, 128_000);
+            facts.counters.unacked = Some(true);
+        });
+        let reset = Some((Direction::Sent, Origin::Local, Some("TCP_STATE")));
+        meaning(&About { reset, ..server }).unwrap().hint
+    };
+    assert!(abort(128_000).contains("no room") && !abort(129_000).contains("no room"));
+}
+
+#[test]
+fn a_queue_was_full_only_for_a_connection_that_nobody_had() {
+    let full = |seen| {
+        let before = by_server_here("TCP_FLAGS", Verdict::ResetBeforePayload, |facts| {
+            facts.peer_seen = seen;
+        });
+        before.hint.contains("accept queue")
+    };
+    assert!(full(false) && !full(true));
+    // A server that had closed it, and forgot it, had no use for it any more.
+    let late = by_server_here("TCP_FLAGS", Verdict::ResetBeforePayload, |facts| {
+        (facts.peer_closed_first, facts.payload_after_fin) = (true, true);
+    });
+    assert_eq!(late.cause, Some(Cause::IdleClose));
+}
+
 #[test]
 fn a_host_that_does_not_know_the_connection_answered_nothing() {
     let unknown = |set: fn(&mut Facts)| {
@@ -626,4 +746,25 @@ fn a_client_that_says_nothing_and_resets_checks_health() {
     assert!(checks(ResetMidStream, Role::Server, 0, received));
     assert!(!checks(Verdict::LocalAbort, Role::Client, 9, sent));
     assert!(!checks(Verdict::LocalAbort, Role::Server, 0, sent));
+}
+
+/// A greeting is short, whoever was killed did not check, nor did a host that knows nothing of it.
+#[test]
+fn a_download_that_is_cut_is_no_health_check() {
+    let checks = |received, reason, evidence| {
+        let client = with(about(ResetMidStream, Role::Server), |facts| {
+            facts.counters.bytes = bytes(received, 0, received);
+        });
+        let reset = Some((Direction::Received, Origin::PeerOnNode, Some(reason)));
+        let about = About {
+            reset,
+            evidence,
+            ..client
+        };
+        meaning(&about).unwrap().hint.contains("health check")
+    };
+    let (abort, nothing) = ("TCP_ABORT_ON_CLOSE", Evidence::default());
+    assert!(checks(4096, abort, nothing) && !checks(4097, abort, nothing));
+    assert!(!checks(100, abort, exit(Some("SIGKILL"))));
+    assert!(!checks(100, "NO_SOCKET", nothing));
 }
