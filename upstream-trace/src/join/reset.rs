@@ -143,7 +143,12 @@ fn by_this_end<'a>(ending: &Ending<'a>, sent: &'a Sent) -> ResetFound<'a> {
         origin: Origin::Local,
         confidence: Some(Confidence::Certain),
         evidence: None,
-        sender: sender(sent, end.err(), connection.owner.as_ref()),
+        sender: sender(
+            sent,
+            end.err(),
+            connection.owner.as_ref(),
+            connection.saw(seen::ACCEPTED),
+        ),
         aborts: aborts(end, sent),
     }
 }
@@ -181,7 +186,8 @@ fn told<'a>(ending: &Ending<'a>) -> Option<ResetFound<'a>> {
     if let Some(peer) = ending.peer_sent() {
         let owner = ending.connection.peer_owner.as_ref();
         let reason = reason::of_sent(context, peer.sent.reason, || peer.derived);
-        let sender = sender(&peer.sent, peer.err, owner);
+        let accepted = !ending.connection.saw(seen::PEER_UNACCEPTED);
+        let sender = sender(&peer.sent, peer.err, owner, accepted);
         return Some(received(ending, by_peer, reason, sender));
     }
     let stray = ending.stray?;
@@ -278,8 +284,13 @@ fn dropped_syn<'a>(ending: &Ending<'a>) -> Option<&'a Dropped> {
     }
 }
 
-/// The process that caused a reset, where one did.
-fn sender<'a>(sent: &'a Sent, err: u32, owner: Option<&'a Owner>) -> Option<Named<'a>> {
+/// The process that caused a reset, where one did. `accepted`: a process had taken the socket from the listener.
+fn sender<'a>(
+    sent: &'a Sent,
+    err: u32,
+    owner: Option<&'a Owner>,
+    accepted: bool,
+) -> Option<Named<'a>> {
     let owner = owner.map(Owner::named);
     if sent.kind == kind::RESET_SENT_REPLY {
         // The stack answered on behalf of whoever has, or had, the socket.
@@ -290,8 +301,9 @@ fn sender<'a>(sent: &'a Sent, err: u32, owner: Option<&'a Owner>) -> Option<Name
     // tcp_abort, in that of an administrator's tool.
     let closed = sent.state == State::Close as u8;
     let Some(process) = actor.filter(|_| closed || err == ECONNABORTED) else {
-        // Where a bystander let go of it last, it was closed for whoever had it.
-        return owner.filter(|_| closed);
+        // Where a bystander let go of it last, it was closed for whoever had it: not for who listens, once it was accepted, perhaps by another.
+        let has = |how| !accepted || how != Attribution::Listener;
+        return owner.filter(|&(_, how)| closed && has(how));
     };
     let attribution = match owner {
         Some((owner, attribution)) if owner.pid == process.pid => attribution,

@@ -61,7 +61,7 @@ impl Entry {
     /// claims its own.
     fn takes(&self, base: &Base) -> bool {
         let Self { stray, told, .. } = self;
-        let what = |base: &Base| (base.netns, base.kind, base.old, base.new);
+        let what = |base: &Base| (base.netns, base.kind);
         !told && stray.peer.is_none() && what(&stray.base) == what(base)
     }
 

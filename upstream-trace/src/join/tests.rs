@@ -1601,6 +1601,25 @@ fn whoever_only_let_go_of_it_last_is_neither_owner_nor_sender() {
     }
 }
 
+/// Accepted by somebody who was not seen to, perhaps not by whoever listened.
+#[test]
+fn of_what_a_bystander_let_go_of_last_no_listener_is_the_sender() {
+    let mut play = Play::new();
+    play.state(LISTENER, State::Close, State::Listen, SERVER_PID);
+    play.handshake();
+    let held = Stats {
+        has_socket: 1,
+        ..counted(64, 0)
+    };
+    play.close(SERVER, State::Established, KWORKER_PID, held);
+    let (kind, state) = (kind::RESET_SENT_ACTIVE, State::Close);
+    play.reset_sent(SERVER, kind, state, KWORKER_PID, held);
+    play.destroy(SERVER, KWORKER_PID);
+    let seen = &play.finish()[0];
+    assert_eq!(seen.owner, Some((SERVER_PID, Attribution::Listener)));
+    assert_eq!(seen.reset, Some((Direction::Sent, Origin::Local, None)));
+}
+
 #[test]
 fn a_killer_is_the_sender_and_a_timer_is_nobody() {
     for (err, actor, sender, verdict) in [

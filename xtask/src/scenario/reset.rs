@@ -60,6 +60,16 @@ const AFTER_ACCEPT: &[Expect] = &[
         .bytes(0, 0),
 ];
 
+/// Both ends of [`client_aborts_unanswered`].
+const CLIENT_ABORTS_UNANSWERED: &[Expect] = &[
+    client_resets("reset_before_response", "TCP_STATE")
+        .flag(BEFORE_RESPONSE)
+        .bytes(RQ, 0),
+    server_is_reset("reset_before_response", "TCP_STATE")
+        .flag(BEFORE_RESPONSE)
+        .bytes(0, RQ),
+];
+
 pub(super) const LIST: &[Scenario] = &[
     plain(
         "reset_after_accept",
@@ -274,7 +284,7 @@ pub(super) const LIST: &[Scenario] = &[
     plain(
         "data_after_shutdown",
         "the server shuts a kept connection down both ways, one more request comes after that",
-        |ctx| data_after_shutdown(ctx, true),
+        |ctx| data_after_shutdown(ctx, answered),
         &[
             client("reset_before_response")
                 .flag(BEFORE_RESPONSE)
@@ -297,9 +307,26 @@ pub(super) const LIST: &[Scenario] = &[
         ],
     ),
     plain(
+        "left_unanswered",
+        "the server takes the next request and shuts down both ways without answering it, the client says goodbye after that",
+        |ctx| data_after_shutdown(ctx, unanswered),
+        &[
+            client("reset_before_response")
+                .flag(BEFORE_RESPONSE)
+                .reset(received("TCP_ABORT_ON_DATA", BY_SERVER))
+                .errno("EPIPE")
+                .bytes(3 * RQ, RS),
+            server("reset_before_response")
+                .flag(BEFORE_RESPONSE)
+                .reset(sent("TCP_ABORT_ON_DATA", BY_SERVER))
+                .any_errno()
+                .bytes(RS, 2 * RQ),
+        ],
+    ),
+    plain(
         "data_after_shutdown_first",
         "the server shuts down both ways before the first request, which comes after that",
-        |ctx| data_after_shutdown(ctx, false),
+        |ctx| data_after_shutdown(ctx, |_| Ok(())),
         &[
             // Not one byte was taken by the other end.
             client("reset_before_payload")
@@ -337,16 +364,15 @@ pub(super) const LIST: &[Scenario] = &[
     ),
     plain(
         "client_aborts_unanswered",
-        "the client resets before its request is answered",
-        client_aborts_unanswered,
-        &[
-            client_resets("reset_before_response", "TCP_STATE")
-                .flag(BEFORE_RESPONSE)
-                .bytes(RQ, 0),
-            server_is_reset("reset_before_response", "TCP_STATE")
-                .flag(BEFORE_RESPONSE)
-                .bytes(0, RQ),
-        ],
+        "the client resets as soon as its request has come",
+        |ctx| client_aborts_unanswered(ctx, || ()),
+        CLIENT_ABORTS_UNANSWERED,
+    ),
+    plain(
+        "client_times_out",
+        "the client waits for the answer in vain, and resets",
+        |ctx| client_aborts_unanswered(ctx, rest),
+        CLIENT_ABORTS_UNANSWERED,
     ),
     plain(
         "client_aborts_answered",
@@ -527,7 +553,7 @@ fn alert_then_reset(ctx: &Ctx) -> Result<Played> {
     pair.end()
 }
 
-/// Longer than a server takes that closes right behind its answer.
+/// Longer than a server takes that closes right behind its answer, or a client that never meant to wait.
 fn rest() {
     thread::sleep(Duration::from_millis(80));
 }
@@ -573,12 +599,24 @@ fn half_open(ctx: &Ctx) -> Result<Played> {
     pair.end()
 }
 
-fn data_after_shutdown(ctx: &Ctx, used: bool) -> Result<Played> {
+/// The connection is kept after an answer.
+fn answered(pair: &mut Pair) -> Result<()> {
+    pair.exchange()?;
+    rest();
+    Ok(())
+}
+
+/// And asked for more.
+fn unanswered(pair: &mut Pair) -> Result<()> {
+    answered(pair)?;
+    pair.request()?;
+    rest();
+    Ok(())
+}
+
+fn data_after_shutdown(ctx: &Ctx, before: fn(&mut Pair) -> Result<()>) -> Result<Played> {
     let mut pair = Pair::open(ctx, Family::V4)?;
-    if used {
-        pair.exchange()?;
-        rest();
-    }
+    before(&mut pair)?;
     pair.server.shutdown(pair.s, libc::SHUT_RDWR)?;
     pair.client.wait_state(pair.c, State::CloseWait)?;
     pair.client.acknowledge(pair.c)?;
@@ -595,9 +633,10 @@ fn health_check(ctx: &Ctx) -> Result<Played> {
     pair.end()
 }
 
-fn client_aborts_unanswered(ctx: &Ctx) -> Result<Played> {
+fn client_aborts_unanswered(ctx: &Ctx, pause: fn()) -> Result<Played> {
     let mut pair = Pair::open(ctx, Family::V4)?;
     pair.request()?;
+    pause();
     pair.client.abort(pair.c)?;
     pair.server.receive_fails(pair.s, libc::ECONNRESET)?;
     pair.end()

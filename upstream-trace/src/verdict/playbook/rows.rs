@@ -634,7 +634,7 @@ pub(super) const ROWS: &[(&[Verdict], &[Row])] = &[
                 when::LEFT_UNANSWERED,
                 OPEN_HTTP,
                 TERMINATED,
-                FromData,
+                Played(&["left_unanswered"]),
                 "The server took the request and closed in order without answering it, and what the client sent after that (a goodbye, the rest) was reset: look in the server's log for a worker that gave up, a timeout, a shutdown, or a protocol mismatch.",
             ),
             row(
@@ -746,14 +746,14 @@ pub(super) const ROWS: &[(&[Verdict], &[Row])] = &[
                 when::DID_NOT_WAIT,
                 OPEN_HTTP,
                 TERMINATED,
-                FromData,
+                Played(&["client_aborts_unanswered"]),
                 "The client reset the connection right behind its last payload, without waiting for an answer: a canceled request, a goodbye, a health check, or it did not accept what it got (a certificate, a TLS or protocol mismatch); look in its log.",
             ),
             row(
                 when::BY_CLIENT_HERE,
                 GAVE_UP,
                 TERMINATED,
-                Played(&["client_aborts_unanswered"]),
+                Played(&["client_times_out"]),
                 "The client reset the connection before the response came: its request timeout or a canceled request; compare the duration with the client's timeouts.",
             ),
             row(
