@@ -123,7 +123,7 @@ impl Counters {
         self.received_any == Some(true) && on_its_way.is_some_and(|bytes| ALERTS.contains(&bytes))
     }
 
-    /// Whether what is on its way was sent before, perhaps more than once; of what is acknowledged nobody knows.
+    /// Whether something is on its way and something was sent again: most likely the same, but it may have been anything before.
     pub fn is_sent_again(&self) -> bool {
         self.unacked == Some(true) && self.retransmits > Some(0)
     }
