@@ -3,10 +3,7 @@
 //! Must not know: what follows from it.
 
 use super::{About, End};
-use crate::{
-    record::{AcceptQueue, Bytes, Direction, Evidence, Exit, Icmp, Origin, Role, Verdict},
-    verdict::facts::Counters,
-};
+use crate::record::{AcceptQueue, Bytes, Direction, Evidence, Exit, Icmp, Origin, Role, Verdict};
 
 /// What is no further apart belongs together.
 pub(super) const TOGETHER_US: u64 = 50_000;
@@ -140,16 +137,7 @@ pub(super) const STOPPED_WAITING: Condition = when(
 pub(super) const DID_NOT_WAIT: Condition = when(
     "reset by the client, which is on this node, within 50 ms after its last payload",
     |it| {
-        let Counters {
-            since_sent_us,
-            since_received_us,
-            ..
-        } = it.facts.counters;
-        let since = match it.end() {
-            Some(End::Client) => since_sent_us,
-            _ => since_received_us,
-        };
-        let at_once = since <= Some(TOGETHER_US) && since.is_some();
+        let at_once = it.is_behind_payload_of(End::Client);
         it.is_by_here(End::Client) && at_once && !it.facts.counters.is_sent_again()
     },
 );
@@ -497,16 +485,22 @@ impl About<'_> {
         self.facts.role == Role::Client && self.undelivered && self.is_by_here(End::Server)
     }
 
+    /// Whether it ended right behind the last payload of that end.
+    fn is_behind_payload_of(&self, end: End) -> bool {
+        let counters = &self.facts.counters;
+        let since = if self.end().unwrap_or(End::Client) == end {
+            counters.since_sent_us
+        } else {
+            counters.since_received_us
+        };
+        since.is_some_and(|since| since <= TOGETHER_US)
+    }
+
     /// Whether the server ended it, by itself and not because its process came to its end.
     fn is_ended_by_what_the_server_sent(&self) -> bool {
-        let counters = &self.facts.counters;
-        let since = match self.end() {
-            Some(End::Server) => counters.since_sent_us,
-            _ => counters.since_received_us,
-        };
         let at_once = match self.reset {
             None => self.facts.closed_behind_payload,
-            Some(_) => since.is_some_and(|since| since <= TOGETHER_US),
+            Some(_) => self.is_behind_payload_of(End::Server),
         };
         let by_server = self.reset.is_none() || self.sender() == Some(End::Server);
         at_once && by_server && self.evidence.exit.is_none() && !self.met_a_closed_server()
