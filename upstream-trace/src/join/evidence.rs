@@ -69,12 +69,19 @@ pub(super) fn explain<'a>(
         _ => {}
     }
     evidence.peer_address = own_address_of_peer(ending);
-    evidence.exit = exit_of(connection, reset, record.verdict);
-    evidence.abort = reset.and_then(ResetFound::abort);
+    let exit = exit_of(connection, reset, record.verdict);
+    let killed = exit.is_none().then(|| closer_killed(connection, reset));
+    evidence.exit = exit.or(killed.flatten());
+    // Who comes to its end closes all that it has, however it was to be closed.
+    evidence.abort = reset.filter(|_| exit.is_none()).and_then(ResetFound::abort);
     record.errno = errno(ending, record.verdict, evidence.icmp);
     record.evidence = Some(evidence).filter(|found| *found != Evidence::default());
     record.reset = reset.map(ResetFound::record);
-    let meaning = playbook::meaning(&about(ending, record, facts, reset, evidence));
+    let about = playbook::About {
+        is_closer_killed: killed.flatten().is_some(),
+        ..about(ending, record, facts, reset, evidence)
+    };
+    let meaning = playbook::meaning(&about);
     record.cause = meaning.and_then(|meaning| meaning.cause);
     record.layer = meaning.map(|meaning| meaning.layer);
     record.proxy = meaning.and_then(|meaning| meaning.proxy);
@@ -88,11 +95,27 @@ pub(super) fn of_kill(ended: &Connection) -> Option<Evidence<'static>> {
     } else {
         ended.peer_exit
     };
-    let exit = exit_as(exit).filter(|exit| exit.signal.is_some())?;
     Some(Evidence {
-        exit: Some(exit),
+        exit: Some(by_signal(exit)?),
         ..Evidence::default()
     })
+}
+
+/// How the process was killed that had closed first when the other end, on this node as well, reset the connection.
+fn closer_killed(
+    ended: &Connection,
+    reset: Option<&ResetFound<'_>>,
+) -> Option<record::Exit<'static>> {
+    let exit = match reset.map(|reset| (reset.direction, reset.origin))? {
+        (Direction::Sent, _) if ended.saw(seen::PEER_CLOSED_FIRST) => ended.peer_exit,
+        (Direction::Received, Origin::PeerOnNode) if ended.saw(seen::CLOSED_FIRST) => ended.exit,
+        _ => return None,
+    };
+    by_signal(exit)
+}
+
+fn by_signal(exit: u8) -> Option<record::Exit<'static>> {
+    exit_as(exit).filter(|exit| exit.signal.is_some())
 }
 
 /// What the playbook asks for.
@@ -114,6 +137,7 @@ fn about<'a>(
         errno: record.errno,
         local: record.local.address,
         is_closed_at_once: was_closed_at_once(connection),
+        is_closer_killed: false,
         evidence,
     }
 }

@@ -13,6 +13,11 @@ use crate::record::{Bytes, Direction, Role};
 /// Sizes of an encrypted TLS alert: a record's header, two bytes, and what `ChaCha20-Poly1305` in TLS 1.2, any cipher in TLS 1.3, and
 /// `AES-GCM` in TLS 1.2 add.
 const ALERTS: [u64; 3] = [23, 24, 31];
+/// No handshake of TLS takes as little either way: a random of 32 bytes, a session, a finish, each with its headers.
+const NO_HANDSHAKE: u64 = 100;
+
+/// What is no further apart belongs together: a FIN and the last words before it.
+pub const TOGETHER_US: u64 = 50_000;
 
 /// The socket's counters, corrected.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -114,13 +119,18 @@ impl Counters {
         }
     }
 
-    /// Whether what is on its way has an encrypted alert's size, after payload of the other end's.
+    /// Whether what is on its way has an encrypted alert's size, after as much both ways as a handshake of TLS takes.
     pub fn ends_in_alert(&self) -> bool {
-        let Bytes { sent, acked, .. } = self.bytes;
+        let Bytes {
+            sent,
+            acked,
+            received,
+        } = self.bytes;
         let on_its_way = sent
             .zip(acked)
             .and_then(|(sent, acked)| sent.checked_sub(acked));
-        self.received_any == Some(true) && on_its_way.is_some_and(|bytes| ALERTS.contains(&bytes))
+        let has_shaken_hands = acked.min(received) > Some(NO_HANDSHAKE);
+        has_shaken_hands && on_its_way.is_some_and(|bytes| ALERTS.contains(&bytes))
     }
 
     /// Whether something is on its way and something was sent again: most likely the same, but it may have been anything before.

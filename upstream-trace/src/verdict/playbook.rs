@@ -41,6 +41,8 @@ pub struct About<'a> {
     pub local: IpAddr,
     /// The first FIN came at once.
     pub is_closed_at_once: bool,
+    /// The exit is that of the end that closed first, and the other one reset the connection.
+    pub is_closer_killed: bool,
     /// What else is known.
     pub evidence: Evidence<'a>,
 }
@@ -65,6 +67,7 @@ impl About<'_> {
             errno: None,
             local,
             is_closed_at_once: false,
+            is_closer_killed: false,
             evidence: Evidence::default(),
         }
     }

@@ -2,7 +2,7 @@
 //!
 //! Must not know: lines that are printed; of the kernel, more than its errnos.
 
-use super::facts::Facts;
+use super::facts::{Facts, TOGETHER_US};
 use crate::{
     record::{Direction, Flag, Role, Verdict},
     tcp::errno::{ECONNABORTED, ECONNREFUSED, ECONNRESET, EPIPE, ETIMEDOUT},
@@ -169,12 +169,21 @@ fn is_goodbye(facts: &Facts) -> bool {
     match facts.reset {
         // A FIN followed at once, and what came met nobody.
         Some(Direction::Sent) => is_alert || facts.closed_first && closed && !facts.has_waited,
-        // The server closed behind what it sent; the client took it and closed as well.
+        // The server closed behind what it sent; the client took it and closed as well. Or the server did not read the goodbye, which is
+        // then no FIN of its: the client, whose answer had just come, waited for nothing.
         Some(Direction::Received) => {
-            facts.peer_closed_first && (is_alert || facts.closed_behind_payload && closed)
+            let behind_answer = facts.closed_behind_payload || is_behind_answer(facts);
+            is_alert && (facts.peer_closed_first || behind_answer)
+                || facts.peer_closed_first && facts.closed_behind_payload && closed
         }
         None => false,
     }
+}
+
+/// Whether neither end had closed yet, and the server's last payload had just come to the client.
+fn is_behind_answer(facts: &Facts) -> bool {
+    let since = facts.counters.since_received_us;
+    !facts.closed_first && !facts.peer_closed_first && since.is_some_and(|us| us <= TOGETHER_US)
 }
 
 /// What came last from the client came while a response was on its way to it, or after the server had sent one and closed.
@@ -540,15 +549,58 @@ mod tests {
             let mut facts = Facts {
                 peer_closed_first: true,
                 is_open: true,
-                ..established(Role::Client, 700, 64)
+                ..established(Role::Client, 700, 2000)
             };
             facts.counters.since_sent_us = Some(4_000);
             facts.counters.bytes.acked = Some(700 - bytes);
             facts.counters.unacked = Some(true);
             assert_eq!(reset(Direction::Received, facts).verdict, verdict);
             facts.peer_closed_first = false;
+            facts.counters.since_received_us = Some(TOGETHER_US + 1);
             let open = reset(Direction::Received, facts).verdict;
             assert_eq!(open, Verdict::ResetBeforeResponse);
+        }
+    }
+
+    /// nginx answers, says goodbye, and closes without a look at the client's.
+    #[test]
+    fn an_alert_behind_the_answer_is_no_request_though_the_server_sent_no_fin() {
+        let mut facts = Facts {
+            closed_first: true,
+            closed_behind_payload: true,
+            ..established(Role::Client, 730, 1771)
+        };
+        facts.counters.since_sent_us = Some(0);
+        facts.counters.since_received_us = Some(4_000);
+        facts.counters.bytes.acked = Some(730 - 31);
+        facts.counters.unacked = Some(true);
+        let received = |facts| reset(Direction::Received, facts);
+        let unanswered = flagged(Verdict::ResetBeforeResponse, BEFORE_RESPONSE);
+        assert_eq!(received(facts), plain(Verdict::ResetMidStream));
+        facts.closed_behind_payload = false;
+        assert_eq!(received(facts), unanswered, "it had waited");
+        facts.closed_first = false;
+        assert_eq!(received(facts), plain(Verdict::ResetMidStream), "no FIN");
+        facts.counters.since_received_us = Some(TOGETHER_US + 1);
+        assert_eq!(received(facts), unanswered, "it waits");
+    }
+
+    #[test]
+    fn what_has_an_alerts_size_is_none_before_a_handshake_can_have_been() {
+        let late = |bytes: u64, received| {
+            let mut facts = Facts {
+                peer_closed_first: true,
+                is_open: true,
+                ..established(Role::Client, bytes + 24, received)
+            };
+            facts.counters.since_sent_us = Some(4_000);
+            facts.counters.bytes.acked = Some(bytes);
+            reset(Direction::Received, facts).verdict
+        };
+        assert_eq!(late(101, 101), Verdict::ResetMidStream);
+        for (acked, received) in [(101, 100), (100, 101), (7, 5)] {
+            let verdict = late(acked, received);
+            assert_eq!(verdict, Verdict::ResetBeforeResponse);
         }
     }
 
@@ -558,7 +610,7 @@ mod tests {
             peer_closed_first: true,
             payload_after_fin: true,
             is_open: true,
-            ..established(Role::Client, 700, 64)
+            ..established(Role::Client, 700, 2000)
         };
         facts.counters.since_sent_us = Some(4_000);
         facts.counters.bytes.acked = Some(700 - 24);

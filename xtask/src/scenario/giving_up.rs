@@ -1,10 +1,15 @@
 //! Ends that give up, in order or not, with an answer still to come or on its way.
 
+use std::net::SocketAddr;
+
 use anyhow::Result;
 
-use super::expect::{Found, KILLED, Owner, Reset, client, no_socket, received, sent, server};
+use super::expect::{
+    BY_SERVER, Found, KILLED, Owner, Reset, client, ignored, no_socket, received, sent, server,
+};
 use super::feature::Feature;
-use super::net::{State, next_tick};
+use super::net::{Sock, State, next_tick};
+use super::process::Actor;
 use super::reset::{BY_CLIENT, FROM_TIME_WAIT, wait_idle};
 use super::{
     BEFORE_RESPONSE, Ctx, Expect, Family, Pair, Played, REQUEST, RESPONSE, RQ, RS, Scenario, alone,
@@ -30,6 +35,17 @@ const fn leaves_unread(evidence: &'static [Found]) -> [Expect; 2] {
         .errno("ECONNRESET")
         .evidence(evidence)
         .bytes(RS, 2 * RQ);
+    [client, server]
+}
+
+/// Both ends of [`abort_after_fin`].
+const fn aborts_after_fin(evidence: &'static [Found]) -> [Expect; 2] {
+    let client = client("ok").evidence(evidence).bytes(RQ, RS);
+    let server = server("local_abort")
+        .reset(sent("TCP_STATE", BY_SERVER))
+        .aborted()
+        .evidence(evidence)
+        .bytes(RS, RQ);
     [client, server]
 }
 
@@ -77,6 +93,20 @@ pub(super) const LIST: &[Scenario] = &[
         goodbye_to_nobody,
         &[client("ok").bytes(RQ, RS), ANSWERS_NOBODY.bytes(2 * RS, RQ)],
         FROM_TIME_WAIT,
+    ),
+    with_strays(
+        "fin_aborted",
+        "the client has its answer and closes, and the server, which has read all, closes its side by a reset",
+        fin_aborted,
+        &aborts_after_fin(&[]),
+        &[ignored(None)],
+    ),
+    with_strays(
+        "killed_then_aborted",
+        "the same, and the client is killed",
+        killed_then_aborted,
+        &aborts_after_fin(&[KILLED]),
+        &[ignored(None)],
     ),
     plain(
         "reader_stuck",
@@ -194,6 +224,40 @@ fn answer_nobody(mut pair: Pair) -> Result<Played> {
     pair.server.send(pair.s, RESPONSE)?;
     pair.server.wait_state(pair.s, State::Close)?;
     pair.end()
+}
+
+fn fin_aborted(ctx: &Ctx) -> Result<Played> {
+    let mut pair = alone_answered(ctx)?;
+    pair.client.close(pair.c)?;
+    abort_after_fin(&mut pair.server, pair.s, (pair.from, pair.to))?;
+    pair.end()
+}
+
+fn killed_then_aborted(ctx: &Ctx) -> Result<Played> {
+    let mut pair = alone_answered(ctx)?;
+    pair.client.kill();
+    abort_after_fin(&mut pair.server, pair.s, (pair.from, pair.to))?;
+    Ok(pair.played)
+}
+
+fn alone_answered(ctx: &Ctx) -> Result<Pair> {
+    let (client, server) = alone(ctx)?;
+    let mut pair = Pair::between(client, server, ctx.address(Family::V4))?;
+    pair.accept()?;
+    pair.exchange()?;
+    Ok(pair)
+}
+
+/// The server resets what is left of a connection that the client has closed.
+fn abort_after_fin(
+    server: &mut Actor,
+    s: Sock,
+    (client, to): (SocketAddr, SocketAddr),
+) -> Result<()> {
+    server.receive_end(s)?;
+    let gone = [State::FinWait2, State::TimeWait];
+    server.wait_orphan(client, to, &gone)?;
+    server.abort(s)
 }
 
 /// So many answers are more than a receiver takes that does not read, and less than a sender keeps.

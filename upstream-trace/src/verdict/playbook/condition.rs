@@ -3,10 +3,10 @@
 //! Must not know: what follows from it.
 
 use super::{About, End};
-use crate::record::{AcceptQueue, Bytes, Direction, Evidence, Exit, Icmp, Origin, Role, Verdict};
-
-/// What is no further apart belongs together.
-pub(super) const TOGETHER_US: u64 = 50_000;
+use crate::{
+    record::{AcceptQueue, Bytes, Direction, Evidence, Exit, Icmp, Origin, Role, Verdict},
+    verdict::facts::TOGETHER_US,
+};
 
 /// What has to be known.
 #[derive(Clone, Copy, Debug)]
@@ -115,6 +115,18 @@ pub(super) const CLOSED_FIRST: Condition = when("after this end's FIN, its socke
 });
 pub(super) const PEER_CLOSED_FIRST: Condition =
     when("after the other end's FIN", |it| it.facts.peer_closed_first);
+/// Who closes so throws away what it has not read, which the other end cannot see.
+pub(super) const ABORTED_AFTER_FIN: Condition = when(
+    "reset with SO_LINGER 0 by an end, which is on this node, after the other one's FIN, with nothing on its way",
+    |it| {
+        let facts = &it.facts;
+        let after_others_fin = match it.reset {
+            Some((Direction::Sent, ..)) => facts.peer_closed_first,
+            _ => facts.closed_first && !facts.is_open,
+        };
+        ABORTED_HERE.holds(it) && after_others_fin && facts.counters.unacked == Some(false)
+    },
+);
 pub(super) const BY_CLIENT_AFTER_ITS_FIN: Condition =
     when("reset by the client, after the client's FIN", |it| {
         it.is_after_clients_fin(End::Client)
@@ -133,12 +145,27 @@ pub(super) const STOPPED_WAITING: Condition = when(
         had_waited && is_its_own && it.is_after_clients_fin(End::Client)
     },
 );
+/// Which it had not asked for all of, or it asked for more than it wanted.
+pub(super) const RESET_BEHIND_ANSWER: Condition = when(
+    "reset by the client, which is on this node, within 50 ms after payload of the server's",
+    |it| it.is_by_here(End::Client) && it.is_behind_payload_of(End::Server),
+);
 /// A timeout is no shorter.
 pub(super) const DID_NOT_WAIT: Condition = when(
     "reset by the client, which is on this node, within 50 ms after its last payload",
     |it| {
-        let at_once = it.is_behind_payload_of(End::Client);
-        it.is_by_here(End::Client) && at_once && !it.facts.counters.is_sent_again()
+        let counters = &it.facts.counters;
+        let at_once = it.is_behind_payload_of(End::Client) && !counters.is_sent_again();
+        let lived = counters.lived_us;
+        let is_young = lived.is_some_and(|lived| lived <= TOGETHER_US);
+        it.is_by_here(End::Client) && (at_once || is_young)
+    },
+);
+pub(super) const STILL_ASKED: Condition = when(
+    "reset by the client, which is on this node, and payload of its was still on its way",
+    |it| {
+        let on_its_way = it.facts.counters.unacked == Some(true);
+        it.facts.role == Role::Client && it.is_by_here(End::Client) && on_its_way
     },
 );
 pub(super) const NOT_GREETED: Condition = when(
@@ -293,9 +320,18 @@ pub(super) const ALERT_BYTES: u64 = 7;
 /// Also what an HTTP request opens with; a shorter exchange may be any protocol's.
 pub(super) const HELLO_BYTES: std::ops::RangeInclusive<u64> = 64..=4096;
 
-pub(super) const EXITED: Condition = when("the process of an end came to its end", |it| {
-    it.evidence.exit.is_some()
-});
+pub(super) const EXITED: Condition = when(
+    "the process of the end that ended it came to its end",
+    |it| it.evidence.exit.is_some() && !it.is_closer_killed,
+);
+pub(super) const CLOSER_KILLED: Condition = when(
+    "a signal killed the process of the end that closed first, and the other one reset",
+    |it| it.is_closer_killed && BY_AN_END_HERE.holds(it),
+);
+pub(super) const SERVER_KILLED_FIRST: Condition = when(
+    "a signal killed the process of the server, which closed first, and the client reset",
+    |it| it.is_closer_killed && it.is_by_here(End::Client),
+);
 pub(super) const CLIENT_ENDED: Condition =
     when("the process of the client came to its end", |it| {
         it.is_ended_with(End::Client)
@@ -513,7 +549,7 @@ impl About<'_> {
             None => end == End::Server,
             Some(_) => self.is_by_here(end),
         };
-        is_by && self.evidence.exit.is_some()
+        is_by && EXITED.holds(self)
     }
 
     /// The same where a signal killed it.

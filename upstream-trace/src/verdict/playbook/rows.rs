@@ -387,6 +387,32 @@ pub(super) const ROWS: &[(&[Verdict], &[Row])] = &[
         ],
     ),
     (
+        &[ResetBeforeResponse],
+        &[row(
+            when::SERVER_KILLED_FIRST,
+            UNHEALTHY,
+            TERMINATED,
+            FromData,
+            "A signal killed the server's process (evidence.exit) with the request unanswered, and the client reset what was left of the connection: look for the OOM killer (dmesg), a supervisor, or a crash.",
+        )],
+    ),
+    (
+        &[
+            ResetBeforePayload,
+            ResetBeforeResponse,
+            ResetMidStream,
+            ResetIdle,
+            LocalAbort,
+        ],
+        &[row(
+            when::CLOSER_KILLED,
+            OPEN_HTTP,
+            None,
+            Played(&["killed_then_aborted"]),
+            "A signal killed the process of the end that closed first (evidence.exit), and the other one answered by a reset: look for the OOM killer (dmesg), a supervisor or a crash there, and for what it has left unfinished.",
+        )],
+    ),
+    (
         &[ResetBeforePayload],
         &[
             row(
@@ -477,11 +503,18 @@ pub(super) const ROWS: &[(&[Verdict], &[Row])] = &[
                 "The server had closed the connection before the client's first payload arrived: make the client's idle timeouts shorter than the server's.",
             ),
             row(
-                when::SERVER_ENDED,
+                when::SERVER_KILLED,
                 UNHEALTHY,
                 TERMINATED_EARLY,
                 FromData,
-                "The server's process came to its end (evidence.exit) before any payload came: look for the OOM killer (dmesg), a crash, a restart, or a stop without draining.",
+                "A signal killed the server's process (evidence.exit) before any payload came: look for the OOM killer (dmesg), a supervisor, a crash, or a stop without draining.",
+            ),
+            row(
+                when::SERVER_ENDED,
+                OPEN_HTTP,
+                TERMINATED_EARLY,
+                FromData,
+                "The server's process came to its end by itself (evidence.exit) before any payload came: a restart, a stop without draining, a fatal error, or a worker that ends with its connection and wanted no more of it; look in its log.",
             ),
             row(
                 when::SENT_AGAIN,
@@ -614,7 +647,7 @@ pub(super) const ROWS: &[(&[Verdict], &[Row])] = &[
                 OPEN_HTTP,
                 TERMINATED,
                 FromData,
-                "The client had shut its side down before the server reset: if it had given up, look at its timeout; if it still waited (a half-close), look in the server's log for rejected requests, a shutdown or a crash.",
+                "The client had shut its side down before the server reset: harmless if it had its answer, be it an early one (413); if it had given up, look at its timeout; if it still waited (a half-close), look in the server's log.",
             ),
             row(
                 when::SERVER_KILLED,
@@ -625,10 +658,10 @@ pub(super) const ROWS: &[(&[Verdict], &[Row])] = &[
             ),
             row(
                 when::SERVER_ENDED,
-                UNHEALTHY,
+                OPEN_HTTP,
                 TERMINATED,
                 Played(&["exit_unread"]),
-                "The server's process came to its end (evidence.exit) with the request unanswered: look in its log and its supervisor's for a restart, a stop without draining, or a fatal error.",
+                "The server's process came to its end by itself (evidence.exit) before it had read or answered all: a restart, a stop without draining, a fatal error (see its log), a protocol mismatch, or a worker that ends with its connection.",
             ),
             row(
                 when::LEFT_UNANSWERED,
@@ -642,7 +675,7 @@ pub(super) const ROWS: &[(&[Verdict], &[Row])] = &[
                 OPEN_HTTP,
                 TERMINATED,
                 Played(&["late_request_v6"]),
-                "The server had closed the connection right behind its last payload (Connection: close, a refusal, a TLS or protocol mismatch), and what the client sent after that was reset: a request, which needs another connection, or a goodbye.",
+                "The server had closed right behind its last payload (Connection: close, a refusal, or an idle timeout's TLS close_notify: make the client's shorter), and what the client sent then was reset: a request, which needs another one, or a goodbye.",
             ),
             row(
                 when::BY_SERVER_HERE.because(&["TCP_TIMEWAIT_SOCKET"]),
@@ -743,6 +776,13 @@ pub(super) const ROWS: &[(&[Verdict], &[Row])] = &[
                 "The client closed the connection without reading what had come: a canceled request, a crash, or it did not accept what it got (a certificate, a TLS or protocol mismatch); look in its log.",
             ),
             row(
+                when::RESET_BEHIND_ANSWER,
+                OPEN_HTTP,
+                TERMINATED,
+                FromData,
+                "The client reset the connection right behind payload of the server's, with more of its own sent after that or still to go: an early answer (413, 401, a limit), a canceled request, a goodbye, or it did not accept what it got (a certificate).",
+            ),
+            row(
                 when::DID_NOT_WAIT,
                 OPEN_HTTP,
                 TERMINATED,
@@ -750,11 +790,18 @@ pub(super) const ROWS: &[(&[Verdict], &[Row])] = &[
                 "The client reset the connection right behind its last payload, without waiting for an answer: a canceled request, a goodbye, a health check, or it did not accept what it got (a certificate, a TLS or protocol mismatch); look in its log.",
             ),
             row(
+                when::STILL_ASKED,
+                OPEN_HTTP,
+                TERMINATED,
+                FromData,
+                "The client reset the connection with payload of its own still on its way: a server that does not read it, an early answer (413), packets that are lost (retransmits, MTU), or a canceled request; compare the duration with its timeouts.",
+            ),
+            row(
                 when::BY_CLIENT_HERE,
                 GAVE_UP,
                 TERMINATED,
                 Played(&["client_times_out"]),
-                "The client reset the connection before the response came: its request timeout or a canceled request; compare the duration with the client's timeouts.",
+                "The client (a proxy, on its way upstream) reset the connection before the response came: its timeout or a canceled request; compare the duration with its timeouts, and look why the server had not answered by then.",
             ),
             row(
                 when::ALWAYS,
@@ -825,6 +872,13 @@ pub(super) const ROWS: &[(&[Verdict], &[Row])] = &[
                 "The host that reset does not know the connection: it had ended there, its address is another's by now, or a NAT on the way forgot it (conntrack -S, nf_conntrack_tcp_timeout_established).",
             ),
             row(
+                when::ABORTED_AFTER_FIN,
+                OPEN_HTTP,
+                BROKEN,
+                FromData,
+                "This end had closed the connection, all that it had sent had arrived, and the other one closed its side by an abort (SO_LINGER 0, evidence.abort): harmless, unless it had not yet read what this end sent last.",
+            ),
+            row(
                 when::ABORTED_HERE,
                 OPEN_HTTP,
                 BROKEN,
@@ -840,7 +894,7 @@ pub(super) const ROWS: &[(&[Verdict], &[Row])] = &[
                 OPEN_HTTP,
                 BROKEN,
                 Played(&["reader_stuck"]),
-                "The other end closed the connection without reading all that was sent to it: a canceled transfer, an early answer (413, 401, a limit), a reader that was stuck, or a crash; look there (reset.sender).",
+                "The other end closed the connection without reading all that was sent to it: a goodbye (TLS close_notify), a canceled transfer, a refused certificate, an early answer (413, a limit), a reader that was stuck, or a crash; look there (reset.sender).",
             ),
             row(
                 when::BY_AN_END_HERE,
@@ -939,10 +993,17 @@ pub(super) const ROWS: &[(&[Verdict], &[Row])] = &[
                 "The other end, or a middlebox in its name, reset a silent connection that is older than the tracer, so whether a request was unanswered is not known: harmless for a pool that retries if none was, else look there.",
             ),
             row(
-                when::ALWAYS,
+                when::BY_AN_END_HERE,
                 IDLE_CLOSE,
                 None,
                 Played(&["pooled_reset_idle", "client_aborts_idle"]),
+                "The other end dropped the idle connection (its idle timeout, a limit, a shutdown): harmless for a pool that retries; make the idle timeout here shorter than over there. With TLS, a first request that was never answered can look the same.",
+            ),
+            row(
+                when::ALWAYS,
+                IDLE_CLOSE,
+                None,
+                FromData,
                 "The other end, or a middlebox in its name, dropped the idle connection: harmless for a pool that retries; make the idle timeout here shorter than over there. With TLS, a first request that was never answered can look the same.",
             ),
         ],
@@ -969,7 +1030,7 @@ pub(super) const ROWS: &[(&[Verdict], &[Row])] = &[
                 OPEN_HTTP,
                 CLOSED,
                 Played(&["closed_without_answer"]),
-                "The server took the first request, then closed in order without one byte: look in its log for a worker that gave up, a request that did not come whole in time, a shutdown, or a protocol mismatch (HTTP/2 or TLS against plain HTTP/1).",
+                "The server took the first request, then closed in order without one byte: look in its log for a worker that gave up, a request that did not come whole in time, a shutdown, or a protocol mismatch; what only takes (an upload, a log) never answers.",
             ),
             row(
                 when::ALWAYS,
@@ -1036,6 +1097,13 @@ pub(super) const ROWS: &[(&[Verdict], &[Row])] = &[
                 CLIENT_GONE,
                 FromData,
                 "This end had closed the connection as soon as it was made, before anything came, and what the client sent was reset: its limits of connections, access lists or overload protection turned the client away.",
+            ),
+            row(
+                when::ABORTED_AFTER_FIN,
+                OPEN_HTTP,
+                CLIENT_GONE,
+                Played(&["fin_aborted"]),
+                "The other end had closed the connection, all that this one had sent had arrived, and this one closed its side by an abort (SO_LINGER 0, evidence.abort): harmless, where it had read all that it was sent.",
             ),
             row(
                 when::ABORTED_HERE,
@@ -1114,7 +1182,7 @@ pub(super) const STRAY_ROWS: &[StrayRow] = &[
         (StrayKind::FromListener, "sent by a listening socket"),
         OPEN_TCP,
         Played(&["half_open", "overflow_reset"]),
-        "A segment reached the listening socket without a valid handshake: a full accept queue with tcp_abort_on_overflow, a stale connection, or a scan.",
+        "A segment reached the listening socket without a valid handshake: a full accept queue with tcp_abort_on_overflow, a stale connection, what came behind one that had just been reset (peer_id), or a scan.",
     ),
     NO_SOCKET,
     stray_row(

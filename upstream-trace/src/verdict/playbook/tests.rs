@@ -3,13 +3,16 @@
 use std::{collections::HashSet, env, fs, path::Path};
 
 use super::{
-    condition::{ALERT, ALERT_BYTES, HELLO_BYTES, TOGETHER_US},
+    condition::{ALERT, ALERT_BYTES, HELLO_BYTES},
     rows::UNSEEN_ROWS,
     *,
 };
-use crate::record::{
-    AcceptQueue, Bytes, Descriptors, Endpoint, Exit, Icmp, Role,
-    Verdict::{NeverAccepted, ResetBeforeResponse, ResetMidStream},
+use crate::{
+    record::{
+        AcceptQueue, Bytes, Descriptors, Endpoint, Exit, Icmp, Role,
+        Verdict::{NeverAccepted, ResetBeforeResponse, ResetMidStream},
+    },
+    verdict::facts::TOGETHER_US,
 };
 
 fn about(verdict: Verdict, role: Role) -> About<'static> {
@@ -133,6 +136,20 @@ fn vary<T: Copy>(
     *abouts = pairs.map(with).collect();
 }
 
+/// Where a signal killed a process, that may have been the one that closed first.
+fn vary_killed(abouts: &mut Vec<About<'static>>) {
+    let killed = abouts.iter().filter(|about| {
+        let by_signal = |exit: Exit<'_>| exit.signal.is_some();
+        about.evidence.exit.is_some_and(by_signal)
+    });
+    let first = killed.map(|&about| About {
+        is_closer_killed: true,
+        ..about
+    });
+    let first: Vec<_> = first.collect();
+    abouts.extend(first);
+}
+
 /// Those of this verdict and end that rows can tell apart.
 fn all_of(verdict: Verdict, role: Role) -> Vec<About<'static>> {
     let (some, hello) = (Some(ALERT_BYTES), Some(*HELLO_BYTES.start()));
@@ -214,7 +231,13 @@ fn all_of(verdict: Verdict, role: Role) -> Vec<About<'static>> {
         about.facts.counters.unacked = Some(on_its_way);
         about.facts.counters.retransmits = Some(again);
     });
-    let fins: [fn(&mut Facts); 14] = [
+    vary_killed(&mut resets);
+    let fins: [fn(&mut Facts); 16] = [
+        |facts| facts.counters.since_received_us = Some(1_000_000),
+        |facts| {
+            let counters = &mut facts.counters;
+            (counters.since_sent_us, counters.since_received_us) = (Some(1_000_000), None);
+        },
         |facts| facts.counters.bytes.acked = Some(0),
         |facts| facts.peer_seen = true,
         |facts| facts.left_unanswered = true,
@@ -645,19 +668,34 @@ fn a_server_that_closed_with_a_request_unanswered_had_not_been_idle() {
 
 #[test]
 fn a_client_that_resets_behind_its_last_payload_has_not_waited() {
-    let cause = |since, again| {
-        let client = with(about(ResetBeforeResponse, Role::Client), |facts| {
-            facts.counters.since_sent_us = Some(since);
-            facts.counters.unacked = Some(true);
-            facts.counters.retransmits = Some(again);
-        });
+    let resets = |since, set: fn(&mut Facts)| {
+        let mut client = about(ResetBeforeResponse, Role::Client);
+        client.facts.counters.since_sent_us = Some(since);
+        let client = with(client, set);
         let reset = Some((Direction::Sent, Origin::Local, Some("TCP_STATE")));
-        meaning(&About { reset, ..client }).unwrap().cause
+        let Meaning { cause, hint, .. } = meaning(&About { reset, ..client }).unwrap();
+        (*cause, *hint)
     };
-    assert_eq!(cause(TOGETHER_US, 0), None);
-    assert_eq!(cause(TOGETHER_US + 1, 0), Some(Cause::ClientGaveUp));
-    // Sent again just now, it was first sent long ago.
-    assert_eq!(cause(0, 1), Some(Cause::ClientGaveUp));
+    let gave_up = Some(Cause::ClientGaveUp);
+    assert!(resets(TOGETHER_US, |_| {}).1.contains("without waiting"));
+    assert_eq!(resets(TOGETHER_US + 1, |_| {}).0, gave_up);
+    // Sent again just now, it was first sent long ago; but not before the connection began.
+    let again = |facts: &mut Facts| {
+        facts.counters.unacked = Some(true);
+        facts.counters.retransmits = Some(1);
+    };
+    let (cause, hint) = resets(0, again);
+    assert!(cause.is_none() && hint.contains("on its way"));
+    let young = |facts: &mut Facts| {
+        facts.counters.unacked = Some(true);
+        facts.counters.retransmits = Some(4);
+        facts.counters.lived_us = Some(6_000);
+    };
+    assert!(resets(0, young).1.contains("without waiting"));
+    // An answer had just come to what was still being asked.
+    let answered = |facts: &mut Facts| facts.counters.since_received_us = Some(0);
+    let (cause, hint) = resets(TOGETHER_US + 1, answered);
+    assert!(cause.is_none() && hint.contains("early answer"));
 }
 
 #[test]
