@@ -14,9 +14,12 @@ use crate::{
     verdict::playbook,
 };
 
-/// A set of verdicts.
+/// A set of verdicts: a bit each where this end ended the connection, above those where it did not.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
-pub struct Verdicts(u16);
+pub struct Verdicts(u32);
+
+/// Bits above which this end ended the connection.
+const HERE: u32 = u16::BITS;
 
 impl Verdicts {
     const fn of(verdicts: &[Verdict]) -> Self {
@@ -26,7 +29,12 @@ impl Verdicts {
             bits |= 1 << *first as u16;
             rest = others;
         }
-        Self(bits)
+        Self(bits | bits << HERE)
+    }
+
+    /// Only where it was not this end that ended the connection.
+    const fn by_upstream(self) -> Self {
+        Self(self.0 & u16::MAX as u32)
     }
 
     /// Those of either.
@@ -41,9 +49,15 @@ impl Verdicts {
         Self(self.0 & !Self::of(&[Ok]).0)
     }
 
-    /// Whether this is one of them.
+    /// Whether this is one of them, whoever ended it.
     pub const fn has(self, verdict: Verdict) -> bool {
-        self.0 >> (verdict as u16) & 1 != 0
+        (self.0 | self.0 >> HERE) >> (verdict as u16) & 1 != 0
+    }
+
+    /// Whether this is one of them where this end ended the connection, or did not.
+    pub const fn fits(self, verdict: Verdict, ended_here: bool) -> bool {
+        let bits = if ended_here { self.0 >> HERE } else { self.0 };
+        bits >> (verdict as u16) & 1 != 0
     }
 }
 
@@ -165,13 +179,22 @@ pub const HANDSHAKE_FAILED: Nature = talk(
     "TCP worked and bytes went both ways, so the failure lies in TLS: look for a plaintext port, the server name (SNI), the protocols offered (ALPN), certificates and versions, here and in the upstream's log.",
 );
 /// A reset, wherever in the exchange.
-pub const RESET: Nature = connection(RESETS, CLOSED.or(Verdicts::of(&[Timeout])));
+pub const RESET: Nature = connection(
+    RESETS.by_upstream(),
+    CLOSED.or(Verdicts::of(&[Timeout])).by_upstream(),
+);
 /// Closed in order without an answer.
-pub const CLOSED_UNANSWERED: Nature = connection(CLOSED, FINE);
+pub const CLOSED_UNANSWERED: Nature = connection(CLOSED.by_upstream(), FINE.by_upstream());
 /// Ended without an answer, by a reset or in order.
-pub const TERMINATED: Nature = connection(RESETS.or(CLOSED), FINE_OR_LOST);
-/// Ended inside the response.
-pub const BROKEN_RESPONSE: Nature = connection(RESETS.or(CLOSED), FINE_OR_LOST);
+pub const TERMINATED: Nature =
+    connection(RESETS.or(CLOSED).by_upstream(), FINE_OR_LOST.by_upstream());
+/// Ended inside the response, by a reset or in order.
+pub const BROKEN_RESPONSE: Nature = TERMINATED;
+/// Closed in order inside the response, which to the kernel is as good an end as any.
+pub const CLOSED_INSIDE: Nature = connection(
+    CLOSED.or(FINE).by_upstream(),
+    RESETS.or(Verdicts::of(&[Timeout])).by_upstream(),
+);
 /// The proxy waited no longer.
 pub const NO_ANSWER: Nature = connection(GAVE_UP, Verdicts::of(&[Ok, ClosedBeforeResponse]));
 /// Anything that makes a proxy answer 502.
@@ -417,7 +440,7 @@ pub fn nginx(message: &str) -> Option<Nature> {
         // In TLS 1.3 the upstream's no to a certificate comes behind the handshake. SSL_shutdown() fails behind the answer.
         () if starts(&["SSL_read() ", "SSL_write() "]) && says("upstream") => HANDSHAKE_FAILED,
         () if starts(&["SSL_read() "]) && says("to client") => HANDSHAKE_FAILED,
-        () if says("prematurely closed connection while reading upstream") => BROKEN_RESPONSE,
+        () if says("prematurely closed connection while reading upstream") => CLOSED_INSIDE,
         () if says("upstream prematurely closed") => CLOSED_UNANSWERED,
         () if says("upstream sent") => BAD_RESPONSE,
         () => return None,

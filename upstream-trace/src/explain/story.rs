@@ -31,6 +31,8 @@ pub struct Brief {
     pub role: Role,
     pub owner: Option<Owner>,
     pub verdict: Verdict,
+    /// This end closed or reset it before the other one did.
+    pub ended_here: bool,
 }
 
 /// The process that a socket belongs to.
@@ -145,6 +147,11 @@ fn glance(line: &[u8]) -> Option<Brief> {
         let (_, step) = timeline.get(..at)?.rsplit_once(r#"{"at_us":"#)?;
         step.split_once(',')?.0.parse().ok()
     });
+    let first = |ends: &[Key]| {
+        let found = ends.iter().filter_map(|end| end.find(timeline.as_bytes()));
+        found.min()
+    };
+    let ended_here = is_ended_here(first(&ENDS_HERE), first(&ENDS_THERE));
     skip(&mut rest, &VERDICT)?;
     let verdict = until(&mut rest, b'"')?;
     Some(Brief {
@@ -158,7 +165,13 @@ fn glance(line: &[u8]) -> Option<Brief> {
         verdict: *Verdict::ALL
             .iter()
             .find(|known| known.as_str() == verdict)?,
+        ended_here,
     })
+}
+
+/// By where in the timeline this end first ended the connection, and the other one.
+fn is_ended_here(here: Option<usize>, there: Option<usize>) -> bool {
+    here.is_some_and(|here| there.is_none_or(|there| here < there))
 }
 
 /// What is searched for in each line is made ready once.
@@ -169,6 +182,17 @@ static VERDICT: Key = LazyLock::new(|| Finder::new(r#","verdict":""#));
 static GOODBYES: [Key; 2] = [
     LazyLock::new(|| Finder::new(r#""to":"FIN_WAIT1""#)),
     LazyLock::new(|| Finder::new(r#""to":"LAST_ACK""#)),
+];
+
+/// What this end does first that ends a connection.
+static ENDS_HERE: [Key; 2] = [
+    LazyLock::new(|| Finder::new(r#""to":"FIN_WAIT1""#)),
+    LazyLock::new(|| Finder::new(r#""event":"reset_sent""#)),
+];
+/// The same of the other one.
+static ENDS_THERE: [Key; 2] = [
+    LazyLock::new(|| Finder::new(r#""to":"CLOSE_WAIT""#)),
+    LazyLock::new(|| Finder::new(r#""event":"reset_received""#)),
 ];
 
 /// `closed_us`: from the start to the close.
@@ -237,6 +261,12 @@ impl Line<'_> {
         let started = self.started.map(|time| time.0);
         let goodbye = |step: &&Rung<'_>| matches!(step.to, Some("FIN_WAIT1" | "LAST_ACK"));
         let closed = self.timeline.iter().find(goodbye).map(|step| step.at_us);
+        let first = |state: &str, event| {
+            let mut steps = self.timeline.iter();
+            steps.position(|step| step.to == Some(state) || step.event == event)
+        };
+        let here = first("FIN_WAIT1", StepKind::ResetSent);
+        let there = first("CLOSE_WAIT", StepKind::ResetReceived);
         Some(Brief {
             ended: self.time.0,
             left: left(self.time.0, started, closed),
@@ -246,6 +276,7 @@ impl Line<'_> {
             role: self.role?,
             owner: owner.map(|owner| Owner::new(owner.pid, owner.comm.as_deref().unwrap_or(""))),
             verdict: self.verdict?,
+            ended_here: is_ended_here(here, there),
         })
     }
 }
@@ -588,6 +619,30 @@ mod tests {
             (b"\xff\0", Kind::Broken),
         ] {
             assert_eq!(Kind::read(line), kind);
+        }
+    }
+
+    #[test]
+    fn who_ended_it_is_who_said_so_first() {
+        let state = |to| Step::state(1, State::Established as u8, to as u8);
+        let (fin, peer_fin) = (state(State::FinWait1), state(State::CloseWait));
+        let (sent, received) = [StepKind::ResetSent, StepKind::ResetReceived]
+            .map(|kind| Step::new(2, kind))
+            .into();
+        for (timeline, ended_here) in [
+            (vec![], false),
+            (vec![fin], true),
+            (vec![fin, received], true),
+            (vec![peer_fin, sent], false),
+            (vec![sent], true),
+            (vec![received, state(State::Close)], false),
+        ] {
+            let record = Connection {
+                timeline: &timeline,
+                ..samples::healthy()
+            };
+            let brief = glance(&spelled(&record)).unwrap();
+            assert_eq!(brief.ended_here, ended_here, "{timeline:?}");
         }
     }
 

@@ -295,6 +295,7 @@ pub(super) mod tests {
             role: Role::Client,
             owner: Some(Owner::new(7, "envoy")),
             verdict,
+            ended_here: false,
         }
     }
 

@@ -11,6 +11,7 @@ use super::{
 };
 use crate::explain::{
     meaning::{Expected, Verdicts},
+    story::Brief,
     window::Number,
 };
 
@@ -236,7 +237,12 @@ impl Join {
             let alone = found.next().is_none() && others.around(held.brief.left) <= 1;
             // To anywhere only what failed is looked at, so where a healthy one fits as well this one says nothing.
             let tells = asked.failed.upstream.is_some() || !expected.is_even();
-            let likely = tells && expected.likely.has(held.brief.verdict);
+            let Brief {
+                verdict,
+                ended_here,
+                ..
+            } = held.brief;
+            let likely = tells && expected.likely.fits(verdict, ended_here);
             return (alone && likely && held.taken & asked.bit() == 0).then_some((by, one));
         }
         None

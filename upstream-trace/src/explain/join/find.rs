@@ -144,7 +144,7 @@ impl Join {
         let all = left(Kind::Failed).chain(fine.into_iter().flatten());
         all.filter(move |(_, held)| {
             let brief = &held.brief;
-            verdicts.has(brief.verdict)
+            verdicts.fits(brief.verdict, brief.ended_here)
                 && brief.role != Role::Server
                 && self.owned(failed, brief, by)
         })

@@ -6,7 +6,7 @@ use super::{crowd::CROWD, *};
 use crate::explain::{
     log::{Format, Span},
     meaning,
-    story::Owner,
+    story::{Brief, Owner},
     window::tests::brief,
 };
 
@@ -85,6 +85,48 @@ impl Play {
         });
         assert!(self.0.waiting.is_empty() && self.0.crowds.is_empty());
         answers
+    }
+}
+
+/// A worker with two threads has closed an answer half-way and reset a connection that was idle.
+#[test]
+fn an_answer_that_was_cut_short_in_order_is_no_reset_nearby() {
+    use Verdict::{LocalAbort, Ok, ResetMidStream};
+    let answer = |records: &[(u64, u16, Verdict)]| {
+        let play = Play::new(records);
+        let answers = play.answers(vec![line(1, 100, meaning::CLOSED_INSIDE)]);
+        let [(_, sureness, found)] = answers.as_slice() else {
+            panic!("one answer");
+        };
+        (*sureness, found.clone())
+    };
+    let (closed, reset) = ((100, 5, Ok), (400, 6, ResetMidStream));
+    assert_eq!(answer(&[closed, reset]), (Sureness::Unique, vec![0]));
+    assert_eq!(answer(&[closed, (98, 7, Ok)]).0, Sureness::Ambiguous);
+    assert_eq!(answer(&[(100, 6, ResetMidStream)]).1, [0]);
+    assert_eq!(answer(&[(100, 5, LocalAbort)]).1, [0]);
+}
+
+#[test]
+fn what_the_proxy_ended_is_not_what_the_upstream_did() {
+    use Verdict::{LocalAbort, Ok, ResetBeforeResponse};
+    for (nature, verdict) in [
+        (meaning::TERMINATED, ResetBeforeResponse),
+        (meaning::TERMINATED, LocalAbort),
+        (meaning::RESET, ResetBeforeResponse),
+        (meaning::CLOSED_UNANSWERED, Ok),
+        (meaning::CLOSED_INSIDE, Ok),
+    ] {
+        for ended_here in [false, true] {
+            let mut play = Play::new(&[]);
+            let record = Brief {
+                ended_here,
+                ..brief(at(100), [5, 80], verdict)
+            };
+            play.0.window.insert(record, b"");
+            let answers = play.answers(vec![line(1, 100, nature)]);
+            assert_eq!(answers[0].2.is_empty(), ended_here, "{nature:?}");
+        }
     }
 }
 

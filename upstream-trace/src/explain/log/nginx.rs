@@ -139,7 +139,7 @@ mod tests {
             ),
             (
                 "upstream prematurely closed connection while reading upstream",
-                meaning::BROKEN_RESPONSE,
+                meaning::CLOSED_INSIDE,
             ),
             (
                 "upstream timed out (110: Connection timed out) while connecting to upstream",
