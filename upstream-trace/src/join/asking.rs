@@ -4,7 +4,7 @@
 //! Must not know: where these are read.
 
 use upstream_trace_common::{
-    event::{Base, Full, Stats, kind},
+    event::{Base, Full, Stats, exit, kind},
     setting::RESET_PLACES,
     story::Story,
 };
@@ -156,7 +156,8 @@ impl Engine {
 
     /// Whether the other end of this connection may be open on this node, unknown because its story is
     /// still in the kernel; it is looked for from now on. At an address that is not known as one of this node's, only the first time
-    /// that a reset comes from there: the address may not have been met yet.
+    /// that a reset comes from there, or that a process comes to its end which was connected to it: the address may not have been met yet,
+    /// and who is told of that end has to know why.
     pub(super) fn asks_for_end(&mut self, slot: Slot) -> bool {
         let Some(ended) = self.table.get(slot) else {
             return false;
@@ -175,7 +176,7 @@ impl Engine {
             if let Some(ended) = self.table.get_mut(slot) {
                 ended.seen |= seen::ASKED;
             }
-        } else if self.unexplained(ended).is_none()
+        } else if self.unexplained(ended).is_none() && ended.exit < exit::ENDS
             || self.strangers.len() >= ADDRESSES
             || !self.strangers.insert(there)
         {

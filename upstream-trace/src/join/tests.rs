@@ -667,6 +667,36 @@ fn that_a_process_was_killed_is_evidence_where_all_went_well() {
     }
 }
 
+/// Their addresses have not been met before, and the client closes long after the server's record.
+#[test]
+fn a_client_in_another_namespace_learns_late_that_its_first_server_was_killed() {
+    for (exit, peer) in [(exit::ENDS + 9, Some(SERVER_PID)), (exit::NONE, None)] {
+        let mut play = Play::new();
+        play.apart = true;
+        play.handshake();
+        play.accept();
+        play.exit = exit;
+        play.state(SERVER, State::Established, State::FinWait1, SERVER_PID);
+        play.exit = exit::NONE;
+        play.step(CLIENT, State::Established, State::CloseWait);
+        play.step(SERVER, State::FinWait1, State::FinWait2);
+        let stats = counted(0, 64);
+        play.close(SERVER, State::FinWait2, 0, stats);
+        play.due(play.now + HOLD_NS);
+        play.now += 10 * HOLD_NS;
+        play.state(CLIENT, State::CloseWait, State::LastAck, CLIENT_PID);
+        play.close(CLIENT, State::LastAck, 0, mirrored(&stats));
+        play.due(play.now + HOLD_NS);
+        let [_, client] = play.told.connections.as_slice() else {
+            panic!("{:?}", play.told.connections);
+        };
+        assert_eq!(client.role, Role::Client);
+        assert_eq!(client.peer, peer);
+        let exit = client.evidence.and_then(|evidence| evidence.exit);
+        assert_eq!(exit.is_some(), peer.is_some());
+    }
+}
+
 #[test]
 fn an_abort_on_purpose_is_evidence_at_both_ends() {
     for aborts in [0, 1] {

@@ -1131,7 +1131,7 @@ pub(super) const ROWS: &[(&[Verdict], &[Row])] = &[
                 OPEN_HTTP,
                 CLIENT_GONE,
                 FromData,
-                "This end reset the connection with nothing unanswered, and neither a close of its owner nor the end of its process did it: a timer of its kernel (reset.reason) or an administrator's kill (ss -K); look at the sender.",
+                "This end reset the connection with nothing unanswered, but not by an abort or with data unread: a close with TCP_LINGER2, connect() to nowhere (AF_UNSPEC), a timer of its kernel (reset.reason) or an administrator's kill (ss -K); look at the sender.",
             ),
         ],
     ),
