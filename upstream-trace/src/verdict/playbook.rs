@@ -24,6 +24,7 @@ pub use self::{
 
 /// What a row is chosen by.
 #[derive(Clone, Copy, Debug)]
+#[expect(clippy::struct_excessive_bools, reason = "each is a fact of its own")]
 pub struct About<'a> {
     /// What became of the connection.
     pub verdict: Verdict,

@@ -1117,7 +1117,7 @@ pub(super) const ROWS: &[(&[Verdict], &[Row])] = &[
                 OPEN_HTTP,
                 CLIENT_GONE,
                 Played(&["never_read"]),
-                "This end closed the connection without reading all that had come, with nothing unanswered: a canceled transfer, or something that it did not wait for; look at the sender.",
+                "This end closed the connection without reading all that had come, with nothing unanswered: a goodbye (TLS close_notify), a canceled transfer, or something else that it did not wait for; look at the sender.",
             ),
             row(
                 when::BY_AN_END_HERE.because(&["TCP_ABORT_ON_DATA"]),

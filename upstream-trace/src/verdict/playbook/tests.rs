@@ -150,6 +150,35 @@ fn vary_killed(abouts: &mut Vec<About<'static>>) {
     abouts.extend(first);
 }
 
+/// How both ends came to close, and what was on its way.
+const CLOSES: &[fn(&mut Facts)] = &[
+    |facts| facts.counters.since_received_us = Some(1_000_000),
+    |facts| {
+        let counters = &mut facts.counters;
+        (counters.since_sent_us, counters.since_received_us) = (Some(1_000_000), None);
+    },
+    |facts| facts.counters.bytes.acked = Some(0),
+    |facts| facts.peer_seen = true,
+    |facts| facts.left_unanswered = true,
+    |facts| facts.counters.unread = Some(true),
+    |facts| facts.peer_unaccepted = true,
+    |facts| facts.destroyed = true,
+    |_| {},
+    |facts| (facts.closed_first, facts.is_open) = (true, true),
+    |facts| facts.closed_first = true,
+    |facts| facts.peer_closed_first = true,
+    |facts| {
+        facts.peer_closed_first = true;
+        (facts.is_open, facts.closed_behind_payload) = (true, true);
+    },
+    |facts| {
+        facts.peer_closed_first = true;
+        (facts.has_waited, facts.peer_unanswered) = (true, true);
+    },
+    |facts| (facts.closed_first, facts.payload_after_fin) = (true, true),
+    |facts| (facts.peer_closed_first, facts.payload_after_fin) = (true, true),
+];
+
 /// Those of this verdict and end that rows can tell apart.
 fn all_of(verdict: Verdict, role: Role) -> Vec<About<'static>> {
     let (some, hello) = (Some(ALERT_BYTES), Some(*HELLO_BYTES.start()));
@@ -232,34 +261,7 @@ fn all_of(verdict: Verdict, role: Role) -> Vec<About<'static>> {
         about.facts.counters.retransmits = Some(again);
     });
     vary_killed(&mut resets);
-    let fins: [fn(&mut Facts); 16] = [
-        |facts| facts.counters.since_received_us = Some(1_000_000),
-        |facts| {
-            let counters = &mut facts.counters;
-            (counters.since_sent_us, counters.since_received_us) = (Some(1_000_000), None);
-        },
-        |facts| facts.counters.bytes.acked = Some(0),
-        |facts| facts.peer_seen = true,
-        |facts| facts.left_unanswered = true,
-        |facts| facts.counters.unread = Some(true),
-        |facts| facts.peer_unaccepted = true,
-        |facts| facts.destroyed = true,
-        |_| {},
-        |facts| (facts.closed_first, facts.is_open) = (true, true),
-        |facts| facts.closed_first = true,
-        |facts| facts.peer_closed_first = true,
-        |facts| {
-            facts.peer_closed_first = true;
-            (facts.is_open, facts.closed_behind_payload) = (true, true);
-        },
-        |facts| {
-            facts.peer_closed_first = true;
-            (facts.has_waited, facts.peer_unanswered) = (true, true);
-        },
-        |facts| (facts.closed_first, facts.payload_after_fin) = (true, true),
-        |facts| (facts.peer_closed_first, facts.payload_after_fin) = (true, true),
-    ];
-    vary(&mut resets, &fins, |about, fin| fin(&mut about.facts));
+    vary(&mut resets, CLOSES, |about, close| close(&mut about.facts));
     abouts.extend(resets);
     abouts
 }
