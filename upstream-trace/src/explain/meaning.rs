@@ -238,6 +238,8 @@ pub const NOT_TCP: Nature = Nature::Elsewhere(
 );
 /// The proxy could not understand the upstream.
 pub const BAD_RESPONSE: Nature = talk(RESETS.or(CLOSED), FINE, playbook::NOT_UNDERSTOOD);
+/// The same once the proxy had passed the headers on: the rest did not come, or was not what they promised.
+pub const BAD_BODY: Nature = connection(RESETS.or(CLOSED).or(FINE), Verdicts::of(&[Timeout]));
 /// A proxy on the way answered in the upstream's place.
 pub const BEHIND_PROXY: Nature = Nature::Elsewhere(
     "A proxy between this client and the server said this, about its own connection to the server: explain the proxy's log instead.",

@@ -177,6 +177,7 @@ fn nature(line: &Line<'_>) -> Option<Nature> {
     for nature in meant {
         match nature {
             Nature::Connection(_) if no_tcp(line.host) => return Some(meaning::NOT_TCP),
+            meaning::BAD_RESPONSE if has_begun(line) => return Some(meaning::BAD_BODY),
             Nature::Connection(_) => return Some(nature),
             Nature::Elsewhere(_) => elsewhere = elsewhere.or(Some(nature)),
         }
@@ -191,6 +192,11 @@ fn nature(line: &Line<'_>) -> Option<Nature> {
         (Some(_), None) => Some(meaning::OWN_ANSWER),
         (None, None) => (line.status >= 500).then_some(meaning::OWN_ANSWER),
     }
+}
+
+/// Whether the headers of the response had been understood.
+fn has_begun(line: &Line<'_>) -> bool {
+    line.said.contains("after_response_started") || (200..500).contains(&line.status)
 }
 
 fn no_tcp(host: &str) -> bool {
@@ -330,6 +336,18 @@ mod tests {
         );
         assert_eq!((line.local, line.nature), (None, meaning::REFUSED));
         assert_eq!(line.flags.as_deref(), Some("UF,URX"));
+    }
+
+    #[test]
+    fn headers_that_were_passed_on_had_been_understood() {
+        let nature = |from: &str, to: &str| failed(&from.replacen("503 UF", to, 1)).nature;
+        assert_eq!(nature(ENVOY, "200 UPE"), meaning::BAD_BODY);
+        assert_eq!(nature(ENVOY, "502 UPE"), meaning::BAD_RESPONSE);
+        let istio = ISTIO.replace("connection_termination", "protocol_error");
+        let nature = |line: &str| failed(&line.replacen("503 UC", "502 UPE", 1)).nature;
+        assert_eq!(nature(&istio), meaning::BAD_RESPONSE);
+        let begun = istio.replace("before_response", "after_response");
+        assert_eq!(nature(&begun), meaning::BAD_BODY);
     }
 
     #[test]
