@@ -70,15 +70,15 @@ pub(super) fn explain<'a>(
     }
     evidence.peer_address = own_address_of_peer(ending);
     let exit = exit_of(connection, reset, record.verdict);
-    let killed = exit.is_none().then(|| closer_killed(connection, reset));
-    evidence.exit = exit.or(killed.flatten());
     // Who comes to its end closes all that it has, however it was to be closed.
     evidence.abort = reset.filter(|_| exit.is_none()).and_then(ResetFound::abort);
+    let before = closer_killed(connection, reset).filter(|_| exit.is_none());
+    evidence.exit = exit.or(before);
     record.errno = errno(ending, record.verdict, evidence.icmp);
     record.evidence = Some(evidence).filter(|found| *found != Evidence::default());
     record.reset = reset.map(ResetFound::record);
     let about = playbook::About {
-        is_closer_killed: killed.flatten().is_some(),
+        is_closer_killed: before.is_some(),
         ..about(ending, record, facts, reset, evidence)
     };
     let meaning = playbook::meaning(&about);

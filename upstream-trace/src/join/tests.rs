@@ -497,22 +497,22 @@ impl Play {
 
     /// The server aborts: its own end first, then the client's, then the report of the reset.
     fn server_aborts(&mut self, stats: Stats) {
+        self.server_aborts_in([State::Established; 2], stats);
+    }
+
+    /// The same, with its end and the client's in these states.
+    fn server_aborts_in(&mut self, [server, client]: [State; 2], stats: Stats) {
         self.close(
             SERVER,
-            State::Established,
+            server,
             SERVER_PID,
             Stats {
                 has_socket: 1,
                 ..stats
             },
         );
-        self.reset_received(CLIENT, State::Established, mirrored(&stats));
-        self.close(
-            CLIENT,
-            State::Established,
-            SERVER_PID,
-            failed(104, mirrored(&stats)),
-        );
+        self.reset_received(CLIENT, client, mirrored(&stats));
+        self.close(CLIENT, client, SERVER_PID, failed(104, mirrored(&stats)));
         self.reset_sent(
             SERVER,
             kind::RESET_SENT_ACTIVE,
@@ -663,6 +663,32 @@ fn that_a_process_was_killed_is_evidence_where_all_went_well() {
             assert_eq!(seen.verdict, Verdict::Ok);
             let exit = seen.evidence.and_then(|evidence| evidence.exit);
             assert_eq!(exit.and_then(|exit| exit.signal), name, "{:?}", seen.role);
+        }
+    }
+}
+
+/// The client is gone, and the server answers its FIN by an abort.
+#[test]
+fn who_was_killed_first_is_evidence_where_the_other_end_resets() {
+    for (signal, name) in [(9, Some("SIGKILL")), (0, None)] {
+        let mut play = Play::new();
+        play.handshake();
+        play.accept();
+        play.exit = exit::ENDS + signal;
+        play.state(CLIENT, State::Established, State::FinWait1, CLIENT_PID);
+        play.exit = exit::NONE;
+        play.step(SERVER, State::Established, State::CloseWait);
+        play.server_aborts_in(
+            [State::CloseWait, State::FinWait1],
+            Stats {
+                aborts: 1,
+                ..counted(64, 64)
+            },
+        );
+        for seen in play.finish() {
+            let evidence = seen.evidence.unwrap();
+            assert_eq!(evidence.exit.and_then(|exit| exit.signal), name);
+            assert_eq!(evidence.abort, Some(true), "by the other end, on purpose");
         }
     }
 }

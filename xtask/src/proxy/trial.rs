@@ -29,8 +29,8 @@ pub(super) const MEMORY_PORT: u16 = 18_650;
 pub(super) const PATIENCE: Duration = Duration::from_secs(10);
 /// A client that goes away does it after this.
 const CLIENT_PATIENCE: Duration = Duration::from_millis(100);
-/// The longest pause between two requests of a kind.
-const PAUSE_MS: u64 = 40;
+/// The longest pause between two requests of a kind. What ends within 30 ms of each other may not be told apart: a good part of them, and not most.
+const PAUSE_MS: u64 = 80;
 /// Proxies pass it on, so that a request is longer than what HTTP/2 says before the first.
 const AGENT: &str = "upstream-trace/1 (a client of the tests, with a name that is longer than a client needs, so that a middlebox can tell its requests)";
 /// Healthy requests for each that fails in a certain way.
