@@ -20,10 +20,10 @@ use hashbrown::HashMap;
 use self::crowd::{Crowd, Key};
 use super::{
     log::Failed,
-    meaning::{Expected, Nature},
+    meaning::{Expected, Nature, Outcome},
     window::{Number, Window},
 };
-use crate::record::{Verdict, words};
+use crate::record::words;
 
 const MILLISECOND: u64 = 1_000_000;
 /// How far a log line and the moment when the proxy left its connection may be apart.
@@ -92,9 +92,9 @@ impl Asked {
         }
     }
 
-    fn allows(&self, verdict: Verdict) -> bool {
+    fn allows(&self, outcome: Outcome) -> bool {
         let expected = self.expected();
-        expected.is_some_and(|expected| expected.likely.or(expected.possible).has(verdict))
+        expected.is_some_and(|expected| expected.likely.or(expected.possible).fits(outcome))
     }
 
     /// Up to when its connection may have ended: it is told of what has happened, but ends what it waits for no longer when it pleases.

@@ -14,7 +14,15 @@ use crate::{
     verdict::playbook,
 };
 
-/// A set of verdicts: a bit each where this end ended the connection, above those where it did not.
+/// How a connection ended, as far as a proxy's words can tell.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Outcome {
+    pub verdict: Verdict,
+    /// This end closed or reset it before the other one did.
+    pub ended_here: bool,
+}
+
+/// A set of outcomes: a bit for each verdict where this end ended the connection, above those where it did not.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub struct Verdicts(u32);
 
@@ -54,10 +62,10 @@ impl Verdicts {
         (self.0 | self.0 >> HERE) >> (verdict as u16) & 1 != 0
     }
 
-    /// Whether this is one of them where this end ended the connection, or did not.
-    pub const fn fits(self, verdict: Verdict, ended_here: bool) -> bool {
-        let bits = if ended_here { self.0 >> HERE } else { self.0 };
-        bits >> (verdict as u16) & 1 != 0
+    /// Whether this is one of them.
+    pub const fn fits(self, outcome: Outcome) -> bool {
+        let half = if outcome.ended_here { HERE } else { 0 };
+        self.0 >> half >> (outcome.verdict as u16) & 1 != 0
     }
 }
 
@@ -151,6 +159,11 @@ const fn talk(likely: Verdicts, possible: Verdicts, talk: &'static str) -> Natur
     })
 }
 
+/// The upstream ended it.
+const fn by_upstream(likely: Verdicts, possible: Verdicts) -> Nature {
+    connection(likely.by_upstream(), possible.by_upstream())
+}
+
 /// A reset answered the SYN.
 pub const REFUSED: Nature = connection(Verdicts::of(&[Refused]), Verdicts::of(&[Unreachable]));
 /// The connection was not made in time.
@@ -179,22 +192,13 @@ pub const HANDSHAKE_FAILED: Nature = talk(
     "TCP worked and bytes went both ways, so the failure lies in TLS: look for a plaintext port, the server name (SNI), the protocols offered (ALPN), certificates and versions, here and in the upstream's log.",
 );
 /// A reset, wherever in the exchange.
-pub const RESET: Nature = connection(
-    RESETS.by_upstream(),
-    CLOSED.or(Verdicts::of(&[Timeout])).by_upstream(),
-);
+pub const RESET: Nature = by_upstream(RESETS, CLOSED.or(Verdicts::of(&[Timeout])));
 /// Closed in order without an answer.
-pub const CLOSED_UNANSWERED: Nature = connection(CLOSED.by_upstream(), FINE.by_upstream());
-/// Ended without an answer, by a reset or in order.
-pub const TERMINATED: Nature =
-    connection(RESETS.or(CLOSED).by_upstream(), FINE_OR_LOST.by_upstream());
-/// Ended inside the response, by a reset or in order.
-pub const BROKEN_RESPONSE: Nature = TERMINATED;
+pub const CLOSED_UNANSWERED: Nature = by_upstream(CLOSED, FINE);
+/// Ended without an answer or inside it, by a reset or in order.
+pub const TERMINATED: Nature = by_upstream(RESETS.or(CLOSED), FINE_OR_LOST);
 /// Closed in order inside the response, which to the kernel is as good an end as any.
-pub const CLOSED_INSIDE: Nature = connection(
-    CLOSED.or(FINE).by_upstream(),
-    RESETS.or(Verdicts::of(&[Timeout])).by_upstream(),
-);
+pub const CLOSED_INSIDE: Nature = by_upstream(CLOSED.or(FINE), RESETS.or(Verdicts::of(&[Timeout])));
 /// The proxy waited no longer.
 pub const NO_ANSWER: Nature = connection(GAVE_UP, Verdicts::of(&[Ok, ClosedBeforeResponse]));
 /// Anything that makes a proxy answer 502.
@@ -455,9 +459,8 @@ pub fn haproxy(state: &str) -> Option<Nature> {
         [b'C' | b'c', ..] => CLIENT_GONE,
         [b'S', b'C', ..] => CONNECT_FAILED,
         [b's', b'C', ..] => HANDSHAKE_TIMEOUT,
-        [b'S', b'H', ..] => TERMINATED,
+        [b'S', b'H' | b'D' | b'L', ..] => TERMINATED,
         [b's', b'H' | b'D' | b'L', ..] => NO_ANSWER,
-        [b'S', b'D' | b'L', ..] => BROKEN_RESPONSE,
         [b'S' | b's', b'Q', ..] => QUEUED_TOO_LONG,
         [b'P', b'H' | b'D', ..] => BAD_RESPONSE,
         [b'P', b'C', ..] => NO_SOCKET_LEFT,
@@ -566,13 +569,7 @@ mod tests {
 
     #[test]
     fn what_the_kernel_gave_up_may_be_told_as_an_end() {
-        for nature in [
-            TERMINATED,
-            BROKEN_RESPONSE,
-            RESET,
-            BAD_GATEWAY,
-            CLOSED_BELOW,
-        ] {
+        for nature in [TERMINATED, CLOSED_INSIDE, RESET, BAD_GATEWAY, CLOSED_BELOW] {
             let Nature::Connection(expected) = nature else {
                 panic!("{nature:?}");
             };

@@ -7,7 +7,7 @@ use std::{borrow::Cow, net::SocketAddr, sync::LazyLock};
 use memchr::memmem::Finder;
 use serde::{Deserialize, Deserializer, de};
 
-use super::log::time;
+use super::{log::time, meaning::Outcome};
 use crate::{
     record::{
         AcceptQueue, Attribution, Bytes, Cause, Confidence, Connection, ConnectionType,
@@ -30,9 +30,7 @@ pub struct Brief {
     pub remote: SocketAddr,
     pub role: Role,
     pub owner: Option<Owner>,
-    pub verdict: Verdict,
-    /// This end closed or reset it before the other one did.
-    pub ended_here: bool,
+    pub outcome: Outcome,
 }
 
 /// The process that a socket belongs to.
@@ -140,18 +138,17 @@ fn glance(line: &[u8]) -> Option<Brief> {
     };
     until(&mut rest, b'[')?.strip_suffix(r#","timeline":"#)?;
     let timeline = until(&mut rest, b']')?;
-    let goodbyes = GOODBYES
-        .iter()
-        .filter_map(|state| state.find(timeline.as_bytes()));
-    let closed = goodbyes.min().and_then(|at| {
+    let at = |key: &Key| key.find(timeline.as_bytes());
+    let fin = at(&FIN_WAIT1);
+    let closed = earlier(fin, at(&LAST_ACK)).and_then(|at| {
         let (_, step) = timeline.get(..at)?.rsplit_once(r#"{"at_us":"#)?;
         step.split_once(',')?.0.parse().ok()
     });
-    let first = |ends: &[Key]| {
-        let found = ends.iter().filter_map(|end| end.find(timeline.as_bytes()));
-        found.min()
-    };
-    let ended_here = is_ended_here(first(&ENDS_HERE), first(&ENDS_THERE));
+    let ended_here = earlier(fin, at(&RESET_SENT)).is_some_and(|at| {
+        let before = timeline.as_bytes().get(..at).unwrap_or_default();
+        let ends_there = [&CLOSE_WAIT, &RESET_RECEIVED];
+        ends_there.iter().all(|end| end.find(before).is_none())
+    });
     skip(&mut rest, &VERDICT)?;
     let verdict = until(&mut rest, b'"')?;
     Some(Brief {
@@ -162,16 +159,17 @@ fn glance(line: &[u8]) -> Option<Brief> {
         remote,
         role: *Role::ALL.iter().find(|known| known.as_str() == role)?,
         owner,
-        verdict: *Verdict::ALL
-            .iter()
-            .find(|known| known.as_str() == verdict)?,
-        ended_here,
+        outcome: Outcome {
+            verdict: *Verdict::ALL
+                .iter()
+                .find(|known| known.as_str() == verdict)?,
+            ended_here,
+        },
     })
 }
 
-/// By where in the timeline this end first ended the connection, and the other one.
-fn is_ended_here(here: Option<usize>, there: Option<usize>) -> bool {
-    here.is_some_and(|here| there.is_none_or(|there| here < there))
+fn earlier(one: Option<usize>, other: Option<usize>) -> Option<usize> {
+    one.into_iter().chain(other).min()
 }
 
 /// What is searched for in each line is made ready once.
@@ -179,21 +177,12 @@ type Key = LazyLock<Finder<'static>>;
 static STARTED: Key = LazyLock::new(|| Finder::new(r#","started":"#));
 static VERDICT: Key = LazyLock::new(|| Finder::new(r#","verdict":""#));
 /// The states into which an orderly close leads, first or second.
-static GOODBYES: [Key; 2] = [
-    LazyLock::new(|| Finder::new(r#""to":"FIN_WAIT1""#)),
-    LazyLock::new(|| Finder::new(r#""to":"LAST_ACK""#)),
-];
-
-/// What this end does first that ends a connection.
-static ENDS_HERE: [Key; 2] = [
-    LazyLock::new(|| Finder::new(r#""to":"FIN_WAIT1""#)),
-    LazyLock::new(|| Finder::new(r#""event":"reset_sent""#)),
-];
-/// The same of the other one.
-static ENDS_THERE: [Key; 2] = [
-    LazyLock::new(|| Finder::new(r#""to":"CLOSE_WAIT""#)),
-    LazyLock::new(|| Finder::new(r#""event":"reset_received""#)),
-];
+static FIN_WAIT1: Key = LazyLock::new(|| Finder::new(r#""to":"FIN_WAIT1""#));
+static LAST_ACK: Key = LazyLock::new(|| Finder::new(r#""to":"LAST_ACK""#));
+/// The one into which the other end's leads.
+static CLOSE_WAIT: Key = LazyLock::new(|| Finder::new(r#""to":"CLOSE_WAIT""#));
+static RESET_SENT: Key = LazyLock::new(|| Finder::new(r#""event":"reset_sent""#));
+static RESET_RECEIVED: Key = LazyLock::new(|| Finder::new(r#""event":"reset_received""#));
 
 /// `closed_us`: from the start to the close.
 fn left(ended: u64, started: Option<u64>, closed_us: Option<u64>) -> u64 {
@@ -261,12 +250,11 @@ impl Line<'_> {
         let started = self.started.map(|time| time.0);
         let goodbye = |step: &&Rung<'_>| matches!(step.to, Some("FIN_WAIT1" | "LAST_ACK"));
         let closed = self.timeline.iter().find(goodbye).map(|step| step.at_us);
-        let first = |state: &str, event| {
-            let mut steps = self.timeline.iter();
-            steps.position(|step| step.to == Some(state) || step.event == event)
+        let ends_here = |step: &Rung<'_>| match (step.event, step.to) {
+            (StepKind::ResetSent, _) | (_, Some("FIN_WAIT1")) => Some(true),
+            (StepKind::ResetReceived, _) | (_, Some("CLOSE_WAIT")) => Some(false),
+            _ => None,
         };
-        let here = first("FIN_WAIT1", StepKind::ResetSent);
-        let there = first("CLOSE_WAIT", StepKind::ResetReceived);
         Some(Brief {
             ended: self.time.0,
             left: left(self.time.0, started, closed),
@@ -275,8 +263,10 @@ impl Line<'_> {
             remote: self.remote.as_ref()?.address()?,
             role: self.role?,
             owner: owner.map(|owner| Owner::new(owner.pid, owner.comm.as_deref().unwrap_or(""))),
-            verdict: self.verdict?,
-            ended_here: is_ended_here(here, there),
+            outcome: Outcome {
+                verdict: self.verdict?,
+                ended_here: self.timeline.iter().find_map(ends_here) == Some(true),
+            },
         })
     }
 }
@@ -603,7 +593,8 @@ mod tests {
         };
         assert_eq!(brief.ended, record.time.0);
         assert_eq!(brief.remote, "10.0.0.2:8443".parse().unwrap());
-        assert_eq!((brief.role, brief.verdict), (Role::Client, Verdict::Ok));
+        let outcome = (brief.role, brief.outcome.verdict);
+        assert_eq!(outcome, (Role::Client, Verdict::Ok));
         let owner = brief.owner.unwrap();
         assert!(owner.pid == 12 && owner.is_called("envoy") && !owner.is_called("nginx"));
         for (line, kind) in [
@@ -642,7 +633,7 @@ mod tests {
                 ..samples::healthy()
             };
             let brief = glance(&spelled(&record)).unwrap();
-            assert_eq!(brief.ended_here, ended_here, "{timeline:?}");
+            assert_eq!(brief.outcome.ended_here, ended_here, "{timeline:?}");
         }
     }
 

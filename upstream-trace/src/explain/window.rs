@@ -143,7 +143,7 @@ impl Window {
             self.chain_anew();
         }
         if brief.role != Role::Server {
-            let kind = if brief.verdict == Verdict::Ok {
+            let kind = if brief.outcome.verdict == Verdict::Ok {
                 &mut self.fine
             } else {
                 self.anywhere.insert(brief.left, number);
@@ -157,7 +157,9 @@ impl Window {
         }
         self.bytes += line.len();
         self.records.push_back(Held {
-            text: self.encoder.encode((brief.role, brief.verdict), line),
+            text: self
+                .encoder
+                .encode((brief.role, brief.outcome.verdict), line),
             taken: 0,
             before: self.chains.hang(number, (brief.local, brief.remote)),
             brief,
@@ -197,7 +199,7 @@ impl Window {
             ended,
             remote,
             role,
-            verdict,
+            outcome,
             owner,
             ..
         } = held.brief;
@@ -213,7 +215,7 @@ impl Window {
         if role == Role::Server {
             return;
         }
-        let kind = if verdict == Verdict::Ok {
+        let kind = if outcome.verdict == Verdict::Ok {
             &mut self.fine
         } else {
             self.anywhere.forget(self.first);
@@ -281,6 +283,7 @@ impl Window {
 #[cfg(test)]
 pub(super) mod tests {
     use super::*;
+    use crate::explain::meaning::Outcome;
 
     pub(in crate::explain) fn brief(ended: u64, ports: [u16; 2], verdict: Verdict) -> Brief {
         let at = |port| SocketAddr::new([127, 0, 0, 1].into(), port);
@@ -294,8 +297,10 @@ pub(super) mod tests {
             remote,
             role: Role::Client,
             owner: Some(Owner::new(7, "envoy")),
-            verdict,
-            ended_here: false,
+            outcome: Outcome {
+                verdict,
+                ended_here: false,
+            },
         }
     }
 

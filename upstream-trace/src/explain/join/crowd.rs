@@ -11,7 +11,6 @@ use super::{
 };
 use crate::explain::{
     meaning::{Expected, Verdicts},
-    story::Brief,
     window::Number,
 };
 
@@ -212,7 +211,7 @@ impl Join {
                 at: held.brief.left,
                 started: held.brief.started.unwrap_or(0),
                 number,
-                verdict: held.brief.verdict,
+                outcome: held.brief.outcome,
             })
             .collect();
         found.sort_unstable_by_key(|ended| (ended.at, ended.number));
@@ -237,12 +236,7 @@ impl Join {
             let alone = found.next().is_none() && others.around(held.brief.left) <= 1;
             // To anywhere only what failed is looked at, so where a healthy one fits as well this one says nothing.
             let tells = asked.failed.upstream.is_some() || !expected.is_even();
-            let Brief {
-                verdict,
-                ended_here,
-                ..
-            } = held.brief;
-            let likely = tells && expected.likely.fits(verdict, ended_here);
+            let likely = tells && expected.likely.fits(held.brief.outcome);
             return (alone && likely && held.taken & asked.bit() == 0).then_some((by, one));
         }
         None

@@ -144,7 +144,7 @@ impl Join {
         let all = left(Kind::Failed).chain(fine.into_iter().flatten());
         all.filter(move |(_, held)| {
             let brief = &held.brief;
-            verdicts.fits(brief.verdict, brief.ended_here)
+            verdicts.fits(brief.outcome)
                 && brief.role != Role::Server
                 && self.owned(failed, brief, by)
         })

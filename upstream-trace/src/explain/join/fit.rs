@@ -41,7 +41,7 @@ impl Fitting {
             by: self.by,
             nearest: nearest(parts, asked.failed.ended.from, can_be),
             count,
-            alike: whole && counted.all(|own| own.verdict == first.verdict),
+            alike: whole && counted.all(|own| own.outcome.verdict == first.outcome.verdict),
         })
     }
 

@@ -6,10 +6,7 @@
 use std::iter;
 
 use super::{Asked, By, CLOSE};
-use crate::{
-    explain::{log::Format, window::Number},
-    record::Verdict,
-};
+use crate::explain::{log::Format, meaning::Outcome, window::Number};
 
 /// Lines with their numbers, in order of time.
 pub(super) type Lines = Vec<(Number, Asked)>;
@@ -22,7 +19,7 @@ pub(super) struct Ended {
     /// 0 where it is not known.
     pub started: u64,
     pub number: Number,
-    pub verdict: Verdict,
+    pub outcome: Outcome,
 }
 
 /// The beginning of a crowd, or of what is left of it when its first lines are settled.
@@ -95,7 +92,7 @@ fn fit(lines: &[(Number, Asked)], free: &[Ended]) -> bool {
     let fits = |((_, line), own): (&(Number, Asked), &Ended)| {
         let (from, to) = line.close();
         let (over, least) = line.lived();
-        line.allows(own.verdict) && (from.max(least)..=to).contains(&own.at) && own.started <= over
+        line.allows(own.outcome) && (from.max(least)..=to).contains(&own.at) && own.started <= over
     };
     free.len() == lines.len() && lines.iter().zip(free).all(fits)
 }
@@ -117,7 +114,7 @@ fn unswapped(lines: &[(Number, Asked)], free: &[Ended]) -> Vec<Option<Number>> {
             let near = knot.iter().skip(first);
             let near = near.take_while(|other| other.at <= own.at.saturating_add(CLOSE));
             // One of them is its own.
-            let other = near.filter(|other| line.allows(other.verdict)).nth(1);
+            let other = near.filter(|other| line.allows(other.outcome)).nth(1);
             pairs.push(other.is_none().then_some(own.number));
         }
         begin = end;

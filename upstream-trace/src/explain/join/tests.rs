@@ -3,11 +3,14 @@
 use std::net::SocketAddr;
 
 use super::{crowd::CROWD, *};
-use crate::explain::{
-    log::{Format, Span},
-    meaning,
-    story::{Brief, Owner},
-    window::tests::brief,
+use crate::{
+    explain::{
+        log::{Format, Span},
+        meaning,
+        story::Owner,
+        window::tests::brief,
+    },
+    record::Verdict,
 };
 
 const START: u64 = 1_000_000_000_000;
@@ -119,15 +122,40 @@ fn what_the_proxy_ended_is_not_what_the_upstream_did() {
     ] {
         for ended_here in [false, true] {
             let mut play = Play::new(&[]);
-            let record = Brief {
-                ended_here,
-                ..brief(at(100), [5, 80], verdict)
-            };
+            let mut record = brief(at(100), [5, 80], verdict);
+            record.outcome.ended_here = ended_here;
             play.0.window.insert(record, b"");
             let answers = play.answers(vec![line(1, 100, nature)]);
             assert_eq!(answers[0].2.is_empty(), ended_here, "{nature:?}");
         }
     }
+}
+
+/// Two lines that tell of the upstream's end, and between them one that fits what the proxy ended as well.
+#[test]
+fn by_order_as_well_no_line_has_what_the_proxy_ended() {
+    let answers = |ended_here| {
+        let mut play = Play::new(&[]);
+        for (milliseconds, local, ended_here) in
+            [(100, 5, ended_here), (160, 6, false), (220, 7, false)]
+        {
+            let verdict = Verdict::ResetBeforeResponse;
+            let mut record = brief(at(milliseconds), [local, 80], verdict);
+            record.outcome.ended_here = ended_here;
+            play.0.window.insert(record, b"");
+        }
+        let natures = [
+            meaning::TERMINATED,
+            meaning::BAD_GATEWAY,
+            meaning::TERMINATED,
+        ];
+        let lines = (1..).zip(natures);
+        let lines = lines.map(|(number, nature)| coarse(number, 0, nature));
+        let answers = play.answers(lines.collect()).into_iter();
+        answers.map(|(_, _, found)| found)
+    };
+    assert!(answers(false).eq([[0], [1], [2]]));
+    assert!(answers(true).eq([[1], [0], [2]]));
 }
 
 #[test]
