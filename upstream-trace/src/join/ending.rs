@@ -16,13 +16,16 @@ use crate::{
     process::Process,
     record::{Attribution, Direction, ResetEvidence, Role},
     tcp::errno::ECONNABORTED,
-    verdict::{facts::Counters, way},
+    verdict::{
+        facts::{Counters, TOGETHER_US},
+        way,
+    },
 };
 
 /// A reset that was sent on this node longer ago than this has arrived, through whatever queues.
 const ARRIVED_NS: u64 = 1_000_000_000;
 /// A FIN later than this after the last payload means that the client waited and gave up.
-const TOGETHER_NS: i64 = 50_000_000;
+const TOGETHER_NS: i64 = TOGETHER_US.cast_signed() * 1000;
 
 /// A connection that is about to be printed.
 pub(super) struct Ending<'a> {

@@ -69,18 +69,15 @@ pub(super) fn explain<'a>(
         _ => {}
     }
     evidence.peer_address = own_address_of_peer(ending);
-    let exit = exit_of(connection, reset, record.verdict);
+    let (exit, is_closer_killed) = exit_of(connection, reset, record.verdict);
+    evidence.exit = exit;
     // Who comes to its end closes all that it has, however it was to be closed.
-    evidence.abort = reset.filter(|_| exit.is_none()).and_then(ResetFound::abort);
-    let before = closer_killed(connection, reset).filter(|_| exit.is_none());
-    evidence.exit = exit.or(before);
+    let on_purpose = reset.filter(|_| exit.is_none() || is_closer_killed);
+    evidence.abort = on_purpose.and_then(ResetFound::abort);
     record.errno = errno(ending, record.verdict, evidence.icmp);
     record.evidence = Some(evidence).filter(|found| *found != Evidence::default());
     record.reset = reset.map(ResetFound::record);
-    let about = playbook::About {
-        is_closer_killed: before.is_some(),
-        ..about(ending, record, facts, reset, evidence)
-    };
+    let about = about(ending, record, facts, reset, (evidence, is_closer_killed));
     let meaning = playbook::meaning(&about);
     record.cause = meaning.and_then(|meaning| meaning.cause);
     record.layer = meaning.map(|meaning| meaning.layer);
@@ -101,30 +98,13 @@ pub(super) fn of_kill(ended: &Connection) -> Option<Evidence<'static>> {
     })
 }
 
-/// How the process was killed that had closed first when the other end, on this node as well, reset the connection.
-fn closer_killed(
-    ended: &Connection,
-    reset: Option<&ResetFound<'_>>,
-) -> Option<record::Exit<'static>> {
-    let exit = match reset.map(|reset| (reset.direction, reset.origin))? {
-        (Direction::Sent, _) if ended.saw(seen::PEER_CLOSED_FIRST) => ended.peer_exit,
-        (Direction::Received, Origin::PeerOnNode) if ended.saw(seen::CLOSED_FIRST) => ended.exit,
-        _ => return None,
-    };
-    by_signal(exit)
-}
-
-fn by_signal(exit: u8) -> Option<record::Exit<'static>> {
-    exit_as(exit).filter(|exit| exit.signal.is_some())
-}
-
 /// What the playbook asks for.
 fn about<'a>(
     ending: &Ending<'_>,
     record: &record::Connection<'_>,
     facts: &Facts,
     reset: Option<&ResetFound<'a>>,
-    evidence: Evidence<'a>,
+    (evidence, is_closer_killed): (Evidence<'a>, bool),
 ) -> playbook::About<'a> {
     let connection = ending.connection;
     let peer_received = connection.peer_received;
@@ -137,7 +117,7 @@ fn about<'a>(
         errno: record.errno,
         local: record.local.address,
         is_closed_at_once: was_closed_at_once(connection),
-        is_closer_killed: false,
+        is_closer_killed,
         evidence,
     }
 }
@@ -192,24 +172,35 @@ fn accept_queue<'a>(ending: &Ending<'a>) -> Option<&'a Queue> {
     }
 }
 
-/// How the process came to its end for whom the kernel ended the connection.
+/// How the process came to its end for whom the kernel ended the connection. Else how that was killed which had closed first, and whose
+/// FIN the other end answered by a reset; whether it is that one.
 fn exit_of(
     ended: &Connection,
     reset: Option<&ResetFound<'_>>,
     verdict: Verdict,
-) -> Option<record::Exit<'static>> {
+) -> (Option<record::Exit<'static>>, bool) {
     let by_this_end = match (reset.map(|reset| (reset.direction, reset.origin)), verdict) {
         (Some((Direction::Sent, _)), _) | (None, Verdict::ConnectCanceled) => true,
         (Some((Direction::Received, Origin::PeerOnNode)), _) => false,
         (None, Verdict::ClosedBeforeResponse) => ended.role == Role::Server,
-        _ => return None,
+        _ => return (None, false),
     };
-    let exit = if by_this_end {
-        ended.exit
+    let this = (ended.exit, seen::CLOSED_FIRST);
+    let peer = (ended.peer_exit, seen::PEER_CLOSED_FIRST);
+    let ((ender, _), (other, closed_first)) = if by_this_end {
+        (this, peer)
     } else {
-        ended.peer_exit
+        (peer, this)
     };
-    exit_as(exit)
+    let exit = exit_as(ender);
+    let is_answer = exit.is_none() && reset.is_some() && ended.saw(closed_first);
+    let killed = by_signal(other).filter(|_| is_answer);
+    (exit.or(killed), killed.is_some())
+}
+
+/// The same as [`exit_as`] where a signal killed it.
+fn by_signal(exit: u8) -> Option<record::Exit<'static>> {
+    exit_as(exit).filter(|exit| exit.signal.is_some())
 }
 
 /// As it is printed.

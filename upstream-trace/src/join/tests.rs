@@ -381,6 +381,14 @@ impl Play {
         self.acted(base, tgid);
     }
 
+    /// Its process closes it, as it comes to its end like this.
+    fn closes_as_it_exits(&mut self, sk: u64, exit: u8) {
+        let owner = if sk == CLIENT { CLIENT_PID } else { SERVER_PID };
+        self.exit = exit;
+        self.state(sk, State::Established, State::FinWait1, owner);
+        self.exit = exit::NONE;
+    }
+
     fn step(&mut self, sk: u64, old: State, new: State) {
         let base = self.base(sk, kind::STATE, old as u8, new as u8);
         self.plain(base);
@@ -622,9 +630,7 @@ fn the_end_of_a_process_is_evidence_at_both_ends() {
 
         let mut play = Play::new();
         play.handshake();
-        play.exit = exit::ENDS + signal;
-        play.state(SERVER, State::Established, State::FinWait1, SERVER_PID);
-        play.exit = exit::NONE;
+        play.closes_as_it_exits(SERVER, exit::ENDS + signal);
         play.step(CLIENT, State::Established, State::CloseWait);
         play.state(CLIENT, State::CloseWait, State::LastAck, CLIENT_PID);
         play.step(SERVER, State::FinWait1, State::FinWait2);
@@ -646,9 +652,7 @@ fn that_a_process_was_killed_is_evidence_where_all_went_well() {
         let mut play = Play::new();
         play.handshake();
         play.accept();
-        play.exit = exit::ENDS + signal;
-        play.state(SERVER, State::Established, State::FinWait1, SERVER_PID);
-        play.exit = exit::NONE;
+        play.closes_as_it_exits(SERVER, exit::ENDS + signal);
         play.step(CLIENT, State::Established, State::CloseWait);
         play.state(CLIENT, State::CloseWait, State::LastAck, CLIENT_PID);
         play.step(SERVER, State::FinWait1, State::FinWait2);
@@ -674,9 +678,7 @@ fn who_was_killed_first_is_evidence_where_the_other_end_resets() {
         let mut play = Play::new();
         play.handshake();
         play.accept();
-        play.exit = exit::ENDS + signal;
-        play.state(CLIENT, State::Established, State::FinWait1, CLIENT_PID);
-        play.exit = exit::NONE;
+        play.closes_as_it_exits(CLIENT, exit::ENDS + signal);
         play.step(SERVER, State::Established, State::CloseWait);
         play.server_aborts_in(
             [State::CloseWait, State::FinWait1],
@@ -701,9 +703,7 @@ fn a_client_in_another_namespace_learns_late_that_its_first_server_was_killed() 
         play.apart = true;
         play.handshake();
         play.accept();
-        play.exit = exit;
-        play.state(SERVER, State::Established, State::FinWait1, SERVER_PID);
-        play.exit = exit::NONE;
+        play.closes_as_it_exits(SERVER, exit);
         play.step(CLIENT, State::Established, State::CloseWait);
         play.step(SERVER, State::FinWait1, State::FinWait2);
         let stats = counted(0, 64);
@@ -2768,9 +2768,7 @@ fn only_a_prompt_half_close_waits_for_an_answer() {
         play.handshake();
         play.accept();
         play.jiffies = 100;
-        play.exit = leaves;
-        play.state(CLIENT, State::Established, State::FinWait1, CLIENT_PID);
-        play.exit = exit::NONE;
+        play.closes_as_it_exits(CLIENT, leaves);
         play.step(CLIENT, State::FinWait1, State::FinWait2);
         let stats = Stats {
             has_socket: 1,

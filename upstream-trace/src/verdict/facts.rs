@@ -138,6 +138,16 @@ impl Counters {
         self.unacked == Some(true) && self.retransmits > Some(0)
     }
 
+    /// Whether payload was sent no longer ago than belongs together with now.
+    pub fn has_just_sent(&self) -> bool {
+        self.since_sent_us.is_some_and(|us| us <= TOGETHER_US)
+    }
+
+    /// The same of payload that was received.
+    pub fn has_just_received(&self) -> bool {
+        self.since_received_us.is_some_and(|us| us <= TOGETHER_US)
+    }
+
     /// Time since the last payload either way. Jiffies of a machine that was stopped jump (a guest whose
     /// CPU was taken away), the clock of the events does not: no connection is idle for longer than it lived.
     pub fn idle_us(&self) -> Option<u64> {

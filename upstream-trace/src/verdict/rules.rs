@@ -2,7 +2,7 @@
 //!
 //! Must not know: lines that are printed; of the kernel, more than its errnos.
 
-use super::facts::{Facts, TOGETHER_US};
+use super::facts::Facts;
 use crate::{
     record::{Direction, Flag, Role, Verdict},
     tcp::errno::{ECONNABORTED, ECONNREFUSED, ECONNRESET, EPIPE, ETIMEDOUT},
@@ -182,8 +182,7 @@ fn is_goodbye(facts: &Facts) -> bool {
 
 /// Whether neither end had closed yet, and the server's last payload had just come to the client.
 fn is_behind_answer(facts: &Facts) -> bool {
-    let since = facts.counters.since_received_us;
-    !facts.closed_first && !facts.peer_closed_first && since.is_some_and(|us| us <= TOGETHER_US)
+    !facts.closed_first && !facts.peer_closed_first && facts.counters.has_just_received()
 }
 
 /// What came last from the client came while a response was on its way to it, or after the server had sent one and closed.
@@ -209,7 +208,10 @@ fn closed_unanswered(facts: &Facts) -> bool {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::{record::Bytes, verdict::facts::Counters};
+    use crate::{
+        record::Bytes,
+        verdict::facts::{Counters, TOGETHER_US},
+    };
 
     const IDLE_AFTER_US: u64 = 250_000;
 

@@ -524,12 +524,11 @@ impl About<'_> {
     /// Whether it ended right behind the last payload of that end.
     fn is_behind_payload_of(&self, end: End) -> bool {
         let counters = &self.facts.counters;
-        let since = if self.end().unwrap_or(End::Client) == end {
-            counters.since_sent_us
+        if self.end().unwrap_or(End::Client) == end {
+            counters.has_just_sent()
         } else {
-            counters.since_received_us
-        };
-        since.is_some_and(|since| since <= TOGETHER_US)
+            counters.has_just_received()
+        }
     }
 
     /// Whether the server ended it, by itself and not because its process came to its end.
