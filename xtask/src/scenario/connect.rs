@@ -279,8 +279,7 @@ fn reuse(
 fn no_local_port(ctx: &Ctx) -> Result<Played> {
     let (mut client, server) = alone(ctx)?;
     client.sysctl("ipv4/ip_local_port_range", "40000 40001")?;
-    let mut pair = Pair::between(client, server, ctx.address(Family::V4))?;
-    pair.accept()?;
+    let mut pair = Pair::accepted(client, server, ctx.address(Family::V4))?;
     let mut filler = ctx.actor("ut-filler")?;
     filler.join_netns(&pair.client)?;
     filler.connect(pair.to)?;

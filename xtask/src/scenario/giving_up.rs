@@ -227,25 +227,19 @@ fn answer_nobody(mut pair: Pair) -> Result<Played> {
 }
 
 fn fin_aborted(ctx: &Ctx) -> Result<Played> {
-    let mut pair = alone_answered(ctx)?;
+    let mut pair = Pair::alone(ctx, Family::V4)?;
+    pair.exchange()?;
     pair.client.close(pair.c)?;
     abort_after_fin(&mut pair.server, pair.s, (pair.from, pair.to))?;
     pair.end()
 }
 
 fn killed_then_aborted(ctx: &Ctx) -> Result<Played> {
-    let mut pair = alone_answered(ctx)?;
+    let mut pair = Pair::alone(ctx, Family::V4)?;
+    pair.exchange()?;
     pair.client.kill();
     abort_after_fin(&mut pair.server, pair.s, (pair.from, pair.to))?;
     Ok(pair.played)
-}
-
-fn alone_answered(ctx: &Ctx) -> Result<Pair> {
-    let (client, server) = alone(ctx)?;
-    let mut pair = Pair::between(client, server, ctx.address(Family::V4))?;
-    pair.accept()?;
-    pair.exchange()?;
-    Ok(pair)
 }
 
 /// The server resets what is left of a connection that the client has closed.
@@ -266,8 +260,7 @@ const MANY: usize = 200;
 fn reader_stuck(ctx: &Ctx) -> Result<Played> {
     let (mut client, server) = alone(ctx)?;
     client.sysctl("ipv4/tcp_rmem", "4096 4096 4096")?;
-    let mut pair = Pair::between(client, server, ctx.address(Family::V4))?;
-    pair.accept()?;
+    let mut pair = Pair::accepted(client, server, ctx.address(Family::V4))?;
     pair.request()?;
     for _ in 0..MANY {
         pair.server.send(pair.s, RESPONSE)?;
@@ -319,8 +312,7 @@ fn never_read(ctx: &Ctx) -> Result<Played> {
 fn left_in_close_wait(ctx: &Ctx) -> Result<Played> {
     let (mut client, server) = alone(ctx)?;
     client.sysctl("ipv4/tcp_fin_timeout", "1")?;
-    let mut pair = Pair::between(client, server, ctx.address(Family::V4))?;
-    pair.accept()?;
+    let mut pair = Pair::accepted(client, server, ctx.address(Family::V4))?;
     pair.exchange()?;
     pair.client.close(pair.c)?;
     pair.server.receive_end(pair.s)?;

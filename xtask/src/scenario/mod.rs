@@ -271,9 +271,7 @@ impl Pair {
     /// The same, with a network namespace to themselves.
     fn alone(ctx: &Ctx, family: Family) -> Result<Self> {
         let (client, server) = alone(ctx)?;
-        let mut pair = Self::between(client, server, ctx.address(family))?;
-        pair.accept()?;
-        Ok(pair)
+        Self::accepted(client, server, ctx.address(family))
     }
 
     /// Established and accepted, with the request there and not read.
@@ -296,7 +294,14 @@ impl Pair {
         Self::waiting(client, server, listener, to)
     }
 
-    /// The same, where the server listens already.
+    /// The same, and accepted.
+    fn accepted(client: Actor, server: Actor, to: SocketAddr) -> Result<Self> {
+        let mut pair = Self::between(client, server, to)?;
+        pair.accept()?;
+        Ok(pair)
+    }
+
+    /// As [`Self::between`], where the server listens already.
     fn waiting(
         mut client: Actor,
         mut server: Actor,

@@ -338,8 +338,7 @@ fn destroyed(ctx: &Ctx) -> Result<Played> {
 fn netns(ctx: &Ctx, resets: bool) -> Result<Played> {
     let (mut client, mut server) = (ctx.actor("ut-client")?, ctx.actor("ut-server")?);
     let (_, there) = wired(&mut client, &mut server)?;
-    let mut pair = Pair::between(client, server, (there, ctx.port).into())?;
-    pair.accept()?;
+    let mut pair = Pair::accepted(client, server, (there, ctx.port).into())?;
     if resets {
         pair.server.abort(pair.s)?;
         pair.client.receive_fails(pair.c, libc::ECONNRESET)?;

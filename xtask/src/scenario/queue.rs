@@ -313,8 +313,7 @@ fn queue_full_on_another_machine(ctx: &Ctx) -> Result<Played> {
     let mut filler = ctx.actor("ut-filler")?;
     let (_, there) = wired(&mut client, &mut server)?;
     filler.join_netns(&client)?;
-    let mut pair = Pair::between(client, server, (there, ctx.port).into())?;
-    pair.accept()?;
+    let mut pair = Pair::accepted(client, server, (there, ctx.port).into())?;
     pair.exchange()?;
     pair.close()?;
     thread::sleep(HEARD);

@@ -580,8 +580,7 @@ fn late_request(ctx: &Ctx, family: Family, pause: fn()) -> Result<Played> {
 fn late_request_forgotten(ctx: &Ctx) -> Result<Played> {
     let (client, mut server) = alone(ctx)?;
     server.sysctl("ipv4/tcp_fin_timeout", "1")?;
-    let mut pair = Pair::between(client, server, ctx.address(Family::V4))?;
-    pair.accept()?;
+    let mut pair = Pair::accepted(client, server, ctx.address(Family::V4))?;
     close_at_server(&mut pair, rest)?;
     pair.server.wait_forgotten(pair.to, pair.from)?;
     pair.client.send(pair.c, REQUEST)?;

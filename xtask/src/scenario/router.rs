@@ -149,8 +149,7 @@ fn on_one_link(ctx: &Ctx) -> Result<Played> {
     wired(&mut client, &mut server)?;
     client.address_v6("ut-here", HERE_V6)?;
     server.address_v6("ut-there", THERE_V6)?;
-    let mut pair = Pair::between(client, server, (THERE_V6, ctx.port).into())?;
-    pair.accept()?;
+    let mut pair = Pair::accepted(client, server, (THERE_V6, ctx.port).into())?;
     pair.request()?;
     pair.server.abort(pair.s)?;
     pair.client.receive_fails(pair.c, libc::ECONNRESET)?;
@@ -248,8 +247,7 @@ fn routed(ctx: &Ctx) -> Result<(Pair, Actor)> {
     router.sysctl("ipv4/ip_forward", "1")?;
     client.default_route(gateway)?;
     server.default_route(ROUTER)?;
-    let mut pair = Pair::between(client, server, (FAR, ctx.port).into())?;
-    pair.accept()?;
+    let mut pair = Pair::accepted(client, server, (FAR, ctx.port).into())?;
     pair.request()?;
     Ok((pair, router))
 }

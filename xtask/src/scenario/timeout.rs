@@ -95,8 +95,7 @@ const MUCH: [u8; 2000] = [b'.'; 2000];
 fn reader_stopped(ctx: &Ctx) -> Result<Played> {
     let (client, mut server) = alone(ctx)?;
     server.sysctl("ipv4/tcp_rmem", "4096 4096 4096")?;
-    let mut pair = Pair::between(client, server, ctx.address(Family::V4))?;
-    pair.accept()?;
+    let mut pair = Pair::accepted(client, server, ctx.address(Family::V4))?;
     pair.client
         .set(pair.c, libc::IPPROTO_TCP, libc::TCP_USER_TIMEOUT, 600)?;
     for _ in 0..4 {
