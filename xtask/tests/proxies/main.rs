@@ -12,6 +12,7 @@ use std::str::FromStr;
 use std::time::{SystemTime, UNIX_EPOCH};
 
 use anyhow::{Context as _, Result, bail, ensure};
+use jiff::{SignedDuration, Timestamp};
 use libtest_mimic::{Arguments, Failed, Trial as Test};
 use serde_json::Value;
 use tempfile::TempDir;
@@ -37,6 +38,9 @@ const SHOWN: usize = 50;
 /// Of so many failed requests one may be ambiguous.
 const MOST_SURE: u64 = 8;
 const SURE: [&str; 4] = ["exact", "unique", "nearest", "order"];
+
+/// A call that was not answered in time is told of before its connection is closed. `explain` waits for that no longer: later, any healthy one may be meant.
+const CLOSED_LATE: SignedDuration = SignedDuration::from_millis(30);
 
 /// What the kernel cannot tell apart over HTTP/2: within a jiffy of a request both ends say something of themselves, and that is payload as well.
 const BLURRED: [[&str; 2]; 2] = [
@@ -204,7 +208,7 @@ fn complaints(trial: &Trial) -> Vec<String> {
         for explanation in explanations {
             let right = upstream
                 .context("no upstream")
-                .and_then(|upstream| right(upstream, path, explanation));
+                .and_then(|upstream| right(upstream, path, explanation, &trial.records));
             if let Err(error) = right {
                 wrong.push(format!("{path}: {error:#}: {explanation}"));
             }
@@ -302,8 +306,24 @@ fn accused(upstream: &Upstream, records: &[Value]) -> Vec<String> {
     wrong
 }
 
+/// Whether the client was kept from its processor between the line and its close of the connection between these ports.
+fn is_closed_late(explanation: &Value, ports: [u16; 2], records: &[Value]) -> Result<bool> {
+    let time = |of: &Value| -> Result<Timestamp> { Ok(of.as_str().context("time")?.parse()?) };
+    let mut own = records.iter();
+    let own = own.find(|one| {
+        one["role"] == "client" && [&one["local"]["port"], &one["remote"]["port"]] == ports
+    });
+    let own = own.context("the connection has no record")?;
+    let mut events = own["timeline"].as_array().into_iter().flatten();
+    let close = events.find(|event| event["to"] == "FIN_WAIT1" || event["to"] == "LAST_ACK");
+    let close = close.and_then(|event| event["at_us"].as_i64());
+    let closed = close.with_context(|| format!("the client has not closed: {own}"))?;
+    let closed = time(&own["started"])? + SignedDuration::from_micros(closed);
+    Ok(closed > time(&explanation["time"])? + CLOSED_LATE)
+}
+
 /// One explanation.
-fn right(upstream: &Upstream, path: &str, explanation: &Value) -> Result<()> {
+fn right(upstream: &Upstream, path: &str, explanation: &Value, records: &[Value]) -> Result<()> {
     let row = upstream.fault.row();
     ensure!(
         !explanation["hint"].as_str().unwrap_or_default().is_empty(),
@@ -319,9 +339,14 @@ fn right(upstream: &Upstream, path: &str, explanation: &Value) -> Result<()> {
         );
         return Ok(());
     }
-    let records = explanation["records"].as_array().context("records")?;
     let before = || upstream.note(&trial::path_before(path));
     let note = upstream.note(path).or_else(before);
+    if let ("none", Fault::NoAnswer, Some(note)) = (sureness, upstream.fault, &note)
+        && is_closed_late(explanation, [note.port, upstream.address.port()], records)?
+    {
+        return Ok(());
+    }
+    let records = explanation["records"].as_array().context("records")?;
     // Threads may have written about two that failed within a moment in another order: one of those that are shown is its own.
     if sureness == "ambiguous" {
         let seen = |note: Note| {
