@@ -302,7 +302,7 @@ impl Join {
                 ),
             };
         }
-        if failed.upstream.is_none() && failed.format.names_servers() {
+        if failed.is_untimed || failed.upstream.is_none() && failed.format.names_servers() {
             return done(asked, Sureness::None, None, Vec::new(), 0);
         }
         if records < Self::needs(failed) {
@@ -311,7 +311,11 @@ impl Join {
         match self.fitting(&asked, expected) {
             Some((by, fitting)) => match fitting.as_slice() {
                 // To anywhere, one that is alone is alone by chance.
-                [one] if failed.upstream.is_some() && self.is_close(&asked, *one) => {
+                [one]
+                    if failed.upstream.is_some()
+                        && self.is_close(&asked, *one)
+                        && self.may_have(&asked, *one) =>
+                {
                     self.sure(asked, Sureness::Unique, by, vec![*one])
                 }
                 // One that is far may be a nearer line's, which takes it first.

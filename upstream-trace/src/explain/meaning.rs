@@ -199,6 +199,8 @@ pub const CLOSED_UNANSWERED: Nature = by_upstream(CLOSED, FINE);
 pub const TERMINATED: Nature = by_upstream(RESETS.or(CLOSED), FINE_OR_LOST);
 /// Closed in order inside the response, which to the kernel is as good an end as any.
 pub const CLOSED_INSIDE: Nature = by_upstream(CLOSED.or(FINE), RESETS.or(Verdicts::of(&[Timeout])));
+/// The same over TLS, where NGINX tells a reset like that (`ngx_ssl_handle_recv`).
+pub const ENDED_INSIDE: Nature = by_upstream(RESETS.or(CLOSED).or(FINE), Verdicts::of(&[Timeout]));
 /// The proxy waited no longer.
 pub const NO_ANSWER: Nature = connection(GAVE_UP, Verdicts::of(&[Ok, ClosedBeforeResponse]));
 /// Anything that makes a proxy answer 502.
@@ -304,6 +306,10 @@ pub const OWN_ANSWER: Nature = Nature::Elsewhere(
 pub const SOMEBODYS_ANSWER: Nature = Nature::Elsewhere(
     "The log does not tell whether the upstream or NGINX itself made this answer: log upstream_addr and upstream_status, and look in NGINX's error log.",
 );
+/// Envoy's UR, of a request.
+pub const STREAM_RESET: Nature = Nature::Elsewhere(
+    "The upstream reset one HTTP/2 or HTTP/3 stream; the connection went on, so the kernel saw nothing: look in the upstream's log for that request (GOAWAY, a canceled or refused stream).",
+);
 /// Inside the proxy.
 pub const INTERNAL: Nature = Nature::Elsewhere(
     "An error or a limit inside the proxy itself: look in its own error log, and at memory and file descriptors.",
@@ -316,9 +322,7 @@ pub fn envoy(flag: &str, details: &str) -> Option<Nature> {
         "UC" => TERMINATED,
         "UPE" => BAD_RESPONSE,
         "UT" | "UMSDR" | "SI" | "LR" => NO_ANSWER,
-        "UR" => Nature::Elsewhere(
-            "The upstream reset one HTTP/2 or HTTP/3 stream; the connection went on, so the kernel saw nothing: look in the upstream's log for that request (GOAWAY, a canceled or refused stream).",
-        ),
+        "UR" => STREAM_RESET,
         "UH" => Nature::Elsewhere(playbook::NO_HEALTHY_HOST),
         "UO" => Nature::Elsewhere(playbook::BREAKER_OPEN),
         "NR" => Nature::Elsewhere(

@@ -16,9 +16,8 @@ use crate::{
     exit::{Code, Failure},
 };
 
-/// Records are in order of time but for this. The tracer holds one for up to a second where nobody is known to have sent its reset
-/// (`RESET_PATIENCE_NS`); that one comes in time all the same, for a line waits for the records of a second beyond its end (`SLACK`):
-/// only one that ended some 200 ms or more after its line may come too late, and is not found for it.
+/// Records are in order of time but for this. A tracer that is late itself may hold one for longer; that one comes in time all the same, for a
+/// line waits for the records of a second beyond its end (`SLACK`).
 const JITTER: u64 = 250_000_000;
 
 /// The records, in order.

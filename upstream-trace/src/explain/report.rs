@@ -291,9 +291,13 @@ fn ambiguous<'a>(answer: &Answer, records: &[Connection<'a>]) -> (Option<Verdict
     let advice = advice(&answer.asked.failed);
     let several = answer.candidates > 1;
     if !several && !answer.of_others {
-        let text = format!(
-            "One connection is near, but it may be another line's or another server's: the line has no address.{advice}"
-        );
+        let text = if answer.asked.failed.upstream.is_some() {
+            format!("One connection is near, but other lines may have it as well.{advice}")
+        } else {
+            format!(
+                "One connection is near, but it may be another line's or another server's: the line has no address.{advice}"
+            )
+        };
         return (None, text.into());
     }
     let all = answer.candidates == records.len();
@@ -322,6 +326,8 @@ fn nothing<'a>(answer: &Answer, forgotten: bool) -> Cow<'a, str> {
     let failed = &answer.asked.failed;
     if answer.ahead {
         "The line's time is in the future, or far ahead of the line behind it, so nothing was looked for: the log's time zone (TZ) or clock differs.".into()
+    } else if failed.is_untimed {
+        "The line does not say how long the request took, so which connection ended with it cannot be told: log %DURATION%, or %UPSTREAM_LOCAL_ADDRESS% beside %UPSTREAM_REMOTE_ADDRESS%.".into()
     } else if failed.upstream.is_none() && failed.format.names_servers() {
         "The line has no server's address, so no connection can be told to be its own: its name did not resolve, or the log lacks the address (ipv4:10.0.0.1:80).".into()
     } else if answer.of_others {
@@ -372,6 +378,7 @@ mod tests {
                     format,
                     began: 5,
                     ended: Span::new(5, 1),
+                    is_untimed: false,
                     request: String::new(),
                     status: None,
                     flags: None,

@@ -34,7 +34,7 @@ pub struct Brief {
 }
 
 /// The process that a socket belongs to.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub struct Owner {
     pub pid: u32,
     comm: [u8; 16],
@@ -50,9 +50,14 @@ impl Owner {
         Self { pid, comm: name }
     }
 
-    /// Whether the process has this name, as the kernel cuts names off.
+    /// A process by its number and its whole name, which the kernel cuts off.
+    pub fn called(pid: u32, name: &str) -> Self {
+        Self::new(pid, name.get(..15).unwrap_or(name))
+    }
+
+    /// Whether the process has this name.
     pub fn is_called(&self, name: &str) -> bool {
-        *self == Self::new(self.pid, name.get(..15).unwrap_or(name))
+        *self == Self::called(self.pid, name)
     }
 }
 

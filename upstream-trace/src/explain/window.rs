@@ -126,7 +126,7 @@ pub struct Window {
     /// Failed ones to any destination.
     anywhere: Times,
     /// How many records are each process's.
-    owners: HashMap<u32, usize>,
+    owners: HashMap<Owner, usize>,
     chains: Chains,
     encoder: Encoder<(Role, Verdict)>,
     /// Up to here records are forgotten.
@@ -153,7 +153,7 @@ impl Window {
             times.insert(brief.left, number);
         }
         if let Some(owner) = brief.owner {
-            *self.owners.entry(owner.pid).or_default() += 1;
+            *self.owners.entry(owner).or_default() += 1;
         }
         self.bytes += line.len();
         self.records.push_back(Held {
@@ -204,12 +204,12 @@ impl Window {
             ..
         } = held.brief;
         self.forgotten = self.forgotten.max(ended);
-        if let Some(Owner { pid, .. }) = owner
-            && let Some(count) = self.owners.get_mut(&pid)
+        if let Some(owner) = owner
+            && let Some(count) = self.owners.get_mut(&owner)
         {
             *count -= 1;
             if *count == 0 {
-                self.owners.remove(&pid);
+                self.owners.remove(&owner);
             }
         }
         if role == Role::Server {
@@ -233,9 +233,9 @@ impl Window {
         usize::try_from(number.checked_sub(self.first)?).ok()
     }
 
-    /// Whether any record is this process's.
-    pub fn has_owner(&self, pid: u32) -> bool {
-        self.owners.contains_key(&pid)
+    /// Whether any record is that of a process with this number and name.
+    pub fn has_owner(&self, pid: u32, name: &str) -> bool {
+        self.owners.contains_key(&Owner::called(pid, name))
     }
 
     /// The record with this number, while it is kept.
@@ -368,7 +368,8 @@ pub(super) mod tests {
             window.insert(brief(ended + 100, [5, 80], verdict), b"12345");
             window.expire(ended);
         }
-        assert!(window.has_owner(7) && !window.has_owner(8));
+        assert!(window.has_owner(7, "envoy") && !window.has_owner(8, "envoy"));
+        assert!(!window.has_owner(7, "nginx"));
         assert!(window.records.len() <= 101 && window.bytes == 5 * window.records.len());
         window.expire(u64::MAX);
         assert!(window.failed.is_empty() && window.fine.is_empty());

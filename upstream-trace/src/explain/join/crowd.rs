@@ -9,9 +9,12 @@ use super::{
     fit::{Fit, Fitting},
     order::{self, Cut, Ended, Lines},
 };
-use crate::explain::{
-    meaning::{Expected, Verdicts},
-    window::Number,
+use crate::{
+    explain::{
+        meaning::{Expected, Verdicts},
+        window::Number,
+    },
+    record::Verdict,
 };
 
 /// Lines of one kind that wait for each other at most.
@@ -140,7 +143,7 @@ impl Join {
         let mut left = Vec::new();
         for (expected, lines) in meanings {
             let lines = self.settle_by_order(lines, since, until);
-            let moments = Moments::of(&lines);
+            let moments = Moments::of(&lines, Asked::close);
             let mut rest = Lines::new();
             for (number, line) in lines {
                 if let Some((by, one)) = self.nearest_of(&line, expected, &moments) {
@@ -172,6 +175,9 @@ impl Join {
         let possible = all.likely.or(all.possible);
         let sets: &[Verdicts] = if expected().any(Expected::is_even) {
             &[possible]
+        } else if all.likely.has(Verdict::Ok) {
+            // A healthy connection is as likely, so that failed ones alone are no set of their own.
+            &[all.likely, possible]
         } else {
             &[all.likely, possible.failed(), possible]
         };
@@ -247,14 +253,26 @@ impl Join {
         let Some(like) = Like::of(&lines) else {
             return;
         };
-        let mut free = self.fitting_all(&like, expected, Whose::Nobodys);
-        // Looked for only where a line is left with none.
-        let mut all = None;
+        let mut free = self.fitting_all(&like, expected, expected.is_even(), Whose::Nobodys);
+        let near = Moments::of(&lines, |line| line.moment(line.slack()));
+        // Looked for only where a line is left with none, or with one that it is not alone with.
+        let (mut all, mut even) = (None, None);
         for (number, line) in lines {
             let answer = if let Some(fit) = free.iter().find_map(|owned| owned.fit(&line)) {
                 match *fit.nearest.as_slice() {
                     // Behind `until` it may be another line's.
                     [one] if until.is_some_and(|until| one.at >= until) => of_others(line),
+                    // What another line may have as well leaves each with what its words mean less often.
+                    [one]
+                        if line.failed.upstream.is_some()
+                            && !line.shares_connections()
+                            && near.around(one.at) > 1 =>
+                    {
+                        let any = || self.fitting_all(&like, expected, true, Whose::Nobodys);
+                        let mut even = even.get_or_insert_with(any).iter();
+                        let fit = even.find_map(|owned| owned.fit(&line)).unwrap_or(fit);
+                        ambiguous(line, &fit, Whose::Nobodys)
+                    }
                     [one] if line.failed.upstream.is_some() => {
                         for owned in &mut free {
                             owned.remove(one.number);
@@ -264,7 +282,7 @@ impl Join {
                     _ => ambiguous(line, &fit, Whose::Nobodys),
                 }
             } else {
-                let any = || self.fitting_all(&like, expected, Whose::Any);
+                let any = || self.fitting_all(&like, expected, expected.is_even(), Whose::Any);
                 let mut all = all.get_or_insert_with(any).iter();
                 match all.find_map(|owned| owned.fit(&line)) {
                     Some(fit) if line.shares_connections() => ambiguous(line, &fit, Whose::Any),
@@ -276,20 +294,26 @@ impl Join {
         }
     }
 
-    /// What each knowledge of the owner finds for lines of this meaning.
-    fn fitting_all(&self, like: &Like, expected: Expected, whose: Whose) -> Vec<Fitting> {
+    /// What each knowledge of the owner finds for lines of this meaning; with `is_even` what is only possible is as good as what is likely.
+    fn fitting_all(
+        &self,
+        like: &Like,
+        expected: Expected,
+        is_even: bool,
+        whose: Whose,
+    ) -> Vec<Fitting> {
         let held = |by, verdicts| self.held(like, by, verdicts, whose);
         let fitting = |by| Fitting {
             by,
-            is_even: expected.is_even(),
+            is_even,
             likely: held(by, expected.likely),
             possible: held(by, expected.possible),
         };
-        self.bys(&like.first).map(fitting).collect()
+        self.bys(&like.first).map(fitting).into()
     }
 }
 
-/// Several fit, or one to a server that the line does not name.
+/// Several fit, or one that another line may have, or one to a server that the line does not name.
 fn ambiguous(asked: Asked, fit: &Fit, whose: Whose) -> Waiting {
     Waiting::Done(Answer {
         sureness: Sureness::Ambiguous,
@@ -335,16 +359,15 @@ enum Whose {
     Any,
 }
 
-/// When the connections of several lines ended, where neither waits for a processor.
+/// When the connections of several lines may have ended.
 struct Moments {
     from: Vec<u64>,
     to: Vec<u64>,
 }
 
 impl Moments {
-    fn of(lines: &[(Number, Asked)]) -> Self {
-        let (mut from, mut to): (Vec<_>, Vec<_>) =
-            lines.iter().map(|(_, line)| line.close()).unzip();
+    fn of(lines: &[(Number, Asked)], when: impl Fn(&Asked) -> (u64, u64)) -> Self {
+        let (mut from, mut to): (Vec<_>, Vec<_>) = lines.iter().map(|(_, line)| when(line)).unzip();
         from.sort_unstable();
         to.sort_unstable();
         Self { from, to }

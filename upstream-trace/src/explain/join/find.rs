@@ -102,6 +102,12 @@ impl Join {
         close.next().is_none().then(|| vec![*only])
     }
 
+    /// Whether no line of the same log has the connection already, unless they can share it.
+    pub(super) fn may_have(&self, asked: &Asked, number: Number) -> bool {
+        let held = self.window.get(number);
+        asked.shares_connections() || held.is_some_and(|held| held.taken & asked.bit() == 0)
+    }
+
     pub(super) fn is_close(&self, asked: &Asked, number: Number) -> bool {
         let (from, to) = asked.close();
         let held = self.window.get(number);
@@ -109,17 +115,22 @@ impl Join {
     }
 
     /// How the owner can be known without both addresses, surest first. A proxy in a container may write a pid that is not the kernel's: then
-    /// there is no record of it, and none need be looked at.
-    pub(super) fn bys(&self, asked: &Asked) -> impl Iterator<Item = By> + use<> {
-        let pid = asked.failed.pid.filter(|pid| self.window.has_owner(*pid));
-        let pid = pid.map(|_| By::Pid);
-        pid.into_iter().chain([By::Name, By::Nobody])
+    /// there is no record of it, or those of another program, and its name is what is left.
+    pub(super) fn bys(&self, asked: &Asked) -> [By; 2] {
+        let named = asked.failed.pid.zip(self.name(&asked.failed));
+        let is_known = named.is_some_and(|(pid, name)| self.window.has_owner(pid, name));
+        [if is_known { By::Pid } else { By::Name }, By::Nobody]
+    }
+
+    /// The name of the proxy's processes.
+    fn name(&self, failed: &Failed) -> Option<&str> {
+        self.process.as_deref().or(failed.format.program())
     }
 
     /// Connections that fit, by the surest knowledge of the owner that finds any. Two are enough to know of several: one that is only
     /// possible and close is another as well.
     pub(super) fn fitting(&self, asked: &Asked, expected: Expected) -> Option<(By, Vec<Number>)> {
-        self.bys(asked).find_map(|by| {
+        self.bys(asked).into_iter().find_map(|by| {
             let likely = self.look(asked, by, expected.likely, asked.moment(asked.slack()));
             let possible = self.look(asked, by, expected.possible, asked.moment(CLOSE));
             let found = likely
@@ -152,7 +163,7 @@ impl Join {
 
     /// Whether the connection belongs to the proxy that wrote the line.
     fn owned(&self, failed: &Failed, brief: &Brief, by: By) -> bool {
-        let name = self.process.as_deref().or(failed.format.program());
+        let name = self.name(failed);
         match (by, brief.owner) {
             (By::Pid, Some(owner)) => failed.pid == Some(owner.pid),
             (By::Name, Some(owner)) => name.is_some_and(|name| owner.is_called(name)),

@@ -33,6 +33,7 @@ fn line(number: u64, milliseconds: u64, nature: Nature) -> Asked {
             format: Format::Envoy,
             began: at(milliseconds),
             ended: Span::new(at(milliseconds), MILLISECOND),
+            is_untimed: false,
             request: "GET / HTTP/1.1".into(),
             status: Some(503),
             flags: None,
@@ -69,7 +70,7 @@ struct Play(Join);
 
 impl Play {
     fn new(records: &[(u64, u16, Verdict)]) -> Self {
-        let mut join = Join::new(None, KEEP);
+        let mut join = Join::new(Some("envoy".into()), KEEP);
         for &(milliseconds, local, verdict) in records {
             let brief = brief(at(milliseconds), [local, 80], verdict);
             join.window.insert(brief, b"");
@@ -324,7 +325,7 @@ fn a_connection_of_another_time_is_none() {
     assert_eq!(play.answers(vec![asked])[0].1, Sureness::Unique);
 }
 
-/// The answers to lines at 500 that fit only one connection, which the first of them gets.
+/// The answers to lines at 500 that fit only one connection.
 fn shared(request: &str, format: Format) -> Vec<(Sureness, bool)> {
     let mut join = Join::new(None, KEEP);
     let mut record = brief(at(440), [5, 80], Verdict::ResetBeforeResponse);
@@ -347,14 +348,15 @@ fn shared(request: &str, format: Format) -> Vec<(Sureness, bool)> {
 
 #[test]
 fn many_requests_of_one_connection() {
-    use Sureness::{Ambiguous, None, Unique};
+    use Sureness::{Ambiguous, Unique};
     let one = (Unique, false);
     for (request, format) in [("GET / HTTP/2", Format::Envoy), ("/a.B/c", Format::Grpc)] {
         let answers = shared(request, format);
         assert_eq!(answers, [one, (Ambiguous, true), (Ambiguous, true)]);
     }
+    // Of these any may be the one that it is.
     let answers = shared("GET / HTTP/1.1", Format::Envoy);
-    assert_eq!(answers, [one, (None, true), (None, true)]);
+    assert_eq!(answers, [(Ambiguous, false); 3]);
 }
 
 #[test]
@@ -578,10 +580,78 @@ fn a_pid_is_surer_than_a_name() {
         record.owner = Some(Owner::new(pid, "envoy"));
         join.window.insert(record, b"");
     }
+    let of = |line_number, pid| {
+        let mut asked = line(line_number, 101, meaning::REFUSED);
+        asked.failed.pid = Some(pid);
+        asked
+    };
+    // In a container the number may be another one, or another program's.
+    let mut other = brief(at(100), [7, 81], Verdict::Refused);
+    other.owner = Some(Owner::new(9, "nginx"));
+    join.window.insert(other, b"");
+    let answers = Play(join).answers(vec![of(1, 8), of(2, 9)]);
+    let expected = [
+        (1, Sureness::Unique, vec![1]),
+        (2, Sureness::Order, vec![0]),
+    ];
+    assert_eq!(answers, expected);
+}
+
+#[test]
+fn without_a_duration_only_both_addresses_tell() {
+    let mut asked = line(1, 500, meaning::REFUSED);
+    asked.failed.is_untimed = true;
+    let records = || Play::new(&[(500, 5, Verdict::Refused)]);
+    let answers = records().answers(vec![asked.clone()]);
+    assert_eq!(answers, [(1, Sureness::None, vec![])]);
+    let answers = records().answers(vec![with_local(asked, 5)]);
+    assert_eq!(answers, [(1, Sureness::Exact, vec![0])]);
+}
+
+/// Both are told in the same words, of one second: whose answer was cut short is not told from whose never came.
+#[test]
+fn one_likely_connection_is_not_the_first_of_two_lines() {
+    use Verdict::{ClosedBeforeResponse, Ok};
+    let line = |number| of_one_thread(coarse(number, 1, meaning::CLOSED_UNANSWERED));
+    let answers = |records: &[_]| {
+        let answers = Play::new(records).answers(vec![line(1), line(2)]);
+        answers
+            .into_iter()
+            .map(|(_, sureness, found)| (sureness, found.len()))
+    };
+    let records = [
+        (1_100, 5, Ok),
+        (1_200, 6, Ok),
+        (1_300, 7, ClosedBeforeResponse),
+    ];
+    assert!(answers(&records).eq([(Sureness::Ambiguous, 3); 2]));
+    // What is alone is the first one's.
+    let one_each = [(Sureness::Unique, 1), (Sureness::None, 0)];
+    assert!(answers(&records[2..]).eq(one_each));
+}
+
+#[test]
+fn failed_ones_alone_are_no_order_where_a_healthy_one_is_as_likely() {
+    use Verdict::{ClosedBeforeResponse, Ok};
+    let records = [(1_100, 5, Ok), (1_300, 7, ClosedBeforeResponse)];
+    let lines = vec![of_one_thread(coarse(1, 1, meaning::CLOSED_INSIDE))];
+    let answers = Play::new(&records).answers(lines);
+    assert_eq!(answers, [(1, Sureness::Ambiguous, vec![0, 1])]);
+}
+
+/// Which is known to have others.
+#[test]
+fn a_workers_line_does_not_get_another_workers_connection() {
+    let mut join = Join::new(None, KEEP);
+    for (pid, local, moment) in [(7, 5, 5_000), (8, 6, 100)] {
+        let mut record = brief(at(moment), [local, 80], Verdict::Refused);
+        record.owner = Some(Owner::new(pid, "envoy"));
+        join.window.insert(record, b"");
+    }
     let mut asked = line(1, 101, meaning::REFUSED);
-    asked.failed.pid = Some(8);
+    asked.failed.pid = Some(7);
     let answers = Play(join).answers(vec![asked]);
-    assert_eq!(answers, [(1, Sureness::Unique, vec![1])]);
+    assert_eq!(answers, [(1, Sureness::None, vec![])]);
 }
 
 #[test]
@@ -640,7 +710,7 @@ fn stream(
         Some((number * every + after, u16::try_from(number).unwrap()))
     }));
     records.sort_unstable();
-    let mut join = Join::new(None, KEEP / 2);
+    let mut join = Join::new(Some("envoy".into()), KEEP / 2);
     for &(microseconds, local) in &records {
         let ended = START + microseconds * 1_000;
         join.window

@@ -35,7 +35,8 @@ pub(super) fn text(line: &str) -> Option<Reading> {
     };
     let mut numbers = numbers.split(' ');
     let _bytes = (number(numbers.next()?)?, number(numbers.next()?)?);
-    let duration = number(numbers.next()?).unwrap_or(0);
+    let duration = numbers.next()?;
+    let duration = known(duration).map_or(Some(None), |known| number(known).map(Some))?;
     let (local, remote) = ends(behind, plain);
     let line = Line {
         format: if plain { Format::Envoy } else { Format::Istio },
@@ -118,7 +119,7 @@ fn status(text: &str) -> Option<u16> {
 struct Line<'a> {
     format: Format,
     began: u64,
-    duration: u64,
+    duration: Option<u64>,
     request: Cow<'a, str>,
     status: u16,
     flags: &'a str,
@@ -145,9 +146,9 @@ fn lasted(rest: &str) -> Option<u64> {
 
 fn reading(line: Line<'_>) -> Reading {
     let Some(nature) = nature(&line) else {
-        return fine(line.began, Some(line.duration));
+        return fine(line.began, line.duration);
     };
-    let duration = line.duration.saturating_mul(MILLISECOND);
+    let duration = line.duration.unwrap_or(0).saturating_mul(MILLISECOND);
     let upstream = address(line.host);
     let name = known(line.host).filter(|_| upstream.is_none());
     Reading::failed(Failed {
@@ -155,6 +156,7 @@ fn reading(line: Line<'_>) -> Reading {
         began: line.began,
         // Both the start and the duration are cut off to a millisecond.
         ended: Span::new(line.began.saturating_add(duration), 2 * MILLISECOND),
+        is_untimed: line.duration.is_none(),
         request: line.request.into_owned(),
         status: (line.status != 0).then_some(line.status),
         flags: known(line.flags).map(str::to_owned),
@@ -178,6 +180,7 @@ fn nature(line: &Line<'_>) -> Option<Nature> {
         match nature {
             Nature::Connection(_) if no_tcp(line.host) => return Some(meaning::NOT_TCP),
             meaning::BAD_RESPONSE if has_begun(line) => return Some(meaning::BAD_BODY),
+            meaning::STREAM_RESET if is_no_request(line) => return Some(meaning::RESET),
             Nature::Connection(_) => return Some(nature),
             Nature::Elsewhere(_) => elsewhere = elsewhere.or(Some(nature)),
         }
@@ -197,6 +200,11 @@ fn nature(line: &Line<'_>) -> Option<Nature> {
 /// Whether the headers of the response had been understood.
 fn has_begun(line: &Line<'_>) -> bool {
     line.said.contains("after_response_started") || (200..500).contains(&line.status)
+}
+
+/// Whether it is the line of a connection that Envoy passed on as it came (`tcp_proxy`): that has neither a method nor a status.
+fn is_no_request(line: &Line<'_>) -> bool {
+    line.request == "- - -" && line.status == 0
 }
 
 fn no_tcp(host: &str) -> bool {
@@ -280,7 +288,7 @@ pub(super) fn json(line: &str) -> Option<Reading> {
     Some(reading(Line {
         format: Format::EnvoyJson,
         began,
-        duration: line.duration.number().unwrap_or(0),
+        duration: line.duration.number(),
         request: request.join(" ").into(),
         status,
         flags,
@@ -314,6 +322,23 @@ mod tests {
         assert_eq!((line.local, line.said), (None, None));
         assert_eq!(line.ended.from - line.began, 226 * MILLISECOND);
         assert_eq!(line.nature, meaning::CONNECT_FAILED);
+    }
+
+    /// `tcp_proxy` has no streams.
+    #[test]
+    fn a_connection_without_a_request() {
+        let line = r#"[2026-11-21T15:20:14.314Z] "- - -" 0 UR 61 0 12 - "-" "-" "-" "-" "127.0.0.1:18081""#;
+        assert_eq!(failed(line).nature, meaning::RESET);
+        let stream = line.replace("\"- - -\" 0", "\"GET / HTTP/2\" 503");
+        assert_eq!(failed(&stream).nature, meaning::STREAM_RESET);
+    }
+
+    #[test]
+    fn without_a_duration_the_end_is_not_known() {
+        let line = failed(&ENVOY.replace(" 226 - ", " - - "));
+        assert!(line.is_untimed && !failed(ENVOY).is_untimed);
+        let json = r#"{"start_time":"2026-11-21T15:20:14.314Z","response_code":503,"response_flags":"UC","upstream_host":"127.0.0.1:18081"}"#;
+        assert!(failed(json).is_untimed);
     }
 
     #[test]

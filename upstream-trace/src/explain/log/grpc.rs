@@ -49,6 +49,7 @@ pub(super) fn line(line: &str, zone: &mut time::Zone) -> Option<Reading> {
         format: Format::Grpc,
         began: at,
         ended: Span::new(at, precision),
+        is_untimed: false,
         request: method.unwrap_or_default().to_owned(),
         status: None,
         flags: Some(status.to_owned()),

@@ -63,6 +63,7 @@ pub(super) fn line(line: &str, zone: &mut time::Zone) -> Option<Reading> {
         began,
         // Timers are rounded each by itself, and the clock is read once a round of the event loop.
         ended: Span::new(ended.saturating_sub(MILLISECOND), 2 * MILLISECOND),
+        is_untimed: false,
         request: request.unwrap_or_default().to_owned(),
         status,
         flags: Some(state.to_owned()),

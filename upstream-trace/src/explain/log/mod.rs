@@ -104,6 +104,8 @@ pub struct Failed {
     /// When the request began; as far as the log does not say it, when it failed.
     pub began: u64,
     pub ended: Span,
+    /// The log does not say when it failed: `ended` is when it began.
+    pub is_untimed: bool,
     /// `GET /path HTTP/1.1`; empty where there is none.
     pub request: String,
     pub status: Option<u16>,

@@ -34,6 +34,7 @@ pub(super) fn error(line: &str, zone: &mut time::Zone) -> Option<Reading> {
         Nature::Connection(_) => match url {
             None => meaning::NO_UPSTREAM,
             Some(url) if without_scheme(url).starts_with("unix:") => meaning::NOT_TCP,
+            Some(url) if is_tls(url) => over_tls(nature),
             Some(_) => nature,
         },
     };
@@ -41,6 +42,7 @@ pub(super) fn error(line: &str, zone: &mut time::Zone) -> Option<Reading> {
         format: Format::NginxError,
         began: at,
         ended: Span::new(at, SECOND),
+        is_untimed: false,
         request: request.to_owned(),
         status: None,
         flags: None,
@@ -82,6 +84,21 @@ fn url(fields: &str) -> Option<&str> {
 /// `http://127.0.0.1:81/path`, or `127.0.0.1:81` of the stream module.
 fn upstream(url: &str) -> Option<std::net::SocketAddr> {
     address(without_scheme(url).split('/').next()?)
+}
+
+fn is_tls(url: &str) -> bool {
+    ["https://", "grpcs://"]
+        .iter()
+        .any(|scheme| url.starts_with(scheme))
+}
+
+/// Over TLS a reset is told like an orderly close.
+const fn over_tls(nature: Nature) -> Nature {
+    match nature {
+        meaning::CLOSED_UNANSWERED => meaning::TERMINATED,
+        meaning::CLOSED_INSIDE => meaning::ENDED_INSIDE,
+        other => other,
+    }
 }
 
 fn without_scheme(url: &str) -> &str {
@@ -207,6 +224,23 @@ mod tests {
             ),
         ] {
             assert_eq!(failed(&line(message)).nature, nature, "{message}");
+        }
+    }
+
+    #[test]
+    fn over_tls_a_reset_is_told_like_a_close() {
+        for (message, nature) in [
+            (
+                "upstream prematurely closed connection while reading response header from upstream",
+                meaning::TERMINATED,
+            ),
+            (
+                "upstream prematurely closed connection while reading upstream",
+                meaning::ENDED_INSIDE,
+            ),
+        ] {
+            let line = line(message).replace("http://", "https://");
+            assert_eq!(failed(&line).nature, nature, "{message}");
         }
     }
 

@@ -34,6 +34,7 @@ pub(super) fn line(line: &str) -> Option<Reading> {
         format: Format::NginxAccess,
         began: at.saturating_sub(took),
         ended: Span::new(at, SECOND),
+        is_untimed: false,
         request: request.to_owned(),
         status: Some(status),
         flags: None,
