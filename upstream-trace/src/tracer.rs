@@ -245,6 +245,7 @@ impl Tracer {
             let mut bytes = [0; SCAN_STEP];
             while matches!(holders.read(&mut bytes), Ok(1..)) {
                 self.drain(printer)?;
+                self.find_peers(printer)?;
             }
             self.turn.left = 0;
             while self.drain(printer)? && self.turn.left > 0 {}

@@ -18,11 +18,6 @@ use super::{
 };
 use crate::{decode::Event, process::Describe};
 
-/// How long after its end a connection waits at most for its other end to be looked for.
-const PATIENCE_NS: u64 = 70_000_000;
-/// The same where a reset came that nobody is known to have sent: only if the other end is found, and has not sent it, it is certain that
-/// neither did.
-const RESET_PATIENCE_NS: u64 = 1_000_000_000;
 /// A reset that was kept longer than this before the first of those that wait ended is none of theirs.
 const KEPT_NS: u64 = 200_000_000;
 /// Where there are more resets than this of that time, the one that is looked for may have been put out: one in ten is.
@@ -118,32 +113,6 @@ impl Engine {
             self.finish(slot, serial, clock, sink);
         }
         self.asking = waiting;
-    }
-
-    /// Prints those that were not answered in time.
-    pub(super) fn asked_in_vain(&mut self, now: u64, clock: &impl WallClock, sink: &mut impl Sink) {
-        let mut waiting = std::mem::take(&mut self.asking);
-        waiting.retain(|&(at, slot, serial)| {
-            let waits = at.saturating_add(self.patience(slot)) > now;
-            if !waits {
-                self.finish(slot, serial, clock, sink);
-            }
-            waits
-        });
-        if waiting.is_empty() {
-            self.asked.clear();
-        }
-        self.asking = waiting;
-    }
-
-    fn patience(&self, slot: Slot) -> u64 {
-        let end = self.table.get(slot).and_then(|ended| ended.end.as_deref());
-        let strange = end.is_some_and(|end| end.received.is_some() && end.peer_sent.is_none());
-        if strange {
-            RESET_PATIENCE_NS
-        } else {
-            PATIENCE_NS
-        }
     }
 
     /// Notes that the address at this end is one of this node's.

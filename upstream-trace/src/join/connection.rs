@@ -321,6 +321,23 @@ impl Connection {
         }
     }
 
+    /// When it came to its end, nanoseconds, if it did.
+    pub fn ended_at(&self) -> Option<u64> {
+        let end = self.end.as_deref()?;
+        self.saw(seen::END).then_some(end.at)
+    }
+
+    /// When its owner closed it, nanoseconds, as exactly as its steps say it.
+    pub fn closed_at(&self) -> Option<u64> {
+        let is_fin = |step: &&Step| {
+            let to = step.change().map(|(_, to)| to);
+            matches!(to, Some(State::FinWait1 | State::LastAck))
+        };
+        let fin = self.steps.as_slice().iter().rfind(is_fin);
+        let at = fin.map(|step| self.first.saturating_add(step.at_us().saturating_mul(1000)));
+        at.or_else(|| self.ended_at())
+    }
+
     /// Names a better owner; a worse one changes nothing. Of several that hold it the oldest made it, the others inherited it.
     pub fn owned_by(&mut self, process: Rc<Process>, attribution: Attribution) {
         if process.wanted {

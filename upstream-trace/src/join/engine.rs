@@ -340,7 +340,6 @@ impl Engine {
 
     /// Prints whatever is due at `now`, `CLOCK_MONOTONIC` nanoseconds read before the ring was drained.
     pub fn finish_due(&mut self, now: u64, clock: &impl WallClock, sink: &mut impl Sink) {
-        self.asked_in_vain(now, clock, sink);
         self.pair_translated();
         while let Some(&(at, slot, serial)) = self.on_hold.front()
             && at.saturating_add(HOLD_NS) <= now

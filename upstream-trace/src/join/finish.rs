@@ -101,9 +101,9 @@ fn leave_to_peer(engine: &mut Engine, slot: Slot) {
     }
     peer.peer_received = received(ended);
     ended.peer_received = ended.peer_received.or_else(|| received(peer));
-    peer.peer_exit = ended.exit;
+    peer.peer_exit = exit_before(ended, peer);
     if ended.peer_exit == exit::NONE {
-        ended.peer_exit = peer.exit;
+        ended.peer_exit = exit_before(peer, ended);
     }
     // Both are born within one round trip, so after the tracer: one birth was kept from its hook.
     let one_unborn = peer.saw(seen::BIRTH) != ended.saw(seen::BIRTH)
@@ -128,6 +128,20 @@ fn leave_to_peer(engine: &mut Engine, slot: Slot) {
     }
     if one_unborn && !known_loss && engine.context.sees_both_ends {
         engine.unseen += 1;
+    }
+}
+
+/// How the owner came to its end, unless the other end was over before that.
+fn exit_before(connection: &Connection, other: &Connection) -> u8 {
+    if connection.exit == exit::NONE {
+        return exit::NONE;
+    }
+    let over = other.ended_at().unwrap_or(u64::MAX);
+    let closed = connection.closed_at().unwrap_or(0);
+    if closed <= over {
+        connection.exit
+    } else {
+        exit::NONE
     }
 }
 
