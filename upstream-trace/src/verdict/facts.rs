@@ -158,7 +158,8 @@ impl Counters {
         idle.map(|idle| idle.min(self.lived_us.unwrap_or(u64::MAX)))
     }
 
-    /// Which way the last payload went; `None` where there was none or it cannot be told.
+    /// Which way the last payload went; `None` where there was none or it cannot be told. What is unread says only that nobody has read so far:
+    /// it may have come before an answer.
     pub fn last_payload(&self) -> Option<Direction> {
         match (self.sent_any?, self.received_any?) {
             (false, false) => None,
@@ -166,16 +167,26 @@ impl Counters {
             (false, true) => Some(Direction::Received),
             (true, true) => {
                 let (sent, received) = (self.since_sent_us?, self.since_received_us?);
-                // Within one jiffy only what is still waiting tells the order.
+                // Within one jiffy only what is still on its way tells the order.
                 match sent.cmp(&received) {
                     std::cmp::Ordering::Less => Some(Direction::Sent),
                     std::cmp::Ordering::Greater => Some(Direction::Received),
                     std::cmp::Ordering::Equal if self.unacked? => Some(Direction::Sent),
-                    std::cmp::Ordering::Equal if self.unread? => Some(Direction::Received),
                     std::cmp::Ordering::Equal => None,
                 }
             }
         }
+    }
+
+    /// The same of one that was reset. Where the clock does not tell, what was thrown away unread is what matters: it was a request, or the
+    /// rest of one.
+    pub fn last_payload_of_reset(&self) -> Option<Direction> {
+        let came = || {
+            let is_even = self.since_sent_us? == self.since_received_us?;
+            let is_thrown_away = self.unread? && !self.unacked?;
+            (is_even && is_thrown_away).then_some(Direction::Received)
+        };
+        self.last_payload().or_else(came)
     }
 }
 
@@ -424,8 +435,9 @@ mod tests {
             Some(Direction::Sent)
         );
         assert_eq!(
-            client(Stats { unread: 3, ..both }).last_payload(),
+            client(Stats { unread: 3, ..both }).last_payload_of_reset(),
             Some(Direction::Received)
         );
+        assert_eq!(client(Stats { unread: 3, ..both }).last_payload(), None);
     }
 }

@@ -101,7 +101,7 @@ fn judge_reset(facts: &Facts, direction: Direction, idle_after_us: u64) -> Judge
             flag: Some(Flag::ResetBeforePayload),
         };
     }
-    if unanswered(facts) {
+    if unanswered(facts, facts.counters.last_payload_of_reset()) {
         return Judgement {
             verdict: Verdict::ResetBeforeResponse,
             flag: Some(Flag::ResetBeforeResponse),
@@ -141,8 +141,8 @@ fn connector_reset(facts: &Facts, direction: Direction) -> bool {
 
 /// A request was sent and no byte of a response came back, from the client's side; a response that the client has nothing of counts as
 /// none, unless its FIN came first: then it may have given up before. Of an end that may be either's nobody knows which payload is the request.
-/// Nor is what came last always a request.
-fn unanswered(facts: &Facts) -> bool {
+/// Nor is the last payload always a request.
+fn unanswered(facts: &Facts, last: Option<Direction>) -> bool {
     let request = match facts.role {
         Role::Server => Direction::Received,
         Role::Client => Direction::Sent,
@@ -152,7 +152,7 @@ fn unanswered(facts: &Facts) -> bool {
         && facts.peer_received_payload == Some(false)
         && facts.counters.received_any == Some(true)
         && !facts.peer_closed_first;
-    let is_latest = facts.counters.last_payload() == Some(request);
+    let is_latest = last == Some(request);
     lost || is_latest && !is_goodbye(facts) && !is_during_response(facts)
 }
 
@@ -202,7 +202,8 @@ fn closed_unanswered(facts: &Facts) -> bool {
         _ => facts.peer_closed_first || facts.closed_first && facts.half_closed,
     };
     // What came after that is the goodbye of a protocol (TLS's `close_notify` for one) rather than a request.
-    server_closed_first && unanswered(facts) && !facts.payload_after_fin
+    let is_unanswered = unanswered(facts, facts.counters.last_payload());
+    server_closed_first && is_unanswered && !facts.payload_after_fin
 }
 
 #[cfg(test)]
@@ -458,6 +459,22 @@ mod tests {
             ..established(Role::Server, 0, 64)
         };
         assert_eq!(verdict(&server), Verdict::ClosedBeforeResponse);
+    }
+
+    /// php-fpm reads the end of the request when it has answered, and shut its side down.
+    #[test]
+    fn within_a_jiffy_what_is_unread_was_asked_last_only_of_one_that_resets() {
+        let mut server = Facts {
+            closed_first: true,
+            ..established(Role::Server, 80, 232)
+        };
+        server.counters.since_sent_us = server.counters.since_received_us;
+        server.counters.unread = Some(true);
+        assert_eq!(verdict(&server), Verdict::Ok);
+        assert_eq!(
+            reset(Direction::Sent, server),
+            flagged(Verdict::ResetBeforeResponse, BEFORE_RESPONSE)
+        );
     }
 
     #[test]

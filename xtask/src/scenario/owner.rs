@@ -7,6 +7,7 @@ use super::connect::wired;
 use super::expect::{BY_SERVER, EXITED, Found, KILLED, Owner, client, received, sent, server};
 use super::net::{Sock, State};
 use super::process::Actor;
+use super::reset::wait_idle;
 use super::{
     BEFORE_PAYLOAD, BEFORE_RESPONSE, Ctx, Expect, Family, Pair, Played, REQUEST, RESPONSE, RQ, RS,
     Scenario, Who, plain,
@@ -189,6 +190,21 @@ pub(super) const LIST: &[Scenario] = &[
         ],
     ),
     plain(
+        "destroyed_idle",
+        "the same after an answer, when the connection has been idle",
+        destroyed_idle,
+        &[
+            client("reset_idle")
+                .reset(received("TCP_STATE", BY_ADMINISTRATOR))
+                .errno("ECONNRESET")
+                .bytes(RQ, RS),
+            server("local_abort")
+                .reset(sent("TCP_STATE", BY_ADMINISTRATOR))
+                .errno("ECONNABORTED")
+                .bytes(RS, RQ),
+        ],
+    ),
+    plain(
         "netns_healthy",
         "client and server in two network namespaces, a wire between them",
         |ctx| netns(ctx, false),
@@ -327,6 +343,17 @@ fn killed_after_half_close(ctx: &Ctx) -> Result<Played> {
 fn destroyed(ctx: &Ctx) -> Result<Played> {
     let mut pair = Pair::open(ctx, Family::V4)?;
     pair.request()?;
+    destroy(ctx, pair)
+}
+
+fn destroyed_idle(ctx: &Ctx) -> Result<Played> {
+    let mut pair = Pair::open(ctx, Family::V4)?;
+    pair.exchange()?;
+    wait_idle();
+    destroy(ctx, pair)
+}
+
+fn destroy(ctx: &Ctx, mut pair: Pair) -> Result<Played> {
     let mut administrator = ctx.actor("ut-admin")?;
     pair.played.has(Who::Worker, &administrator);
     administrator.destroy(pair.to, pair.from)?;

@@ -393,6 +393,17 @@ pub(super) const LIST: &[Scenario] = &[
         ],
     ),
     plain(
+        "idle_closed_then_aborted",
+        "the client closes its side of a kept connection that has been idle, then aborts it",
+        idle_closed_then_aborted,
+        &[
+            client_resets("local_abort", "TCP_STATE").bytes(RQ, RS),
+            server_is_reset("reset_idle", "TCP_STATE")
+                .errno("EPIPE")
+                .bytes(RS, RQ),
+        ],
+    ),
+    plain(
         "client_closes_unread",
         "the client closes with the answer unread",
         client_closes_unread,
@@ -649,6 +660,16 @@ fn client_aborts(ctx: &Ctx, idle: bool) -> Result<Played> {
     }
     pair.client.abort(pair.c)?;
     pair.server.receive_fails(pair.s, libc::ECONNRESET)?;
+    pair.end()
+}
+
+fn idle_closed_then_aborted(ctx: &Ctx) -> Result<Played> {
+    let mut pair = Pair::open(ctx, Family::V4)?;
+    pair.exchange()?;
+    wait_idle();
+    pair.client.shutdown(pair.c, libc::SHUT_WR)?;
+    pair.client.abort(pair.c)?;
+    pair.server.receive_end(pair.s)?;
     pair.end()
 }
 

@@ -127,6 +127,17 @@ pub(super) const ABORTED_AFTER_FIN: Condition = when(
         ABORTED_HERE.holds(it) && after_others_fin && facts.counters.unacked == Some(false)
     },
 );
+/// Whatever is sent to a socket that was closed is reset for another reason.
+pub(super) const CLOSED_AND_ABORTED: Condition = when(
+    "reset with SO_LINGER 0 by an end, which is on this node, after its own FIN",
+    |it| {
+        let after_its_fin = match it.reset {
+            Some((Direction::Sent, ..)) => it.facts.closed_first,
+            _ => it.facts.peer_closed_first,
+        };
+        ABORTED_HERE.holds(it) && after_its_fin
+    },
+);
 pub(super) const BY_CLIENT_AFTER_ITS_FIN: Condition =
     when("reset by the client, after the client's FIN", |it| {
         it.is_after_clients_fin(End::Client)

@@ -387,6 +387,16 @@ pub(super) const ROWS: &[(&[Verdict], &[Row])] = &[
         ],
     ),
     (
+        &[ResetIdle, LocalAbort],
+        &[row(
+            when::DESTROYED,
+            OPEN_TCP,
+            None,
+            Played(&["destroyed_idle"]),
+            "Somebody destroyed the socket of the end that sent the reset (ss -K, or a tool that does the same) with nothing unanswered: harmless for a pool that retries; look for an administrator or an agent that acted there at that time (reset.sender).",
+        )],
+    ),
+    (
         &[ResetBeforeResponse],
         &[row(
             when::SERVER_KILLED_FIRST,
@@ -851,6 +861,13 @@ pub(super) const ROWS: &[(&[Verdict], &[Row])] = &[
                 "The client had waited, and closed the connection before the answer came, which its host then reset: its request timeout or a canceled request; compare the duration with the client's timeouts.",
             ),
             row(
+                when::CLOSED_AND_ABORTED,
+                OPEN_HTTP,
+                BROKEN,
+                FromData,
+                "The other end closed its side and then aborted the connection on purpose (SO_LINGER 0, evidence.abort), shortly after payload: a canceled transfer, an error path, a timeout or a shutdown; look in its log.",
+            ),
+            row(
                 when::BY_CLIENT_AFTER_ITS_FIN,
                 OPEN_HTTP,
                 BROKEN,
@@ -949,6 +966,13 @@ pub(super) const ROWS: &[(&[Verdict], &[Row])] = &[
                 None,
                 FromData,
                 "This end had closed the connection already, and its last words, or what came late, ended in a reset: nobody here waits for it, so it is harmless.",
+            ),
+            row(
+                when::CLOSED_AND_ABORTED,
+                IDLE_CLOSE,
+                None,
+                Played(&["idle_closed_then_aborted"]),
+                "The other end closed the idle connection and then aborted it (SO_LINGER 0, evidence.abort), by its idle timeout, a limit or a shutdown: harmless for a pool that retries; make the idle timeout here shorter than over there.",
             ),
             row(
                 when::PEER_CLOSED_FIRST,
@@ -1131,7 +1155,7 @@ pub(super) const ROWS: &[(&[Verdict], &[Row])] = &[
                 OPEN_HTTP,
                 CLIENT_GONE,
                 FromData,
-                "This end reset the connection with nothing unanswered, but not by an abort or with data unread: a close with TCP_LINGER2, connect() to nowhere (AF_UNSPEC), a timer of its kernel (reset.reason) or an administrator's kill (ss -K); look at the sender.",
+                "This end reset the connection with nothing unanswered, but not by an abort or with data unread: a close with TCP_LINGER2, connect() to nowhere (AF_UNSPEC), or a timer of its kernel (reset.reason); look at the sender.",
             ),
         ],
     ),
@@ -1192,7 +1216,7 @@ pub(super) const STRAY_ROWS: &[StrayRow] = &[
         ),
         OPEN_TCP,
         FromData,
-        "A segment came for no connection of this end, most likely a client's: it had given up (compare its timeout with the time that the server takes), or an answer was not translated back to the address that it knows (conntrack -S, invalid).",
+        "A segment came for no connection of this end, most likely a client's: it had given up (compare its timeout with the server's time), it had been reset (look for its record), or an answer was not translated back to its address (conntrack -S, invalid).",
     ),
     stray_row(
         (StrayKind::InTimeWait, "received in TIME_WAIT"),
@@ -1236,7 +1260,7 @@ pub(super) const NO_SOCKET: StrayRow = stray_row(
     (StrayKind::NoSocket, "sent without a socket"),
     OPEN_TCP,
     FromData,
-    "A segment arrived for a connection that this host does not know: it restarted, or the address moved here from another host.",
+    "A segment came for a connection that this host does not know: it had given it up or reset it (look for its record), a NAT here forgot it (conntrack), the host restarted, or the address moved here from another one.",
 );
 
 /// Envoy's UH.
