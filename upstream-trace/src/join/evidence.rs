@@ -180,7 +180,9 @@ fn exit_of(
     verdict: Verdict,
 ) -> (Option<record::Exit<'static>>, bool) {
     let by_this_end = match (reset.map(|reset| (reset.direction, reset.origin)), verdict) {
-        (Some((Direction::Sent, _)), _) | (None, Verdict::ConnectCanceled) => true,
+        (Some((Direction::Sent, _)), _) | (None, Verdict::ConnectCanceled | Verdict::Timeout) => {
+            true
+        }
         (Some((Direction::Received, Origin::PeerOnNode)), _) => false,
         (None, Verdict::ClosedBeforeResponse) => ended.role == Role::Server,
         _ => return (None, false),

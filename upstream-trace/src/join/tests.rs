@@ -723,6 +723,25 @@ fn a_client_in_another_namespace_learns_late_that_its_first_server_was_killed() 
     }
 }
 
+/// Nothing answers its FIN.
+#[test]
+fn that_a_process_was_killed_is_evidence_where_its_last_words_are_lost() {
+    let mut play = Play::new();
+    play.handshake();
+    play.accept();
+    play.closes_as_it_exits(SERVER, exit::ENDS + 9);
+    let lost = Stats {
+        err: 110,
+        has_socket: 0,
+        ..counted(64, 64)
+    };
+    play.close(SERVER, State::FinWait1, 0, lost);
+    let server = &play.finish()[0];
+    assert_eq!(server.verdict, Verdict::Timeout);
+    let exit = server.evidence.and_then(|evidence| evidence.exit);
+    assert_eq!(exit.and_then(|exit| exit.signal), Some("SIGKILL"));
+}
+
 /// The server's host does not know the client's connection any more (NAT), but the server still has its own.
 #[test]
 fn who_is_killed_when_the_other_end_is_over_is_not_why() {
