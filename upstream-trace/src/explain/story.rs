@@ -34,7 +34,7 @@ pub struct Brief {
 }
 
 /// The process that a socket belongs to.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Owner {
     pub pid: u32,
     comm: [u8; 16],
@@ -50,14 +50,9 @@ impl Owner {
         Self { pid, comm: name }
     }
 
-    /// A process by its number and its whole name, which the kernel cuts off.
-    pub fn called(pid: u32, name: &str) -> Self {
-        Self::new(pid, name.get(..15).unwrap_or(name))
-    }
-
-    /// Whether the process has this name.
+    /// Whether the process has this name, as the kernel cuts names off.
     pub fn is_called(&self, name: &str) -> bool {
-        *self == Self::called(self.pid, name)
+        *self == Self::new(self.pid, name.get(..15).unwrap_or(name))
     }
 }
 

@@ -125,8 +125,8 @@ pub struct Window {
     fine: HashMap<SocketAddr, Times>,
     /// Failed ones to any destination.
     anywhere: Times,
-    /// How many records are each process's.
-    owners: HashMap<Owner, usize>,
+    /// Each process by its number, as the last record names it, and how many records are its.
+    owners: HashMap<u32, (Owner, usize)>,
     chains: Chains,
     encoder: Encoder<(Role, Verdict)>,
     /// Up to here records are forgotten.
@@ -153,7 +153,9 @@ impl Window {
             times.insert(brief.left, number);
         }
         if let Some(owner) = brief.owner {
-            *self.owners.entry(owner).or_default() += 1;
+            let (last, count) = self.owners.entry(owner.pid).or_insert((owner, 0));
+            *last = owner;
+            *count += 1;
         }
         self.bytes += line.len();
         self.records.push_back(Held {
@@ -204,12 +206,12 @@ impl Window {
             ..
         } = held.brief;
         self.forgotten = self.forgotten.max(ended);
-        if let Some(owner) = owner
-            && let Some(count) = self.owners.get_mut(&owner)
+        if let Some(Owner { pid, .. }) = owner
+            && let Some((_, count)) = self.owners.get_mut(&pid)
         {
             *count -= 1;
             if *count == 0 {
-                self.owners.remove(&owner);
+                self.owners.remove(&pid);
             }
         }
         if role == Role::Server {
@@ -233,9 +235,9 @@ impl Window {
         usize::try_from(number.checked_sub(self.first)?).ok()
     }
 
-    /// Whether any record is that of a process with this number and name.
-    pub fn has_owner(&self, pid: u32, name: &str) -> bool {
-        self.owners.contains_key(&Owner::called(pid, name))
+    /// The process with this number, if any record is its.
+    pub fn owner(&self, pid: u32) -> Option<Owner> {
+        self.owners.get(&pid).map(|(owner, _)| *owner)
     }
 
     /// The record with this number, while it is kept.
@@ -368,8 +370,7 @@ pub(super) mod tests {
             window.insert(brief(ended + 100, [5, 80], verdict), b"12345");
             window.expire(ended);
         }
-        assert!(window.has_owner(7, "envoy") && !window.has_owner(8, "envoy"));
-        assert!(!window.has_owner(7, "nginx"));
+        assert!(window.owner(7).is_some() && window.owner(8).is_none());
         assert!(window.records.len() <= 101 && window.bytes == 5 * window.records.len());
         window.expire(u64::MAX);
         assert!(window.failed.is_empty() && window.fine.is_empty());

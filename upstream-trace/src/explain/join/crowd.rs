@@ -181,7 +181,7 @@ impl Join {
         } else {
             &[all.likely, possible.failed(), possible]
         };
-        for by in self.bys(&like.first) {
+        for &by in self.bys(&like.first) {
             for &verdicts in sets {
                 if lines.is_empty() {
                     return lines;
@@ -231,7 +231,7 @@ impl Join {
         expected: Expected,
         others: &Moments,
     ) -> Option<(By, Number)> {
-        for by in self.bys(asked) {
+        for &by in self.bys(asked) {
             let mut found = self
                 .look(asked, by, expected.close(), asked.close())
                 .filter(|(_, held)| asked.can_be(held));
@@ -309,7 +309,7 @@ impl Join {
             likely: held(by, expected.likely),
             possible: held(by, expected.possible),
         };
-        self.bys(&like.first).map(fitting).into()
+        self.bys(&like.first).iter().copied().map(fitting).collect()
     }
 }
 

@@ -115,11 +115,15 @@ impl Join {
     }
 
     /// How the owner can be known without both addresses, surest first. A proxy in a container may write a pid that is not the kernel's: then
-    /// there is no record of it, or those of another program, and its name is what is left.
-    pub(super) fn bys(&self, asked: &Asked) -> [By; 2] {
-        let named = asked.failed.pid.zip(self.name(&asked.failed));
-        let is_known = named.is_some_and(|(pid, name)| self.window.has_owner(pid, name));
-        [if is_known { By::Pid } else { By::Name }, By::Nobody]
+    /// there is no record of it, or it is another program's, and the name is what is left.
+    pub(super) fn bys(&self, asked: &Asked) -> &'static [By] {
+        let owner = asked.failed.pid.and_then(|pid| self.window.owner(pid));
+        let name = self.name(&asked.failed);
+        match owner {
+            Some(owner) if name.is_some_and(|name| owner.is_called(name)) => &[By::Pid, By::Nobody],
+            Some(_) => &[By::Pid, By::Name, By::Nobody],
+            None => &[By::Name, By::Nobody],
+        }
     }
 
     /// The name of the proxy's processes.
@@ -130,7 +134,7 @@ impl Join {
     /// Connections that fit, by the surest knowledge of the owner that finds any. Two are enough to know of several: one that is only
     /// possible and close is another as well.
     pub(super) fn fitting(&self, asked: &Asked, expected: Expected) -> Option<(By, Vec<Number>)> {
-        self.bys(asked).into_iter().find_map(|by| {
+        self.bys(asked).iter().find_map(|&by| {
             let likely = self.look(asked, by, expected.likely, asked.moment(asked.slack()));
             let possible = self.look(asked, by, expected.possible, asked.moment(CLOSE));
             let found = likely

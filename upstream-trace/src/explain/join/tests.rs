@@ -70,7 +70,7 @@ struct Play(Join);
 
 impl Play {
     fn new(records: &[(u64, u16, Verdict)]) -> Self {
-        let mut join = Join::new(Some("envoy".into()), KEEP);
+        let mut join = Join::new(None, KEEP);
         for &(milliseconds, local, verdict) in records {
             let brief = brief(at(milliseconds), [local, 80], verdict);
             join.window.insert(brief, b"");
@@ -710,7 +710,7 @@ fn stream(
         Some((number * every + after, u16::try_from(number).unwrap()))
     }));
     records.sort_unstable();
-    let mut join = Join::new(Some("envoy".into()), KEEP / 2);
+    let mut join = Join::new(None, KEEP / 2);
     for &(microseconds, local) in &records {
         let ended = START + microseconds * 1_000;
         join.window

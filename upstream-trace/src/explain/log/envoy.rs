@@ -35,8 +35,7 @@ pub(super) fn text(line: &str) -> Option<Reading> {
     };
     let mut numbers = numbers.split(' ');
     let _bytes = (number(numbers.next()?)?, number(numbers.next()?)?);
-    let duration = numbers.next()?;
-    let duration = known(duration).map_or(Some(None), |known| number(known).map(Some))?;
+    let duration = number(numbers.next()?);
     let (local, remote) = ends(behind, plain);
     let line = Line {
         format: if plain { Format::Envoy } else { Format::Istio },
