@@ -129,14 +129,8 @@ pub(super) const ABORTED_AFTER_FIN: Condition = when(
 );
 /// Whatever is sent to a socket that was closed is reset for another reason.
 pub(super) const CLOSED_AND_ABORTED: Condition = when(
-    "reset with SO_LINGER 0 by an end, which is on this node, after its own FIN",
-    |it| {
-        let after_its_fin = match it.reset {
-            Some((Direction::Sent, ..)) => it.facts.closed_first,
-            _ => it.facts.peer_closed_first,
-        };
-        ABORTED_HERE.holds(it) && after_its_fin
-    },
+    "reset with SO_LINGER 0 by the other end, which is on this node, after its own FIN",
+    |it| ABORTED_HERE.holds(it) && it.facts.peer_closed_first,
 );
 pub(super) const BY_CLIENT_AFTER_ITS_FIN: Condition =
     when("reset by the client, after the client's FIN", |it| {
