@@ -5,10 +5,11 @@ use std::io::{self, Write as _};
 use super::text::Harmless;
 use crate::exit::{Code, Failure};
 
-/// A line on standard error, if anybody takes it.
+/// A line on standard error, if anybody takes it. In one write, so that it stays whole beside what others write there.
 pub fn say(message: &(impl std::fmt::Display + ?Sized)) {
     let message = message.to_string();
-    let _untaken = writeln!(io::stderr(), "upstream-trace: {}", Harmless(&message));
+    let line = format!("upstream-trace: {}\n", Harmless(&message));
+    let _untaken = io::stderr().write_all(line.as_bytes());
 }
 
 /// Text on standard output, for what is not a record. A reader that has gone is no failure.

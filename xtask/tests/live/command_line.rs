@@ -1,8 +1,11 @@
 //! How it starts, how it ends, and what it says when it cannot.
 
 use std::fs;
+use std::io::ErrorKind;
 use std::net::{Ipv4Addr, TcpListener, TcpStream};
+use std::os::fd::OwnedFd;
 use std::os::unix::fs::OpenOptionsExt as _;
+use std::os::unix::net::UnixDatagram;
 use std::os::unix::process::{CommandExt as _, ExitStatusExt as _};
 use std::path::{Path, PathBuf};
 use std::process::{Command, Output, Stdio};
@@ -51,15 +54,38 @@ fn one_line(output: &Output, code: i32, words: &[&str]) -> Result<()> {
     Ok(())
 }
 
-/// `--duration 0` loads, attaches, says what is attached, exits.
+/// `--duration 0` loads, attaches, says what is attached, exits; each line in one write, so that others' do not come in between.
 pub(crate) fn duration_zero() -> Result<()> {
-    let output = run(&["--duration", "0"])?;
-    let said = String::from_utf8(output.stderr)?;
-    println!("{}", said.trim_end());
-    ensure!(output.status.success(), "{}", output.status);
-    for hook in ["inet_sock_set_state", "tcp_receive_reset", "tcp_send_reset"] {
-        ensure!(said.contains(hook), "does not say that {hook} is attached");
+    let (ours, theirs) = UnixDatagram::pair()?;
+    ours.set_read_timeout(Some(Duration::from_secs(10)))?;
+    let mut child = tracer::command(&tracer::binary()?, ["--duration", "0"])
+        .stderr(OwnedFd::from(theirs))
+        .spawn()?;
+    let mut attached = String::new();
+    let mut bytes = [0; 4096];
+    while !attached.contains(": attached ") {
+        let len = match ours.recv(&mut bytes) {
+            Err(error) if error.kind() == ErrorKind::Interrupted => continue,
+            received => received.context("does not say what it attached")?,
+        };
+        attached = String::from_utf8(bytes[..len].to_vec())?;
+        println!("{}", attached.trim_end());
+        let lines = attached.lines().count();
+        ensure!(
+            lines == 1 && attached.ends_with('\n'),
+            "not one line: {attached:?}"
+        );
     }
+    for hook in ["inet_sock_set_state", "tcp_receive_reset", "tcp_send_reset"] {
+        ensure!(
+            attached.contains(hook),
+            "does not say that {hook} is attached"
+        );
+    }
+    // Whatever else it says finds nobody.
+    drop(ours);
+    let status = child.wait()?;
+    ensure!(status.success(), "{status}");
     Ok(())
 }
 
