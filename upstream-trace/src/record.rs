@@ -266,6 +266,8 @@ pub struct ProxyWords<'a> {
     pub envoy_reason_other: Option<&'a str>,
     /// What NGINX writes to its error log.
     pub nginx_error: &'a str,
+    /// What it may write instead, depending on what it sees first.
+    pub nginx_error_other: Option<&'a str>,
 }
 
 /// A reset that belongs to no tracked socket.

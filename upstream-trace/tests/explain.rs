@@ -180,7 +180,7 @@ fn times_without_a_zone() {
 #[test]
 fn a_line_without_a_server() {
     let dir = files();
-    let line = "2026-11-21T15:20:14.501Z ERROR /shop.Orders/Get: UNAVAILABLE: DNS resolution failed for nowhere:443: C-ares";
+    let line = "2026-11-21T15:20:14.501Z ERROR /shop.Orders/Get: UNAVAILABLE: failed to connect to all addresses";
     fs::write(dir.path().join("access.log"), format!("{line}\n")).unwrap();
     fs::write(dir.path().join("run.json"), RECORD.replace("envoy", "curl")).unwrap();
     let args = ["--records", "run.json", "access.log"];

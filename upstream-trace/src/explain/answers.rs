@@ -99,7 +99,7 @@ impl Answers {
             _ => None,
         };
         let other = other.as_deref().and_then(Story::read);
-        let outlives = |one: &&Named<'_>| answer.asked.is_outlived(one.brief.left);
+        let outlives = |one: &&Named<'_>| answer.asked.is_outlived(one.brief);
         let log = self.logs.get(answer.asked.log);
         let about = About {
             log: log.map_or("", String::as_str),

@@ -21,9 +21,10 @@ use self::crowd::{Crowd, Key};
 use super::{
     log::Failed,
     meaning::{Expected, Nature, Outcome},
+    story::Brief,
     window::{Number, Window},
 };
-use crate::record::words;
+use crate::record::{Verdict, words};
 
 const MILLISECOND: u64 = 1_000_000;
 /// How far a log line and the moment when the proxy left its connection may be apart.
@@ -109,9 +110,13 @@ impl Asked {
         (self.moment(CLOSE).0, self.latest())
     }
 
-    /// Whether a connection that was left then went on when the request was over.
-    pub fn is_outlived(&self, left: u64) -> bool {
-        left > self.moment(SLACK).1
+    /// Whether the connection went on when the request was over. What the upstream did after the proxy had waited in vain is not why; only what
+    /// the kernel gave up was dead by then.
+    pub fn is_outlived(&self, brief: &Brief) -> bool {
+        let waits = self.expected().is_some_and(Expected::is_timeout);
+        let by_upstream = !brief.outcome.ended_here && brief.outcome.verdict != Verdict::Timeout;
+        let slack = if waits && by_upstream { EARLY } else { SLACK };
+        brief.left > self.moment(slack).1
     }
 
     /// When its connection may have ended.

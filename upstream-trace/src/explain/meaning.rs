@@ -45,6 +45,11 @@ impl Verdicts {
         Self(self.0 & u16::MAX as u32)
     }
 
+    /// Only where this end ended the connection.
+    const fn here(self) -> Self {
+        Self(self.0 & !(u16::MAX as u32))
+    }
+
     /// Those of either.
     #[must_use]
     pub const fn or(self, other: Self) -> Self {
@@ -131,14 +136,18 @@ const RESETS: Verdicts = Verdicts::of(&[
     NeverAccepted,
 ]);
 const CLOSED: Verdicts = Verdicts::of(&[ClosedBeforeResponse, NeverAccepted]);
-/// The proxy itself closes after its own timeout, in order or by a reset. It had sent a request, so it was no health check.
+/// The proxy itself closes after its own timeout, in order or by a reset, unless the kernel does. It had sent a request, so it was no health
+/// check.
 const GAVE_UP: Verdicts = Verdicts::of(&[
     NeverAccepted,
-    Timeout,
     LocalAbort,
     ResetBeforeResponse,
     ResetBeforePayload,
-]);
+])
+.here()
+.or(Verdicts::of(&[Timeout]));
+/// The same where all went well as far as the kernel sees.
+const GAVE_UP_IN_ORDER: Verdicts = Verdicts::of(&[Ok, ClosedBeforeResponse]).here();
 const FINE: Verdicts = Verdicts::of(&[Ok, LocalAbort]);
 /// Fine, or given up by the kernel, which proxies tell like an end by the upstream.
 const FINE_OR_LOST: Verdicts = FINE.or(Verdicts::of(&[Timeout]));
@@ -202,19 +211,19 @@ pub const CLOSED_INSIDE: Nature = by_upstream(CLOSED.or(FINE), RESETS.or(Verdict
 /// The same over TLS, where NGINX tells a reset like that (`ngx_ssl_handle_recv`).
 pub const ENDED_INSIDE: Nature = by_upstream(RESETS.or(CLOSED).or(FINE), Verdicts::of(&[Timeout]));
 /// The proxy waited no longer.
-pub const NO_ANSWER: Nature = connection(GAVE_UP, Verdicts::of(&[Ok, ClosedBeforeResponse]));
-/// Anything that makes a proxy answer 502.
-pub const BAD_GATEWAY: Nature = connection(CONNECTING.or(RESETS).or(CLOSED), FINE_OR_LOST);
+pub const NO_ANSWER: Nature = connection(GAVE_UP, GAVE_UP_IN_ORDER);
+/// Anything that makes a proxy answer 502. What it ended itself was a timeout, or a client's that had gone.
+pub const BAD_GATEWAY: Nature =
+    connection(CONNECTING.or(RESETS.or(CLOSED).by_upstream()), FINE_OR_LOST);
 /// Anything that makes a proxy answer 504.
-pub const GATEWAY_TIMEOUT: Nature = connection(GAVE_UP.or(SYN_UNANSWERED), Verdicts::of(&[Ok]));
+pub const GATEWAY_TIMEOUT: Nature = connection(GAVE_UP.or(SYN_UNANSWERED), GAVE_UP_IN_ORDER);
 /// Closed in order below a call. What HTTP/2 then says of itself may be the last on the connection: it looks like an answer as well as like a
 /// request, and may still be answered by a reset.
 pub const CLOSED_BELOW: Nature = connection(RESETS.or(CLOSED).or(FINE), Verdicts::of(&[Timeout]));
+/// A call on a connection that either end closed or lost below it.
+pub const DRAINED: Nature = connection(RESETS.or(CLOSED), FINE_OR_LOST);
 /// A call that waited no longer, for a connection or for an answer on it. Then the connection goes on, or ends as the client pleases.
-pub const DEADLINE: Nature = connection(
-    GAVE_UP.or(SYN_UNANSWERED),
-    Verdicts::of(&[Ok, ClosedBeforeResponse]),
-);
+pub const DEADLINE: Nature = connection(GAVE_UP.or(SYN_UNANSWERED), GAVE_UP_IN_ORDER);
 
 /// Nothing came back on a connection that had been made: the kernel gave it up, or a client whose ping had no answer.
 pub const NO_SIGN_OF_LIFE: Nature = connection(
@@ -380,7 +389,13 @@ fn upstream_failure(details: &str) -> Nature {
     } else if says(&["Connection_reset", "Connection reset", "connect_error:_104"]) {
         // Established and reset before Envoy had looked.
         RESET
-    } else if says(&["connection_timeout", "connection timeout"]) {
+    } else if says(&[
+        "connection_timeout",
+        "connection timeout",
+        "Connection_timed_out",
+        "Connection timed out",
+        "delayed_connect_error:_110",
+    ]) {
         CONNECT_TIMEOUT
     } else if says(&[
         "Cannot_assign",
@@ -512,6 +527,30 @@ pub fn grpc(status: &str, words: &str) -> Nature {
 /// No HTTP/2, in the core's words.
 const UNREADABLE: [&str; 3] = ["parsing http/2", "http1.x", "http2 frame"];
 
+/// Of a connection that was not made; Java says the same of one that broke.
+const CONNECTING_WORDS: [&str; 6] = [
+    "failed to connect",
+    "connect failed",
+    "connection error",
+    "dialing",
+    "no connection established",
+    "io exception",
+];
+
+/// Of one that was: a server that drains it, or one that is gone.
+const BELOW_WORDS: [&str; 10] = [
+    "goaway",
+    "connection age",
+    "connection closed",
+    "connection dropped",
+    "connection is draining",
+    "cancelling all calls",
+    "stream removed",
+    "network closed",
+    "subchannel shutdown",
+    "transport",
+];
+
 /// What the words of this status say, in which clients tell of their connections.
 fn unavailable(words: &str) -> Nature {
     let says = |parts: &[&str]| parts.iter().any(|part| words.contains(part));
@@ -547,7 +586,11 @@ fn unavailable(words: &str) -> Nature {
         () if says(&["timed out", "timeout", "handshaker shutdown"]) => CONNECT_TIMEOUT,
         () if says(&["socket closed", "transport is closing"]) => CLOSED_BELOW,
         () if single.any(|word| word == "eof") => CLOSED_BELOW,
-        () => BAD_GATEWAY,
+        () if says(&["resolution failed", "name resolution", "no such host"]) => UNRESOLVED,
+        () if words.is_empty() || says(&CONNECTING_WORDS) => BAD_GATEWAY,
+        () if says(&BELOW_WORDS) => DRAINED,
+        // Those of a handler, about anything.
+        () => SAID_BY_EITHER,
     }
 }
 
@@ -770,7 +813,21 @@ mod tests {
                 "Getting metadata from plugin failed with error: connection refused",
                 SAID_BY_EITHER,
             ),
-            ("UNAVAILABLE", "geofence is off", BAD_GATEWAY),
+            ("UNAVAILABLE", "geofence is off", SAID_BY_EITHER),
+            ("UNAVAILABLE", "overloaded", SAID_BY_EITHER),
+            (
+                "UNAVAILABLE",
+                "DNS resolution failed for nowhere:443: C-ares",
+                UNRESOLVED,
+            ),
+            ("UNAVAILABLE", "", BAD_GATEWAY),
+            ("UNAVAILABLE", "Cancelling all calls", DRAINED),
+            ("UNAVAILABLE", "max connection age", DRAINED),
+            (
+                "UNAVAILABLE",
+                "Connection closed after GOAWAY. HTTP/2 error code: NO_ERROR",
+                DRAINED,
+            ),
             ("UNAVAILABLE", "unexpected EOF", CLOSED_BELOW),
         ] {
             assert_eq!(grpc(status, words), nature, "{status}: {words}");
@@ -791,6 +848,7 @@ mod tests {
                 natures.extend(envoy_says(flag, reason));
             }
             natures.push(nginx(words.nginx_error));
+            natures.extend(words.nginx_error_other.map(nginx));
             for nature in natures {
                 // A client that has gone is no failed upstream connection.
                 if let Nature::Connection(expected) = nature.expect("known") {

@@ -461,6 +461,8 @@ struct Words<'a> {
     envoy_reason_other: Option<Cow<'a, str>>,
     #[serde(borrow)]
     nginx_error: Cow<'a, str>,
+    #[serde(borrow)]
+    nginx_error_other: Option<Cow<'a, str>>,
 }
 
 impl Words<'_> {
@@ -472,6 +474,7 @@ impl Words<'_> {
             envoy_flag_other: self.envoy_flag_other.as_deref(),
             envoy_reason_other: self.envoy_reason_other.as_deref(),
             nginx_error: &self.nginx_error,
+            nginx_error_other: self.nginx_error_other.as_deref(),
         }
     }
 }

@@ -238,6 +238,7 @@ const PROXY: ProxyWords<'_> = ProxyWords {
     envoy_flag_other: None,
     envoy_reason_other: Some("remote reset"),
     nginx_error: "connect() failed (111: Connection refused)",
+    nginx_error_other: Some("recv() failed (111: Connection refused)"),
 };
 
 /// Any connection.

@@ -141,7 +141,11 @@ impl Page<'_> {
             if let (Some(flag), Some(reason)) = (proxy.envoy_flag_other, proxy.envoy_reason_other) {
                 write!(self, " or {} \"{}\"", Harmless(flag), Harmless(reason))?;
             }
-            writeln!(self, "; nginx \"{}\"", Harmless(proxy.nginx_error))?;
+            write!(self, "; nginx \"{}\"", Harmless(proxy.nginx_error))?;
+            if let Some(other) = proxy.nginx_error_other {
+                write!(self, " or \"{}\"", Harmless(other))?;
+            }
+            self.write_char('\n')?;
         }
         if let Some(layer) = record.layer {
             let cause = record.cause.map_or("unknown", Cause::as_str);
@@ -417,6 +421,7 @@ mod tests {
                 envoy_flag_other: Some("UF"),
                 envoy_reason_other: Some("remote reset"),
                 nginx_error: "recv() failed (104: Connection reset by peer)",
+                nginx_error_other: Some("readv() failed (104: Connection reset by peer)"),
             }),
             cause: Some(Cause::UnhealthyEndpoint),
             layer: Some(Layer::Http),
@@ -445,7 +450,7 @@ mod tests {
   +1204.019 ms  error ECONNRESET
   reset: received, by nginx[34] (closer), TCP_ABORT_ON_CLOSE (kernel), origin peer_on_node
   told:  ECONNRESET
-  proxy: envoy UC "connection termination" or UF "remote reset"; nginx "recv() failed (104: Connection reset by peer)"
+  proxy: envoy UC "connection termination" or UF "remote reset"; nginx "recv() failed (104: Connection reset by peer)" or "readv() failed (104: Connection reset by peer)"
   cause: unhealthy_endpoint (layer http)
   next:  The server closed with the request unread.
 "#

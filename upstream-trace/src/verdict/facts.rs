@@ -11,8 +11,8 @@ use upstream_trace_common::{
 use crate::record::{Bytes, Direction, Role};
 
 /// Sizes of an encrypted TLS alert: a record's header, two bytes, and what `ChaCha20-Poly1305` in TLS 1.2, any cipher in TLS 1.3, and
-/// `AES-GCM` in TLS 1.2 add.
-const ALERTS: [u64; 3] = [23, 24, 31];
+/// `AES-GCM` in TLS 1.2 add. Java pads each record of TLS 1.3 with 16 bytes (`T13PaddingHolder` in JSSE's `OutputRecord`).
+const ALERTS: [u64; 4] = [23, 24, 31, 40];
 /// No handshake of TLS takes as little either way: a random of 32 bytes, a session, a finish, each with its headers.
 const NO_HANDSHAKE: u64 = 100;
 
@@ -30,8 +30,8 @@ pub struct Counters {
     pub received_any: Option<bool>,
     /// Sent payload that is not acknowledged.
     pub unacked: Option<bool>,
-    /// Received payload that was not read.
-    pub unread: Option<bool>,
+    /// Bytes of received payload that were not read.
+    pub unread: Option<u64>,
     /// Time since payload was last sent, microseconds to a jiffy.
     pub since_sent_us: Option<u64>,
     /// Time since payload was last received, microseconds to a jiffy.
@@ -102,7 +102,7 @@ impl Counters {
             unread: when(
                 stats,
                 present::RECEIVE_QUEUE,
-                stats.unread > u32::from(fin_received),
+                stats.unread.saturating_sub(fin_received.into()).into(),
             ),
             // Both are also set by the handshake, so they say something only beside a count.
             since_sent_us: sent_any
@@ -131,6 +131,18 @@ impl Counters {
             .and_then(|(sent, acked)| sent.checked_sub(acked));
         let has_shaken_hands = acked.min(received) > Some(NO_HANDSHAKE);
         has_shaken_hands && on_its_way.is_some_and(|bytes| ALERTS.contains(&bytes))
+    }
+
+    /// The same of what was not read.
+    pub fn leaves_alert(&self) -> bool {
+        let Bytes {
+            acked, received, ..
+        } = self.bytes;
+        let read = received
+            .zip(self.unread)
+            .and_then(|(received, unread)| received.checked_sub(unread));
+        let has_shaken_hands = acked.min(read) > Some(NO_HANDSHAKE);
+        has_shaken_hands && self.unread.is_some_and(|bytes| ALERTS.contains(&bytes))
     }
 
     /// Whether something is on its way and something was sent again: most likely the same, but it may have been anything before.
@@ -183,7 +195,7 @@ impl Counters {
     pub fn last_payload_of_reset(&self) -> Option<Direction> {
         let came = || {
             let is_even = self.since_sent_us? == self.since_received_us?;
-            let is_thrown_away = self.unread? && !self.unacked?;
+            let is_thrown_away = self.unread? > 0 && !self.unacked?;
             (is_even && is_thrown_away).then_some(Direction::Received)
         };
         self.last_payload().or_else(came)
@@ -312,7 +324,7 @@ mod tests {
         assert_eq!(counters.bytes.received, Some(0));
         assert_eq!(
             (counters.received_any, counters.unread),
-            (Some(false), Some(false))
+            (Some(false), Some(0))
         );
 
         let stats = Stats {

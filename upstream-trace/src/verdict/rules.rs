@@ -159,7 +159,9 @@ fn unanswered(facts: &Facts, last: Option<Direction>) -> bool {
 /// What the client sent last is most likely a goodbye (TLS's `close_notify` for one), for it had received what it was owed and was done.
 fn is_goodbye(facts: &Facts) -> bool {
     if facts.role == Role::Server {
-        return facts.peer_said_goodbye;
+        // The client closed right behind it, while this end was about to close as well.
+        let is_unread = facts.peer_closed_first && facts.counters.leaves_alert();
+        return facts.peer_said_goodbye || is_unread;
     }
     if facts.left_unanswered || facts.counters.received_any != Some(true) {
         return false;
@@ -226,7 +228,7 @@ mod tests {
             sent_any: Some(sent > 0),
             received_any: Some(received > 0),
             unacked: Some(false),
-            unread: Some(false),
+            unread: Some(0),
             since_sent_us: (sent > 0).then_some(20_000),
             since_received_us: (received > 0).then_some(10_000),
             any_segment_out: Some(true),
@@ -469,7 +471,7 @@ mod tests {
             ..established(Role::Server, 80, 232)
         };
         server.counters.since_sent_us = server.counters.since_received_us;
-        server.counters.unread = Some(true);
+        server.counters.unread = Some(64);
         assert_eq!(verdict(&server), Verdict::Ok);
         assert_eq!(
             reset(Direction::Sent, server),
@@ -564,6 +566,8 @@ mod tests {
             (24, Verdict::ResetMidStream),
             (31, Verdict::ResetMidStream),
             (32, Verdict::ResetBeforeResponse),
+            // Java's, in TLS 1.3.
+            (40, Verdict::ResetMidStream),
         ] {
             let mut facts = Facts {
                 peer_closed_first: true,
@@ -651,6 +655,32 @@ mod tests {
         assert_eq!(received(facts), unanswered);
         facts.peer_said_goodbye = true;
         assert_eq!(received(facts), plain(Verdict::ResetMidStream));
+    }
+
+    /// Both close at the same moment.
+    #[test]
+    fn a_goodbye_that_the_server_did_not_read_is_no_request() {
+        let mut facts = Facts {
+            peer_closed_first: true,
+            ..established(Role::Server, 1500, 700)
+        };
+        facts.counters.since_received_us = Some(4_000);
+        let sent = |facts| reset(Direction::Sent, facts);
+        let unanswered = flagged(Verdict::ResetBeforeResponse, BEFORE_RESPONSE);
+        for (unread, expected) in [
+            (24, plain(Verdict::LocalAbort)),
+            (40, plain(Verdict::LocalAbort)),
+            (64, unanswered),
+        ] {
+            facts.counters.unread = Some(unread);
+            assert_eq!(sent(facts), expected, "{unread}");
+        }
+        facts.counters.unread = Some(24);
+        facts.peer_closed_first = false;
+        assert_eq!(sent(facts), unanswered, "the client waits");
+        facts.peer_closed_first = true;
+        facts.counters.bytes.received = Some(124);
+        assert_eq!(sent(facts), unanswered, "too short for a handshake");
     }
 
     /// What a client sends acknowledges all that it has.

@@ -69,10 +69,17 @@ fn with_local(mut asked: Asked, local: u16) -> Asked {
 struct Play(Join);
 
 impl Play {
+    /// The upstream ended each.
     fn new(records: &[(u64, u16, Verdict)]) -> Self {
+        Self::ended(records, |_| false)
+    }
+
+    /// The proxy ended those from these of its ports.
+    fn ended(records: &[(u64, u16, Verdict)], here: impl Fn(u16) -> bool) -> Self {
         let mut join = Join::new(None, KEEP);
         for &(milliseconds, local, verdict) in records {
-            let brief = brief(at(milliseconds), [local, 80], verdict);
+            let mut brief = brief(at(milliseconds), [local, 80], verdict);
+            brief.outcome.ended_here = here(local);
             join.window.insert(brief, b"");
         }
         Self(join)
@@ -147,7 +154,7 @@ fn by_order_as_well_no_line_has_what_the_proxy_ended() {
         }
         let natures = [
             meaning::TERMINATED,
-            meaning::BAD_GATEWAY,
+            meaning::CONNECT_FAILED,
             meaning::TERMINATED,
         ];
         let lines = (1..).zip(natures);
@@ -186,9 +193,30 @@ fn both_addresses_are_exact() {
 
 #[test]
 fn what_ended_long_after_is_no_reason() {
-    let asked = line(1, 500, meaning::NO_ANSWER);
-    let outlived = |left| asked.is_outlived(at(left));
-    assert!(outlived(3_500) && !outlived(1_501) && !outlived(400));
+    let outlived = |nature, left, verdict, ended_here| {
+        let mut brief = brief(at(left), [5, 80], verdict);
+        brief.outcome.ended_here = ended_here;
+        line(1, 500, nature).is_outlived(&brief)
+    };
+    let given_up = |left| outlived(meaning::NO_ANSWER, left, Verdict::LocalAbort, true);
+    assert!(given_up(3_500) && !given_up(1_501) && !given_up(400));
+    // The upstream was killed when nobody waited for its answer any more.
+    let killed = |left| {
+        outlived(
+            meaning::NO_ANSWER,
+            left,
+            Verdict::ResetBeforeResponse,
+            false,
+        )
+    };
+    assert!(killed(800) && !killed(502) && !killed(400));
+    assert!(!outlived(meaning::NO_ANSWER, 800, Verdict::Timeout, false));
+    assert!(!outlived(
+        meaning::TERMINATED,
+        800,
+        Verdict::ResetBeforeResponse,
+        false
+    ));
 }
 
 #[test]
@@ -264,7 +292,8 @@ fn what_may_be_meant_as_well_is_not_passed_over() {
         (meaning::BAD_RESPONSE, ResetIdle),
     ] {
         let answer = |records: &[_]| {
-            let answers = Play::new(records).answers(vec![line(1, 500, nature)]);
+            let play = Play::ended(records, |_| true);
+            let answers = play.answers(vec![line(1, 500, nature)]);
             (answers[0].1, answers[0].2.clone())
         };
         // What such a request leaves is beside another's.
@@ -274,9 +303,13 @@ fn what_may_be_meant_as_well_is_not_passed_over() {
         assert_eq!(answer(&[(480, 6, failed)]), (Sureness::Unique, vec![0]));
     }
     // The nearest of several proves nothing.
-    let play = Play::new(&[(500, 5, Ok), (503, 6, LocalAbort), (506, 7, Ok)]);
-    let lines = vec![line(1, 500, meaning::NO_ANSWER)];
-    assert_eq!(play.answers(lines)[0].1, Sureness::Ambiguous);
+    let records = [(500, 5, Ok), (503, 6, LocalAbort), (506, 7, Ok)];
+    let waited = |play: Play| play.answers(vec![line(1, 500, meaning::NO_ANSWER)])[0].1;
+    assert_eq!(waited(Play::ended(&records, |_| true)), Sureness::Ambiguous);
+    // What the upstream ended is no connection that waited in vain.
+    let play = Play::ended(&records, |port| port == 6);
+    assert_eq!(waited(play), Sureness::Unique);
+    assert_eq!(waited(Play::new(&records)), Sureness::None);
 }
 
 #[test]
@@ -287,6 +320,7 @@ fn to_anywhere_a_failure_is_no_reason_where_a_healthy_one_is_what_is_left() {
     ] {
         let mut join = Join::new(None, KEEP);
         let mut record = brief(at(500), [5, 80], Verdict::ResetBeforeResponse);
+        record.outcome.ended_here = nature == meaning::NO_ANSWER;
         record.owner = Some(Owner::new(9, "haproxy"));
         join.window.insert(record, b"");
         let mut asked = line(1, 500, nature);
@@ -304,6 +338,7 @@ fn a_connection_of_another_time_is_none() {
         for &(started, ended, verdict) in records {
             let mut record = brief(at(ended), [5, 80], verdict);
             record.started = Some(at(started));
+            record.outcome.ended_here = verdict != Refused;
             join.window.insert(record, b"");
         }
         Play(join)
@@ -431,14 +466,17 @@ fn what_is_close_is_no_worse_than_what_is_likely() {
     for nature in [meaning::NO_ANSWER, meaning::BAD_RESPONSE] {
         // The reset is another request's.
         let lines = vec![line(1, 100, nature), line(2, 600, meaning::TERMINATED)];
-        let mut answers = Play::new(&records).answers(lines);
+        let mut answers = Play::ended(&records, |port| port == 5).answers(lines);
         assert_eq!(answers.pop(), Some((2, Sureness::Unique, vec![1])));
         assert_eq!(answers.pop().unwrap().2, [0], "{nature:?}");
+        let by_proxy = |records: &[_]| {
+            let play = Play::ended(records, |_| nature == meaning::NO_ANSWER);
+            play.answers(vec![line(1, 100, nature)])
+        };
         // Nobody knows whose it is.
-        let answers = Play::new(&records).answers(vec![line(1, 100, nature)]);
-        assert_eq!(answers, [(1, Sureness::Ambiguous, vec![0, 1])]);
-        let answers = Play::new(&records[1..]).answers(vec![line(1, 100, nature)]);
-        assert_eq!(answers, [(1, Sureness::Unique, vec![0])]);
+        let both = (1, Sureness::Ambiguous, vec![0, 1]);
+        assert_eq!(by_proxy(&records), [both]);
+        assert_eq!(by_proxy(&records[1..]), [(1, Sureness::Unique, vec![0])]);
     }
 }
 

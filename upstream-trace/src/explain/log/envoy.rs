@@ -36,6 +36,7 @@ pub(super) fn text(line: &str) -> Option<Reading> {
     let mut numbers = numbers.split(' ');
     let _bytes = (number(numbers.next()?)?, number(numbers.next()?)?);
     let duration = number(numbers.next()?);
+    let answered_after = numbers.next().and_then(number);
     let (local, remote) = ends(behind, plain);
     let line = Line {
         format: if plain { Format::Envoy } else { Format::Istio },
@@ -45,6 +46,7 @@ pub(super) fn text(line: &str) -> Option<Reading> {
         status,
         flags,
         said: &said,
+        answered: answered_after.is_some() || is_answer(&said),
         host: remote.unwrap_or(host),
         local: local.unwrap_or("-"),
     };
@@ -123,8 +125,15 @@ struct Line<'a> {
     status: u16,
     flags: &'a str,
     said: &'a str,
+    /// The upstream sent headers, in the last attempt if there were several.
+    answered: bool,
     host: &'a str,
     local: &'a str,
+}
+
+/// Envoy's details where the response is the upstream's own.
+fn is_answer(said: &str) -> bool {
+    said.contains("via_upstream")
 }
 
 /// Written when it was over: a stream may last for hours.
@@ -189,6 +198,7 @@ fn nature(line: &Line<'_>) -> Option<Nature> {
     }
     match (known(line.flags), known(line.host)) {
         // Flags that nobody knows, or only `URX`: the last attempt is what counts.
+        (Some(_), Some(_)) if line.answered => (line.status >= 500).then_some(meaning::ANSWERED),
         (Some(_), Some(_)) => (line.status >= 500).then_some(meaning::BAD_GATEWAY),
         (None, Some(_)) => (line.status >= 500).then_some(meaning::ANSWERED),
         (Some(_), None) => Some(meaning::OWN_ANSWER),
@@ -234,6 +244,8 @@ struct Json<'a> {
     upstream_transport_failure_reason: Loose<'a>,
     #[serde(borrow, default)]
     duration: Loose<'a>,
+    #[serde(borrow, default)]
+    upstream_service_time: Loose<'a>,
     #[serde(borrow, default)]
     upstream_host: Loose<'a>,
     #[serde(borrow, default)]
@@ -284,6 +296,7 @@ pub(super) fn json(line: &str) -> Option<Reading> {
     ];
     let said: Vec<_> = words.iter().filter_map(|word| known(word.text())).collect();
     let request = [line.method.text(), line.path.text(), line.protocol.text()];
+    let said = said.join("; ");
     Some(reading(Line {
         format: Format::EnvoyJson,
         began,
@@ -291,7 +304,8 @@ pub(super) fn json(line: &str) -> Option<Reading> {
         request: request.join(" ").into(),
         status,
         flags,
-        said: &said.join("; "),
+        answered: line.upstream_service_time.number().is_some() || is_answer(&said),
+        said: &said,
         host: line.upstream_host.text(),
         local: line.upstream_local_address.text(),
     }))
@@ -419,6 +433,24 @@ mod tests {
             (line.ended.from - line.began, line.said),
             (12 * MILLISECOND, None)
         );
+    }
+
+    /// Each attempt of several, and so the last.
+    #[test]
+    fn what_the_upstream_answered_is_its_own_however_often_it_was_asked() {
+        let nature = |line: &str| failed(line).nature;
+        let istio = ISTIO.replace(
+            "503 UC upstream_reset_before_response_started{connection_termination}",
+            "503 URX via_upstream",
+        );
+        assert_eq!(nature(&istio), meaning::ANSWERED);
+        let envoy = ENVOY.replace("503 UF 154 91 226 -", "503 URX 154 91 226 225");
+        assert_eq!(nature(&envoy), meaning::ANSWERED);
+        assert_eq!(nature(&envoy.replace(" 225 ", " - ")), meaning::BAD_GATEWAY);
+        assert_eq!(nature(&envoy.replace("URX", "UC")), meaning::TERMINATED);
+        let json = r#"{"start_time":"2026-11-21T15:20:14.314Z","response_code":503,"response_flags":"URX","duration":7,"upstream_service_time":"6","upstream_host":"127.0.0.1:18081"}"#;
+        assert_eq!(nature(json), meaning::ANSWERED);
+        assert_eq!(nature(&json.replace("\"6\"", "null")), meaning::BAD_GATEWAY);
     }
 
     #[test]

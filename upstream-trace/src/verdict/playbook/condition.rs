@@ -207,7 +207,7 @@ pub(super) const NOT_READ: Condition = when(
     "this end had not read all that had come when the other one reset the connection",
     |it| {
         let is_received = matches!(it.reset, Some((Direction::Received, ..)));
-        is_received && it.facts.counters.unread == Some(true)
+        is_received && it.facts.counters.unread > Some(0)
     },
 );
 /// And reset by whoever is left of the server.
@@ -325,6 +325,9 @@ pub(super) const ALERT_BYTES: u64 = 7;
 /// Also what an HTTP request opens with; a shorter exchange may be any protocol's.
 pub(super) const HELLO_BYTES: std::ops::RangeInclusive<u64> = 64..=4096;
 
+pub(super) const CLIENT_CLOSED_FIRST: Condition = when("the client closed first", |it| {
+    it.has_closed_first(End::Client)
+});
 pub(super) const EXITED: Condition = when(
     "the process of the end that ended it came to its end",
     |it| it.evidence.exit.is_some() && !it.is_closer_killed,

@@ -59,11 +59,11 @@ fn line(text: &mut String, what: &str, known: &str, meaning: &Meaning, shown: Sh
             // Writing into a string cannot fail.
             let _ = write!(envoy, ", or {} {reason}", code(flag));
         }
-        [
-            envoy,
-            proxy.envoy_reason_old.to_owned(),
-            proxy.nginx_error.to_owned(),
-        ]
+        let mut nginx = proxy.nginx_error.to_owned();
+        if let Some(other) = proxy.nginx_error_other {
+            let _ = write!(nginx, ", or {other}");
+        }
+        [envoy, proxy.envoy_reason_old.to_owned(), nginx]
     });
     let shown = match shown {
         Shown::Played(names) => names.join(", "),

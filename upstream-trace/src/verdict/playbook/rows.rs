@@ -32,6 +32,24 @@ const fn words(
         envoy_flag_other: None,
         envoy_reason_other: None,
         nginx_error,
+        nginx_error_other: None,
+    }
+}
+
+/// Where a proxy may come out with other words as well, depending on what it sees first: an Envoy flag and its reason, an NGINX error.
+const fn or(
+    words: Option<ProxyWords<'static>>,
+    (envoy_flag, envoy_reason): (&'static str, &'static str),
+    nginx_error: &'static str,
+) -> Option<ProxyWords<'static>> {
+    match words {
+        Some(words) => Some(ProxyWords {
+            envoy_flag_other: Some(envoy_flag),
+            envoy_reason_other: Some(envoy_reason),
+            nginx_error_other: Some(nginx_error),
+            ..words
+        }),
+        None => None,
     }
 }
 
@@ -41,12 +59,29 @@ const REFUSED: Option<ProxyWords<'_>> = Some(words(
     "connection failure, delayed connect error: 111",
     "connect() failed (111: Connection refused) while connecting to upstream",
 ));
-const CONNECT_TIMEOUT: Option<ProxyWords<'_>> = Some(words(
+/// The proxy gave up.
+const CONNECT_CANCELED: Option<ProxyWords<'_>> = Some(words(
     "UF",
     "connection timeout",
     "connection failure",
     "upstream timed out (110: Connection timed out) while connecting to upstream",
 ));
+/// The kernel did.
+const CONNECT_TIMEOUT: Option<ProxyWords<'_>> = Some(words(
+    "UF",
+    "remote connection failure, delayed connect error: Connection timed out",
+    "connection failure, delayed connect error: 110",
+    "connect() failed (110: Connection timed out) while connecting to upstream",
+));
+/// Either did.
+const SYN_UNANSWERED: Option<ProxyWords<'_>> = or(
+    CONNECT_CANCELED,
+    (
+        "UF",
+        "remote connection failure, delayed connect error: Connection timed out",
+    ),
+    "connect() failed (110: Connection timed out) while connecting to upstream",
+);
 const NO_ROUTE: Option<ProxyWords<'_>> = Some(words(
     "UF",
     "remote connection failure, delayed connect error: No route to host",
@@ -71,35 +106,59 @@ const NO_ANSWER: Option<ProxyWords<'_>> = Some(words(
     "upstream request timeout",
     "upstream timed out (110: Connection timed out) while reading response header from upstream",
 ));
+/// The kernel gave up, or the proxy before it.
+const GAVE_UP_WAITING: Option<ProxyWords<'_>> = or(
+    Some(words(
+        "UC",
+        "connection termination",
+        "connection termination",
+        "recv() failed (110: Connection timed out) while reading response header from upstream",
+    )),
+    ("UT", "upstream request timeout"),
+    "upstream timed out (110: Connection timed out) while reading response header from upstream",
+);
+/// The same where the kernel told what an ICMP error had said.
+const GAVE_UP_REACHING: Option<ProxyWords<'_>> = or(
+    Some(words(
+        "UC",
+        "connection termination",
+        "connection termination",
+        "recv() failed (113: No route to host) while reading response header from upstream",
+    )),
+    ("UT", "upstream request timeout"),
+    "upstream timed out (110: Connection timed out) while reading response header from upstream",
+);
 const TERMINATED: Option<ProxyWords<'_>> = Some(words(
     "UC",
     "connection termination",
     "connection termination",
     "recv() failed (104: Connection reset by peer) while reading response header from upstream",
 ));
-/// The reset may beat Envoy's own look at the connection; with TLS it is not connected before its handshake.
-const TERMINATED_EARLY: Option<ProxyWords<'_>> = Some(ProxyWords {
-    envoy_flag: "UC",
-    envoy_reason: "connection termination",
-    envoy_reason_old: "connection termination",
-    envoy_flag_other: Some("UF"),
-    envoy_reason_other: Some(
+/// The reset may beat the proxy's own look at the connection; with TLS it is not connected before its handshake.
+const TERMINATED_EARLY: Option<ProxyWords<'_>> = or(
+    TERMINATED,
+    (
+        "UF",
         "remote connection failure, delayed connect error: Connection reset by peer",
     ),
-    nginx_error: "recv() failed (104: Connection reset by peer) while reading response header from upstream",
-});
+    "connect() failed (104: Connection reset by peer) while connecting to upstream",
+);
 const CLOSED: Option<ProxyWords<'_>> = Some(words(
     "UC",
     "connection termination",
     "connection termination",
     "upstream prematurely closed connection while reading response header from upstream",
 ));
-const BROKEN: Option<ProxyWords<'_>> = Some(words(
-    "UPE",
-    "protocol error",
-    "protocol error",
-    "recv() failed (104: Connection reset by peer) while reading upstream",
-));
+/// NGINX reads into several buffers, unless it passes on at once what it reads (`proxy_buffering off`).
+const BROKEN: Option<ProxyWords<'_>> = Some(ProxyWords {
+    nginx_error_other: Some("recv() failed (104: Connection reset by peer) while reading upstream"),
+    ..words(
+        "UPE",
+        "protocol error",
+        "protocol error",
+        "readv() failed (104: Connection reset by peer) while reading upstream",
+    )
+});
 const CLIENT_GONE: Option<ProxyWords<'_>> = Some(words(
     "DC",
     "downstream disconnected",
@@ -194,21 +253,21 @@ pub(super) const ROWS: &[(&[Verdict], &[Row])] = &[
             row(
                 when::DROPPED,
                 FIREWALL,
-                CONNECT_TIMEOUT,
+                SYN_UNANSWERED,
                 Played(&["firewall_drops_in"]),
                 "A filter of this node dropped the SYN or its answer (evidence.drop_reason): NETFILTER_DROP is a rule (nft list ruleset) or full connection tracking (conntrack -S), TC_ a program at an interface (tc filter, a CNI), SOCKET_FILTER one at a socket.",
             ),
             row(
                 when::QUEUE_FULL_NO_DESCRIPTOR,
                 EXHAUSTION,
-                CONNECT_TIMEOUT,
+                SYN_UNANSWERED,
                 Played(&["queue_full_no_descriptor"]),
                 "The process that listens has as many file descriptors open as it may (evidence.descriptors), so it accepts nothing and its queue is full: raise its limit (LimitNOFILE, ulimit -n) or look for a leak (/proc/PID/fd).",
             ),
             row(
                 when::QUEUE_FULL,
                 EXHAUSTION,
-                CONNECT_TIMEOUT,
+                SYN_UNANSWERED,
                 Played(&[
                     "connect_timeout",
                     "connect_canceled",
@@ -248,7 +307,7 @@ pub(super) const ROWS: &[(&[Verdict], &[Row])] = &[
             row(
                 when::ALWAYS,
                 OPEN_TCP,
-                CONNECT_TIMEOUT,
+                CONNECT_CANCELED,
                 Played(&["connect_canceled_far"]),
                 "The connecting process gave up while its SYN was unanswered: its connect timeout, if it waited for long (duration_us; look for packet drops or a full accept queue on the way), else a cancelled request or the loser of two parallel attempts.",
             ),
@@ -336,6 +395,13 @@ pub(super) const ROWS: &[(&[Verdict], &[Row])] = &[
                 NO_ANSWER,
                 FromData,
                 "The accept queue was full (evidence.accept_queue) and no process accepted the connection before it ended: the server accepts too slowly or is stuck, or its backlog is too small (listen(), net.core.somaxconn).",
+            ),
+            row(
+                when::CLIENT_CLOSED_FIRST,
+                OPEN_TCP,
+                NO_ANSWER,
+                FromData,
+                "The client had closed before any process accepted the connection, and what became of the listener later is not why: the server is stuck, its accept queue is long, or it accepts too slowly (compare the timeline with the client's timeouts).",
             ),
             row(
                 when::EXITED,
@@ -1071,28 +1137,28 @@ pub(super) const ROWS: &[(&[Verdict], &[Row])] = &[
             row(
                 when::TOLD_UNREACHABLE,
                 NETWORK,
-                NO_ANSWER,
+                GAVE_UP_REACHING,
                 FromData,
                 "ICMP errors answered what this end sent again and again, until the kernel gave up (errno): a router has no way to the other end any more, its host is gone, or a firewall rejects what it let through before (ip route get, conntrack, nft list ruleset).",
             ),
             row(
                 when::WINDOW_CLOSED,
                 OPEN_HTTP,
-                NO_ANSWER,
+                GAVE_UP_WAITING,
                 Played(&["reader_stopped"]),
                 "All that this end had sent was acknowledged, and the rest waited in vain: the other end had no room for it, as a process over there does not read (stuck, stopped; ss -tn, Recv-Q), or it was gone before it had room again.",
             ),
             row(
                 when::NOTHING_LEFT,
                 NETWORK,
-                NO_ANSWER,
+                GAVE_UP_WAITING,
                 FromData,
                 "What this end had sent could not be sent again: this node itself did not let it out. Look here for a route that is gone or a blackhole (ip route get), a filter of what goes out (nft list ruleset), or an address that was removed (ip addr).",
             ),
             row(
                 when::ALWAYS,
                 NETWORK,
-                NO_ANSWER,
+                GAVE_UP_WAITING,
                 Played(&["user_timeout", "keepalive_timeout"]),
                 "The other end stopped answering and the kernel gave up: look for a dead host, a dropped route, large packets that are lost (MTU), a firewall that forgot the connection, or (TCP_USER_TIMEOUT) a process over there that does not read.",
             ),

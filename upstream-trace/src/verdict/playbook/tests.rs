@@ -160,7 +160,7 @@ const CLOSES: &[fn(&mut Facts)] = &[
     |facts| facts.counters.bytes.acked = Some(0),
     |facts| facts.peer_seen = true,
     |facts| facts.left_unanswered = true,
-    |facts| facts.counters.unread = Some(true),
+    |facts| facts.counters.unread = Some(64),
     |facts| facts.peer_unaccepted = true,
     |facts| facts.destroyed = true,
     |_| {},
@@ -709,7 +709,7 @@ fn who_does_not_read_is_told_so_before_anything_else() {
         let reset = Some((Direction::Received, Origin::PeerOnNode, Some("TCP_FLAGS")));
         meaning(&About { reset, ..client }).unwrap().hint
     };
-    assert!(idle(true).contains("had not read") && idle(false).contains("no longer knew"));
+    assert!(idle(64).contains("had not read") && idle(0).contains("no longer knew"));
 
     let abort = |sent| {
         let server = with(about(Verdict::LocalAbort, Role::Server), |facts| {
