@@ -3,9 +3,19 @@
 //! Events carry `CLOCK_MONOTONIC` nanoseconds; the offset to the time of day is taken anew for each
 //! batch, so that a stepped or slewed clock is followed.
 
+use std::sync::atomic::{AtomicI64, Ordering};
+
 use rustix::time::{ClockId, Timespec, clock_gettime};
 
 use crate::{join::engine::WallClock, record::Timestamp};
+
+/// By how many nanoseconds this process's `CLOCK_MONOTONIC` is ahead of the node's.
+static AHEAD: AtomicI64 = AtomicI64::new(0);
+
+/// Sets that, before the first event is looked at.
+pub fn is_ahead_by(nanoseconds: i64) {
+    AHEAD.store(nanoseconds, Ordering::Relaxed);
+}
 
 /// The offset from kernel time to the time of day.
 #[derive(Clone, Copy, Debug)]
@@ -33,9 +43,9 @@ pub fn of_day() -> u64 {
     read(ClockId::Realtime)
 }
 
-/// `CLOCK_MONOTONIC`, nanoseconds: what `bpf_ktime_get_ns` returns.
+/// The node's `CLOCK_MONOTONIC`, nanoseconds: what `bpf_ktime_get_ns` returns.
 pub fn monotonic() -> u64 {
-    read(ClockId::Monotonic)
+    read(ClockId::Monotonic).saturating_sub_signed(AHEAD.load(Ordering::Relaxed))
 }
 
 /// How long this thread has had a processor, nanoseconds.

@@ -8,6 +8,7 @@ use std::{fs, io, path::Path};
 use upstream_trace_common::field::ABSENT;
 
 use crate::{
+    clock,
     exit::{Code, Failure},
     kernel::{
         btf::{Btf, Bytes},
@@ -66,6 +67,7 @@ impl Survey {
     pub fn look(settings: &Settings) -> Result<Self, Failure> {
         let failed = |error: String| Failure::new(Code::Failure, error);
         let host = Host::read().map_err(|error| failed(error.to_string()))?;
+        clock::is_ahead_by(host.clock_ahead_ns);
         let capabilities = Capabilities::effective()
             .map_err(|error| failed(format!("cannot read my capabilities: {error}")))?;
         let mut obstacles: Vec<_> = lack(capabilities).into_iter().collect();
@@ -211,7 +213,7 @@ impl Survey {
             ),
             (
                 !self.capabilities.has(Capability::SysPtrace),
-                "the executables of other users' processes (that takes CAP_SYS_PTRACE)",
+                "the executables of processes of other users, or with more capabilities (that takes CAP_SYS_PTRACE)",
             ),
         ];
         limits

@@ -30,6 +30,10 @@ const OWN_PROCESS: &str = "/proc/self";
 const PID_NAMESPACE: &str = "/proc/self/ns/pid";
 /// `PROC_PID_INIT_INO`, `include/linux/proc_ns.h`: the same on every machine.
 const FIRST_PID_NAMESPACE: u64 = 0xefff_fffc;
+const TIME_NAMESPACE: &str = "/proc/self/ns/time";
+/// `PROC_TIME_INIT_INO`, the same.
+const FIRST_TIME_NAMESPACE: u64 = 0xefff_fffa;
+const TIME_OFFSETS: &str = "/proc/self/timens_offsets";
 const LOCAL_PORTS: &str = "/proc/sys/net/ipv4/ip_local_port_range";
 
 /// A fact that the tracer cannot do without could not be had.
@@ -65,6 +69,9 @@ pub struct Host {
     pub has_proc: bool,
     /// `/proc`, where it is mounted, has the node's processes by the pids that the kernel side tells.
     pub is_in_first_pid_namespace: bool,
+    /// By how many nanoseconds `CLOCK_MONOTONIC` is ahead of the node's, which programs in the kernel read: another than 0 only in a time
+    /// namespace.
+    pub clock_ahead_ns: i64,
 }
 
 impl Host {
@@ -79,6 +86,7 @@ impl Host {
             has_proc: fs::exists(OWN_PROCESS).unwrap_or(false),
             is_in_first_pid_namespace: fs::metadata(PID_NAMESPACE)
                 .map_or(true, |of| of.ino() == FIRST_PID_NAMESPACE),
+            clock_ahead_ns: clock_ahead_ns(),
         })
     }
 }
@@ -144,6 +152,28 @@ fn port_range(text: &str) -> Option<RangeInclusive<u16>> {
 
 /// The resolution of the coarse clocks is the length of a tick, 1/HZ (`posix_get_coarse_res` in
 /// kernel/time/posix-timers.c), which no file tells.
+fn clock_ahead_ns() -> i64 {
+    let is_first = fs::metadata(TIME_NAMESPACE).map_or(true, |of| of.ino() == FIRST_TIME_NAMESPACE);
+    let offsets = || {
+        text(TIME_OFFSETS)
+            .ok()
+            .as_deref()
+            .and_then(monotonic_offset)
+    };
+    if is_first { 0 } else { offsets().unwrap_or(0) }
+}
+
+/// `monotonic SECONDS NANOSECONDS`, a line of several.
+fn monotonic_offset(text: &str) -> Option<i64> {
+    let mut words = text
+        .lines()
+        .find_map(|line| line.strip_prefix("monotonic"))?
+        .split_whitespace();
+    let mut number = || words.next()?.parse::<i64>().ok();
+    let (seconds, nanoseconds) = (number()?, number()?);
+    seconds.checked_mul(1_000_000_000)?.checked_add(nanoseconds)
+}
+
 fn tick_ns() -> Result<u64, HostError> {
     let resolution = clock_getres(ClockId::MonotonicCoarse);
     nanoseconds(resolution).ok_or_else(|| HostError::Tick(io::ErrorKind::InvalidData.into()))
@@ -220,6 +250,16 @@ mod tests {
         for text in ["", "32768", "32768 70000", "a b", "1 2 3", "-1 5"] {
             assert_eq!(port_range(text), None, "{text}");
         }
+    }
+
+    #[test]
+    fn reads_how_far_the_clock_of_a_time_namespace_is_ahead() {
+        let ahead = |text| monotonic_offset(text);
+        let text = "monotonic           50000         7\nboottime           100000         0\n";
+        assert_eq!(ahead(text), Some(50_000_000_000_007));
+        assert_eq!(ahead("monotonic -3 999999999"), Some(-2_000_000_001));
+        assert_eq!(ahead("boottime 1 0\n"), None);
+        assert_eq!(ahead("monotonic 9223372036854775807 0"), None);
     }
 
     #[test]

@@ -127,8 +127,7 @@ const NO_RESET_PACKETS: &str =
 const NO_HANDSHAKE_PACKETS: &str =
     "not seen on this host: the packets of handshakes, to hold those of resets against";
 /// Without `CAP_SYS_PTRACE`, which a service has not.
-const NO_EXECUTABLES: &str =
-    "not seen on this host: the executables of other users' processes (that takes CAP_SYS_PTRACE)";
+const NO_EXECUTABLES: &str = "not seen on this host: the executables of processes of other users, or with more capabilities (that takes CAP_SYS_PTRACE)";
 const SOME_ACCEPTS: &str = "not seen on this host: the accepting process by itself, where many threads wait in accept() at once";
 const NO_ERRORS: &str = "not seen on this host: a second look at connections that failed, for where the first was missed";
 

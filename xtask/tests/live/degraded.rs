@@ -14,8 +14,7 @@ use xtask::tracer;
 
 const SHOWN: &str = "/sys/kernel/btf/vmlinux";
 const HIDDEN: &str = "/sys/kernel/btf";
-const NO_EXECUTABLES: &str =
-    "not seen on this host: the executables of other users' processes (that takes CAP_SYS_PTRACE)";
+const NO_EXECUTABLES: &str = "not seen on this host: the executables of processes of other users, or with more capabilities (that takes CAP_SYS_PTRACE)";
 
 /// The tracer where everybody can run it, and the kernel's types.
 pub(crate) struct Place {

@@ -1309,7 +1309,7 @@ pub(super) const STRAY_ROWS: &[StrayRow] = &[
         ),
         OPEN_TCP,
         Played(&["challenged_reset"]),
-        "A reset did not have the expected sequence number, so the kernel did not obey it (RFC 5961, perhaps with a challenge ACK) and the connection went on: a middlebox, a guess, or the other end's where payload before it was lost.",
+        "A reset did not have the expected sequence number, so the kernel did not obey it (RFC 5961) and the connection went on: a middlebox, a guess, or the other end's, where payload before it was lost or both ends were closing at once.",
     ),
     stray_row(
         (
