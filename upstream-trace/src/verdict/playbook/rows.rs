@@ -877,7 +877,7 @@ pub(super) const ROWS: &[(&[Verdict], &[Row])] = &[
                 GAVE_UP,
                 TERMINATED,
                 Played(&["client_times_out"]),
-                "The client (a proxy, on its way upstream) reset the connection before the response came: its timeout or a canceled request; compare the duration with its timeouts, and look why the server had not answered by then.",
+                "The client (a proxy, on its way upstream) reset the connection before the response came: its timeout or a canceled request; compare the duration with its timeouts, and look why the server had not answered by then, or had not got all of the request.",
             ),
             row(
                 when::ALWAYS,
