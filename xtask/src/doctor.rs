@@ -11,6 +11,9 @@ use serde_json::Value;
 
 use crate::{confine::Host, tracer};
 
+/// What it says without `CAP_SYS_PTRACE`, which a service has not.
+pub const NO_EXECUTABLES: &str = "not seen on this host: the executables of processes of other users, or with more capabilities (that takes CAP_SYS_PTRACE)";
+
 /// What the tracer is started with.
 #[derive(Clone, Debug)]
 pub struct Start<'a> {

@@ -98,10 +98,14 @@ impl Asked {
         expected.is_some_and(|expected| expected.likely.or(expected.possible).fits(outcome))
     }
 
+    /// Whether the proxy waited no longer.
+    fn waits(&self) -> bool {
+        self.expected().is_some_and(Expected::is_timeout)
+    }
+
     /// Up to when its connection may have ended: it is told of what has happened, but ends what it waits for no longer when it pleases.
     fn latest(&self) -> u64 {
-        let waits = self.expected().is_some_and(Expected::is_timeout);
-        let early = if waits { CLOSE } else { EARLY };
+        let early = if self.waits() { CLOSE } else { EARLY };
         self.failed.ended.to.saturating_add(early)
     }
 
@@ -113,9 +117,12 @@ impl Asked {
     /// Whether the connection went on when the request was over. What the upstream did after the proxy had waited in vain is not why; only what
     /// the kernel gave up was dead by then.
     pub fn is_outlived(&self, brief: &Brief) -> bool {
-        let waits = self.expected().is_some_and(Expected::is_timeout);
         let by_upstream = !brief.outcome.ended_here && brief.outcome.verdict != Verdict::Timeout;
-        let slack = if waits && by_upstream { EARLY } else { SLACK };
+        let slack = if self.waits() && by_upstream {
+            EARLY
+        } else {
+            SLACK
+        };
         brief.left > self.moment(slack).1
     }
 

@@ -84,8 +84,7 @@ impl Host {
             local_ports: text(LOCAL_PORTS).ok().as_deref().and_then(port_range),
             runs_function_hooks: text(FTRACE).map_or(true, |enabled| enabled.trim() != "0"),
             has_proc: fs::exists(OWN_PROCESS).unwrap_or(false),
-            is_in_first_pid_namespace: fs::metadata(PID_NAMESPACE)
-                .map_or(true, |of| of.ino() == FIRST_PID_NAMESPACE),
+            is_in_first_pid_namespace: is_namespace(PID_NAMESPACE, FIRST_PID_NAMESPACE),
             clock_ahead_ns: clock_ahead_ns(),
         })
     }
@@ -152,15 +151,18 @@ fn port_range(text: &str) -> Option<RangeInclusive<u16>> {
 
 /// The resolution of the coarse clocks is the length of a tick, 1/HZ (`posix_get_coarse_res` in
 /// kernel/time/posix-timers.c), which no file tells.
+/// Whether the namespace that this file stands for has this inode; so it counts where that cannot be told.
+fn is_namespace(file: &str, inode: u64) -> bool {
+    fs::metadata(file).map_or(true, |of| of.ino() == inode)
+}
+
 fn clock_ahead_ns() -> i64 {
-    let is_first = fs::metadata(TIME_NAMESPACE).map_or(true, |of| of.ino() == FIRST_TIME_NAMESPACE);
-    let offsets = || {
-        text(TIME_OFFSETS)
-            .ok()
-            .as_deref()
-            .and_then(monotonic_offset)
-    };
-    if is_first { 0 } else { offsets().unwrap_or(0) }
+    // The file has the offsets of this process's children, and it may have made a namespace for them alone.
+    if is_namespace(TIME_NAMESPACE, FIRST_TIME_NAMESPACE) {
+        return 0;
+    }
+    let offsets = text(TIME_OFFSETS).ok();
+    offsets.as_deref().and_then(monotonic_offset).unwrap_or(0)
 }
 
 /// `monotonic SECONDS NANOSECONDS`, a line of several.

@@ -126,11 +126,7 @@ impl Counters {
             acked,
             received,
         } = self.bytes;
-        let on_its_way = sent
-            .zip(acked)
-            .and_then(|(sent, acked)| sent.checked_sub(acked));
-        let has_shaken_hands = acked.min(received) > Some(NO_HANDSHAKE);
-        has_shaken_hands && on_its_way.is_some_and(|bytes| ALERTS.contains(&bytes))
+        is_alert(less(sent, acked), acked.min(received))
     }
 
     /// The same of what was not read.
@@ -138,11 +134,7 @@ impl Counters {
         let Bytes {
             acked, received, ..
         } = self.bytes;
-        let read = received
-            .zip(self.unread)
-            .and_then(|(received, unread)| received.checked_sub(unread));
-        let has_shaken_hands = acked.min(read) > Some(NO_HANDSHAKE);
-        has_shaken_hands && self.unread.is_some_and(|bytes| ALERTS.contains(&bytes))
+        is_alert(self.unread, acked.min(less(received, self.unread)))
     }
 
     /// Whether something is on its way and something was sent again: most likely the same, but it may have been anything before.
@@ -200,6 +192,15 @@ impl Counters {
         };
         self.last_payload().or_else(came)
     }
+}
+
+/// Whether the last bytes one way have an encrypted alert's size, behind at least so many either way.
+fn is_alert(last: Option<u64>, before: Option<u64>) -> bool {
+    before > Some(NO_HANDSHAKE) && last.is_some_and(|bytes| ALERTS.contains(&bytes))
+}
+
+fn less(all: Option<u64>, part: Option<u64>) -> Option<u64> {
+    all?.checked_sub(part?)
 }
 
 fn fin_received(stats: &Stats) -> bool {

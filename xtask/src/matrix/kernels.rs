@@ -4,7 +4,7 @@
 //! plays and what judges asks no version.
 
 use super::refusal;
-use crate::scenario::feature::Feature;
+use crate::{doctor, scenario::feature::Feature};
 
 /// One kernel.
 #[derive(Clone, Copy, Debug)]
@@ -46,7 +46,7 @@ impl Kernel {
 
     /// What it says that is not seen, by the kernel's fault or as a service.
     pub(super) fn limits(&self) -> Vec<&'static str> {
-        let as_service = self.systemd.map(|_| NO_EXECUTABLES);
+        let as_service = self.systemd.map(|_| doctor::NO_EXECUTABLES);
         self.limits.iter().copied().chain(as_service).collect()
     }
 }
@@ -126,8 +126,6 @@ const NO_RESET_PACKETS: &str =
     "not seen on this host: the packets of resets, which may tell a middlebox from the other end";
 const NO_HANDSHAKE_PACKETS: &str =
     "not seen on this host: the packets of handshakes, to hold those of resets against";
-/// Without `CAP_SYS_PTRACE`, which a service has not.
-const NO_EXECUTABLES: &str = "not seen on this host: the executables of processes of other users, or with more capabilities (that takes CAP_SYS_PTRACE)";
 const SOME_ACCEPTS: &str = "not seen on this host: the accepting process by itself, where many threads wait in accept() at once";
 const NO_ERRORS: &str = "not seen on this host: a second look at connections that failed, for where the first was missed";
 

@@ -9,12 +9,11 @@ use anyhow::{Context as _, Result, ensure};
 use serde_json::{Value, json};
 use tempfile::TempDir;
 use xtask::confine::{ATTACH, CAP_BPF, CAP_PERFMON, CAP_SYS_PTRACE, CAP_SYS_RESOURCE, Host};
-use xtask::doctor::{self, Start, hooks, texts};
+use xtask::doctor::{self, NO_EXECUTABLES, Start, hooks, texts};
 use xtask::tracer;
 
 const SHOWN: &str = "/sys/kernel/btf/vmlinux";
 const HIDDEN: &str = "/sys/kernel/btf";
-const NO_EXECUTABLES: &str = "not seen on this host: the executables of processes of other users, or with more capabilities (that takes CAP_SYS_PTRACE)";
 
 /// The tracer where everybody can run it, and the kernel's types.
 pub(crate) struct Place {

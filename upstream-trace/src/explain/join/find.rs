@@ -47,7 +47,7 @@ impl Asked {
     /// where the proxy waited in vain, it had left none before.
     pub(super) fn lived(&self) -> (u64, u64) {
         let Failed { began, ended, .. } = *self.failed;
-        let waits = self.expected().is_some_and(Expected::is_timeout) && began < ended.from;
+        let waits = self.waits() && began < ended.from;
         let least = if waits {
             began.saturating_sub(EARLY)
         } else {

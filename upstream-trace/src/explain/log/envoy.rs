@@ -198,9 +198,10 @@ fn nature(line: &Line<'_>) -> Option<Nature> {
     }
     match (known(line.flags), known(line.host)) {
         // Flags that nobody knows, or only `URX`: the last attempt is what counts.
-        (Some(_), Some(_)) if line.answered => (line.status >= 500).then_some(meaning::ANSWERED),
-        (Some(_), Some(_)) => (line.status >= 500).then_some(meaning::BAD_GATEWAY),
-        (None, Some(_)) => (line.status >= 500).then_some(meaning::ANSWERED),
+        (Some(_), Some(_)) if !line.answered => {
+            (line.status >= 500).then_some(meaning::BAD_GATEWAY)
+        }
+        (_, Some(_)) => (line.status >= 500).then_some(meaning::ANSWERED),
         (Some(_), None) => Some(meaning::OWN_ANSWER),
         (None, None) => (line.status >= 500).then_some(meaning::OWN_ANSWER),
     }

@@ -36,20 +36,25 @@ const fn words(
     }
 }
 
-/// Where a proxy may come out with other words as well, depending on what it sees first: an Envoy flag and its reason, an NGINX error.
+/// Whatever ended it, Envoy has the same words.
+const fn terminated(nginx_error: &'static str) -> ProxyWords<'static> {
+    let reason = "connection termination";
+    words("UC", reason, reason, nginx_error)
+}
+
+/// Where a proxy may come out with the words of another failure as well, depending on what it sees first.
 const fn or(
     words: Option<ProxyWords<'static>>,
-    (envoy_flag, envoy_reason): (&'static str, &'static str),
-    nginx_error: &'static str,
+    other: Option<ProxyWords<'static>>,
 ) -> Option<ProxyWords<'static>> {
-    match words {
-        Some(words) => Some(ProxyWords {
-            envoy_flag_other: Some(envoy_flag),
-            envoy_reason_other: Some(envoy_reason),
-            nginx_error_other: Some(nginx_error),
+    match (words, other) {
+        (Some(words), Some(other)) => Some(ProxyWords {
+            envoy_flag_other: Some(other.envoy_flag),
+            envoy_reason_other: Some(other.envoy_reason),
+            nginx_error_other: Some(other.nginx_error),
             ..words
         }),
-        None => None,
+        _ => words,
     }
 }
 
@@ -74,14 +79,7 @@ const CONNECT_TIMEOUT: Option<ProxyWords<'_>> = Some(words(
     "connect() failed (110: Connection timed out) while connecting to upstream",
 ));
 /// Either did.
-const SYN_UNANSWERED: Option<ProxyWords<'_>> = or(
-    CONNECT_CANCELED,
-    (
-        "UF",
-        "remote connection failure, delayed connect error: Connection timed out",
-    ),
-    "connect() failed (110: Connection timed out) while connecting to upstream",
-);
+const SYN_UNANSWERED: Option<ProxyWords<'_>> = or(CONNECT_CANCELED, CONNECT_TIMEOUT);
 const NO_ROUTE: Option<ProxyWords<'_>> = Some(words(
     "UF",
     "remote connection failure, delayed connect error: No route to host",
@@ -108,45 +106,32 @@ const NO_ANSWER: Option<ProxyWords<'_>> = Some(words(
 ));
 /// The kernel gave up, or the proxy before it.
 const GAVE_UP_WAITING: Option<ProxyWords<'_>> = or(
-    Some(words(
-        "UC",
-        "connection termination",
-        "connection termination",
+    Some(terminated(
         "recv() failed (110: Connection timed out) while reading response header from upstream",
     )),
-    ("UT", "upstream request timeout"),
-    "upstream timed out (110: Connection timed out) while reading response header from upstream",
+    NO_ANSWER,
 );
 /// The same where the kernel told what an ICMP error had said.
 const GAVE_UP_REACHING: Option<ProxyWords<'_>> = or(
-    Some(words(
-        "UC",
-        "connection termination",
-        "connection termination",
+    Some(terminated(
         "recv() failed (113: No route to host) while reading response header from upstream",
     )),
-    ("UT", "upstream request timeout"),
-    "upstream timed out (110: Connection timed out) while reading response header from upstream",
+    NO_ANSWER,
 );
-const TERMINATED: Option<ProxyWords<'_>> = Some(words(
-    "UC",
-    "connection termination",
-    "connection termination",
+const TERMINATED: Option<ProxyWords<'_>> = Some(terminated(
     "recv() failed (104: Connection reset by peer) while reading response header from upstream",
 ));
 /// The reset may beat the proxy's own look at the connection; with TLS it is not connected before its handshake.
 const TERMINATED_EARLY: Option<ProxyWords<'_>> = or(
     TERMINATED,
-    (
+    Some(words(
         "UF",
         "remote connection failure, delayed connect error: Connection reset by peer",
-    ),
-    "connect() failed (104: Connection reset by peer) while connecting to upstream",
+        "connection failure, delayed connect error: 104",
+        "connect() failed (104: Connection reset by peer) while connecting to upstream",
+    )),
 );
-const CLOSED: Option<ProxyWords<'_>> = Some(words(
-    "UC",
-    "connection termination",
-    "connection termination",
+const CLOSED: Option<ProxyWords<'_>> = Some(terminated(
     "upstream prematurely closed connection while reading response header from upstream",
 ));
 /// NGINX reads into several buffers, unless it passes on at once what it reads (`proxy_buffering off`).
