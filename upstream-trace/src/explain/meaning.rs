@@ -200,6 +200,10 @@ pub const HANDSHAKE_FAILED: Nature = talk(
     FINE,
     "TCP worked and bytes went both ways, so the failure lies in TLS: look for a plaintext port, the server name (SNI), the protocols offered (ALPN), certificates and versions, here and in the upstream's log.",
 );
+/// What is said where the line quotes the upstream's alert, however the connection ended.
+pub const ALERTED: &str = "The upstream ended TLS by an alert, which the line quotes: look at certificates (one of the client's that it asks for), versions, ciphers, the server name (SNI) and the protocols offered (ALPN), and in the upstream's log.";
+/// An alert of TLS from the upstream.
+pub const ALERT: Nature = talk(RESETS.or(CLOSED), FINE, ALERTED);
 /// A reset, wherever in the exchange.
 pub const RESET: Nature = by_upstream(RESETS, CLOSED.or(Verdicts::of(&[Timeout])));
 /// Closed in order without an answer.
@@ -212,6 +216,12 @@ pub const CLOSED_INSIDE: Nature = by_upstream(CLOSED.or(FINE), RESETS.or(Verdict
 pub const ENDED_INSIDE: Nature = by_upstream(RESETS.or(CLOSED).or(FINE), Verdicts::of(&[Timeout]));
 /// The proxy waited no longer.
 pub const NO_ANSWER: Nature = connection(GAVE_UP, GAVE_UP_IN_ORDER);
+/// The same over TCP, where the client may have said nothing that it could send on: what it ends then looks like a health check.
+pub const NO_ANSWER_ON_TUNNEL: Nature =
+    connection(GAVE_UP.or(Verdicts::of(&[Probe]).here()), GAVE_UP_IN_ORDER);
+/// Ended inside an answer whose headers had come.
+pub const CUT_ANSWER: Nature =
+    by_upstream(Verdicts::of(&[ResetMidStream, ResetIdle]), FINE_OR_LOST);
 /// Anything that makes a proxy answer 502. What it ended itself was a timeout, or a client's that had gone.
 pub const BAD_GATEWAY: Nature =
     connection(CONNECTING.or(RESETS.or(CLOSED).by_upstream()), FINE_OR_LOST);
@@ -458,6 +468,7 @@ pub fn nginx(message: &str) -> Option<Nature> {
         () if says("(112: ") || says("(113: ") || says("(101: ") => UNREACHABLE,
         () if given_up || says("upstream timed out") && connecting => CONNECT_TIMEOUT,
         () if says("upstream timed out") => NO_ANSWER,
+        () if says("SSL alert number ") && says("upstream") => ALERT,
         () if says("SSL handshak") || says("upstream SSL certificate") => HANDSHAKE_FAILED,
         () if says("(104: ") || says("(32: ") => RESET,
         // An error like that of an ICMPv6 message that prohibits (13).
@@ -472,13 +483,18 @@ pub fn nginx(message: &str) -> Option<Nature> {
     })
 }
 
-/// What the first two characters of HAProxy's termination state say; `None` where nothing failed.
-pub fn haproxy(state: &str) -> Option<Nature> {
+/// What the first two characters of HAProxy's termination state say, over HTTP with the status that the client got; `None` where
+/// nothing failed.
+pub fn haproxy(state: &str, is_http: bool, status: Option<u16>) -> Option<Nature> {
+    // Behind 101 either end says what it pleases.
+    let is_answered = status.is_some_and(|status| status >= 200);
     Some(match state.as_bytes() {
         [b'C' | b'c', ..] => CLIENT_GONE,
         [b'S', b'C', ..] => CONNECT_FAILED,
         [b's', b'C', ..] => HANDSHAKE_TIMEOUT,
+        [b'S', b'D', ..] if is_answered => CUT_ANSWER,
         [b'S', b'H' | b'D' | b'L', ..] => TERMINATED,
+        [b's', b'D', ..] if !is_http => NO_ANSWER_ON_TUNNEL,
         [b's', b'H' | b'D' | b'L', ..] => NO_ANSWER,
         [b'S' | b's', b'Q', ..] => QUEUED_TOO_LONG,
         [b'P', b'H' | b'D', ..] => BAD_RESPONSE,
@@ -486,8 +502,11 @@ pub fn haproxy(state: &str) -> Option<Nature> {
         [b'P', ..] => ENDED_BY_PROXY,
         [b'R', b'C', ..] => NO_LOCAL_PORT,
         [b'R' | b'I', ..] => INTERNAL,
-        [b'D' | b'U' | b'K', ..] => Nature::Elsewhere(
-            "HAProxy itself ended the session, because the server was marked down or up, or an administrator did it: look at the health checks and the command socket.",
+        [b'D' | b'U', ..] => Nature::Elsewhere(
+            "HAProxy itself ended the session, because the server was marked down, or a better one up: look at the health checks.",
+        ),
+        [b'K', ..] => Nature::Elsewhere(
+            "HAProxy itself ended the session: an administrator did it, or a process that was to stop waited no longer (a reload with hard-stop-after). Look at the command socket, and at what reloads HAProxy.",
         ),
         _ => return None,
     })
@@ -603,6 +622,21 @@ mod tests {
             Nature::Connection(expected) => expected.likely,
             Nature::Elsewhere(hint) => panic!("{hint}"),
         }
+    }
+
+    #[test]
+    fn a_connection_without_a_word_is_left_only_by_who_had_none_to_pass_on() {
+        let probe = |ended_here| Outcome {
+            verdict: Probe,
+            ended_here,
+        };
+        let tunnel = likely(NO_ANSWER_ON_TUNNEL);
+        assert!(tunnel.fits(probe(true)) && !tunnel.fits(probe(false)));
+        assert!(!likely(NO_ANSWER).has(Probe));
+        let Nature::Connection(cut) = CUT_ANSWER else {
+            panic!("no connection");
+        };
+        assert!(!cut.likely.or(cut.possible).has(ClosedBeforeResponse));
     }
 
     #[test]
@@ -877,7 +911,7 @@ mod tests {
             "UR", "UH", "UO", "NR", "NC", "DF", "DC", "DT", "DPE", "RL", "UAEX", "FI", "IH", "OM",
             "LH", "NFCF",
         ];
-        let states = ["CD", "sQ", "PH", "PR", "PC", "RC", "IH", "DH"];
+        let states = ["CD", "sQ", "PH", "PR", "PC", "RC", "IH", "DH", "KH"];
         let messages = [
             "no live upstreams while connecting to upstream",
             "upstream sent no valid HTTP/1.0 header",
@@ -889,7 +923,7 @@ mod tests {
         let natures = flags
             .iter()
             .map(|flag| envoy(flag, ""))
-            .chain(states.iter().map(|state| haproxy(state)))
+            .chain(states.iter().map(|state| haproxy(state, true, None)))
             .chain(messages.iter().map(|message| nginx(message)));
         let statuses = ["CANCELLED", "UNKNOWN", "NOT_FOUND"];
         let natures = natures.chain(statuses.iter().map(|status| Some(grpc(status, ""))));
@@ -898,6 +932,7 @@ mod tests {
                 assert!(hint.ends_with('.') && hint.len() < 300, "{hint}");
             }
         }
-        assert!(envoy("XX", "").is_none() && haproxy("--").is_none() && nginx("signal").is_none());
+        assert!(envoy("XX", "").is_none() && nginx("signal").is_none());
+        assert!(haproxy("--", true, None).is_none());
     }
 }

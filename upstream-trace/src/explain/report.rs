@@ -10,7 +10,7 @@ use serde::Serialize;
 use super::{
     join::{Answer, By, Sureness},
     log::{Failed, Format},
-    meaning::Nature,
+    meaning::{self, Nature},
 };
 use crate::{
     record::{
@@ -228,7 +228,7 @@ fn judgement<'a>(answer: &'a Answer, about: &About<'a>) -> (Option<Verdict>, Cow
         Nature::Connection(expected) => expected.talk,
         Nature::Elsewhere(_) => None,
     };
-    let talk = talk.filter(|_| was_talk(&end));
+    let talk = talk.filter(|&talk| talk == meaning::ALERTED || was_talk(&end));
     if about.lived_on {
         return (None, talk.unwrap_or(LIVED_ON).into());
     }
@@ -430,6 +430,19 @@ mod tests {
         assert_eq!((said.verdict, &*said.hint), (None, LIVED_ON));
         assert!(said.origin.is_none() && said.sender.is_none());
         assert_eq!(said.records.len(), 1);
+    }
+
+    /// How the connection ended says less than an alert that the proxy read from it.
+    #[test]
+    fn an_alert_in_the_line_is_the_reason() {
+        let records = [reset()];
+        let mut exact = answer(Sureness::Exact, Format::NginxError, SERVER);
+        let mut hint = |nature| {
+            exact.asked.failed.nature = nature;
+            explanation(&exact, &about(&records)).hint.into_owned()
+        };
+        assert_eq!(hint(meaning::ALERT), meaning::ALERTED);
+        assert_eq!(hint(meaning::HANDSHAKE_FAILED), HINT);
     }
 
     /// A connection that ended in order is looked into where it was closed first.

@@ -154,6 +154,8 @@ pub mod seen {
     pub const PEER_OWED: u32 = 1 << 15;
     /// That the last words of the other end, a client's, were most likely a goodbye, once that is gone.
     pub const PEER_SAID_GOODBYE: u32 = 1 << 16;
+    /// That the other end, a server's, had sent its answer again and nothing of it was acknowledged, once that is gone.
+    pub const PEER_SENT_IN_VAIN: u32 = 1 << 17;
 }
 
 /// One connection, as one socket sees it.

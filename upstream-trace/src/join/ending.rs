@@ -100,10 +100,19 @@ impl<'a> Ending<'a> {
         }
     }
 
-    /// The reset that the other end sent, unless it must have arrived long before: then it was lost, and this end got another.
+    /// The reset that the other end sent, unless it must have arrived long before: then it was lost, and this end got another. So
+    /// it was where that end's host answered what came more than a round trip later.
     pub(super) fn peer_sent(&self) -> Option<&'a PeerSent> {
         let sent = self.end.peer_sent.as_ref()?;
-        (self.end.at <= sent.at.saturating_add(ARRIVED_NS)).then_some(sent)
+        let within = |ns: u64, at: u64| at <= sent.at.saturating_add(ns);
+        let rtt_ns = self.counters.rtt_us.map(|us| us.saturating_mul(1000));
+        let on_its_way_ns = rtt_ns.map_or(ARRIVED_NS, |ns| {
+            ns.saturating_add(TOGETHER_NS.cast_unsigned())
+        });
+        let is_other = self
+            .stray
+            .is_some_and(|stray| !within(on_its_way_ns, stray.ktime));
+        (within(ARRIVED_NS, self.end.at) && !is_other).then_some(sent)
     }
 
     /// Whether the other end's host reset it for want of such a connection, and not its socket.
@@ -253,6 +262,9 @@ pub(super) fn seen_by_peer(connection: &Connection, tick_ns: u64, lost_at: Optio
         }
         if connection.role == Role::Client && closing.counters.ends_in_alert() {
             bits |= seen::PEER_SAID_GOODBYE;
+        }
+        if connection.role == Role::Server && closing.counters.has_sent_in_vain() {
+            bits |= seen::PEER_SENT_IN_VAIN;
         }
     }
     let complete = is_complete(connection, lost_at);

@@ -930,6 +930,48 @@ fn a_reset_that_must_have_arrived_long_ago_is_not_the_one_that_came() {
     }
 }
 
+/// The other end's host answers later that it knows no such connection, and this answer came first.
+#[test]
+fn a_reset_that_another_one_overtook_was_lost() {
+    let sender_where = |srtt: u32, later: u64| {
+        let mut play = Play::new();
+        play.handshake();
+        let stats = Stats {
+            srtt,
+            ..counted(64, 64)
+        };
+        let open = Stats {
+            has_socket: 1,
+            ..stats
+        };
+        play.close(SERVER, State::Established, SERVER_PID, open);
+        let active = kind::RESET_SENT_ACTIVE;
+        play.reset_sent(SERVER, active, State::Close, SERVER_PID, stats);
+        play.now += later;
+        let base = play.base(SERVER, kind::RESET_SENT_NO_SOCKET, 0, NO_REASON);
+        play.plain(base);
+        let stats = Stats {
+            srtt,
+            ..mirrored(&stats)
+        };
+        play.reset_received(CLIENT, State::Established, stats);
+        play.close(CLIENT, State::Established, CLIENT_PID, failed(104, stats));
+        let seen = play.finish();
+        let (direction, origin, sender) = of_client(&seen).reset.unwrap();
+        assert_eq!(
+            (direction, origin),
+            (Direction::Received, Origin::PeerOnNode)
+        );
+        sender
+    };
+    let rtt_10_ms = 80_000;
+    // The answer to what had crossed it.
+    assert_eq!(sender_where(rtt_10_ms, 55_000_000), Some(SERVER_PID));
+    assert_eq!(sender_where(rtt_10_ms, 65_000_000), None);
+    let unknown = 0;
+    assert_eq!(sender_where(unknown, 65_000_000), Some(SERVER_PID));
+}
+
 #[test]
 fn a_refusal_that_nobody_sent_is_a_firewalls_only_where_one_dropped_the_syn() {
     for (dropped, origin) in [(false, Origin::Unknown), (true, Origin::InPath)] {

@@ -142,6 +142,17 @@ impl Counters {
         self.unacked == Some(true) && self.retransmits > Some(0)
     }
 
+    /// Whether all that was sent is acknowledged, and more waits to be sent.
+    pub fn is_held_back(&self) -> bool {
+        let Bytes { sent, acked, .. } = self.bytes;
+        self.unacked == Some(true) && sent.is_some() && sent == acked
+    }
+
+    /// Whether something was sent again, and nothing of all that was sent acknowledged.
+    pub fn has_sent_in_vain(&self) -> bool {
+        self.is_sent_again() && self.bytes.acked == Some(0)
+    }
+
     /// Whether payload was sent no longer ago than belongs together with now.
     pub fn has_just_sent(&self) -> bool {
         self.since_sent_us.is_some_and(|us| us <= TOGETHER_US)
@@ -243,7 +254,7 @@ pub struct Facts {
     pub closed_behind_payload: bool,
     /// The server closed first, with a request unanswered.
     pub left_unanswered: bool,
-    /// A process still had this end's socket.
+    /// A process still had this end's socket, and had not shut both ways down.
     pub is_open: bool,
     /// The other end, on this node as well, had no answer to what it had sent last.
     pub peer_unanswered: bool,
@@ -251,6 +262,8 @@ pub struct Facts {
     pub peer_unaccepted: bool,
     /// The last words of the other end, a client's on this node, were most likely a goodbye.
     pub peer_said_goodbye: bool,
+    /// The other end, a server's on this node, had sent its answer again, and nothing of it was acknowledged.
+    pub peer_sent_in_vain: bool,
     /// The other end's socket, on this node as well, was seen.
     pub peer_seen: bool,
     /// `sk_err` at the end; 0 for none.

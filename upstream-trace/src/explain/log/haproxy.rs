@@ -46,8 +46,8 @@ pub(super) fn line(line: &str, zone: &mut time::Zone) -> Option<Reading> {
     let status = status.and_then(|status| status.parse().ok());
     let ended = began.saturating_add(total.saturating_mul(MILLISECOND));
     let answered = (status >= Some(500) && server_named(server)).then_some(meaning::ANSWERED);
-    let Some(nature) = meaning::haproxy(state).or(answered.filter(|_| state.starts_with("--")))
-    else {
+    let ended_as = meaning::haproxy(state, format == Format::HaproxyHttp, status);
+    let Some(nature) = ended_as.or(answered.filter(|_| state.starts_with("--"))) else {
         return Some(Reading::Fine(ended));
     };
     let nature = match nature {
@@ -273,5 +273,24 @@ mod tests {
             failed(&HTTP.replace("----", "CD--")).nature,
             meaning::CLIENT_GONE
         );
+    }
+
+    /// What ended behind the headers of an answer had been answered; behind 101, or over TCP, it may not have been.
+    #[test]
+    fn an_answer_that_was_cut_had_begun() {
+        for (line, nature) in [
+            (HTTP.replace("----", "SD--"), meaning::CUT_ANSWER),
+            (
+                HTTP.replace("----", "SD--").replace(" 200 ", " 101 "),
+                meaning::TERMINATED,
+            ),
+            (HTTP.replace("----", "SH--"), meaning::TERMINATED),
+            (TCP.replace(" -- ", " SD "), meaning::TERMINATED),
+            // Over TCP a client may have waited without a word.
+            (TCP.replace(" -- ", " sD "), meaning::NO_ANSWER_ON_TUNNEL),
+            (HTTP.replace("----", "sD--"), meaning::NO_ANSWER),
+        ] {
+            assert_eq!(failed(&line).nature, nature, "{line}");
+        }
     }
 }

@@ -309,7 +309,7 @@ mod tests {
             ),
             (
                 "SSL_read() failed (SSL: error:0A00045C:SSL routines::tlsv13 alert certificate required:SSL alert number 116) while reading response header from upstream",
-                meaning::HANDSHAKE_FAILED,
+                meaning::ALERT,
             ),
             (
                 "SSL_read() failed (SSL: error:0A000119:SSL routines::decryption failed or bad record mac) while sending to client",

@@ -95,6 +95,10 @@ pub(super) const TRANSLATED: Condition = when(
     "reset by an end, which is on this node and has another address",
     |it| BY_AN_END_HERE.holds(it) && it.evidence.peer_address.is_some(),
 );
+pub(super) const ABORTED_BY_CLIENT: Condition = when(
+    "reset by the client, which is on this node, with SO_LINGER 0",
+    |it| it.sender() == Some(End::Client) && ABORTED_HERE.holds(it),
+);
 pub(super) const BY_CLIENT: Condition =
     when("reset by the client", |it| it.sender() == Some(End::Client));
 pub(super) const BY_THIS_END: Condition =
@@ -174,8 +178,11 @@ pub(super) const STILL_ASKED: Condition = when(
     },
 );
 pub(super) const NOT_GREETED: Condition = when(
-    "reset by the client, after its FIN, which came a second after the start or later",
-    |it| it.is_after_clients_fin(End::Client) && !it.is_closed_at_once,
+    "reset by the client, though not with SO_LINGER 0, after its FIN, which came a second after the start or later",
+    |it| {
+        let is_abort = it.evidence.abort == Some(true);
+        it.is_after_clients_fin(End::Client) && !it.is_closed_at_once && !is_abort
+    },
 );
 /// And not behind an early answer, which what was still to come would meet. One that was sent again long ago says nothing.
 pub(super) const LOST_REQUEST: Condition = when(
@@ -193,9 +200,12 @@ pub(super) const LOST_REQUEST: Condition = when(
 pub(super) const LOST_ANSWER: Condition = when(
     "reset by the client, and payload of the server's had been sent again, of which nothing was acknowledged",
     |it| {
-        let counters = &it.facts.counters;
-        let is_lost = counters.is_sent_again() && counters.bytes.acked == Some(0);
-        it.facts.role == Role::Server && it.sender() == Some(End::Client) && is_lost
+        let is_lost = match it.end() {
+            Some(End::Server) => it.facts.counters.has_sent_in_vain(),
+            Some(End::Client) => it.facts.peer_sent_in_vain,
+            None => false,
+        };
+        is_lost && it.sender() == Some(End::Client)
     },
 );
 /// And the client sent something after that.
@@ -215,8 +225,11 @@ pub(super) const LATE: Condition = when("the request was sent after the server's
     it.facts.payload_after_fin && it.has_closed_first(End::Server) && !it.is_in_path()
 });
 pub(super) const MET_A_CLOSED_SERVER: Condition = when(
-    "after the server's FIN, what the client sent last met a connection that the server had closed",
-    |it| it.has_closed_first(End::Server) && it.met_a_closed_server(),
+    "what the client sent last met a connection that the server had closed",
+    |it| {
+        let by_closed_socket = it.is_by_here(End::Server) && it.is_for(&BY_A_CLOSED_SOCKET);
+        by_closed_socket || LATE.holds(it)
+    },
 );
 pub(super) const CLOSED_BEHIND_PAYLOAD: Condition = when(
     "what the client sent last met a connection that the server had closed right behind payload of its own",
@@ -297,10 +310,13 @@ pub(super) const NOTHING_LEFT: Condition = when(
 /// Not all that was written, for the other end has no room.
 pub(super) const WINDOW_CLOSED: Condition = when(
     "all that this end had sent was acknowledged, and more waited to be sent",
+    |it| it.facts.counters.is_held_back(),
+);
+pub(super) const WINDOW_STAYED_CLOSED: Condition = when(
+    "all that this end had sent was acknowledged, and more had waited to be sent for more than 50 ms",
     |it| {
         let counters = &it.facts.counters;
-        let Bytes { sent, acked, .. } = counters.bytes;
-        counters.unacked == Some(true) && sent.is_some() && sent == acked
+        counters.is_held_back() && counters.idle_us() > Some(TOGETHER_US)
     },
 );
 pub(super) const MISSED_FIRST_REQUEST: Condition = when(
@@ -521,7 +537,7 @@ impl About<'_> {
 
     /// Whether the server had sent its FIN when what the client sent last was reset for that.
     fn met_a_closed_server(&self) -> bool {
-        self.is_by_here(End::Server) && self.is_for(&BY_A_CLOSED_SOCKET) || LATE.holds(self)
+        MET_A_CLOSED_SERVER.holds(self)
     }
 
     /// Whether what the client sent last met a connection that the server had reset.

@@ -658,13 +658,94 @@ fn an_answer_that_was_sent_again_in_vain_was_lost() {
     assert_eq!(cause(9, 700), Some(Cause::ClientGaveUp));
 }
 
+/// Both ends say so, where one of them knows.
+#[test]
+fn a_client_that_reset_while_its_answer_was_lost_did_not_wait_for_a_slow_server() {
+    let hint = |role, direction, set: fn(&mut Facts)| {
+        let mut about = with(about(ResetBeforeResponse, role), set);
+        about.facts.counters.since_sent_us = Some(1_000_000);
+        about.reset = Some((direction, Origin::PeerOnNode, Some("TCP_STATE")));
+        meaning(&about).unwrap().hint
+    };
+    let by_client = |set| hint(Role::Client, Direction::Sent, set);
+    let lost = "lost on the way";
+    assert!(by_client(|facts| facts.peer_sent_in_vain = true).contains(lost));
+    assert!(!by_client(|_| ()).contains(lost));
+    let at_server = hint(Role::Server, Direction::Received, |facts| {
+        facts.counters.bytes = bytes(500, 90, 0);
+        facts.counters.unacked = Some(true);
+        facts.counters.retransmits = Some(1);
+    });
+    assert!(at_server.contains(lost));
+}
+
+/// Nor for a greeting, where the reset was this end's own.
+#[test]
+fn who_aborts_a_silent_connection_had_not_waited_for_a_greeting() {
+    let greeting = |abort| {
+        let evidence = Evidence {
+            abort,
+            ..Evidence::default()
+        };
+        let client = with(about(Verdict::Probe, Role::Client), |facts| {
+            facts.closed_first = true;
+        });
+        let about = About {
+            reset: Some((Direction::Sent, Origin::Local, Some("TCP_STATE"))),
+            evidence,
+            ..client
+        };
+        meaning(&about).unwrap().hint.contains("greeting")
+    };
+    assert!(greeting(None) && !greeting(Some(true)));
+}
+
+/// Two that close at once: neither FIN is the first for both.
+#[test]
+fn a_goodbye_that_met_a_closed_server_is_no_crash_whoever_closed_first() {
+    for reason in ["TCP_ABORT_ON_DATA", "TCP_TIMEWAIT_SOCKET"] {
+        for client_first in [false, true] {
+            let meaning = by_server_here(reason, ResetMidStream, |facts| {
+                facts.closed_first = client_first;
+                facts.peer_closed_first = !client_first;
+            });
+            assert!(meaning.hint.contains("goodbye") && !meaning.hint.contains("crash"));
+        }
+    }
+}
+
+/// A proxy says that its client is gone where it cut something off itself.
+#[test]
+fn a_downstream_that_left_is_told_of_only_where_the_proxy_may_have_cut_an_answer() {
+    let says = |role, reason, abort| {
+        let reset = Some((Direction::Sent, Origin::Local, Some(reason)));
+        let evidence = Evidence {
+            abort,
+            ..Evidence::default()
+        };
+        let about = About {
+            reset,
+            evidence,
+            ..about(Verdict::LocalAbort, role)
+        };
+        meaning(&about).unwrap().proxy.map(|words| words.envoy_flag)
+    };
+    let cut = [("TCP_STATE", Some(true)), ("TCP_ABORT_ON_CLOSE", None)];
+    for (reason, abort) in cut {
+        assert_eq!(says(Role::Client, reason, abort), Some("DC"));
+        assert_eq!(says(Role::Server, reason, abort), None);
+    }
+    // What came after an orderly close is most often a goodbye.
+    assert_eq!(says(Role::Client, "TCP_ABORT_ON_DATA", None), None);
+}
+
 #[test]
 fn a_server_that_closed_with_a_request_unanswered_had_not_been_idle() {
     for reason in ["TCP_ABORT_ON_DATA", "TCP_TIMEWAIT_SOCKET"] {
         let left = by_server_here(reason, ResetBeforeResponse, |facts| {
             (facts.peer_closed_first, facts.left_unanswered) = (true, true);
         });
-        assert!(left.cause.is_none() && left.hint.contains("without answering"));
+        assert!(left.cause.is_none() && left.hint.contains("payload unanswered"));
     }
 }
 
@@ -711,15 +792,20 @@ fn who_does_not_read_is_told_so_before_anything_else() {
     };
     assert!(idle(64).contains("had not read") && idle(0).contains("no longer knew"));
 
-    let abort = |sent| {
+    let has_no_room = |sent, since| {
         let server = with(about(Verdict::LocalAbort, Role::Server), |facts| {
             facts.counters.bytes = bytes(sent, 90, 128_000);
             facts.counters.unacked = Some(true);
+            facts.counters.since_sent_us = Some(since);
         });
         let reset = Some((Direction::Sent, Origin::Local, Some("TCP_STATE")));
-        meaning(&About { reset, ..server }).unwrap().hint
+        let meaning = meaning(&About { reset, ..server }).unwrap();
+        meaning.hint.contains("no room")
     };
-    assert!(abort(128_000).contains("no room") && !abort(129_000).contains("no room"));
+    assert!(has_no_room(128_000, TOGETHER_US + 1));
+    assert!(!has_no_room(129_000, TOGETHER_US + 1));
+    // Whoever read until now is not stuck.
+    assert!(!has_no_room(128_000, TOGETHER_US));
 }
 
 #[test]
