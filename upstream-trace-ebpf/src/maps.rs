@@ -65,12 +65,12 @@ pub static PORTS: Array<u64> = Array::with_max_entries(setting::PORT_WORDS, 0);
 
 /// Wanted IPv4 networks.
 #[map]
-pub static NETS_V4: LpmTrie<[u8; 4], u8> =
+pub static NETS_V4: LpmTrie<u32, u8> =
     LpmTrie::with_max_entries(setting::WANTED_MAX, BPF_F_NO_PREALLOC);
 
 /// Wanted IPv6 networks.
 #[map]
-pub static NETS_V6: LpmTrie<[u8; 16], u8> =
+pub static NETS_V6: LpmTrie<[u32; 4], u8> =
     LpmTrie::with_max_entries(setting::WANTED_MAX, BPF_F_NO_PREALLOC);
 
 /// Wanted processes.

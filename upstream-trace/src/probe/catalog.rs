@@ -27,6 +27,11 @@ impl Kind {
             Self::Fentry | Self::Fexit | Self::Kprobe | Self::Kretprobe
         )
     }
+
+    /// Whether it takes a trampoline.
+    pub const fn is_of_a_trampoline(self) -> bool {
+        matches!(self, Self::Fentry | Self::Fexit)
+    }
 }
 
 /// One hook that can fill a role.

@@ -2,7 +2,7 @@
 //!
 //! Must not know: what the hooks are for, the maps.
 
-use std::{collections::HashMap, io};
+use std::{collections::HashMap, io, sync::OnceLock};
 
 use aya::{
     BtfError,
@@ -50,12 +50,41 @@ pub(super) struct Climb<'a> {
     /// What the kernel has loaded.
     loaded: Option<(&'static Rung, &'a mut Program)>,
     refused: Vec<Refusal>,
+    trampolines: &'a Trampolines,
+}
+
+/// What the kernel said of one trampoline and would say of each: a host that forbids them does so before it looks at
+/// the function, and has each attempt in its audit log.
+#[derive(Debug, Default)]
+pub(super) struct Trampolines {
+    /// The kernel's words of the first one.
+    forbidden: OnceLock<String>,
+}
+
+impl Trampolines {
+    /// What is known of a hook without asking.
+    fn refusal(&self, rung: &Rung) -> Option<Refusal> {
+        let why = self.forbidden.get()?;
+        rung.kind.is_of_a_trampoline().then(|| Refusal {
+            rung: *rung,
+            why: why.clone(),
+            errno: Some(libc::EPERM),
+        })
+    }
+
+    fn learn(&self, refusal: &Refusal) {
+        if refusal.rung.kind.is_of_a_trampoline() && refusal.errno == Some(libc::EPERM) {
+            // Set already only if both threads asked at once.
+            let _same = self.forbidden.set(refusal.why.clone());
+        }
+    }
 }
 
 impl<'a> Climb<'a> {
     pub(super) fn new(
         entry: &'static Entry,
         programs: &mut HashMap<&'a str, &'a mut Program>,
+        trampolines: &'a Trampolines,
     ) -> Self {
         let rungs = entry.rungs.iter();
         let left: Vec<_> = rungs
@@ -66,6 +95,7 @@ impl<'a> Climb<'a> {
             left: left.into_iter(),
             loaded: None,
             refused: Vec::new(),
+            trampolines,
         }
     }
 
@@ -92,6 +122,10 @@ impl<'a> Climb<'a> {
 
     fn next(&mut self, targets: &Targets) {
         for (rung, program) in self.left.by_ref() {
+            if let Some(refusal) = self.trampolines.refusal(rung) {
+                self.refused.push(refusal);
+                continue;
+            }
             let result = match program {
                 Some(program) => load_program(program, targets, rung).map(|()| program),
                 None => Err(ProgramError::NotLoaded),
@@ -101,7 +135,11 @@ impl<'a> Climb<'a> {
                     self.loaded = Some((rung, program));
                     return;
                 }
-                Err(error) => self.refused.push(Refusal::new(rung, &error)),
+                Err(error) => {
+                    let refusal = Refusal::new(rung, &error);
+                    self.trampolines.learn(&refusal);
+                    self.refused.push(refusal);
+                }
             }
         }
     }
@@ -325,6 +363,41 @@ mod tests {
         let failure = unfilled(Role::Connects, libc::EMFILE).failure().unwrap();
         assert_eq!(failure.code, Code::Failure);
         assert!(failure.to_string().contains("ulimit -n"), "{failure}");
+    }
+
+    #[test]
+    fn a_host_that_forbids_one_trampoline_is_not_asked_for_another() {
+        let refused = |kind, errno| {
+            let mut rungs = CATALOG.iter().flat_map(|entry| entry.rungs);
+            Refusal {
+                rung: *rungs.find(|rung| rung.kind == kind).unwrap(),
+                why: "no".to_owned(),
+                errno: Some(errno),
+            }
+        };
+        let trampolines = Trampolines::default();
+        let known = |kind| {
+            let known = trampolines.refusal(&refused(kind, 0).rung);
+            known.map(|known| (known.rung.kind, known.why, known.errno))
+        };
+        let both = [Kind::Fentry, Kind::Fexit];
+
+        trampolines.learn(&refused(Kind::Fentry, libc::EINVAL));
+        trampolines.learn(&refused(Kind::Tracepoint, libc::EPERM));
+        trampolines.learn(&refused(Kind::Kprobe, libc::EPERM));
+        assert_eq!(both.map(known), [None, None]);
+
+        trampolines.learn(&refused(Kind::Fexit, libc::EPERM));
+        let no = |kind| Some((kind, "no".to_owned(), Some(libc::EPERM)));
+        assert_eq!(both.map(known), both.map(no));
+        for other in [
+            Kind::Tracepoint,
+            Kind::Kprobe,
+            Kind::Kretprobe,
+            Kind::Iterator,
+        ] {
+            assert_eq!(known(other), None);
+        }
     }
 
     #[test]

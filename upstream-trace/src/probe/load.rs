@@ -19,7 +19,7 @@ use aya::{
 use super::{
     beside::beside,
     catalog::Role,
-    ladder::{Climb, Filled, chain, os_error},
+    ladder::{Climb, Filled, Trampolines, chain, os_error},
     loaded::Loaded,
     object::OBJECT,
     places::Places,
@@ -196,9 +196,10 @@ fn filter(ebpf: &mut Ebpf, wanted: &Wanted) -> Result<(), MapError> {
 /// Loads side by side, since verifying takes most of the time, then attaches in the order of the catalog.
 fn fill(ebpf: &mut Ebpf, targets: &Targets, plan: &Plan<'_>) -> io::Result<Vec<Filled>> {
     let mut programs: collections::HashMap<_, _> = ebpf.programs_mut().collect();
+    let trampolines = Trampolines::default();
     let mut climbs: Vec<_> = plan
         .entries()
-        .map(|entry| Climb::new(entry, &mut programs))
+        .map(|entry| Climb::new(entry, &mut programs, &trampolines))
         .collect();
     // What takes longest first, so that neither thread waits long for the other.
     let mut queue: Vec<_> = climbs.iter_mut().rev().collect();
