@@ -1205,14 +1205,14 @@ pub(super) const ROWS: &[(&[Verdict], &[Row])] = &[
                 when::BY_CLIENT_HERE.because(&["TCP_ABORT_ON_CLOSE"]),
                 OPEN_HTTP,
                 CLIENT_GONE,
-                FromData,
+                Played(&["never_read"]),
                 "The client closed the connection without reading all that had come, with nothing unanswered: a goodbye (TLS close_notify; harmless), a canceled transfer, a refused certificate, or something else that it did not wait for; look at the sender.",
             ),
             row(
                 when::BY_AN_END_HERE.because(&["TCP_ABORT_ON_CLOSE"]),
                 OPEN_HTTP,
                 None,
-                Played(&["never_read"]),
+                FromData,
                 "This end closed the connection without reading all that had come, with nothing unanswered: a goodbye (TLS close_notify; harmless), or something else that it did not wait for; look at the sender.",
             ),
             row(
