@@ -66,8 +66,10 @@ pub mod errno {
     pub const ECONNREFUSED: u32 = libc::ECONNREFUSED.cast_unsigned();
     /// A reset came.
     pub const ECONNRESET: u32 = libc::ECONNRESET.cast_unsigned();
-    /// The same after the peer's FIN.
+    /// The same after the peer's FIN; or what a BPF sockmap was to pass on came to nothing (`sk_psock_backlog`).
     pub const EPIPE: u32 = libc::EPIPE.cast_unsigned();
+    /// TLS in the kernel could not decrypt a record (`tls_err_abort`).
+    pub const EBADMSG: u32 = libc::EBADMSG.cast_unsigned();
 
     /// What the kernel makes of an ICMP "destination unreachable", the same in 5.10 to 7.2: `icmp_err_convert`
     /// (`net/ipv4/icmp.c`), `icmpv6_err_convert` and `tab_unreach` (`net/ipv6/icmp.c`).
@@ -105,7 +107,7 @@ names! {
     errno_name:
     EPERM EINTR EIO ENOMEM EACCES EINVAL EPIPE EPROTO EMSGSIZE ENOPROTOOPT EOPNOTSUPP EADDRINUSE
     EADDRNOTAVAIL ENETDOWN ENETUNREACH ECONNABORTED ECONNRESET ENOBUFS EISCONN ENOTCONN ETIMEDOUT
-    ECONNREFUSED EHOSTDOWN EHOSTUNREACH ENONET ENODEV
+    ECONNREFUSED EHOSTDOWN EHOSTUNREACH ENONET ENODEV EBADMSG
 }
 
 names! {

@@ -38,8 +38,10 @@ pub struct Counters {
     pub since_received_us: Option<u64>,
     /// Smoothed round-trip time.
     pub rtt_us: Option<u64>,
-    /// Segments retransmitted.
+    /// Segments retransmitted, a SYN or the answer to one among them.
     pub retransmits: Option<u32>,
+    /// Payload was sent again.
+    pub resent_any: Option<bool>,
     /// Any segment left, a SYN for one.
     pub any_segment_out: Option<bool>,
     /// How long the connection lived; `None`: its beginning was not seen.
@@ -114,6 +116,7 @@ impl Counters {
             // `srtt_us` is kept in eighths; 0 means never measured.
             rtt_us: when(stats, present::SRTT, u64::from(stats.srtt >> 3)).filter(|&rtt| rtt > 0),
             retransmits: when(stats, present::RETRANS, stats.total_retrans),
+            resent_any: when(stats, present::BYTES_SENT, stats.bytes_retrans > 0),
             any_segment_out: when(stats, present::SEGS_OUT, stats.segs_out > 0),
             lived_us: None,
         }
@@ -137,9 +140,9 @@ impl Counters {
         is_alert(self.unread, acked.min(less(received, self.unread)))
     }
 
-    /// Whether something is on its way and something was sent again: most likely the same, but it may have been anything before.
+    /// Whether payload is on its way and payload was sent again: most likely the same, but it may have been any before.
     pub fn is_sent_again(&self) -> bool {
-        self.unacked == Some(true) && self.retransmits > Some(0)
+        self.unacked == Some(true) && self.resent_any == Some(true)
     }
 
     /// Whether all that was sent is acknowledged, and more waits to be sent.
@@ -148,7 +151,7 @@ impl Counters {
         self.unacked == Some(true) && sent.is_some() && sent == acked
     }
 
-    /// Whether something was sent again, and nothing of all that was sent acknowledged.
+    /// Whether payload was sent again, and nothing of all that was sent acknowledged.
     pub fn has_sent_in_vain(&self) -> bool {
         self.is_sent_again() && self.bytes.acked == Some(0)
     }
@@ -359,6 +362,24 @@ mod tests {
             (counters.bytes.acked, counters.unacked),
             (Some(64), Some(false))
         );
+    }
+
+    /// A server's socket begins with the times that its SYN-ACK was sent again (`tcp_create_openreq_child`).
+    #[test]
+    fn a_handshake_that_was_sent_again_is_no_payload() {
+        let sent_again = |bytes_retrans| {
+            let stats = Stats {
+                present: ALL,
+                bytes_sent: 700 + bytes_retrans,
+                bytes_retrans,
+                unacked: 700,
+                total_retrans: 1,
+                ..Stats::default()
+            };
+            let counters = Counters::new(&stats, Role::Server, false, TICK_NS);
+            counters.has_sent_in_vain()
+        };
+        assert!(sent_again(700) && !sent_again(0));
     }
 
     /// Of one that is older than the tracer the SYN may be among what was acknowledged.

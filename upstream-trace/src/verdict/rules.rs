@@ -5,7 +5,7 @@
 use super::facts::Facts;
 use crate::{
     record::{Direction, Flag, Role, Verdict},
-    tcp::errno::{ECONNABORTED, ECONNREFUSED, ECONNRESET, EPIPE, ETIMEDOUT},
+    tcp::errno::{EBADMSG, ECONNABORTED, ECONNREFUSED, ECONNRESET, EPIPE, ETIMEDOUT},
 };
 
 /// A verdict and its flag.
@@ -17,8 +17,9 @@ pub struct Judgement {
     pub flag: Option<Flag>,
 }
 
-/// `ECONNRESET`, and `EPIPE` for a reset after the peer's FIN.
-const RESET_ERRNOS: [u32; 2] = [ECONNRESET, EPIPE];
+/// What the kernel leaves for other reasons than having given up: a kill of one that had sent its FIN, which sends no reset; what a BPF
+/// sockmap or TLS in the kernel could not pass on.
+const NOT_GIVEN_UP: [u32; 3] = [ECONNABORTED, EPIPE, EBADMSG];
 
 /// Judges a connection that ended; `idle_after_us` parts `reset_mid_stream` from `reset_idle`.
 pub fn judge(facts: &Facts, idle_after_us: u64) -> Judgement {
@@ -61,9 +62,7 @@ fn judge_connecting(facts: &Facts) -> Judgement {
 
 fn judge_established(facts: &Facts, idle_after_us: u64) -> Judgement {
     // The event of the reset itself may be lost; what the application was told is not.
-    let told_of_reset = RESET_ERRNOS
-        .contains(&facts.err)
-        .then_some(Direction::Received);
+    let told_of_reset = is_of_reset(facts).then_some(Direction::Received);
     let reset = facts.reset.or(told_of_reset);
     let never_accepted = facts.role == Role::Server && facts.accepted == Some(false);
     if facts.err == ETIMEDOUT {
@@ -72,8 +71,7 @@ fn judge_established(facts: &Facts, idle_after_us: u64) -> Judgement {
     let Some(direction) = reset else {
         return plain(match () {
             () if never_accepted => Verdict::NeverAccepted,
-            // A kill of one that had sent its FIN sends no reset.
-            () if facts.err != 0 && facts.err != ECONNABORTED => Verdict::Timeout,
+            () if facts.err != 0 && !NOT_GIVEN_UP.contains(&facts.err) => Verdict::Timeout,
             () if closed_unanswered(facts) => Verdict::ClosedBeforeResponse,
             () => Verdict::Ok,
         });
@@ -86,6 +84,11 @@ fn judge_established(facts: &Facts, idle_after_us: u64) -> Judgement {
         };
     }
     by_payload
+}
+
+/// What `tcp_reset()` leaves: `EPIPE` behind the peer's FIN (`CLOSE_WAIT`), else `ECONNRESET`.
+fn is_of_reset(facts: &Facts) -> bool {
+    facts.err == ECONNRESET || facts.err == EPIPE && facts.peer_closed_first
 }
 
 /// A reset of an established connection, by what payload there was.
@@ -319,6 +322,23 @@ mod tests {
             }),
             Verdict::NoLocalPort
         );
+    }
+
+    /// A BPF sockmap leaves `EPIPE` where no reset came, TLS in the kernel `EBADMSG`.
+    #[test]
+    fn an_error_of_another_layer_is_neither_a_reset_nor_a_timeout() {
+        let told = |err, peer_closed_first| {
+            verdict(&Facts {
+                err,
+                peer_closed_first,
+                closed_first: !peer_closed_first,
+                ..established(Role::Client, 64, 64)
+            })
+        };
+        assert_eq!(told(EPIPE, true), Verdict::ResetMidStream);
+        assert_eq!(told(EPIPE, false), Verdict::Ok);
+        assert_eq!(told(EBADMSG, false), Verdict::Ok);
+        assert_eq!(told(113, false), Verdict::Timeout);
     }
 
     #[test]

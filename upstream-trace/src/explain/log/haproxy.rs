@@ -9,13 +9,14 @@ use crate::explain::meaning::{self, Nature};
 
 const MILLISECOND: u64 = 1_000_000;
 /// How lines begin that HAProxy writes about itself.
-const OWN: [&str; 6] = [
+const OWN: [&str; 7] = [
     "Connect() failed for backend ",
     "Server ",
     "Backup Server ",
     "Health check for ",
     "Proxy ",
     "backend ",
+    "soft-stop ",
 ];
 
 pub(super) fn line(line: &str, zone: &mut time::Zone) -> Option<Reading> {
@@ -244,6 +245,7 @@ mod tests {
         for line in [
             "Connect() failed for backend b: no free ports.",
             "<134>Nov 21 15:20:14 haproxy[7]: Server b/s is DOWN, reason: Layer4 connection problem.",
+            "<132>Dec  1 05:02:11 haproxy[7]: soft-stop running for too long, performing a hard-stop.",
         ] {
             assert_eq!(read(line), Reading::Other, "{line}");
         }

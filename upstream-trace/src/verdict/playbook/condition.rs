@@ -90,10 +90,22 @@ pub(super) const UNACCEPTED_BY_SERVER: Condition = when(
     "reset by the server, which is on this node and had not accepted the connection",
     |it| it.is_by_here(End::Server) && it.facts.peer_unaccepted,
 );
+pub(super) const LEFT_UNACCEPTED: Condition = when(
+    "reset by the server, which is on this node and had not accepted the connection, after the client's FIN",
+    |it| UNACCEPTED_BY_SERVER.holds(it) && it.has_closed_first(End::Client),
+);
 /// It is translated on the way (NAT).
 pub(super) const TRANSLATED: Condition = when(
     "reset by an end, which is on this node and has another address",
     |it| BY_AN_END_HERE.holds(it) && it.evidence.peer_address.is_some(),
+);
+/// And answered by a reset that tells nobody of anything.
+pub(super) const GOODBYE_UNREAD: Condition = when(
+    "reset by this end, which had left only as much unread as an encrypted TLS alert has",
+    |it| {
+        let is_sent = matches!(it.reset, Some((Direction::Sent, ..)));
+        is_sent && it.facts.counters.leaves_alert()
+    },
 );
 pub(super) const ABORTED_BY_CLIENT: Condition = when(
     "reset by the client, which is on this node, with SO_LINGER 0",
@@ -129,6 +141,16 @@ pub(super) const ABORTED_AFTER_FIN: Condition = when(
             _ => facts.closed_first && !facts.is_open,
         };
         ABORTED_HERE.holds(it) && after_others_fin && facts.counters.unacked == Some(false)
+    },
+);
+/// Nobody here is told.
+pub(super) const BOTH_CLOSED: Condition = when(
+    "received after both ends had closed, with nothing on its way",
+    |it| {
+        let facts = &it.facts;
+        let is_received = matches!(it.reset, Some((Direction::Received, ..)));
+        let is_over = facts.peer_closed_first && !facts.is_open;
+        is_received && is_over && facts.counters.unacked == Some(false)
     },
 );
 /// Whatever is sent to a socket that was closed is reset for another reason.
@@ -291,12 +313,10 @@ pub(super) const UNDELIVERED: Condition = when("payload of this end was still on
     it.facts.counters.unacked == Some(true)
 });
 pub(super) const SENT_AGAIN: Condition = when(
-    "reset by the server, which had not closed, payload of the client's was still on its way, and something had been sent again",
+    "reset by the server, which had not closed, payload of the client's was still on its way, and some had been sent again",
     |it| {
-        let counters = &it.facts.counters;
         let by_server = it.sender() == Some(End::Server) && !it.met_a_closed_server();
-        let is_clients_loss = it.facts.role == Role::Client && by_server;
-        is_clients_loss && counters.unacked == Some(true) && counters.retransmits > Some(0)
+        it.facts.role == Role::Client && by_server && it.facts.counters.is_sent_again()
     },
 );
 /// Each segment counts as sent again once IP has taken it.

@@ -524,6 +524,13 @@ pub(super) const ROWS: &[(&[Verdict], &[Row])] = &[
         &[ResetBeforePayload, ResetBeforeResponse],
         &[
             row(
+                when::LEFT_UNACCEPTED,
+                OPEN_TCP,
+                NO_ANSWER,
+                FromData,
+                "The client had closed before any process accepted the connection, and what was left of it was reset when the server stopped listening: the server is stuck, its accept queue is long, or it accepts too slowly (compare with the client's timeouts).",
+            ),
+            row(
                 when::UNACCEPTED_BY_SERVER,
                 (Some(Cause::UnhealthyEndpoint), Layer::Tcp),
                 TERMINATED_EARLY,
@@ -706,7 +713,7 @@ pub(super) const ROWS: &[(&[Verdict], &[Row])] = &[
             row(
                 when::LOST_ANSWER,
                 OPEN_TCP,
-                TERMINATED,
+                NO_ANSWER,
                 FromData,
                 "The server answered, and sent its answer again until the client reset the connection, but nothing of it was acknowledged: most likely lost on the way (a firewall, one direction, large packets: MTU), so that the client waited in vain.",
             ),
@@ -855,7 +862,7 @@ pub(super) const ROWS: &[(&[Verdict], &[Row])] = &[
                 OPEN_HTTP,
                 TERMINATED,
                 Played(&["client_aborts_unanswered"]),
-                "The client reset the connection right behind its last payload, without waiting for an answer: a canceled request, a goodbye, a health check, or it did not accept what it got (a certificate, a TLS or protocol mismatch); look in its log.",
+                "The client ended the connection within 50 ms after its last payload, and reset it: a canceled request, a very short timeout, a goodbye, a health check, or it did not accept what it got (a certificate, a TLS or protocol mismatch); look in its log.",
             ),
             row(
                 when::STILL_ASKED,
@@ -867,7 +874,7 @@ pub(super) const ROWS: &[(&[Verdict], &[Row])] = &[
             row(
                 when::BY_CLIENT_HERE,
                 GAVE_UP,
-                TERMINATED,
+                NO_ANSWER,
                 Played(&["client_times_out"]),
                 "The client (a proxy, on its way upstream) reset the connection before the response came: its timeout or a canceled request; compare the duration with its timeouts, and look why the server had not answered by then, or had not got all of the request.",
             ),
@@ -907,14 +914,14 @@ pub(super) const ROWS: &[(&[Verdict], &[Row])] = &[
             row(
                 when::LOST_ANSWER,
                 OPEN_TCP,
-                BROKEN,
+                None,
                 FromData,
                 "The server's answer was sent again, and nothing of it acknowledged until the client's end reset it: most likely lost on the way (a firewall, one direction, large packets: MTU), so that the client waited in vain and gave up.",
             ),
             row(
                 when::STOPPED_WAITING,
                 GAVE_UP,
-                BROKEN,
+                None,
                 Played(&["answered_too_late"]),
                 "The client had waited, and closed the connection before the answer came, which its host then reset: its request timeout or a canceled request; compare the duration with the client's timeouts.",
             ),
@@ -926,16 +933,23 @@ pub(super) const ROWS: &[(&[Verdict], &[Row])] = &[
                 "The other end closed its side and then aborted the connection on purpose (SO_LINGER 0, evidence.abort), shortly after payload: a canceled transfer, an error path, a timeout or a shutdown; look in its log.",
             ),
             row(
+                when::BOTH_CLOSED,
+                OPEN_TCP,
+                None,
+                FromData,
+                "Both ends had closed and all payload had arrived when the reset came: the other end's host answered the last FIN so, because it had forgotten the connection already (net.ipv4.tcp_max_tw_buckets, TCP_LINGER2) or was in haste; harmless.",
+            ),
+            row(
                 when::BY_CLIENT_AFTER_ITS_FIN,
                 OPEN_HTTP,
-                BROKEN,
+                None,
                 Played(&["goodbye_answered", "goodbye_to_nobody"]),
                 "The client had closed its side, and what was sent to it after that was reset: a goodbye after the last answer (TLS close_notify, GOAWAY; harmless), or it had given up waiting (compare the duration with its timeouts) or refused a certificate.",
             ),
             row(
                 when::MET_A_CLOSED_SERVER,
                 OPEN_HTTP,
-                BROKEN,
+                None,
                 FromData,
                 "The server had closed when the client's last words came, most likely a goodbye (TLS close_notify) or the rest of what was answered early (413), and its host reset them: harmless, unless a request before that had no answer (see the client's log).",
             ),
@@ -949,7 +963,7 @@ pub(super) const ROWS: &[(&[Verdict], &[Row])] = &[
             row(
                 when::ABORTED_AFTER_FIN,
                 OPEN_HTTP,
-                BROKEN,
+                None,
                 FromData,
                 "This end had closed the connection, all that it had sent had arrived, and the other one closed its side by an abort (SO_LINGER 0, evidence.abort): harmless, unless it had not yet read what this end sent last.",
             ),
@@ -1200,6 +1214,13 @@ pub(super) const ROWS: &[(&[Verdict], &[Row])] = &[
                 None,
                 Played(&["reset_mid_response"]),
                 "This end aborted the connection on purpose (SO_LINGER 0, evidence.abort) with nothing unanswered, as far as payload shows: an error path in the middle of an answer, a timeout, a limit or a shutdown; look at the sender.",
+            ),
+            row(
+                when::GOODBYE_UNREAD.because(&["TCP_ABORT_ON_CLOSE"]),
+                OPEN_HTTP,
+                None,
+                FromData,
+                "This end closed the connection with nothing unanswered and a few bytes of the other end's unread, as many as a goodbye of TLS has (close_notify): most likely harmless.",
             ),
             row(
                 when::BY_CLIENT_HERE.because(&["TCP_ABORT_ON_CLOSE"]),

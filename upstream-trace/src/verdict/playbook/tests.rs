@@ -161,7 +161,9 @@ const CLOSES: &[fn(&mut Facts)] = &[
     |facts| facts.peer_seen = true,
     |facts| facts.left_unanswered = true,
     |facts| facts.counters.unread = Some(64),
+    |facts| (facts.counters.bytes, facts.counters.unread) = (bytes(600, 624, 600), Some(24)),
     |facts| facts.peer_unaccepted = true,
+    |facts| (facts.peer_unaccepted, facts.closed_first) = (true, true),
     |facts| facts.destroyed = true,
     |_| {},
     |facts| (facts.closed_first, facts.is_open) = (true, true),
@@ -219,6 +221,7 @@ fn all_of(verdict: Verdict, role: Role) -> Vec<About<'static>> {
     vary(&mut abouts, &waiting, |about, (waits, again)| {
         about.facts.counters.unacked = Some(waits);
         about.facts.counters.retransmits = Some(again);
+        about.facts.counters.resent_any = Some(again > 0);
     });
     vary(&mut abouts, &[false, true], |about, has_port| {
         about.facts.has_local_port = has_port;
@@ -259,6 +262,7 @@ fn all_of(verdict: Verdict, role: Role) -> Vec<About<'static>> {
         about.undelivered = on_its_way;
         about.facts.counters.unacked = Some(on_its_way);
         about.facts.counters.retransmits = Some(again);
+        about.facts.counters.resent_any = Some(again > 0);
     });
     vary_killed(&mut resets);
     vary(&mut resets, CLOSES, |about, close| close(&mut about.facts));
@@ -612,6 +616,7 @@ fn what_met_a_closed_server_was_not_lost() {
         let meaning = by_server_here(reason, ResetBeforeResponse, |facts| {
             facts.counters.unacked = Some(true);
             facts.counters.retransmits = Some(1);
+            facts.counters.resent_any = Some(true);
         });
         meaning.hint.contains("MTU")
     };
@@ -627,6 +632,7 @@ fn what_was_sent_again_until_a_server_closed_raced_with_no_idle_timeout() {
             facts.counters.bytes = bytes(900, 0, acked);
             facts.counters.unacked = Some(true);
             facts.counters.retransmits = Some(again);
+            facts.counters.resent_any = Some(again > 0);
         });
         meaning.cause.is_none() && meaning.hint.contains("lost on the way")
     };
@@ -644,6 +650,7 @@ fn an_answer_that_was_sent_again_in_vain_was_lost() {
             facts.counters.bytes = bytes(1500, 90, acked);
             facts.counters.unacked = Some(true);
             facts.counters.retransmits = Some(again);
+            facts.counters.resent_any = Some(again > 0);
         });
         let reset = Some((
             Direction::Received,
@@ -675,6 +682,7 @@ fn a_client_that_reset_while_its_answer_was_lost_did_not_wait_for_a_slow_server(
         facts.counters.bytes = bytes(500, 90, 0);
         facts.counters.unacked = Some(true);
         facts.counters.retransmits = Some(1);
+        facts.counters.resent_any = Some(true);
     });
     assert!(at_server.contains(lost));
 }
@@ -712,6 +720,58 @@ fn a_goodbye_that_met_a_closed_server_is_no_crash_whoever_closed_first() {
             assert!(meaning.hint.contains("goodbye") && !meaning.hint.contains("crash"));
         }
     }
+}
+
+/// What the listener's end then does to it is not why.
+#[test]
+fn a_client_that_had_left_before_it_was_accepted_is_no_victim() {
+    for verdict in [Verdict::ResetBeforePayload, ResetBeforeResponse] {
+        let of = |closed_first| {
+            by_server_here("TCP_ABORT_ON_CLOSE", verdict, |facts| {
+                facts.peer_unaccepted = true;
+                facts.closed_first = closed_first;
+            })
+        };
+        assert_eq!(of(false).cause, Some(Cause::UnhealthyEndpoint));
+        let left = of(true);
+        assert!(left.cause.is_none() && left.hint.starts_with("The client had closed"));
+    }
+}
+
+#[test]
+fn a_reset_that_answers_the_last_fin_is_harmless() {
+    for (reason, origin) in [
+        (Some("TCP_FLAGS"), Origin::PeerOnNode),
+        (Some("TCP_ABORT_ON_DATA"), Origin::PeerOnNode),
+        (None, Origin::OffNode),
+    ] {
+        let harmless = |unacked, is_open| {
+            let client = with(about(ResetMidStream, Role::Client), |facts| {
+                (facts.peer_closed_first, facts.is_open) = (true, is_open);
+                facts.counters.unacked = Some(unacked);
+            });
+            let reset = Some((Direction::Received, origin, reason));
+            let meaning = meaning(&About { reset, ..client }).unwrap();
+            meaning.proxy.is_none() && meaning.hint.contains("the last FIN")
+        };
+        assert!(harmless(false, false), "{origin:?}");
+        assert!(!harmless(true, false) && !harmless(false, true));
+    }
+}
+
+/// Nor has a proxy a word for a goodbye that it did not read.
+#[test]
+fn a_goodbye_that_is_left_unread_cut_nothing() {
+    let says = |unread| {
+        let client = with(about(Verdict::LocalAbort, Role::Client), |facts| {
+            facts.counters.bytes = bytes(600, 2024, 600);
+            facts.counters.unread = Some(unread);
+        });
+        let reset = Some((Direction::Sent, Origin::Local, Some("TCP_ABORT_ON_CLOSE")));
+        let meaning = meaning(&About { reset, ..client }).unwrap();
+        (meaning.proxy.is_none(), meaning.hint.contains("harmless."))
+    };
+    assert_eq!((says(24), says(25)), ((true, true), (false, false)));
 }
 
 /// A proxy says that its client is gone where it cut something off itself.
@@ -760,21 +820,23 @@ fn a_client_that_resets_behind_its_last_payload_has_not_waited() {
         (*cause, *hint)
     };
     let gave_up = Some(Cause::ClientGaveUp);
-    assert!(resets(TOGETHER_US, |_| {}).1.contains("without waiting"));
+    assert!(resets(TOGETHER_US, |_| {}).1.contains("within 50 ms"));
     assert_eq!(resets(TOGETHER_US + 1, |_| {}).0, gave_up);
     // Sent again just now, it was first sent long ago; but not before the connection began.
     let again = |facts: &mut Facts| {
         facts.counters.unacked = Some(true);
         facts.counters.retransmits = Some(1);
+        facts.counters.resent_any = Some(true);
     };
     let (cause, hint) = resets(0, again);
     assert!(cause.is_none() && hint.contains("on its way"));
     let young = |facts: &mut Facts| {
         facts.counters.unacked = Some(true);
         facts.counters.retransmits = Some(4);
+        facts.counters.resent_any = Some(true);
         facts.counters.lived_us = Some(6_000);
     };
-    assert!(resets(0, young).1.contains("without waiting"));
+    assert!(resets(0, young).1.contains("within 50 ms"));
     // An answer had just come to what was still being asked.
     let answered = |facts: &mut Facts| facts.counters.since_received_us = Some(0);
     let (cause, hint) = resets(TOGETHER_US + 1, answered);
@@ -850,6 +912,7 @@ fn who_could_send_nothing_again_is_told_to_look_at_home() {
         let timeout = with(about(Verdict::Timeout, Role::Client), |facts| {
             facts.counters.unacked = Some(true);
             facts.counters.retransmits = Some(again);
+            facts.counters.resent_any = Some(again > 0);
         });
         meaning(&timeout).unwrap().hint.contains("this node itself")
     };
