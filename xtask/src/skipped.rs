@@ -21,6 +21,12 @@ pub fn missed(stats: &Value) -> Result<u64> {
     Ok(missed)
 }
 
+/// The most that there can have been: the account has the larger of two counts, the kernel's and the join's, and each may have
+/// what the other lacks.
+pub fn missed_at_most(stats: &Value) -> Result<u64> {
+    Ok(2 * missed(stats)?)
+}
+
 /// Plays until nothing is wrong, but again only where the tracer has counted what was kept from it. `play` returns what is
 /// wrong beside the tracer's account.
 pub fn again<W: Display>(mut play: impl FnMut() -> Result<Option<(W, Value)>>) -> Result<()> {
