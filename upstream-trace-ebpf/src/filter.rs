@@ -70,7 +70,7 @@ fn port(port: u16) -> bool {
 
 #[inline(always)]
 fn network(family: u8, address: [u64; 2]) -> bool {
-    // Words, where the agent has bytes: put together byte by byte the keys were an eighth of the object.
+    // Words, where the agent has bytes: put together byte by byte the keys were 7 % of all instructions.
     let words: [u32; 4] = transmute!(address);
     if family == event::IPV4 {
         maps::NETS_V4.get(Key::new(32, words[0])).is_some()

@@ -82,7 +82,15 @@ pub struct Expected {
     /// What they can mean besides; looked at only where nothing likely is found.
     pub possible: Verdicts,
     /// What they say of the bytes on the connection, which the kernel does not look at.
-    pub talk: Option<&'static str>,
+    pub talk: Option<Talk>,
+}
+
+/// What is said of the bytes on a connection.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub struct Talk {
+    pub hint: &'static str,
+    /// The line quotes the upstream, so it is true however the connection ended.
+    pub is_quoted: bool,
 }
 
 impl Expected {
@@ -160,11 +168,11 @@ const fn connection(likely: Verdicts, possible: Verdicts) -> Nature {
     })
 }
 
-const fn talk(likely: Verdicts, possible: Verdicts, talk: &'static str) -> Nature {
+const fn talk(likely: Verdicts, possible: Verdicts, hint: &'static str, is_quoted: bool) -> Nature {
     Nature::Connection(Expected {
         likely,
         possible,
-        talk: Some(talk),
+        talk: Some(Talk { hint, is_quoted }),
     })
 }
 
@@ -199,11 +207,15 @@ pub const HANDSHAKE_FAILED: Nature = talk(
     RESETS.or(CLOSED),
     FINE,
     "TCP worked and bytes went both ways, so the failure lies in TLS: look for a plaintext port, the server name (SNI), the protocols offered (ALPN), certificates and versions, here and in the upstream's log.",
+    false,
 );
-/// What is said where the line quotes the upstream's alert, however the connection ended.
-pub const ALERTED: &str = "The upstream ended TLS by an alert, which the line quotes: look at certificates (one of the client's that it asks for), versions, ciphers, the server name (SNI) and the protocols offered (ALPN), and in the upstream's log.";
-/// An alert of TLS from the upstream.
-pub const ALERT: Nature = talk(RESETS.or(CLOSED), FINE, ALERTED);
+/// The upstream ended TLS by an alert.
+pub const ALERT: Nature = talk(
+    RESETS.or(CLOSED),
+    FINE,
+    "The upstream ended TLS by an alert, which the line quotes: look at certificates (one of the client's that it asks for), versions, ciphers, the server name (SNI) and the protocols offered (ALPN), and in the upstream's log.",
+    true,
+);
 /// A reset, wherever in the exchange.
 pub const RESET: Nature = by_upstream(RESETS, CLOSED.or(Verdicts::of(&[Timeout])));
 /// Closed in order without an answer.
@@ -262,7 +274,7 @@ pub const NOT_TCP: Nature = Nature::Elsewhere(
     "The upstream is not reached over TCP (a Unix socket or an internal listener): look in the log of the program behind it.",
 );
 /// The proxy could not understand the upstream.
-pub const BAD_RESPONSE: Nature = talk(RESETS.or(CLOSED), FINE, playbook::NOT_UNDERSTOOD);
+pub const BAD_RESPONSE: Nature = talk(RESETS.or(CLOSED), FINE, playbook::NOT_UNDERSTOOD, false);
 /// The same once the proxy had passed the headers on: the rest did not come, or was not what they promised.
 pub const BAD_BODY: Nature = connection(RESETS.or(CLOSED).or(FINE), Verdicts::of(&[Timeout]));
 /// A proxy on the way answered in the upstream's place.

@@ -10,7 +10,7 @@ use serde::Serialize;
 use super::{
     join::{Answer, By, Sureness},
     log::{Failed, Format},
-    meaning::{self, Nature},
+    meaning::Nature,
 };
 use crate::{
     record::{
@@ -228,7 +228,8 @@ fn judgement<'a>(answer: &'a Answer, about: &About<'a>) -> (Option<Verdict>, Cow
         Nature::Connection(expected) => expected.talk,
         Nature::Elsewhere(_) => None,
     };
-    let talk = talk.filter(|&talk| talk == meaning::ALERTED || was_talk(&end));
+    let talk = talk.filter(|talk| talk.is_quoted || was_talk(&end));
+    let talk = talk.map(|talk| talk.hint);
     if about.lived_on {
         return (None, talk.unwrap_or(LIVED_ON).into());
     }
@@ -441,7 +442,10 @@ mod tests {
             exact.asked.failed.nature = nature;
             explanation(&exact, &about(&records)).hint.into_owned()
         };
-        assert_eq!(hint(meaning::ALERT), meaning::ALERTED);
+        let Nature::Connection(alert) = meaning::ALERT else {
+            panic!("no connection");
+        };
+        assert_eq!(hint(meaning::ALERT), alert.talk.unwrap().hint);
         assert_eq!(hint(meaning::HANDSHAKE_FAILED), HINT);
     }
 

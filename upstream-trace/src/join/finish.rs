@@ -189,6 +189,7 @@ fn facts(
     let connection = ending.connection;
     let closing = ending.closing();
     let waited = closing.has_waited();
+    let is_open = ending.end.is_open() && !connection.saw(seen::LEFT);
     Facts {
         role: connection.role,
         established: connection.saw(seen::ESTABLISHED),
@@ -196,11 +197,11 @@ fn facts(
         closed_first: connection.saw(seen::CLOSED_FIRST),
         peer_closed_first: connection.saw(seen::PEER_CLOSED_FIRST),
         payload_after_fin: closing.has_payload_after_fin(),
-        half_closed: ending.end.is_open() && waited == Some(false) && !connection.saw(seen::LEFT),
+        half_closed: is_open && waited == Some(false),
         has_waited: waited == Some(true),
         closed_behind_payload: closing.is_behind_payload(),
         left_unanswered: closing.has_left_unanswered(),
-        is_open: ending.end.is_open() && !connection.saw(seen::LEFT),
+        is_open,
         peer_unanswered: connection.saw(seen::PEER_UNANSWERED),
         peer_unaccepted: connection.saw(seen::PEER_UNACCEPTED),
         peer_said_goodbye: connection.saw(seen::PEER_SAID_GOODBYE),

@@ -530,6 +530,17 @@ impl Play {
         );
     }
 
+    /// The server aborts, and its reset has yet to arrive.
+    fn server_sends_reset(&mut self, stats: Stats) {
+        let open = Stats {
+            has_socket: 1,
+            ..stats
+        };
+        self.close(SERVER, State::Established, SERVER_PID, open);
+        let active = kind::RESET_SENT_ACTIVE;
+        self.reset_sent(SERVER, active, State::Close, SERVER_PID, stats);
+    }
+
     /// What is printed in the end, the same by both ways.
     fn finish(&mut self) -> Vec<Seen> {
         self.due(self.now + HOLD_NS);
@@ -913,13 +924,7 @@ fn a_reset_that_must_have_arrived_long_ago_is_not_the_one_that_came() {
         let mut play = Play::new();
         play.handshake();
         let stats = counted(64, 64);
-        let open = Stats {
-            has_socket: 1,
-            ..stats
-        };
-        play.close(SERVER, State::Established, SERVER_PID, open);
-        let active = kind::RESET_SENT_ACTIVE;
-        play.reset_sent(SERVER, active, State::Close, SERVER_PID, stats);
+        play.server_sends_reset(stats);
         play.now += later;
         play.reset_received(CLIENT, State::Established, mirrored(&stats));
         let told = failed(104, mirrored(&stats));
@@ -940,13 +945,7 @@ fn a_reset_that_another_one_overtook_was_lost() {
             srtt,
             ..counted(64, 64)
         };
-        let open = Stats {
-            has_socket: 1,
-            ..stats
-        };
-        play.close(SERVER, State::Established, SERVER_PID, open);
-        let active = kind::RESET_SENT_ACTIVE;
-        play.reset_sent(SERVER, active, State::Close, SERVER_PID, stats);
+        play.server_sends_reset(stats);
         play.now += later;
         let base = play.base(SERVER, kind::RESET_SENT_NO_SOCKET, 0, NO_REASON);
         play.plain(base);

@@ -42,6 +42,12 @@ fn just_now(facts: &mut Facts) {
     (counters.since_sent_us, counters.since_received_us) = (Some(0), Some(0));
 }
 
+/// Segments of payload were sent again, so many times.
+fn sent_again(facts: &mut Facts, times: u32) {
+    facts.counters.retransmits = Some(times);
+    facts.counters.resent_any = Some(times > 0);
+}
+
 const HERE: IpAddr = IpAddr::V4(std::net::Ipv4Addr::new(10, 0, 0, 1));
 
 fn icmp(code: u8, from: Option<IpAddr>) -> Evidence<'static> {
@@ -220,8 +226,7 @@ fn all_of(verdict: Verdict, role: Role) -> Vec<About<'static>> {
     let waiting = [(false, 0), (true, 0), (true, 1)];
     vary(&mut abouts, &waiting, |about, (waits, again)| {
         about.facts.counters.unacked = Some(waits);
-        about.facts.counters.retransmits = Some(again);
-        about.facts.counters.resent_any = Some(again > 0);
+        sent_again(&mut about.facts, again);
     });
     vary(&mut abouts, &[false, true], |about, has_port| {
         about.facts.has_local_port = has_port;
@@ -261,8 +266,7 @@ fn all_of(verdict: Verdict, role: Role) -> Vec<About<'static>> {
     vary(&mut resets, &deliveries, |about, (on_its_way, again)| {
         about.undelivered = on_its_way;
         about.facts.counters.unacked = Some(on_its_way);
-        about.facts.counters.retransmits = Some(again);
-        about.facts.counters.resent_any = Some(again > 0);
+        sent_again(&mut about.facts, again);
     });
     vary_killed(&mut resets);
     vary(&mut resets, CLOSES, |about, close| close(&mut about.facts));
@@ -615,8 +619,7 @@ fn what_met_a_closed_server_was_not_lost() {
     let lost = |reason| {
         let meaning = by_server_here(reason, ResetBeforeResponse, |facts| {
             facts.counters.unacked = Some(true);
-            facts.counters.retransmits = Some(1);
-            facts.counters.resent_any = Some(true);
+            sent_again(facts, 1);
         });
         meaning.hint.contains("MTU")
     };
@@ -631,8 +634,7 @@ fn what_was_sent_again_until_a_server_closed_raced_with_no_idle_timeout() {
             facts.peer_closed_first = true;
             facts.counters.bytes = bytes(900, 0, acked);
             facts.counters.unacked = Some(true);
-            facts.counters.retransmits = Some(again);
-            facts.counters.resent_any = Some(again > 0);
+            sent_again(facts, again);
         });
         meaning.cause.is_none() && meaning.hint.contains("lost on the way")
     };
@@ -649,8 +651,7 @@ fn an_answer_that_was_sent_again_in_vain_was_lost() {
             facts.peer_unanswered = true;
             facts.counters.bytes = bytes(1500, 90, acked);
             facts.counters.unacked = Some(true);
-            facts.counters.retransmits = Some(again);
-            facts.counters.resent_any = Some(again > 0);
+            sent_again(facts, again);
         });
         let reset = Some((
             Direction::Received,
@@ -681,8 +682,7 @@ fn a_client_that_reset_while_its_answer_was_lost_did_not_wait_for_a_slow_server(
     let at_server = hint(Role::Server, Direction::Received, |facts| {
         facts.counters.bytes = bytes(500, 90, 0);
         facts.counters.unacked = Some(true);
-        facts.counters.retransmits = Some(1);
-        facts.counters.resent_any = Some(true);
+        sent_again(facts, 1);
     });
     assert!(at_server.contains(lost));
 }
@@ -825,15 +825,13 @@ fn a_client_that_resets_behind_its_last_payload_has_not_waited() {
     // Sent again just now, it was first sent long ago; but not before the connection began.
     let again = |facts: &mut Facts| {
         facts.counters.unacked = Some(true);
-        facts.counters.retransmits = Some(1);
-        facts.counters.resent_any = Some(true);
+        sent_again(facts, 1);
     };
     let (cause, hint) = resets(0, again);
     assert!(cause.is_none() && hint.contains("on its way"));
     let young = |facts: &mut Facts| {
         facts.counters.unacked = Some(true);
-        facts.counters.retransmits = Some(4);
-        facts.counters.resent_any = Some(true);
+        sent_again(facts, 4);
         facts.counters.lived_us = Some(6_000);
     };
     assert!(resets(0, young).1.contains("within 50 ms"));
@@ -911,8 +909,7 @@ fn who_could_send_nothing_again_is_told_to_look_at_home() {
     let here = |again| {
         let timeout = with(about(Verdict::Timeout, Role::Client), |facts| {
             facts.counters.unacked = Some(true);
-            facts.counters.retransmits = Some(again);
-            facts.counters.resent_any = Some(again > 0);
+            sent_again(facts, again);
         });
         meaning(&timeout).unwrap().hint.contains("this node itself")
     };
