@@ -380,6 +380,7 @@ mod tests {
                     began: 5,
                     ended: Span::new(5, 1),
                     is_untimed: false,
+                    connected: None,
                     request: String::new(),
                     status: None,
                     flags: None,

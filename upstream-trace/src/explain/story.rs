@@ -23,7 +23,7 @@ use crate::{
 pub struct Brief {
     /// When the connection ended.
     pub ended: u64,
-    /// When its owner was done with it: closed it in order, which may be long before its end, or saw it end.
+    /// When its owner was done with it: closed it in order, which may be long before its end, or saw or brought about its end.
     pub left: u64,
     pub started: Option<u64>,
     pub local: SocketAddr,
@@ -149,11 +149,17 @@ fn glance(line: &[u8]) -> Option<Brief> {
         let ends_there = [&CLOSE_WAIT, &RESET_RECEIVED];
         ends_there.iter().all(|end| end.find(before).is_none())
     });
+    let behind = rest;
     skip(&mut rest, &VERDICT)?;
+    let between = behind.get(..behind.len() - rest.len())?;
+    let aborted = RESET_FOR
+        .find(between.as_bytes())
+        .and_then(|at| until(&mut between.get(at + RESET_FOR.needle().len()..)?, b'"'))
+        .is_some_and(is_own_act);
     let verdict = until(&mut rest, b'"')?;
     Some(Brief {
         ended,
-        left: left(ended, started, closed),
+        left: left(ended, started, closed.filter(|_| !aborted)),
         started,
         local,
         remote,
@@ -182,7 +188,15 @@ static LAST_ACK: Key = LazyLock::new(|| Finder::new(r#""to":"LAST_ACK""#));
 /// The one into which the other end's leads.
 static CLOSE_WAIT: Key = LazyLock::new(|| Finder::new(r#""to":"CLOSE_WAIT""#));
 static RESET_SENT: Key = LazyLock::new(|| Finder::new(r#""event":"reset_sent""#));
+/// Only a reason that is known has a quote.
+static RESET_FOR: Key = LazyLock::new(|| Finder::new(r#","reset":{"direction":"sent","reason":""#));
 static RESET_RECEIVED: Key = LazyLock::new(|| Finder::new(r#""event":"reset_received""#));
+
+/// Whether this end was reset by whoever had it, and not because something came after it was closed. A FIN before that was
+/// no goodbye: a tunnel passes on one of its other side.
+fn is_own_act(reason: &str) -> bool {
+    reason != "TCP_ABORT_ON_DATA"
+}
 
 /// `closed_us`: from the start to the close.
 fn left(ended: u64, started: Option<u64>, closed_us: Option<u64>) -> u64 {
@@ -233,8 +247,17 @@ struct Line<'a> {
     process: Option<Named<'a>>,
     #[serde(borrow, default)]
     timeline: Vec<Rung<'a>>,
+    #[serde(borrow, default)]
+    reset: Option<Cut<'a>>,
     #[serde(default)]
     verdict: Option<Verdict>,
+}
+
+#[derive(Debug, Deserialize)]
+struct Cut<'a> {
+    direction: Direction,
+    #[serde(borrow, default)]
+    reason: Option<Cow<'a, str>>,
 }
 
 #[derive(Debug, Deserialize)]
@@ -250,6 +273,10 @@ impl Line<'_> {
         let started = self.started.map(|time| time.0);
         let goodbye = |step: &&Rung<'_>| matches!(step.to, Some("FIN_WAIT1" | "LAST_ACK"));
         let closed = self.timeline.iter().find(goodbye).map(|step| step.at_us);
+        let aborted = self.reset.as_ref().is_some_and(|reset| {
+            let reason = reset.reason.as_deref();
+            reset.direction == Direction::Sent && reason.is_some_and(is_own_act)
+        });
         let ends_here = |step: &Rung<'_>| match (step.event, step.to) {
             (StepKind::ResetSent, _) | (_, Some("FIN_WAIT1")) => Some(true),
             (StepKind::ResetReceived, _) | (_, Some("CLOSE_WAIT")) => Some(false),
@@ -257,7 +284,7 @@ impl Line<'_> {
         };
         Some(Brief {
             ended: self.time.0,
-            left: left(self.time.0, started, closed),
+            left: left(self.time.0, started, closed.filter(|_| !aborted)),
             started,
             local: self.local.as_ref()?.address()?,
             remote: self.remote.as_ref()?.address()?,
@@ -638,6 +665,33 @@ mod tests {
             let brief = glance(&spelled(&record)).unwrap();
             assert_eq!(brief.outcome.ended_here, ended_here, "{timeline:?}");
         }
+    }
+
+    #[test]
+    fn a_fin_is_no_goodbye_where_a_reset_of_its_own_accord_follows() {
+        let fin = Step::state(1, State::Established as u8, State::FinWait1 as u8);
+        let left = |direction, reason| {
+            let record = samples::healthy();
+            let record = Connection {
+                timeline: &[fin],
+                reset: Some(Reset {
+                    direction,
+                    reason,
+                    reason_source: ReasonSource::Derived,
+                    origin: Origin::Local,
+                    confidence: None,
+                    evidence: None,
+                    sender: None,
+                }),
+                ..record
+            };
+            let brief = glance(&spelled(&record)).unwrap();
+            brief.left == brief.ended
+        };
+        assert!(left(Direction::Sent, Some("TCP_STATE")));
+        assert!(!left(Direction::Sent, Some("TCP_ABORT_ON_DATA")));
+        assert!(!left(Direction::Sent, None));
+        assert!(!left(Direction::Received, Some("TCP_STATE")));
     }
 
     #[test]

@@ -215,7 +215,7 @@ impl Join {
         let mut found: Vec<_> = found
             .map(|(number, held)| Ended {
                 at: held.brief.left,
-                started: held.brief.started.unwrap_or(0),
+                started: held.brief.started,
                 number,
                 outcome: held.brief.outcome,
             })

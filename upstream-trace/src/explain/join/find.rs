@@ -43,23 +43,32 @@ impl Asked {
         self.failed.upstream.map_or(CLOSE, |_| SLACK)
     }
 
-    /// The latest beginning and the earliest end of a connection that the request can have waited on: none began when it was over, and
-    /// where the proxy waited in vain, it had left none before.
-    pub(super) fn lived(&self) -> (u64, u64) {
+    /// Whether the request can have waited on a connection that began then: none began when it was over.
+    pub(super) fn may_begin(&self, started: Option<u64>) -> bool {
+        let (from, to) = self.begun();
+        started.is_none_or(|at| (from..=to).contains(&at))
+    }
+
+    fn begun(&self) -> (u64, u64) {
+        let over = self.failed.ended.to.saturating_add(CLOSE);
+        let own = self.failed.connected;
+        own.map_or((0, over), |own| (own.from, own.to.min(over)))
+    }
+
+    /// The earliest end of such a connection: where the proxy waited in vain, it had left none before.
+    pub(super) fn least(&self) -> u64 {
         let Failed { began, ended, .. } = *self.failed;
         let waits = self.waits() && began < ended.from;
-        let least = if waits {
+        if waits {
             began.saturating_sub(EARLY)
         } else {
             0
-        };
-        (ended.to.saturating_add(CLOSE), least)
+        }
     }
 
     pub(super) fn can_be(&self, held: &Held) -> bool {
-        let (over, least) = self.lived();
         let Brief { started, left, .. } = held.brief;
-        started.is_none_or(|at| at <= over) && left >= least
+        self.may_begin(started) && left >= self.least()
     }
 }
 
@@ -72,12 +81,11 @@ impl Join {
         upstream: SocketAddr,
     ) -> Vec<Number> {
         let failed = &asked.failed;
-        let (to, _) = asked.lived();
         let from = failed.began.saturating_sub(SLACK);
         let numbers = self.window.between(local, upstream).into_iter();
         let living: Vec<_> = numbers
             .filter_map(|number| Some((number, &self.window.get(number)?.brief)))
-            .filter(|(_, brief)| brief.ended >= from && brief.started.is_none_or(|at| at <= to))
+            .filter(|(_, brief)| brief.ended >= from && asked.may_begin(brief.started))
             .collect();
         let of = |owned: bool| -> Vec<Number> {
             let wanted = |brief: &Brief| !owned || self.owned(failed, brief, By::Name);

@@ -27,8 +27,7 @@ pub(super) struct Fit {
 impl Fitting {
     /// `None`: none does.
     pub(super) fn fit(&self, asked: &Asked) -> Option<Fit> {
-        let (over, _) = asked.lived();
-        let can_be = move |own: &&Ended| own.started <= over;
+        let can_be = |own: &&Ended| asked.may_begin(own.started);
         let parts = self.near(asked);
         let first = parts.into_iter().flatten().find(can_be)?;
         // Beyond so many there may be others.
@@ -48,10 +47,10 @@ impl Fitting {
     /// Likely ones, and where none of them is close or the words prefer none, those that are possible and close: a healthy connection is
     /// always near, but a likely one that is far may be another line's.
     fn near(&self, asked: &Asked) -> [&[Ended]; 2] {
-        let (over, least) = asked.lived();
+        let least = asked.least();
         let within = |all, (from, to): (u64, u64)| between(all, (from.max(least), to));
         let mut close = within(&self.likely, asked.close()).iter();
-        let possible = if self.is_even || !close.any(|own| own.started <= over) {
+        let possible = if self.is_even || !close.any(|own| asked.may_begin(own.started)) {
             within(&self.possible, asked.moment(CLOSE))
         } else {
             &[]

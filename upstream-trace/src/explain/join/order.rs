@@ -16,8 +16,7 @@ pub(super) type Lines = Vec<(Number, Asked)>;
 pub(super) struct Ended {
     /// When this end left it.
     pub at: u64,
-    /// 0 where it is not known.
-    pub started: u64,
+    pub started: Option<u64>,
     pub number: Number,
     pub outcome: Outcome,
 }
@@ -91,8 +90,8 @@ pub(super) fn pairs(
 fn fit(lines: &[(Number, Asked)], free: &[Ended]) -> bool {
     let fits = |((_, line), own): (&(Number, Asked), &Ended)| {
         let (from, to) = line.close();
-        let (over, least) = line.lived();
-        line.allows(own.outcome) && (from.max(least)..=to).contains(&own.at) && own.started <= over
+        let in_time = (from.max(line.least())..=to).contains(&own.at);
+        line.allows(own.outcome) && in_time && line.may_begin(own.started)
     };
     free.len() == lines.len() && lines.iter().zip(free).all(fits)
 }

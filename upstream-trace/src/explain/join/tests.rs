@@ -34,6 +34,7 @@ fn line(number: u64, milliseconds: u64, nature: Nature) -> Asked {
             began: at(milliseconds),
             ended: Span::new(at(milliseconds), MILLISECOND),
             is_untimed: false,
+            connected: None,
             request: "GET / HTTP/1.1".into(),
             status: Some(503),
             flags: None,
@@ -164,6 +165,28 @@ fn by_order_as_well_no_line_has_what_the_proxy_ended() {
     };
     assert!(answers(false).eq([[0], [1], [2]]));
     assert!(answers(true).eq([[1], [0], [2]]));
+}
+
+/// HAProxy's TCP mode: what it ended is as old as the session, a health check that it made meanwhile is not.
+#[test]
+fn a_connection_of_its_own_began_with_the_line() {
+    let answer = |records: &[(u64, u64, u16)]| {
+        let mut play = Play::new(&[]);
+        for &(started, ended, local) in records {
+            let mut record = brief(at(ended), [local, 80], Verdict::Probe);
+            record.started = Some(at(started));
+            record.outcome.ended_here = true;
+            play.0.window.insert(record, b"");
+        }
+        let mut asked = line(1, 3_000, meaning::NO_ANSWER_ON_TUNNEL);
+        asked.failed.began = at(1_000);
+        asked.failed.connected = Some(Span::new(at(999), 1_001 * MILLISECOND));
+        let [(_, sureness, found)] = play.answers(vec![asked]).try_into().unwrap();
+        (sureness, found)
+    };
+    let (own, check, older) = ((1_000, 3_000, 5), (2_995, 2_996, 6), (500, 3_000, 7));
+    assert_eq!(answer(&[own, check, older]), (Sureness::Unique, vec![0]));
+    assert_eq!(answer(&[check, older]), (Sureness::None, vec![]));
 }
 
 #[test]

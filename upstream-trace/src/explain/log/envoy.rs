@@ -165,6 +165,7 @@ fn reading(line: Line<'_>) -> Reading {
         // Both the start and the duration are cut off to a millisecond.
         ended: Span::new(line.began.saturating_add(duration), 2 * MILLISECOND),
         is_untimed: line.duration.is_none(),
+        connected: None,
         request: line.request.into_owned(),
         status: (line.status != 0).then_some(line.status),
         flags: known(line.flags).map(str::to_owned),

@@ -50,6 +50,7 @@ pub(super) fn line(line: &str, zone: &mut time::Zone) -> Option<Reading> {
         began: at,
         ended: Span::new(at, precision),
         is_untimed: false,
+        connected: None,
         request: method.unwrap_or_default().to_owned(),
         status: None,
         flags: Some(status.to_owned()),

@@ -8,6 +8,8 @@ use super::{Failed, Format, Reading, Span, cut, number, time};
 use crate::explain::meaning::{self, Nature};
 
 const MILLISECOND: u64 = 1_000_000;
+/// A client's first bytes may be waited for and looked at, which no timer of tcplog tells (`tcp-request inspect-delay`).
+const INSPECTED: u64 = 1_000 * MILLISECOND;
 /// How lines begin that HAProxy writes about itself.
 const OWN: [&str; 7] = [
     "Connect() failed for backend ",
@@ -34,9 +36,15 @@ pub(super) fn line(line: &str, zone: &mut time::Zone) -> Option<Reading> {
     let timers: Vec<_> = cut(&mut rest, " ")?.split('/').collect();
     // `+` where it was logged before the end.
     let total = number(timers.last()?.trim_start_matches('+'))?;
-    let (format, status, queued) = match timers.as_slice() {
-        [_, queued, _, _, _] => (Format::HaproxyHttp, Some(cut(&mut rest, " ")?), *queued),
-        [queued, _, _] => (Format::HaproxyTcp, None, *queued),
+    let (format, status, queued, connecting) = match timers.as_slice() {
+        // Any request may have gone to a connection that was there.
+        [_, queued, _, _, _] => (
+            Format::HaproxyHttp,
+            Some(cut(&mut rest, " ")?),
+            *queued,
+            None,
+        ),
+        [queued, connecting, _] => (Format::HaproxyTcp, None, *queued, number(connecting)),
         _ => return None,
     };
     let _bytes = cut(&mut rest, " ")?;
@@ -46,6 +54,15 @@ pub(super) fn line(line: &str, zone: &mut time::Zone) -> Option<Reading> {
     let state = cut(&mut rest, " ")?;
     let status = status.and_then(|status| status.parse().ok());
     let ended = began.saturating_add(total.saturating_mul(MILLISECOND));
+    let connected = number(queued).zip(connecting).map(|(queued, connecting)| {
+        let ready = queued
+            .saturating_add(connecting)
+            .saturating_mul(MILLISECOND);
+        Span {
+            from: began.saturating_sub(MILLISECOND),
+            to: began.saturating_add(ready).saturating_add(INSPECTED),
+        }
+    });
     let answered = (status >= Some(500) && server_named(server)).then_some(meaning::ANSWERED);
     let ended_as = meaning::haproxy(state, format == Format::HaproxyHttp, status);
     let Some(nature) = ended_as.or(answered.filter(|_| state.starts_with("--"))) else {
@@ -65,6 +82,7 @@ pub(super) fn line(line: &str, zone: &mut time::Zone) -> Option<Reading> {
         // Timers are rounded each by itself, and the clock is read once a round of the event loop.
         ended: Span::new(ended.saturating_sub(MILLISECOND), 2 * MILLISECOND),
         is_untimed: false,
+        connected,
         request: request.unwrap_or_default().to_owned(),
         status,
         flags: Some(state.to_owned()),
@@ -163,6 +181,17 @@ mod tests {
             (line.format, line.nature),
             (Format::HaproxyTcp, meaning::HANDSHAKE_TIMEOUT)
         );
+        // Behind 30 ms in a queue and 7 for the connection.
+        let late = failed(&TCP.replace(" -- ", " sD ").replace("0/0/5007", "30/7/5037"));
+        let began = late.began;
+        let connected = Span {
+            from: began - MILLISECOND,
+            to: began + 37 * MILLISECOND + INSPECTED,
+        };
+        assert_eq!(late.connected, Some(connected));
+        let never = failed(&TCP.replace(" -- ", " SC ").replace("0/0/5007", "0/-1/5007"));
+        assert_eq!(never.connected, None);
+        assert_eq!(failed(&HTTP.replace("----", "sH--")).connected, None);
     }
 
     /// Lines of HAProxy 2.6, `log stdout format rfc5424`.

@@ -106,6 +106,8 @@ pub struct Failed {
     pub ended: Span,
     /// The log does not say when it failed: `ended` is when it began.
     pub is_untimed: bool,
+    /// When its connection began, where that was its own.
+    pub connected: Option<Span>,
     /// `GET /path HTTP/1.1`; empty where there is none.
     pub request: String,
     pub status: Option<u16>,

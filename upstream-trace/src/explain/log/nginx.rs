@@ -43,6 +43,7 @@ pub(super) fn error(line: &str, zone: &mut time::Zone) -> Option<Reading> {
         began: at,
         ended: Span::new(at, SECOND),
         is_untimed: false,
+        connected: None,
         request: request.to_owned(),
         status: None,
         flags: None,

@@ -35,6 +35,7 @@ pub(super) fn line(line: &str) -> Option<Reading> {
         began: at.saturating_sub(took),
         ended: Span::new(at, SECOND),
         is_untimed: false,
+        connected: None,
         request: request.to_owned(),
         status: Some(status),
         flags: None,
