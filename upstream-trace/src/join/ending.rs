@@ -15,7 +15,7 @@ use super::{
 use crate::{
     process::Process,
     record::{Attribution, Direction, ResetEvidence, Role},
-    tcp::errno::ECONNABORTED,
+    tcp::{State, errno::ECONNABORTED},
     verdict::{
         facts::{Counters, TOGETHER_US},
         way,
@@ -117,8 +117,7 @@ impl<'a> Ending<'a> {
 
     /// Whether the other end's host reset it for want of such a connection, and not its socket.
     pub(super) fn is_reset_by_stranger(&self) -> bool {
-        let no_socket = |stray: &Base| stray.kind == kind::RESET_SENT_NO_SOCKET;
-        self.peer_sent().is_none() && self.stray.is_some_and(no_socket)
+        self.peer_sent().is_none() && self.stray.is_some_and(is_strangers)
     }
 
     /// Whether somebody destroyed this end's socket or the other's (`tcp_abort`).
@@ -241,8 +240,13 @@ fn accepted(connection: &Connection, end: &End, complete: bool) -> Option<bool> 
     }
 }
 
-/// The [`seen`] bits that a connection which came to its end leaves its other end.
-pub(super) fn seen_by_peer(connection: &Connection, tick_ns: u64, lost_at: Option<u64>) -> u32 {
+/// The [`seen`] bits that a connection which came to its end leaves its other end, to which so much payload had come by its own end.
+pub(super) fn seen_by_peer(
+    connection: &Connection,
+    came: Option<u64>,
+    tick_ns: u64,
+    lost_at: Option<u64>,
+) -> u32 {
     let Some(end) = connection.end.as_deref() else {
         return 0;
     };
@@ -256,6 +260,10 @@ pub(super) fn seen_by_peer(connection: &Connection, tick_ns: u64, lost_at: Optio
         };
         if closing.counters.last_payload() == Some(Direction::Sent) {
             bits |= seen::PEER_UNANSWERED;
+            let has_come = came.is_some() && came == closing.counters.bytes.sent;
+            if connection.role == Role::Client && has_come {
+                bits |= seen::PEER_ASKED;
+            }
         }
         if connection.role == Role::Server && closing.has_left_unanswered() {
             bits |= seen::PEER_OWED;
@@ -272,6 +280,12 @@ pub(super) fn seen_by_peer(connection: &Connection, tick_ns: u64, lost_at: Optio
         bits |= seen::PEER_UNACCEPTED;
     }
     bits
+}
+
+/// Whether no socket sent it, or one that had begun to connect from the same port: neither ever had the connection.
+pub(super) fn is_strangers(stray: &Base) -> bool {
+    let connects_anew = stray.kind == kind::RESET_SENT_REPLY && stray.old == State::SynSent as u8;
+    stray.kind == kind::RESET_SENT_NO_SOCKET || connects_anew
 }
 
 /// Whose the other end is: who had it or, where a listener answered for it, who listens.

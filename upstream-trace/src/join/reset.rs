@@ -8,7 +8,7 @@ use upstream_trace_common::event::{Full, Stats, kind};
 
 use super::{
     connection::{Connection, End, Named, Owner, PeerSent, Sent, seen},
-    ending::Ending,
+    ending::{Ending, is_strangers},
     note::{Dropped, Fact},
     reason::{self, Reason, UNKNOWN},
 };
@@ -191,9 +191,8 @@ fn told<'a>(ending: &Ending<'a>) -> Option<ResetFound<'a>> {
         return Some(received(ending, by_peer, reason, sender));
     }
     let stray = ending.stray?;
-    // Nobody has a port that nothing listens on; TIME_WAIT and LISTEN are somebody's.
-    let is_somebodys = stray.kind != kind::RESET_SENT_NO_SOCKET;
-    let is_peers = is_somebodys && !ending.has_new_listener(stray);
+    // TIME_WAIT and LISTEN are somebody's.
+    let is_peers = !is_strangers(stray) && !ending.has_new_listener(stray);
     let sender = ending.peer.filter(|_| is_peers);
     let reason = reason::of_stray(context, stray);
     Some(received(ending, by_peer, reason, sender))

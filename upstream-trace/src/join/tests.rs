@@ -2426,55 +2426,94 @@ fn no_sequence_of_events_panics() {
 
 /// A `CLOSE_WAIT` that the server leaked, whose addresses the client uses again.
 #[test]
-fn a_reset_of_a_connect_that_hits_an_older_connection_is_no_middlebox_s() {
-    let mut play = Play::new();
-    play.handshake();
-    play.accept();
-    play.state(CLIENT, State::Established, State::FinWait1, CLIENT_PID);
-    play.step(SERVER, State::Established, State::CloseWait);
-    play.step(CLIENT, State::FinWait1, State::FinWait2);
-    play.close(
-        CLIENT,
-        State::FinWait2,
-        0,
-        Stats {
-            has_socket: 0,
-            ..mirrored(&counted(64, 64))
-        },
-    );
-    play.due(play.now + HOLD_NS);
-    play.now += 60_000_000_000;
-    play.connect();
-    let syn_sent = Stats {
-        present: u32::MAX,
-        segs_out: 1,
-        has_socket: 1,
-        ..Stats::default()
-    };
-    play.reset_sent(CLIENT, kind::RESET_SENT_REPLY, State::SynSent, 0, syn_sent);
-    play.reset_received(
-        SERVER,
-        State::CloseWait,
-        Stats {
+fn a_connect_that_hits_an_older_connection_is_neither_its_client_nor_a_middlebox() {
+    for (bytes, verdict) in [
+        (0, Verdict::ResetBeforePayload),
+        (64, Verdict::ResetMidStream),
+    ] {
+        let stats = Stats {
             has_socket: 1,
-            ..counted(64, 64)
-        },
-    );
-    play.close(SERVER, State::CloseWait, 0, failed(32, counted(64, 64)));
-    play.due(play.now + HOLD_NS);
-    play.due(u64::MAX);
-    let seen = play
-        .records
-        .connections
-        .iter()
-        .chain(&play.told.connections);
-    for seen in seen.filter(|seen| seen.reset.is_some()) {
-        assert_ne!(
-            seen.reset.unwrap().1,
-            Origin::InPath,
-            "the client's own stack sent it"
-        );
+            jiffies: 2,
+            ..counted(bytes, bytes)
+        };
+        let mut play = Play::new();
+        play.handshake();
+        play.accept();
+        play.state(CLIENT, State::Established, State::FinWait1, CLIENT_PID);
+        play.step(SERVER, State::Established, State::CloseWait);
+        play.step(CLIENT, State::FinWait1, State::FinWait2);
+        let gone = Stats {
+            has_socket: 0,
+            ..mirrored(&stats)
+        };
+        play.close(CLIENT, State::FinWait2, 0, gone);
+        play.due(play.now + HOLD_NS);
+        play.now += 60_000_000_000;
+        play.connect();
+        let syn_sent = Stats {
+            present: u32::MAX,
+            segs_out: 1,
+            has_socket: 1,
+            ..Stats::default()
+        };
+        play.reset_sent(CLIENT, kind::RESET_SENT_REPLY, State::SynSent, 0, syn_sent);
+        play.reset_received(SERVER, State::CloseWait, stats);
+        play.close(SERVER, State::CloseWait, 0, failed(32, stats));
+        play.due(play.now + HOLD_NS);
+        play.due(u64::MAX);
+        for records in [&play.records, &play.told] {
+            let mut all = records.connections.iter();
+            let server = all.find(|seen| seen.role == Role::Server).unwrap();
+            let reset = (Direction::Received, Origin::PeerOnNode, None);
+            assert_eq!((server.reset, server.verdict), (Some(reset), verdict));
+        }
     }
+}
+
+/// The answer before it came within the same tick, and the server's own clock does not tell which was first.
+#[test]
+fn a_request_that_its_client_knows_unanswered_is_so_for_the_server() {
+    let verdicts = |came| {
+        let server = Stats {
+            jiffies: 5,
+            last_sent: 4,
+            last_received: 4,
+            ..counted(came, 100)
+        };
+        let client = Stats {
+            jiffies: 5,
+            last_sent: 4,
+            last_received: 4,
+            bytes_sent: 128,
+            bytes_acked: 65,
+            unacked: 64,
+            ..mirrored(&server)
+        };
+        let mut play = Play::new();
+        play.handshake();
+        play.accept();
+        let open = Stats {
+            has_socket: 1,
+            aborts: 1,
+            ..server
+        };
+        play.close(SERVER, State::Established, SERVER_PID, open);
+        play.reset_sent(
+            SERVER,
+            kind::RESET_SENT_ACTIVE,
+            State::Close,
+            SERVER_PID,
+            server,
+        );
+        play.reset_received(CLIENT, State::Established, client);
+        play.close(CLIENT, State::Established, CLIENT_PID, failed(104, client));
+        let seen = play.finish();
+        seen.iter().map(|seen| seen.verdict).collect::<Vec<_>>()
+    };
+    let both = [Verdict::ResetBeforeResponse; 2];
+    assert_eq!(verdicts(128), both);
+    let crossed = [Verdict::ResetBeforeResponse, Verdict::LocalAbort];
+    assert_eq!(verdicts(64), crossed);
 }
 
 /// A child that was reset while it waited, and is accepted and closed later.

@@ -113,6 +113,11 @@ pub(super) const ABORTED_BY_CLIENT: Condition = when(
 );
 pub(super) const BY_CLIENT: Condition =
     when("reset by the client", |it| it.sender() == Some(End::Client));
+pub(super) const BY_CLIENT_WITHOUT_A_WORD: Condition =
+    when("reset by the client, which had sent nothing", |it| {
+        let [by_client, _] = it.payload();
+        it.sender() == Some(End::Client) && by_client == Some(0)
+    });
 pub(super) const BY_THIS_END: Condition =
     when("reset by this end; which it is is not known", |it| {
         it.facts.role == Role::Unknown && matches!(it.reset, Some((Direction::Sent, ..)))
@@ -151,6 +156,21 @@ pub(super) const BOTH_CLOSED: Condition = when(
         let is_received = matches!(it.reset, Some((Direction::Received, ..)));
         let is_over = facts.peer_closed_first && !facts.is_open;
         is_received && is_over && facts.counters.unacked == Some(false)
+    },
+);
+/// A reset that answers something leaves that unacknowledged; who closes with data unread sends one of its own.
+pub(super) const CLOSED_UNREAD: Condition = when(
+    "received after the other end's FIN, and sent for data that it had not read (TCP_ABORT_ON_CLOSE) or, where no reason is known, with nothing on its way and no FIN of this end",
+    |it| {
+        let facts = &it.facts;
+        let is_own = match it.reset {
+            Some((Direction::Received, _, Some(reason))) => reason == "TCP_ABORT_ON_CLOSE",
+            Some((Direction::Received, _, None)) => {
+                facts.is_open && facts.counters.unacked == Some(false)
+            }
+            _ => false,
+        };
+        is_own && facts.peer_closed_first && !it.is_in_path()
     },
 );
 /// Whatever is sent to a socket that was closed is reset for another reason.

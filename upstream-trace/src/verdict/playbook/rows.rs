@@ -396,10 +396,17 @@ pub(super) const ROWS: &[(&[Verdict], &[Row])] = &[
                 "The process that listens came to its end (evidence.exit) before it had accepted the connection, whose handshake the kernel had completed: look for the OOM killer (dmesg), a crash, or a stop without draining.",
             ),
             row(
+                when::BY_CLIENT_WITHOUT_A_WORD,
+                OPEN_TCP,
+                None,
+                Played(&["unaccepted_reset"]),
+                "The other end reset the connection without a word, before any process accepted it: harmless if it lasted only microseconds (a health check, a port scan), else the server is stuck, its accept queue is long, or it is out of file descriptors.",
+            ),
+            row(
                 when::BY_CLIENT,
                 OPEN_TCP,
                 NO_ANSWER,
-                Played(&["unaccepted_reset", "unaccepted_request_reset"]),
+                Played(&["unaccepted_request_reset"]),
                 "The other end gave up before any process accepted the connection: harmless if it lasted only microseconds (a health check), else the server is stuck, its accept queue is long, or it is out of file descriptors.",
             ),
             row(
@@ -750,14 +757,14 @@ pub(super) const ROWS: &[(&[Verdict], &[Row])] = &[
                 OPEN_HTTP,
                 TERMINATED,
                 Played(&["late_request_v6"]),
-                "The server had closed right behind its last payload (Connection: close, a refusal, or an idle timeout's TLS close_notify: make the client's shorter), and what the client sent then was reset: a request, which needs another one, or a goodbye.",
+                "The server had closed right behind its last payload (Connection: close, a refusal, or an idle timeout's TLS close_notify: make the client's shorter), and what the client sent then was reset: a request, the rest of one, or a goodbye.",
             ),
             row(
                 when::BY_SERVER_HERE.because(&["TCP_TIMEWAIT_SOCKET"]),
                 IDLE_CLOSE,
                 TERMINATED,
                 Played(&["late_request"]),
-                "The request, or its rest, was sent after the server had closed the connection (keep-alive race, or an early answer): make the client's idle timeout shorter than the server's, or retry; a late goodbye (TLS close_notify, HTTP/2 GOAWAY) is harmless.",
+                "The request, or its rest, was sent after the server had closed the connection (keep-alive race, a stop, an early answer): retry, or make the client's idle timeout shorter than the server's; a late goodbye (TLS close_notify, GOAWAY) is harmless.",
             ),
             row(
                 when::ABORTED_BY_SERVER.because(&["TCP_ABORT_ON_CLOSE"]),
@@ -799,7 +806,7 @@ pub(super) const ROWS: &[(&[Verdict], &[Row])] = &[
                 IDLE_CLOSE,
                 TERMINATED,
                 Played(&["data_after_shutdown"]),
-                "The server had shut the connection down before the request arrived: look there for timeouts that are shorter than the client's; a goodbye that came late (TLS close_notify, HTTP/2 GOAWAY) is harmless.",
+                "The server had shut the connection down before the client's last words arrived: a request (look there for a stop, or timeouts shorter than the client's), or a goodbye (TLS close_notify, GOAWAY; harmless, unless what came before it had no answer).",
             ),
             row(
                 when::LATE,
@@ -933,6 +940,13 @@ pub(super) const ROWS: &[(&[Verdict], &[Row])] = &[
                 "The other end closed its side and then aborted the connection on purpose (SO_LINGER 0, evidence.abort), shortly after payload: a canceled transfer, an error path, a timeout or a shutdown; look in its log.",
             ),
             row(
+                when::CLOSED_UNREAD,
+                OPEN_HTTP,
+                None,
+                FromData,
+                "The other end closed its side and reset the connection behind that, most likely with data unread: a canceled transfer, an early answer (413), a refused certificate, or a goodbye of this end's (TLS close_notify; harmless); look there.",
+            ),
+            row(
                 when::BOTH_CLOSED,
                 OPEN_TCP,
                 None,
@@ -1045,6 +1059,13 @@ pub(super) const ROWS: &[(&[Verdict], &[Row])] = &[
                 None,
                 Played(&["idle_closed_then_aborted"]),
                 "The other end closed the idle connection and then aborted it (SO_LINGER 0, evidence.abort), by its idle timeout, a limit or a shutdown: harmless for a pool that retries; make the idle timeout here shorter than over there.",
+            ),
+            row(
+                when::PEER_CLOSED_FIRST.because(&["TCP_ABORT_ON_CLOSE"]),
+                OPEN_HTTP,
+                None,
+                FromData,
+                "The other end closed its side, and the connection behind that, without reading what had come long before: it had no use for it any more, was stuck, or came to its end; look there.",
             ),
             row(
                 when::PEER_CLOSED_FIRST,
@@ -1234,14 +1255,14 @@ pub(super) const ROWS: &[(&[Verdict], &[Row])] = &[
                 OPEN_HTTP,
                 None,
                 FromData,
-                "This end closed the connection without reading all that had come, with nothing unanswered: a goodbye (TLS close_notify; harmless), or something else that it did not wait for; look at the sender.",
+                "This end closed the connection without reading all that had come, with nothing unanswered: the rest of what it had answered early (413), a goodbye (TLS close_notify; harmless), or something else that it did not wait for; look at the sender.",
             ),
             row(
                 when::BY_AN_END_HERE.because(&["TCP_ABORT_ON_DATA"]),
                 OPEN_HTTP,
                 None,
                 FromData,
-                "This end had closed the connection, and what came then was reset: a goodbye (TLS close_notify, GOAWAY; harmless), a request that raced with an idle timeout, an answer that nobody waited for, or the last word to who refuses a certificate.",
+                "This end had closed the connection, and what came then was reset: a goodbye (TLS; harmless), the rest of what it had answered early (413), a request that raced with an idle timeout, an answer that came too late, or a word about a certificate.",
             ),
             row(
                 when::ALWAYS,

@@ -759,6 +759,32 @@ fn a_reset_that_answers_the_last_fin_is_harmless() {
     }
 }
 
+/// Java's `Socket.close` sends a FIN, and a reset at once where data was not read.
+#[test]
+fn who_closes_with_data_unread_answered_nothing() {
+    let says = |verdict, origin, reason, (is_open, unacked)| {
+        let server = with(about(verdict, Role::Server), |facts| {
+            (facts.peer_closed_first, facts.is_open) = (true, is_open);
+            facts.counters.unacked = Some(unacked);
+        });
+        let reset = Some((Direction::Received, origin, reason));
+        let hint = meaning(&About { reset, ..server }).unwrap().hint;
+        hint.contains("unread") || hint.contains("without reading")
+    };
+    let unread = (Origin::PeerOnNode, Some("TCP_ABORT_ON_CLOSE"));
+    for verdict in [ResetMidStream, Verdict::ResetIdle] {
+        for close in [(true, false), (true, true), (false, false)] {
+            assert!(says(verdict, unread.0, unread.1, close));
+        }
+        let late = Some("TCP_ABORT_ON_DATA");
+        assert!(!says(verdict, Origin::PeerOnNode, late, (true, true)));
+    }
+    assert!(says(ResetMidStream, Origin::OffNode, None, (true, false)));
+    for close in [(true, true), (false, false)] {
+        assert!(!says(ResetMidStream, Origin::OffNode, None, close));
+    }
+}
+
 /// Nor has a proxy a word for a goodbye that it did not read.
 #[test]
 fn a_goodbye_that_is_left_unread_cut_nothing() {
