@@ -1,7 +1,7 @@
 //! The stories of sockets: begun at a birth, continued step by step, told when they end.
 //!
 //! State changes of a socket are serialised by its lock, so a story has one writer at a time; only an
-//! accept comes from elsewhere, and has words of its own beside the actor. Must not know: hooks, kernel structs.
+//! accept comes from elsewhere, and has words of its own beside the actor. Must not know: hooks, where a kernel struct has its fields.
 
 use core::hint::{black_box, cold_path};
 

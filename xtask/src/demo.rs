@@ -1,4 +1,4 @@
-//! `cargo xtask demo`: six ways for an upstream to fail, which a proxy reports in nearly the same
+//! `cargo xtask demo`: a healthy upstream and five that fail, which a proxy reports in nearly the same
 //! words, beside what the tracer says of each.
 //!
 //! Real traffic on loopback, the real tracer. It succeeds only if the tracer told all six apart and

@@ -1,6 +1,6 @@
 //! How one value of an option is read, and what is said of one that cannot be.
 //!
-//! Must not know: options, what a value is for.
+//! Must not know: which options there are, what is done with a value.
 
 use std::{
     net::{IpAddr, SocketAddr},
@@ -97,7 +97,11 @@ pub(super) fn duration(text: &str) -> Result<Duration, &'static str> {
         .find(|c: char| !c.is_ascii_digit())
         .unwrap_or(text.len());
     let (number, unit) = text.split_at(digits);
-    let number: u64 = number.parse().map_err(|_| WRONG)?;
+    if number.is_empty() {
+        return Err(WRONG);
+    }
+    // Digits that are no number are too many.
+    let number: Option<u64> = number.parse().ok();
     let milliseconds = match unit {
         "ms" => 1,
         "" | "s" => 1000,
@@ -105,10 +109,10 @@ pub(super) fn duration(text: &str) -> Result<Duration, &'static str> {
         "h" => 3_600_000,
         _ => return Err(WRONG),
     };
-    number
-        .checked_mul(milliseconds)
+    let duration = number.and_then(|number| number.checked_mul(milliseconds));
+    duration
         .map(Duration::from_millis)
-        .ok_or(WRONG)
+        .ok_or("the time is too long")
 }
 
 /// `65536`, `64KiB`, `4MiB`: a power of two, as the kernel demands.
@@ -139,7 +143,9 @@ pub(super) fn ring_size(text: &str) -> Result<u32, &'static str> {
 pub(super) fn server(text: &str) -> Result<(String, SocketAddr), &'static str> {
     const WRONG: &str = "a server is NAME=ADDRESS:PORT";
     let (name, address) = text.rsplit_once('=').ok_or(WRONG)?;
-    Ok((name.to_owned(), address.parse().map_err(|_| WRONG)?))
+    let address: SocketAddr = address.parse().map_err(|_| WRONG)?;
+    let is_whole = !name.is_empty() && address.port() != 0;
+    is_whole.then(|| (name.to_owned(), address)).ok_or(WRONG)
 }
 
 #[cfg(test)]
@@ -154,8 +160,11 @@ mod tests {
         assert!(
             duration("1d").is_err()
                 && duration("").is_err()
-                && duration("99999999999999999h").is_err()
+                && duration("99999999999999999999d").is_err()
         );
+        for long in ["99999999999999999h", "99999999999999999999s"] {
+            assert_eq!(duration(long), Err("the time is too long"));
+        }
         assert_eq!(ring_size("64KiB"), Ok(65_536));
         assert_eq!(ring_size("4MiB"), Ok(4 << 20));
         assert!(
@@ -169,6 +178,8 @@ mod tests {
     fn servers() {
         let expected = ("b/s".to_owned(), "[::1]:80".parse().unwrap());
         assert_eq!(server("b/s=[::1]:80"), Ok(expected));
-        assert!(server("b/s").is_err() && server("b=1").is_err());
+        for wrong in ["b/s", "b=1", "=1.2.3.4:5", "b=1.2.3.4:0"] {
+            assert!(server(wrong).is_err(), "{wrong}");
+        }
     }
 }

@@ -2,7 +2,7 @@
 //!
 //! The living part is small, because a node may have 100,000 of them; the ending part exists only
 //! from the first sign of the end to the record.
-//! Must not know: other connections, what is printed.
+//! Must not know: how another connection is found, what is printed.
 
 use std::{ops::RangeInclusive, rc::Rc};
 

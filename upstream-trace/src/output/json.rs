@@ -4,7 +4,7 @@
 //! keys are copied without a look for escapes, a comma follows every value (the last becomes the closing bracket), and nothing can fail.
 //! No control character leaves it unescaped: neither C0, as JSON demands, nor DEL and C1, which a terminal would obey.
 //!
-//! Must not know: which fields a line has, where it is written to.
+//! Must not know: which fields a line has beside its processes, where it is written to.
 
 #![expect(
     clippy::inline_always,
