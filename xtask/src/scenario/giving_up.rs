@@ -148,6 +148,34 @@ pub(super) const LIST: &[Scenario] = &[
                 .bytes(RS, RQ),
         ],
     ),
+    plain(
+        "shut_unread",
+        "the client shuts its side down and closes at once, as Java does, without reading the answer",
+        shut_unread,
+        &[
+            client("local_abort")
+                .reset(sent("TCP_ABORT_ON_CLOSE", BY_CLIENT))
+                .bytes(RQ, RS),
+            server("reset_mid_stream")
+                .reset(received("TCP_ABORT_ON_CLOSE", BY_CLIENT))
+                .errno("EPIPE")
+                .bytes(RS, RQ),
+        ],
+    ),
+    plain(
+        "shut_never_read",
+        "the same after a while",
+        shut_never_read,
+        &[
+            client("local_abort")
+                .reset(sent("TCP_ABORT_ON_CLOSE", BY_CLIENT))
+                .bytes(RQ, RS),
+            server("reset_idle")
+                .reset(received("TCP_ABORT_ON_CLOSE", BY_CLIENT))
+                .errno("EPIPE")
+                .bytes(RS, RQ),
+        ],
+    ),
     Scenario {
         name: "left_in_close_wait",
         story: "the client closes, and its kernel has forgotten the connection when the server does",
@@ -306,6 +334,24 @@ fn never_read(ctx: &Ctx) -> Result<Played> {
     wait_idle();
     pair.client.close(pair.c)?;
     pair.server.receive_fails(pair.s, libc::ECONNRESET)?;
+    pair.end()
+}
+
+fn shut_unread(ctx: &Ctx) -> Result<Played> {
+    shut_and_close(answered_unread(ctx)?)
+}
+
+fn shut_never_read(ctx: &Ctx) -> Result<Played> {
+    let pair = answered_unread(ctx)?;
+    wait_idle();
+    shut_and_close(pair)
+}
+
+fn shut_and_close(mut pair: Pair) -> Result<Played> {
+    pair.client.shutdown(pair.c, libc::SHUT_WR)?;
+    pair.server.receive_end(pair.s)?;
+    pair.client.close(pair.c)?;
+    pair.server.wait_state(pair.s, State::Close)?;
     pair.end()
 }
 

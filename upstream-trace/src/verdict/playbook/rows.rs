@@ -943,7 +943,7 @@ pub(super) const ROWS: &[(&[Verdict], &[Row])] = &[
                 when::CLOSED_UNREAD,
                 OPEN_HTTP,
                 None,
-                FromData,
+                Played(&["shut_unread"]),
                 "The other end closed its side and reset the connection behind that, most likely with data unread: a canceled transfer, an early answer (413), a refused certificate, or a goodbye of this end's (TLS close_notify; harmless); look there.",
             ),
             row(
@@ -1064,7 +1064,7 @@ pub(super) const ROWS: &[(&[Verdict], &[Row])] = &[
                 when::PEER_CLOSED_FIRST.because(&["TCP_ABORT_ON_CLOSE"]),
                 OPEN_HTTP,
                 None,
-                FromData,
+                Played(&["shut_never_read"]),
                 "The other end closed its side, and the connection behind that, without reading what had come long before: it had no use for it any more, was stuck, or came to its end; look there.",
             ),
             row(
