@@ -2,7 +2,7 @@
 //!
 //! Names and order come from [`crate::record`] and from nowhere else; this is only a way to spell them. It is faster because
 //! keys are copied without a look for escapes, a comma follows every value (the last becomes the closing bracket), and nothing can fail.
-//! No control character leaves it unescaped: neither C0, as JSON demands, nor DEL and C1, which a terminal would obey.
+//! No control character leaves it unescaped: neither C0, as JSON demands, nor any other that a terminal or an editor would obey.
 //!
 //! Must not know: which fields a line has beside its processes, where it is written to.
 
@@ -145,13 +145,15 @@ fn word<'a>(room: &'a mut [u8], before: &str, word: &str, after: &str) -> Room<'
     Ok(rest)
 }
 
-/// Whether any byte may begin something that has to be escaped; 0xC2 is the first byte of every C1 character.
+/// Whether any byte may begin something that has to be escaped; 0xC2 is the first byte of every C1 character, 0xD8 and 0xE2 are those of
+/// what turns the order of text or breaks a line.
 ///
 /// Without a branch, so that the compiler looks at all bytes of an array at once.
 #[inline]
 fn suspicious<const N: usize>(bytes: &[u8; N]) -> bool {
     bytes.iter().fold(0, |found, &byte| {
-        let special = [b'"', b'\\', 0x7f, 0xc2].map(|special| u8::from(byte == special));
+        let special =
+            [b'"', b'\\', 0x7f, 0xc2, 0xd8, 0xe2].map(|special| u8::from(byte == special));
         special
             .into_iter()
             .fold(found | u8::from(byte < 0x20), |found, hit| found | hit)
@@ -191,7 +193,7 @@ fn escaped<'a>(room: &'a mut [u8], text: &str) -> Room<'a> {
             '\n' => put(room, b"\\n"),
             '\u{c}' => put(room, b"\\f"),
             '\r' => put(room, b"\\r"),
-            control if control.is_control() => put(room, &super::escape_control(control)),
+            control if super::is_control(control) => put(room, &super::escape_control(control)),
             other => put(room, other.encode_utf8(&mut [0; 4]).as_bytes()),
         }?;
     }
@@ -206,7 +208,7 @@ mod tests {
     use serde_json::ser::Formatter;
 
     use super::*;
-    use crate::output::samples;
+    use crate::output::{self, samples};
 
     /// `serde_json`, with the control characters escaped that JSON itself does not mind.
     struct NoControls;
@@ -218,7 +220,7 @@ mod tests {
             fragment: &str,
         ) -> io::Result<()> {
             fragment.chars().try_for_each(|character| {
-                if character.is_control() {
+                if output::is_control(character) {
                     write!(writer, "\\u{:04x}", u32::from(character))
                 } else {
                     write!(writer, "{character}")
@@ -240,7 +242,7 @@ mod tests {
         let len = encode(record, &mut room).unwrap();
         let line = std::str::from_utf8(&room[..len]).unwrap();
         prop_assert_eq!(line, std::str::from_utf8(&expected).unwrap());
-        prop_assert!(!line.trim_end_matches('\n').contains(char::is_control));
+        prop_assert!(!line.trim_end_matches('\n').contains(output::is_control));
 
         for short in [0, len / 3, len / 2, len - 1] {
             prop_assert_eq!(encode(record, &mut room[..short]), None);
@@ -290,7 +292,8 @@ mod tests {
 
     #[test]
     fn every_control_character_at_every_place() {
-        for character in (0..=0xff_u8).map(char::from) {
+        let wide = ('\u{600}'..='\u{63f}').chain('\u{2000}'..='\u{20ff}');
+        for character in (0..=0xff_u8).map(char::from).chain(wide) {
             for before in 0..20 {
                 let text =
                     " ".repeat(before) + &format!("{character:.<width$}", width = 20 - before);

@@ -72,11 +72,26 @@ spell! {
     stats(Stats);
 }
 
+/// Whether a terminal or an editor would obey it instead of showing it: C0, DEL and C1, what turns the order of the text around it
+/// (Unicode's bidirectional controls), and what breaks a line.
+fn is_control(character: char) -> bool {
+    let is_of_order = matches!(
+        character,
+        '\u{61c}' | '\u{200e}' | '\u{200f}' | '\u{202a}'..='\u{202e}' | '\u{2066}'..='\u{2069}'
+    );
+    character.is_control() || is_of_order || matches!(character, '\u{2028}' | '\u{2029}')
+}
+
 /// `\u009b` and the like: harmless in a terminal, and JSON.
 const fn escape_control(character: char) -> [u8; 6] {
     const HEX: &[u8; 16] = b"0123456789abcdef";
-    // A control character is below U+00A0.
+    // No control character has more than 16 bits.
     let code = character as usize;
-    let [high, low] = [HEX[code >> 4 & 0xf], HEX[code & 0xf]];
-    [b'\\', b'u', b'0', b'0', high, low]
+    let [a, b, c, d] = [
+        HEX[code >> 12 & 0xf],
+        HEX[code >> 8 & 0xf],
+        HEX[code >> 4 & 0xf],
+        HEX[code & 0xf],
+    ];
+    [b'\\', b'u', a, b, c, d]
 }

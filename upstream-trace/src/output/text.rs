@@ -686,7 +686,7 @@ mod tests {
         #[test]
         fn no_control_character_but_the_ends_of_lines(record in samples::connections()) {
             let text = text(&record, PLAIN, connection);
-            prop_assert!(!text.replace('\n', "").contains(char::is_control));
+            prop_assert!(!text.replace('\n', "").contains(crate::output::is_control));
             prop_assert_eq!(connection(&record, PLAIN, &mut vec![0; text.len() - 1]), None);
         }
     }

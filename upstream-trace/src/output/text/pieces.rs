@@ -115,7 +115,7 @@ pub(crate) struct Harmless<'a>(pub(crate) &'a str);
 impl Display for Harmless<'_> {
     fn fmt(&self, f: &mut Formatter<'_>) -> fmt::Result {
         for character in self.0.chars() {
-            if character.is_control() {
+            if crate::output::is_control(character) {
                 let escape = crate::output::escape_control(character);
                 escape
                     .into_iter()
