@@ -222,6 +222,8 @@ pub const RESET: Nature = by_upstream(RESETS, CLOSED.or(Verdicts::of(&[Timeout])
 pub const CLOSED_UNANSWERED: Nature = by_upstream(CLOSED, FINE);
 /// Ended without an answer or inside it, by a reset or in order.
 pub const TERMINATED: Nature = by_upstream(RESETS.or(CLOSED), FINE_OR_LOST);
+/// The same over TCP, where the FIN that the proxy sent first may be one of its client's, passed on.
+pub const TERMINATED_ON_TUNNEL: Nature = connection(RESETS.or(CLOSED), FINE_OR_LOST.by_upstream());
 /// Closed in order inside the response, which to the kernel is as good an end as any.
 pub const CLOSED_INSIDE: Nature = by_upstream(CLOSED.or(FINE), RESETS.or(Verdicts::of(&[Timeout])));
 /// The same over TLS, where NGINX tells a reset like that (`ngx_ssl_handle_recv`).
@@ -505,6 +507,7 @@ pub fn haproxy(state: &str, is_http: bool, status: Option<u16>) -> Option<Nature
         [b'S', b'C', ..] => CONNECT_FAILED,
         [b's', b'C', ..] => HANDSHAKE_TIMEOUT,
         [b'S', b'D', ..] if is_answered => CUT_ANSWER,
+        [b'S', b'D', ..] if !is_http => TERMINATED_ON_TUNNEL,
         [b'S', b'H' | b'D' | b'L', ..] => TERMINATED,
         [b's', b'D', ..] if !is_http => NO_ANSWER_ON_TUNNEL,
         [b's', b'H' | b'D' | b'L', ..] => NO_ANSWER,
@@ -645,6 +648,12 @@ mod tests {
         let tunnel = likely(NO_ANSWER_ON_TUNNEL);
         assert!(tunnel.fits(probe(true)) && !tunnel.fits(probe(false)));
         assert!(!likely(NO_ANSWER).has(Probe));
+        let passed_on = Outcome {
+            verdict: ResetMidStream,
+            ended_here: true,
+        };
+        assert!(likely(TERMINATED_ON_TUNNEL).fits(passed_on));
+        assert!(!likely(TERMINATED).fits(passed_on));
         let Nature::Connection(cut) = CUT_ANSWER else {
             panic!("no connection");
         };

@@ -156,8 +156,6 @@ pub mod seen {
     pub const PEER_SAID_GOODBYE: u32 = 1 << 16;
     /// That the other end, a server's, had sent its answer again and nothing of it was acknowledged, once that is gone.
     pub const PEER_SENT_IN_VAIN: u32 = 1 << 17;
-    /// That the other end, a client's, had no answer to what it had sent last, all of which came to this one, once that is gone.
-    pub const PEER_ASKED: u32 = 1 << 18;
 }
 
 /// One connection, as one socket sees it.

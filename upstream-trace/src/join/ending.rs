@@ -240,13 +240,8 @@ fn accepted(connection: &Connection, end: &End, complete: bool) -> Option<bool> 
     }
 }
 
-/// The [`seen`] bits that a connection which came to its end leaves its other end, to which so much payload had come by its own end.
-pub(super) fn seen_by_peer(
-    connection: &Connection,
-    came: Option<u64>,
-    tick_ns: u64,
-    lost_at: Option<u64>,
-) -> u32 {
+/// The [`seen`] bits that a connection which came to its end leaves its other end.
+pub(super) fn seen_by_peer(connection: &Connection, tick_ns: u64, lost_at: Option<u64>) -> u32 {
     let Some(end) = connection.end.as_deref() else {
         return 0;
     };
@@ -260,10 +255,6 @@ pub(super) fn seen_by_peer(
         };
         if closing.counters.last_payload() == Some(Direction::Sent) {
             bits |= seen::PEER_UNANSWERED;
-            let has_come = came.is_some() && came == closing.counters.bytes.sent;
-            if connection.role == Role::Client && has_come {
-                bits |= seen::PEER_ASKED;
-            }
         }
         if connection.role == Role::Server && closing.has_left_unanswered() {
             bits |= seen::PEER_OWED;

@@ -96,8 +96,8 @@ fn leave_to_peer(engine: &mut Engine, slot: Slot) {
     // Most are told no more.
     if !(ended.has_parted() && peer.has_parted()) {
         let (tick_ns, lost_at) = (engine.context.tick_ns, engine.lost_at);
-        peer.seen |= ending::seen_by_peer(ended, received(peer), tick_ns, lost_at);
-        ended.seen |= ending::seen_by_peer(peer, received(ended), tick_ns, lost_at);
+        peer.seen |= ending::seen_by_peer(ended, tick_ns, lost_at);
+        ended.seen |= ending::seen_by_peer(peer, tick_ns, lost_at);
     }
     peer.peer_received = received(ended);
     ended.peer_received = ended.peer_received.or_else(|| received(peer));
@@ -203,7 +203,6 @@ fn facts(
         left_unanswered: closing.has_left_unanswered(),
         is_open,
         peer_unanswered: connection.saw(seen::PEER_UNANSWERED),
-        peer_asked: connection.saw(seen::PEER_ASKED),
         peer_unaccepted: connection.saw(seen::PEER_UNACCEPTED),
         peer_said_goodbye: connection.saw(seen::PEER_SAID_GOODBYE),
         peer_sent_in_vain: connection.saw(seen::PEER_SENT_IN_VAIN),

@@ -2470,52 +2470,6 @@ fn a_connect_that_hits_an_older_connection_is_neither_its_client_nor_a_middlebox
     }
 }
 
-/// The answer before it came within the same tick, and the server's own clock does not tell which was first.
-#[test]
-fn a_request_that_its_client_knows_unanswered_is_so_for_the_server() {
-    let verdicts = |came| {
-        let server = Stats {
-            jiffies: 5,
-            last_sent: 4,
-            last_received: 4,
-            ..counted(came, 100)
-        };
-        let client = Stats {
-            jiffies: 5,
-            last_sent: 4,
-            last_received: 4,
-            bytes_sent: 128,
-            bytes_acked: 65,
-            unacked: 64,
-            ..mirrored(&server)
-        };
-        let mut play = Play::new();
-        play.handshake();
-        play.accept();
-        let open = Stats {
-            has_socket: 1,
-            aborts: 1,
-            ..server
-        };
-        play.close(SERVER, State::Established, SERVER_PID, open);
-        play.reset_sent(
-            SERVER,
-            kind::RESET_SENT_ACTIVE,
-            State::Close,
-            SERVER_PID,
-            server,
-        );
-        play.reset_received(CLIENT, State::Established, client);
-        play.close(CLIENT, State::Established, CLIENT_PID, failed(104, client));
-        let seen = play.finish();
-        seen.iter().map(|seen| seen.verdict).collect::<Vec<_>>()
-    };
-    let both = [Verdict::ResetBeforeResponse; 2];
-    assert_eq!(verdicts(128), both);
-    let crossed = [Verdict::ResetBeforeResponse, Verdict::LocalAbort];
-    assert_eq!(verdicts(64), crossed);
-}
-
 /// A child that was reset while it waited, and is accepted and closed later.
 #[test]
 fn a_child_that_ended_is_accepted_too_late_and_nothing_is_missing() {

@@ -261,8 +261,6 @@ pub struct Facts {
     pub is_open: bool,
     /// The other end, on this node as well, had no answer to what it had sent last.
     pub peer_unanswered: bool,
-    /// The same of a client's, and all of it had come to this end.
-    pub peer_asked: bool,
     /// The other end, a server's on this node, ended before any process had accepted it.
     pub peer_unaccepted: bool,
     /// The last words of the other end, a client's on this node, were most likely a goodbye.

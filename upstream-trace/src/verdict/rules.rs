@@ -104,8 +104,7 @@ fn judge_reset(facts: &Facts, direction: Direction, idle_after_us: u64) -> Judge
             flag: Some(Flag::ResetBeforePayload),
         };
     }
-    let last = facts.counters.last_payload_of_reset();
-    if unanswered(facts, last.or_else(|| last_by_client(facts))) {
+    if unanswered(facts, facts.counters.last_payload_of_reset()) {
         return Judgement {
             verdict: Verdict::ResetBeforeResponse,
             flag: Some(Flag::ResetBeforeResponse),
@@ -122,12 +121,6 @@ fn judge_reset(facts: &Facts, direction: Direction, idle_after_us: u64) -> Judge
         Direction::Received if is_idle && !on_its_way => Verdict::ResetIdle,
         Direction::Received => Verdict::ResetMidStream,
     })
-}
-
-/// Where a server's clock does not tell, its client's may. What is sent to who has closed is another matter.
-fn last_by_client(facts: &Facts) -> Option<Direction> {
-    let neither_closed = !facts.closed_first && !facts.peer_closed_first;
-    (facts.peer_asked && neither_closed).then_some(Direction::Received)
 }
 
 /// No byte was received or acknowledged, either way.
@@ -411,30 +404,6 @@ mod tests {
             reset(Direction::Received, asked_again),
             flagged(Verdict::ResetBeforeResponse, BEFORE_RESPONSE)
         );
-    }
-
-    #[test]
-    fn a_tie_is_broken_by_what_the_client_asked_while_neither_had_closed() {
-        let even = |set: fn(&mut Facts)| {
-            let mut facts = established(Role::Server, 64, 64);
-            facts.counters.since_sent_us = facts.counters.since_received_us;
-            set(&mut facts);
-            reset(Direction::Sent, facts)
-        };
-        let asked = even(|facts| facts.peer_asked = true);
-        assert_eq!(
-            asked,
-            flagged(Verdict::ResetBeforeResponse, BEFORE_RESPONSE)
-        );
-        let milder: [fn(&mut Facts); 4] = [
-            |_| {},
-            |facts| (facts.peer_asked, facts.closed_first) = (true, true),
-            |facts| (facts.peer_asked, facts.peer_closed_first) = (true, true),
-            |facts| (facts.peer_asked, facts.peer_said_goodbye) = (true, true),
-        ];
-        for set in milder {
-            assert_eq!(even(set), plain(Verdict::LocalAbort));
-        }
     }
 
     #[test]

@@ -8,8 +8,8 @@ use super::{Failed, Format, Reading, Span, cut, number, time};
 use crate::explain::meaning::{self, Nature};
 
 const MILLISECOND: u64 = 1_000_000;
-/// A client's first bytes may be waited for and looked at, which no timer of tcplog tells (`tcp-request inspect-delay`).
-const INSPECTED: u64 = 1_000 * MILLISECOND;
+/// How late a connection may begin for what no timer of tcplog tells: content switching, a busy process.
+const LATE: u64 = 1_000 * MILLISECOND;
 /// How lines begin that HAProxy writes about itself.
 const OWN: [&str; 7] = [
     "Connect() failed for backend ",
@@ -60,7 +60,7 @@ pub(super) fn line(line: &str, zone: &mut time::Zone) -> Option<Reading> {
             .saturating_mul(MILLISECOND);
         Span {
             from: began.saturating_sub(MILLISECOND),
-            to: began.saturating_add(ready).saturating_add(INSPECTED),
+            to: began.saturating_add(ready).saturating_add(LATE),
         }
     });
     let answered = (status >= Some(500) && server_named(server)).then_some(meaning::ANSWERED);
@@ -186,7 +186,7 @@ mod tests {
         let began = late.began;
         let connected = Span {
             from: began - MILLISECOND,
-            to: began + 37 * MILLISECOND + INSPECTED,
+            to: began + 37 * MILLISECOND + LATE,
         };
         assert_eq!(late.connected, Some(connected));
         let never = failed(&TCP.replace(" -- ", " SC ").replace("0/0/5007", "0/-1/5007"));
@@ -316,7 +316,7 @@ mod tests {
                 meaning::TERMINATED,
             ),
             (HTTP.replace("----", "SH--"), meaning::TERMINATED),
-            (TCP.replace(" -- ", " SD "), meaning::TERMINATED),
+            (TCP.replace(" -- ", " SD "), meaning::TERMINATED_ON_TUNNEL),
             // Over TCP a client may have waited without a word.
             (TCP.replace(" -- ", " sD "), meaning::NO_ANSWER_ON_TUNNEL),
             (HTTP.replace("----", "sD--"), meaning::NO_ANSWER),

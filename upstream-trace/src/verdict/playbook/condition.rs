@@ -113,11 +113,6 @@ pub(super) const ABORTED_BY_CLIENT: Condition = when(
 );
 pub(super) const BY_CLIENT: Condition =
     when("reset by the client", |it| it.sender() == Some(End::Client));
-pub(super) const BY_CLIENT_WITHOUT_A_WORD: Condition =
-    when("reset by the client, which had sent nothing", |it| {
-        let [by_client, _] = it.payload();
-        it.sender() == Some(End::Client) && by_client == Some(0)
-    });
 pub(super) const BY_THIS_END: Condition =
     when("reset by this end; which it is is not known", |it| {
         it.facts.role == Role::Unknown && matches!(it.reset, Some((Direction::Sent, ..)))
@@ -381,6 +376,14 @@ pub(super) const ALERT_BYTES: u64 = 7;
 /// Also what an HTTP request opens with; a shorter exchange may be any protocol's.
 pub(super) const HELLO_BYTES: std::ops::RangeInclusive<u64> = 64..=4096;
 
+pub(super) const CLIENT_LEFT_WITHOUT_A_WORD: Condition = when(
+    "the client, which had sent nothing, closed first or reset",
+    |it| {
+        let [by_client, _] = it.payload();
+        let has_left = CLIENT_CLOSED_FIRST.holds(it) || BY_CLIENT.holds(it);
+        has_left && by_client == Some(0)
+    },
+);
 pub(super) const CLIENT_CLOSED_FIRST: Condition = when("the client closed first", |it| {
     it.has_closed_first(End::Client)
 });

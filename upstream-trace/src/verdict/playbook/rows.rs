@@ -382,6 +382,13 @@ pub(super) const ROWS: &[(&[Verdict], &[Row])] = &[
                 "The accept queue was full (evidence.accept_queue) and no process accepted the connection before it ended: the server accepts too slowly or is stuck, or its backlog is too small (listen(), net.core.somaxconn).",
             ),
             row(
+                when::CLIENT_LEFT_WITHOUT_A_WORD,
+                OPEN_TCP,
+                None,
+                Played(&["unaccepted_reset"]),
+                "The client left without a word before any process accepted the connection: harmless if it lasted only microseconds (a health check, a port scan), else the server is stuck, its accept queue is long, or it is out of file descriptors.",
+            ),
+            row(
                 when::CLIENT_CLOSED_FIRST,
                 OPEN_TCP,
                 NO_ANSWER,
@@ -394,13 +401,6 @@ pub(super) const ROWS: &[(&[Verdict], &[Row])] = &[
                 NO_ANSWER,
                 FromData,
                 "The process that listens came to its end (evidence.exit) before it had accepted the connection, whose handshake the kernel had completed: look for the OOM killer (dmesg), a crash, or a stop without draining.",
-            ),
-            row(
-                when::BY_CLIENT_WITHOUT_A_WORD,
-                OPEN_TCP,
-                None,
-                Played(&["unaccepted_reset"]),
-                "The other end reset the connection without a word, before any process accepted it: harmless if it lasted only microseconds (a health check, a port scan), else the server is stuck, its accept queue is long, or it is out of file descriptors.",
             ),
             row(
                 when::BY_CLIENT,
@@ -597,6 +597,13 @@ pub(super) const ROWS: &[(&[Verdict], &[Row])] = &[
                 TERMINATED_EARLY,
                 FromData,
                 "The server reset the connection before it had anything of what the client sent, and packets had been sent again: most likely they are lost on the way (large ones: MTU), and the server waited in vain; else look there for connection limits.",
+            ),
+            row(
+                when::BY_CLIENT_AFTER_ITS_FIN.because(UNKNOWN_THERE),
+                OPEN_TCP,
+                None,
+                FromData,
+                "The client had closed its side, and its host had forgotten the connection when this end's next packet came: harmless there; look at the server for sockets that are closed late or never (ss -tn state close-wait).",
             ),
             row(
                 when::BY_CLIENT_HERE.because(UNKNOWN_THERE),

@@ -738,6 +738,25 @@ fn a_client_that_had_left_before_it_was_accepted_is_no_victim() {
     }
 }
 
+/// The server leaks the connection, and a new one from the same port hits it.
+#[test]
+fn a_client_that_had_closed_in_order_met_no_firewall() {
+    let says = |peer_closed_first| {
+        let server = with(about(Verdict::ResetBeforePayload, Role::Server), |facts| {
+            facts.peer_closed_first = peer_closed_first;
+        });
+        let origin = Origin::PeerOnNode;
+        let reset = Some((
+            Direction::Received,
+            origin,
+            Some("TCP_INVALID_ACK_SEQUENCE"),
+        ));
+        let meaning = meaning(&About { reset, ..server }).unwrap();
+        (meaning.hint.contains("firewall"), meaning.proxy.is_some())
+    };
+    assert_eq!((says(true), says(false)), ((false, false), (true, true)));
+}
+
 #[test]
 fn a_reset_that_answers_the_last_fin_is_harmless() {
     for (reason, origin) in [
