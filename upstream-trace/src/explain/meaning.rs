@@ -222,8 +222,6 @@ pub const RESET: Nature = by_upstream(RESETS, CLOSED.or(Verdicts::of(&[Timeout])
 pub const CLOSED_UNANSWERED: Nature = by_upstream(CLOSED, FINE);
 /// Ended without an answer or inside it, by a reset or in order.
 pub const TERMINATED: Nature = by_upstream(RESETS.or(CLOSED), FINE_OR_LOST);
-/// The same over TCP, where the FIN that the proxy sent first may be one of its client's, passed on.
-pub const TERMINATED_ON_TUNNEL: Nature = connection(RESETS.or(CLOSED), FINE_OR_LOST.by_upstream());
 /// Closed in order inside the response, which to the kernel is as good an end as any.
 pub const CLOSED_INSIDE: Nature = by_upstream(CLOSED.or(FINE), RESETS.or(Verdicts::of(&[Timeout])));
 /// The same over TLS, where NGINX tells a reset like that (`ngx_ssl_handle_recv`).
@@ -262,6 +260,10 @@ pub const ANSWERED: Nature = Nature::Elsewhere(
 /// The client has gone.
 pub const CLIENT_GONE: Nature = Nature::Elsewhere(
     "The client closed or reset its connection to the proxy before the answer was complete: look at the client's timeout, and at the record of the proxy's own downstream connection (role server).",
+);
+/// HAProxy's timeout of the client's side.
+pub const CLIENT_SILENT: Nature = Nature::Elsewhere(
+    "HAProxy's own timeout for the client expired (timeout client, http-request, http-keep-alive): the client neither sent nor took anything; over TCP that may be because the server left both waiting, so look at its record as well.",
 );
 /// A call that was given up.
 pub const CALL_CANCELED: Nature = Nature::Elsewhere(
@@ -503,11 +505,11 @@ pub fn haproxy(state: &str, is_http: bool, status: Option<u16>) -> Option<Nature
     // Behind 101 either end says what it pleases.
     let is_answered = status.is_some_and(|status| status >= 200);
     Some(match state.as_bytes() {
-        [b'C' | b'c', ..] => CLIENT_GONE,
+        [b'C', ..] => CLIENT_GONE,
+        [b'c', ..] => CLIENT_SILENT,
         [b'S', b'C', ..] => CONNECT_FAILED,
         [b's', b'C', ..] => HANDSHAKE_TIMEOUT,
         [b'S', b'D', ..] if is_answered => CUT_ANSWER,
-        [b'S', b'D', ..] if !is_http => TERMINATED_ON_TUNNEL,
         [b'S', b'H' | b'D' | b'L', ..] => TERMINATED,
         [b's', b'D', ..] if !is_http => NO_ANSWER_ON_TUNNEL,
         [b's', b'H' | b'D' | b'L', ..] => NO_ANSWER,
@@ -648,12 +650,6 @@ mod tests {
         let tunnel = likely(NO_ANSWER_ON_TUNNEL);
         assert!(tunnel.fits(probe(true)) && !tunnel.fits(probe(false)));
         assert!(!likely(NO_ANSWER).has(Probe));
-        let passed_on = Outcome {
-            verdict: ResetMidStream,
-            ended_here: true,
-        };
-        assert!(likely(TERMINATED_ON_TUNNEL).fits(passed_on));
-        assert!(!likely(TERMINATED).fits(passed_on));
         let Nature::Connection(cut) = CUT_ANSWER else {
             panic!("no connection");
         };

@@ -144,22 +144,24 @@ fn glance(line: &[u8]) -> Option<Brief> {
         let (_, step) = timeline.get(..at)?.rsplit_once(r#"{"at_us":"#)?;
         step.split_once(',')?.0.parse().ok()
     });
-    let ended_here = earlier(fin, at(&RESET_SENT)).is_some_and(|at| {
+    let behind = rest;
+    skip(&mut rest, &VERDICT)?;
+    let between = behind.get(..behind.len() - rest.len())?;
+    let value = |key: &Key| {
+        let at = key.find(between.as_bytes())? + key.needle().len();
+        until(&mut between.get(at..)?, b'"')
+    };
+    let half_closed = value(&ERRNO).is_some() || value(&RESET_FOR).is_some_and(is_own_act);
+    let goodbye = fin.filter(|_| !half_closed);
+    let ended_here = earlier(goodbye, at(&RESET_SENT)).is_some_and(|at| {
         let before = timeline.as_bytes().get(..at).unwrap_or_default();
         let ends_there = [&CLOSE_WAIT, &RESET_RECEIVED];
         ends_there.iter().all(|end| end.find(before).is_none())
     });
-    let behind = rest;
-    skip(&mut rest, &VERDICT)?;
-    let between = behind.get(..behind.len() - rest.len())?;
-    let aborted = RESET_FOR
-        .find(between.as_bytes())
-        .and_then(|at| until(&mut between.get(at + RESET_FOR.needle().len()..)?, b'"'))
-        .is_some_and(is_own_act);
     let verdict = until(&mut rest, b'"')?;
     Some(Brief {
         ended,
-        left: left(ended, started, closed.filter(|_| !aborted)),
+        left: left(ended, started, closed.filter(|_| !half_closed)),
         started,
         local,
         remote,
@@ -188,12 +190,13 @@ static LAST_ACK: Key = LazyLock::new(|| Finder::new(r#""to":"LAST_ACK""#));
 /// The one into which the other end's leads.
 static CLOSE_WAIT: Key = LazyLock::new(|| Finder::new(r#""to":"CLOSE_WAIT""#));
 static RESET_SENT: Key = LazyLock::new(|| Finder::new(r#""event":"reset_sent""#));
-/// Only a reason that is known has a quote.
+/// Only what is known has a quote.
+static ERRNO: Key = LazyLock::new(|| Finder::new(r#","errno":""#));
 static RESET_FOR: Key = LazyLock::new(|| Finder::new(r#","reset":{"direction":"sent","reason":""#));
 static RESET_RECEIVED: Key = LazyLock::new(|| Finder::new(r#""event":"reset_received""#));
 
-/// Whether this end was reset by whoever had it, and not because something came after it was closed. A FIN before that was
-/// no goodbye: a tunnel passes on one of its other side.
+/// Whether this end was reset by whoever had it, and not because something came after it was closed. Who did that, or was told of the end
+/// (`errno`), had it to the end, and a FIN before was no goodbye: a tunnel passes on one of its other side.
 fn is_own_act(reason: &str) -> bool {
     reason != "TCP_ABORT_ON_DATA"
 }
@@ -248,6 +251,8 @@ struct Line<'a> {
     #[serde(borrow, default)]
     timeline: Vec<Rung<'a>>,
     #[serde(borrow, default)]
+    errno: Option<Cow<'a, str>>,
+    #[serde(borrow, default)]
     reset: Option<Cut<'a>>,
     #[serde(default)]
     verdict: Option<Verdict>,
@@ -277,14 +282,16 @@ impl Line<'_> {
             let reason = reset.reason.as_deref();
             reset.direction == Direction::Sent && reason.is_some_and(is_own_act)
         });
+        let half_closed = self.errno.is_some() || aborted;
         let ends_here = |step: &Rung<'_>| match (step.event, step.to) {
-            (StepKind::ResetSent, _) | (_, Some("FIN_WAIT1")) => Some(true),
+            (_, Some("FIN_WAIT1")) => (!half_closed).then_some(true),
+            (StepKind::ResetSent, _) => Some(true),
             (StepKind::ResetReceived, _) | (_, Some("CLOSE_WAIT")) => Some(false),
             _ => None,
         };
         Some(Brief {
             ended: self.time.0,
-            left: left(self.time.0, started, closed.filter(|_| !aborted)),
+            left: left(self.time.0, started, closed.filter(|_| !half_closed)),
             started,
             local: self.local.as_ref()?.address()?,
             remote: self.remote.as_ref()?.address()?,
@@ -668,12 +675,17 @@ mod tests {
     }
 
     #[test]
-    fn a_fin_is_no_goodbye_where_a_reset_of_its_own_accord_follows() {
+    fn a_fin_is_no_goodbye_of_who_still_has_the_connection_at_its_end() {
         let fin = Step::state(1, State::Established as u8, State::FinWait1 as u8);
-        let left = |direction, reason| {
+        let end = |errno, direction, reason| {
             let record = samples::healthy();
+            let kind = match direction {
+                Direction::Sent => StepKind::ResetSent,
+                Direction::Received => StepKind::ResetReceived,
+            };
             let record = Connection {
-                timeline: &[fin],
+                timeline: &[fin, Step::new(2, kind)],
+                errno,
                 reset: Some(Reset {
                     direction,
                     reason,
@@ -686,12 +698,17 @@ mod tests {
                 ..record
             };
             let brief = glance(&spelled(&record)).unwrap();
-            brief.left == brief.ended
+            (brief.left == brief.ended, brief.outcome.ended_here)
         };
-        assert!(left(Direction::Sent, Some("TCP_STATE")));
-        assert!(!left(Direction::Sent, Some("TCP_ABORT_ON_DATA")));
-        assert!(!left(Direction::Sent, None));
-        assert!(!left(Direction::Received, Some("TCP_STATE")));
+        let (sent, received) = (Direction::Sent, Direction::Received);
+        assert_eq!(end(None, sent, Some("TCP_STATE")), (true, true));
+        assert_eq!(end(None, sent, Some("TCP_ABORT_ON_DATA")), (false, true));
+        assert_eq!(end(None, sent, None), (false, true));
+        assert_eq!(end(None, received, Some("TCP_STATE")), (false, true));
+        // The socket was still there to be told.
+        let told = Some("ECONNRESET");
+        assert_eq!(end(told, received, Some("TCP_STATE")), (true, false));
+        assert_eq!(end(told, received, None), (true, false));
     }
 
     #[test]

@@ -300,10 +300,12 @@ mod tests {
             let line = failed(&HTTP.replace("----", state));
             assert_eq!(line.nature, nature, "{state}");
         }
-        assert_eq!(
-            failed(&HTTP.replace("----", "CD--")).nature,
-            meaning::CLIENT_GONE
-        );
+        for (state, nature) in [
+            ("CD--", meaning::CLIENT_GONE),
+            ("cD--", meaning::CLIENT_SILENT),
+        ] {
+            assert_eq!(failed(&HTTP.replace("----", state)).nature, nature);
+        }
     }
 
     /// What ended behind the headers of an answer had been answered; behind 101, or over TCP, it may not have been.
@@ -316,7 +318,7 @@ mod tests {
                 meaning::TERMINATED,
             ),
             (HTTP.replace("----", "SH--"), meaning::TERMINATED),
-            (TCP.replace(" -- ", " SD "), meaning::TERMINATED_ON_TUNNEL),
+            (TCP.replace(" -- ", " SD "), meaning::TERMINATED),
             // Over TCP a client may have waited without a word.
             (TCP.replace(" -- ", " sD "), meaning::NO_ANSWER_ON_TUNNEL),
             (HTTP.replace("----", "sD--"), meaning::NO_ANSWER),

@@ -398,7 +398,7 @@ pub(super) const ROWS: &[(&[Verdict], &[Row])] = &[
             row(
                 when::EXITED,
                 (Some(Cause::UnhealthyEndpoint), Layer::Tcp),
-                NO_ANSWER,
+                TERMINATED_EARLY,
                 FromData,
                 "The process that listens came to its end (evidence.exit) before it had accepted the connection, whose handshake the kernel had completed: look for the OOM killer (dmesg), a crash, or a stop without draining.",
             ),
@@ -412,7 +412,7 @@ pub(super) const ROWS: &[(&[Verdict], &[Row])] = &[
             row(
                 when::ALWAYS,
                 (Some(Cause::UnhealthyEndpoint), Layer::Tcp),
-                NO_ANSWER,
+                TERMINATED_EARLY,
                 Played(&["listener_closed", "listener_closed_request"]),
                 "The kernel completed the handshake but no process accepted the connection before it ended: the server stopped listening, is stuck, or is out of file descriptors (ss -ltn, Recv-Q).",
             ),
