@@ -151,8 +151,8 @@ fn glance(line: &[u8]) -> Option<Brief> {
         let at = key.find(between.as_bytes())? + key.needle().len();
         until(&mut between.get(at..)?, b'"')
     };
-    let half_closed = value(&ERRNO).is_some() || value(&RESET_FOR).is_some_and(is_own_act);
-    let goodbye = fin.filter(|_| !half_closed);
+    let stayed = stayed(value(&ERRNO), value(&RESET_FOR));
+    let goodbye = fin.filter(|_| !stayed);
     let ended_here = earlier(goodbye, at(&RESET_SENT)).is_some_and(|at| {
         let before = timeline.as_bytes().get(..at).unwrap_or_default();
         let ends_there = [&CLOSE_WAIT, &RESET_RECEIVED];
@@ -161,7 +161,7 @@ fn glance(line: &[u8]) -> Option<Brief> {
     let verdict = until(&mut rest, b'"')?;
     Some(Brief {
         ended,
-        left: left(ended, started, closed.filter(|_| !half_closed)),
+        left: left(ended, started, closed.filter(|_| !stayed)),
         started,
         local,
         remote,
@@ -195,10 +195,10 @@ static ERRNO: Key = LazyLock::new(|| Finder::new(r#","errno":""#));
 static RESET_FOR: Key = LazyLock::new(|| Finder::new(r#","reset":{"direction":"sent","reason":""#));
 static RESET_RECEIVED: Key = LazyLock::new(|| Finder::new(r#""event":"reset_received""#));
 
-/// Whether this end was reset by whoever had it, and not because something came after it was closed. Who did that, or was told of the end
-/// (`errno`), had it to the end, and a FIN before was no goodbye: a tunnel passes on one of its other side.
-fn is_own_act(reason: &str) -> bool {
-    reason != "TCP_ABORT_ON_DATA"
+/// Whether the owner had the connection to its end: was told of that (`errno`), or sent its reset, for a reason other than that something
+/// came after it had closed. Then a FIN before was no goodbye: a tunnel passes on one of its other side.
+fn stayed(told: Option<&str>, sent_for: Option<&str>) -> bool {
+    told.is_some() || sent_for.is_some_and(|reason| reason != "TCP_ABORT_ON_DATA")
 }
 
 /// `closed_us`: from the start to the close.
@@ -278,20 +278,19 @@ impl Line<'_> {
         let started = self.started.map(|time| time.0);
         let goodbye = |step: &&Rung<'_>| matches!(step.to, Some("FIN_WAIT1" | "LAST_ACK"));
         let closed = self.timeline.iter().find(goodbye).map(|step| step.at_us);
-        let aborted = self.reset.as_ref().is_some_and(|reset| {
-            let reason = reset.reason.as_deref();
-            reset.direction == Direction::Sent && reason.is_some_and(is_own_act)
-        });
-        let half_closed = self.errno.is_some() || aborted;
+        let sent = |reset: &&Cut<'_>| reset.direction == Direction::Sent;
+        let sent = self.reset.as_ref().filter(sent);
+        let sent_for = sent.and_then(|reset| reset.reason.as_deref());
+        let stayed = stayed(self.errno.as_deref(), sent_for);
         let ends_here = |step: &Rung<'_>| match (step.event, step.to) {
-            (_, Some("FIN_WAIT1")) => (!half_closed).then_some(true),
+            (_, Some("FIN_WAIT1")) => (!stayed).then_some(true),
             (StepKind::ResetSent, _) => Some(true),
             (StepKind::ResetReceived, _) | (_, Some("CLOSE_WAIT")) => Some(false),
             _ => None,
         };
         Some(Brief {
             ended: self.time.0,
-            left: left(self.time.0, started, closed.filter(|_| !half_closed)),
+            left: left(self.time.0, started, closed.filter(|_| !stayed)),
             started,
             local: self.local.as_ref()?.address()?,
             remote: self.remote.as_ref()?.address()?,
