@@ -33,7 +33,8 @@ const UNAVAILABLE: &[u8] = b"HTTP/1.1 503 Service Unavailable\r\nContent-Length:
 const UNAVAILABLE_EVERY: u64 = 97;
 /// Each server drains for as long, then the other, then none.
 const DRAIN: Duration = Duration::from_millis(300);
-const CLIENTS: usize = 8;
+/// Each with one request at a time.
+pub const CLIENTS: usize = 8;
 /// Requests of a client on one connection.
 const KEPT: usize = 25;
 /// An Envoy that has been relieved is gone after this, and only then may the next one come.
