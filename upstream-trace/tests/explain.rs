@@ -458,6 +458,24 @@ impl Drop for Running {
 }
 
 #[test]
+fn output_that_cannot_be_written_to() {
+    let dir = files();
+    for refuses in ["/dev/full", "/dev/null"] {
+        let writes = refuses == "/dev/full";
+        let refuses = OpenOptions::new().read(true).write(writes).open(refuses);
+        let output = Command::new(BINARY)
+            .args(["explain", "--records", "run.json", "access.log"])
+            .current_dir(dir.path())
+            .stdout(refuses.unwrap())
+            .output()
+            .unwrap();
+        let said = String::from_utf8(output.stderr).unwrap();
+        assert_eq!(output.status.code(), Some(6), "{said}");
+        assert!(said.contains("cannot write standard output"), "{said}");
+    }
+}
+
+#[test]
 fn standard_input_and_hostile_bytes() {
     let dir = files();
     let mut running = Running::start(dir.path(), &["--records", "run.json", "-"]);

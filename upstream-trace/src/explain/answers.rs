@@ -2,7 +2,10 @@
 //!
 //! Must not know: how an answer was found, how it is spelled.
 
-use std::io::{self, BufWriter, Stdout, Write as _};
+use std::{
+    fs::File,
+    io::{self, BufWriter, Write as _},
+};
 
 use super::{
     join::{Answer, SLACK, Sureness},
@@ -14,7 +17,7 @@ use super::{
 };
 use crate::{
     exit::{Code, Failure},
-    output::{Style, json, wants_colour},
+    output::{Style, console, json, wants_colour},
     record::Connection,
 };
 
@@ -43,12 +46,12 @@ struct Named<'a> {
 
 impl Answers {
     /// About lines of these logs; for people (`text`), or as JSON.
-    pub fn new(logs: Vec<String>, text: bool) -> Self {
-        Self {
+    pub fn new(logs: Vec<String>, text: bool) -> Result<Self, Failure> {
+        Ok(Self {
             logs,
             found: Found::default(),
-            output: Output::new(text),
-        }
+            output: Output::new(text).map_err(|error| unwritable(&error))?,
+        })
     }
 
     /// Writes them in this order.
@@ -136,7 +139,7 @@ impl Answers {
 /// Standard output.
 #[derive(Debug)]
 struct Output {
-    to: BufWriter<Stdout>,
+    to: BufWriter<File>,
     /// `None`: JSON.
     style: Option<Style>,
     room: Box<[u8]>,
@@ -146,15 +149,15 @@ struct Output {
 }
 
 impl Output {
-    fn new(text: bool) -> Self {
+    fn new(text: bool) -> io::Result<Self> {
         let colour = wants_colour();
-        Self {
-            to: BufWriter::with_capacity(1 << 16, io::stdout()),
+        Ok(Self {
+            to: BufWriter::with_capacity(1 << 16, console::stdout()?),
             style: text.then_some(Style { colour }),
             room: vec![0; ROOM].into_boxed_slice(),
             page: String::new(),
             seq: 0,
-        }
+        })
     }
 
     fn write<T: serde::Serialize>(

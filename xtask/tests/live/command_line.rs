@@ -252,13 +252,16 @@ pub(crate) fn full_device() -> Result<()> {
         .stderr(full()?)
         .status()?;
     ensure!(status.code() == Some(0), "nobody listens: {status}");
-    for asked in ["--help", "--version", "schema", "doctor"] {
-        let output = tracer::command(&tracer::binary()?, [asked])
-            .stdout(full()?)
-            .stderr(Stdio::piped())
-            .spawn()?
-            .wait_with_output()?;
-        one_line(&output, 6, &["cannot write standard output"]).context(asked)?;
+    let read_only = || fs::File::open("/dev/null");
+    for asked in ["--help", "--version", "schema", "doctor", "playbook"] {
+        for refuses in [full()?, read_only()?] {
+            let output = tracer::command(&tracer::binary()?, [asked])
+                .stdout(refuses)
+                .stderr(Stdio::piped())
+                .spawn()?
+                .wait_with_output()?;
+            one_line(&output, 6, &["cannot write standard output"]).context(asked)?;
+        }
     }
     let port = PORT.to_string();
     let output = run(&["--port", &port, "--duration", "1s", "--output", "/dev/full"])?;

@@ -6,10 +6,7 @@ use std::{
     fs::File,
     io,
     io::{ErrorKind, Seek as _, SeekFrom, Write as _},
-    os::{
-        fd::AsFd as _,
-        unix::fs::{FileTypeExt as _, OpenOptionsExt as _},
-    },
+    os::unix::fs::{FileTypeExt as _, OpenOptionsExt as _},
     path::Path,
     sync::Arc,
 };
@@ -21,7 +18,7 @@ use rustix::{
 };
 
 use super::OpenError;
-use crate::output::ahead::Ahead;
+use crate::output::{ahead::Ahead, console};
 
 /// Where the lines go: opened, and not yet written to.
 #[derive(Debug)]
@@ -37,9 +34,9 @@ impl Destination {
     /// Standard output.
     pub fn stdout() -> Result<Self, OpenError> {
         let name = "standard output".to_owned();
-        match io::stdout().as_fd().try_clone_to_owned() {
-            Ok(fd) => Ok(Self {
-                file: fd.into(),
+        match console::stdout() {
+            Ok(file) => Ok(Self {
+                file,
                 name,
                 regular: false,
             }),
