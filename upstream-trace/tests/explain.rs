@@ -330,8 +330,10 @@ fn a_log_that_is_none() {
     let utf16: Vec<u8> = b"\xff\xfe".iter().copied().chain(utf16).collect();
     let syslog = format!("Nov 21 15:20:14 host envoy[1]: {LINE}\n\n");
     let docker = r#"{"log":"hello\n","stream":"stdout","time":"2026-11-21T15:20:14.5Z"}"#;
+    let part = format!("2026-11-29T14:00:00Z stdout P {LINE}\n");
     for (log, code, lines) in [
         (&noise()[..], 7, 2),
+        (part.as_bytes(), 7, 2),
         (&utf16, 7, 2),
         (syslog.as_bytes(), 7, 2),
         (docker.as_bytes(), 7, 2),

@@ -195,6 +195,9 @@ impl Log {
                 Next::Later => break,
                 Next::End => {
                     self.more = More::Never;
+                    for _ in 0..self.reader.unfinished() {
+                        self.unknown(counts);
+                    }
                     break;
                 }
             };
@@ -215,14 +218,7 @@ impl Log {
                 }
                 Reading::Part => continue,
                 Reading::Unknown => {
-                    self.unknown += 1;
-                    counts.unknown += 1;
-                    if counts.unknown == 1 {
-                        let (name, line) = (&self.source.name, self.source.line);
-                        say(&format!(
-                            "{name}:{line} has no known format, or is broken; more such lines are only counted"
-                        ));
-                    }
+                    self.unknown(counts);
                     continue;
                 }
             };
@@ -234,6 +230,18 @@ impl Log {
             }));
         }
         Ok(None)
+    }
+
+    /// One line more that is not understood.
+    fn unknown(&mut self, counts: &mut Counts) {
+        self.unknown += 1;
+        counts.unknown += 1;
+        if counts.unknown == 1 {
+            let (name, line) = (&self.source.name, self.source.line);
+            say(&format!(
+                "{name}:{line} has no known format, or is broken; more such lines are only counted"
+            ));
+        }
     }
 
     /// Whether what was read to its end is a log at all.

@@ -330,7 +330,7 @@ fn nothing<'a>(answer: &Answer, forgotten: bool) -> Cow<'a, str> {
     } else if failed.is_untimed {
         "The line does not say how long the request took, so which connection ended with it cannot be told: log %DURATION%, or %UPSTREAM_LOCAL_ADDRESS% beside %UPSTREAM_REMOTE_ADDRESS%.".into()
     } else if failed.upstream.is_none() && failed.format.names_servers() {
-        "The line has no server's address, so no connection can be told to be its own: its name did not resolve, or the log lacks the address (ipv4:10.0.0.1:80).".into()
+        "The line has no server's address, so no connection can be told to be its own: its name did not resolve, the line was cut off (NGINX's error log: 2,048 bytes), or the log lacks the address (ipv4:10.0.0.1:80).".into()
     } else if answer.of_others {
         "Each connection that fits is another line's, as far as can be told: this one's is not among the records, or requests shared one (HTTP/2).".into()
     } else if forgotten {

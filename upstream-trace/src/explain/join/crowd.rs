@@ -11,8 +11,9 @@ use super::{
 };
 use crate::{
     explain::{
+        log::Format,
         meaning::{Expected, Verdicts},
-        window::Number,
+        window::{Held, Number},
     },
     record::Verdict,
 };
@@ -26,6 +27,7 @@ const LONG: u64 = 2_500 * MILLISECOND;
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub(super) struct Key {
     log: usize,
+    format: Format,
     pid: Option<u32>,
     upstream: Option<SocketAddr>,
 }
@@ -44,6 +46,7 @@ impl Join {
         let ended = asked.failed.ended;
         let key = Key {
             log: asked.log,
+            format: asked.failed.format,
             pid: asked.failed.pid,
             upstream: asked.failed.upstream,
         };
@@ -173,7 +176,8 @@ impl Join {
             return lines;
         }
         let possible = all.likely.or(all.possible);
-        let sets: &[Verdicts] = if expected().any(Expected::is_even) {
+        let tells = like.first.failed.format.tells_of_each_connection();
+        let sets: &[Verdicts] = if expected().any(Expected::is_even) || !tells {
             &[possible]
         } else if all.likely.has(Verdict::Ok) {
             // A healthy connection is as likely, so that failed ones alone are no set of their own.
@@ -182,6 +186,12 @@ impl Join {
             &[all.likely, possible.failed(), possible]
         };
         for &by in self.bys(&like.first) {
+            let sets = match like.first.failed.pid {
+                _ if self.is_one_process(&like, by, possible) => sets,
+                None => &[possible],
+                // A process of a container, and its lines are of one.
+                Some(_) => continue,
+            };
             for &verdicts in sets {
                 if lines.is_empty() {
                     return lines;
@@ -203,6 +213,15 @@ impl Join {
         lines
     }
 
+    /// Whether all that the lines may have, by this knowledge of the owner, is one process's. Where several are called alike, as in several
+    /// containers, what the words prefer may be another's, and the line's own one that is only possible.
+    fn is_one_process(&self, like: &Like, by: By, possible: Verdicts) -> bool {
+        let mut held = self.look(&like.first, by, possible, like.moment);
+        let pid = |(_, held): (Number, &Held)| held.brief.owner.map(|owner| owner.pid);
+        let first = held.next().and_then(pid);
+        by == By::Pid || held.all(|held| pid(held) == first)
+    }
+
     /// What the lines may have, which are alike but for their time and meaning, in order of time.
     fn held(&self, like: &Like, by: By, verdicts: Verdicts, whose: Whose) -> Vec<Ended> {
         let taken = if whose == Whose::Any {
@@ -216,6 +235,7 @@ impl Join {
             .map(|(number, held)| Ended {
                 at: held.brief.left,
                 started: held.brief.started,
+                pid: held.brief.owner.map(|owner| owner.pid),
                 number,
                 outcome: held.brief.outcome,
             })
@@ -231,9 +251,12 @@ impl Join {
         expected: Expected,
         others: &Moments,
     ) -> Option<(By, Number)> {
+        let all = expected.likely.or(expected.possible);
+        let tells_of_each = asked.failed.format.tells_of_each_connection();
+        let close = if tells_of_each { expected.close() } else { all };
         for &by in self.bys(asked) {
             let mut found = self
-                .look(asked, by, expected.close(), asked.close())
+                .look(asked, by, close, asked.close())
                 .filter(|(_, held)| asked.can_be(held));
             let Some((one, held)) = found.next() else {
                 continue;
@@ -243,7 +266,10 @@ impl Join {
             // To anywhere only what failed is looked at, so where a healthy one fits as well this one says nothing.
             let tells = asked.failed.upstream.is_some() || !expected.is_even();
             let likely = tells && expected.likely.fits(held.brief.outcome);
-            return (alone && likely && held.taken & asked.bit() == 0).then_some((by, one));
+            let mut near = self.look(asked, by, all, asked.close());
+            let is_one_process = near.all(|(_, near)| near.brief.owner == held.brief.owner);
+            let is_free = held.taken & asked.bit() == 0;
+            return (alone && likely && is_one_process && is_free).then_some((by, one));
         }
         None
     }
@@ -253,7 +279,8 @@ impl Join {
         let Some(like) = Like::of(&lines) else {
             return;
         };
-        let mut free = self.fitting_all(&like, expected, expected.is_even(), Whose::Nobodys);
+        let is_even = expected.is_even();
+        let mut free = self.fitting_all(&like, expected, is_even, Whose::Nobodys);
         let near = Moments::of(&lines, |line| line.moment(line.slack()));
         // Looked for only where a line is left with none, or with one that it is not alone with.
         let (mut all, mut even) = (None, None);
@@ -282,7 +309,7 @@ impl Join {
                     _ => ambiguous(line, &fit, Whose::Nobodys),
                 }
             } else {
-                let any = || self.fitting_all(&like, expected, expected.is_even(), Whose::Any);
+                let any = || self.fitting_all(&like, expected, is_even, Whose::Any);
                 let mut all = all.get_or_insert_with(any).iter();
                 match all.find_map(|owned| owned.fit(&line)) {
                     Some(fit) if line.shares_connections() => ambiguous(line, &fit, Whose::Any),
@@ -303,9 +330,11 @@ impl Join {
         whose: Whose,
     ) -> Vec<Fitting> {
         let held = |by, verdicts| self.held(like, by, verdicts, whose);
+        let all = expected.likely.or(expected.possible);
+        let is_even = is_even || !like.first.failed.format.tells_of_each_connection();
         let fitting = |by| Fitting {
             by,
-            is_even,
+            is_even: is_even || !self.is_one_process(like, by, all),
             likely: held(by, expected.likely),
             possible: held(by, expected.possible),
         };

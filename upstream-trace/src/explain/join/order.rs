@@ -17,6 +17,8 @@ pub(super) struct Ended {
     /// When this end left it.
     pub at: u64,
     pub started: Option<u64>,
+    /// Of its owner.
+    pub pid: Option<u32>,
     pub number: Number,
     pub outcome: Outcome,
 }
@@ -108,10 +110,19 @@ fn unswapped(lines: &[(Number, Asked)], free: &[Ended]) -> Vec<Option<Number>> {
         }
         // All lines so far are before all connections behind.
         let knot = free.get(begin..end).unwrap_or_default();
+        // Each process's lines may have waited in a buffer of its own.
+        let is_one_process = knot
+            .iter()
+            .all(|own| own.pid == knot.first().and_then(|own| own.pid));
+        let far = if is_one_process {
+            CLOSE
+        } else {
+            CLOSE + line.failed.ended.width()
+        };
         for (own, (_, line)) in knot.iter().zip(lines.get(begin..end).unwrap_or_default()) {
-            let first = knot.partition_point(|other| other.at < own.at.saturating_sub(CLOSE));
+            let first = knot.partition_point(|other| other.at < own.at.saturating_sub(far));
             let near = knot.iter().skip(first);
-            let near = near.take_while(|other| other.at <= own.at.saturating_add(CLOSE));
+            let near = near.take_while(|other| other.at <= own.at.saturating_add(far));
             // One of them is its own.
             let other = near.filter(|other| line.allows(other.outcome)).nth(1);
             pairs.push(other.is_none().then_some(own.number));

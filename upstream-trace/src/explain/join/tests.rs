@@ -653,7 +653,7 @@ fn a_pid_is_surer_than_a_name() {
     let answers = Play(join).answers(vec![of(1, 8), of(2, 9)]);
     let expected = [
         (1, Sureness::Unique, vec![1]),
-        (2, Sureness::Order, vec![0]),
+        (2, Sureness::Unique, vec![0]),
     ];
     assert_eq!(answers, expected);
 }
@@ -976,4 +976,95 @@ fn threads_may_write_about_what_ended_together_in_another_order() {
         answers.iter().all(|(line, _, found)| *found == [line - 1]),
         "{answers:?}"
     );
+}
+
+/// A connection to the same upstream, of a process with this number and name.
+fn owned(milliseconds: u64, local: u16, verdict: Verdict, owner: (u32, &str)) -> Brief {
+    let mut record = brief(at(milliseconds), [local, 80], verdict);
+    record.owner = Some(Owner::new(owner.0, owner.1));
+    record
+}
+
+fn among(records: impl IntoIterator<Item = Brief>) -> Play {
+    let mut join = Join::new(None, KEEP);
+    for record in records {
+        join.window.insert(record, b"");
+    }
+    Play(join)
+}
+
+/// The number in the line is that of a container: two of the node have such a process.
+#[test]
+fn what_the_words_prefer_may_be_another_containers() {
+    use Verdict::{Ok, ResetBeforeResponse};
+    let mut asked = coarse(1, 1, meaning::TERMINATED);
+    asked.failed.format = Format::NginxError;
+    asked.failed.pid = Some(2);
+    let answer = |own: u32, number| {
+        let records = [
+            owned(1_400, 5, ResetBeforeResponse, (70, "nginx")),
+            owned(1_450, 6, Ok, (own, "nginx")),
+        ];
+        let mut asked = asked.clone();
+        asked.failed.pid = number;
+        among(records).answers(vec![asked])
+    };
+    for number in [Some(2), None] {
+        assert_eq!(answer(70, number), [(1, Sureness::Order, vec![0])]);
+        let either = [(1, Sureness::Ambiguous, vec![0, 1])];
+        assert_eq!(answer(80, number), either, "{number:?}");
+    }
+    // Each has a line, which may have waited in a buffer of its process for longer than the connections are apart.
+    let lines = || (1..=2).map(|number| coarse(number, 1, meaning::RESET));
+    let records = |other| {
+        [(1_200, 5, 70), (1_700, 6, other)]
+            .map(|(at, local, pid)| owned(at, local, ResetBeforeResponse, (pid, "envoy")))
+    };
+    let sure = |other| {
+        let answers = among(records(other)).answers(lines().collect());
+        answers.iter().all(|answer| answer.1 == Sureness::Order)
+    };
+    assert!(sure(70) && !sure(80));
+}
+
+/// An attempt behind which another server was tried has no line in NGINX's access log.
+#[test]
+fn an_access_log_does_not_tell_of_each_connection() {
+    use Verdict::{Ok, ResetBeforeResponse};
+    let answer = |format| {
+        let records = [
+            owned(1_400, 5, ResetBeforeResponse, (70, "nginx")),
+            owned(1_450, 6, Ok, (70, "nginx")),
+        ];
+        let mut asked = coarse(1, 1, meaning::TERMINATED);
+        asked.failed.format = format;
+        among(records).answers(vec![asked])
+    };
+    let order = [(1, Sureness::Order, vec![0])];
+    assert_eq!(answer(Format::NginxError), order);
+    let either = [(1, Sureness::Ambiguous, vec![0, 1])];
+    assert_eq!(answer(Format::NginxAccess), either);
+}
+
+#[test]
+fn programs_that_share_a_log_do_not_share_connections() {
+    let ends = [
+        (100, "envoy"),
+        (140, "haproxy"),
+        (200, "envoy"),
+        (240, "haproxy"),
+    ];
+    let records = (1..)
+        .zip(ends)
+        .map(|(local, (at, name))| owned(at, local, Verdict::ResetBeforeResponse, (9, name)));
+    let lines = (1..).zip(ends).map(|(number, (at, name))| {
+        let mut asked = line(number, at, meaning::RESET);
+        if name == "haproxy" {
+            asked.failed.format = Format::HaproxyHttp;
+        }
+        asked
+    });
+    let found = among(records).answers(lines.collect());
+    let expected = [1, 2, 3, 4].map(|line| (line, Sureness::Order, vec![line - 1]));
+    assert_eq!(found, expected);
 }

@@ -130,10 +130,23 @@ fn rfc5424(line: &str) -> Option<(&str, Option<u32>)> {
     let _id = cut(&mut rest, " ")?;
     let message = match rest.strip_prefix("- ") {
         Some(message) => message,
-        None => rest.strip_prefix('[')?.split_once("] ")?.1,
+        None => behind_data(rest)?,
     };
     // rsyslog leaves the space of the older header.
     Some((message.trim_start(), pid))
+}
+
+/// What is behind `[ID NAME="VALUE" ...] `. A bracket in a value has a backslash before it, as has a quote or a backslash (section 6.3.3).
+fn behind_data(rest: &str) -> Option<&str> {
+    let bytes = rest.strip_prefix('[')?.bytes().enumerate();
+    let mut is_escaped = false;
+    let mut ends = bytes.filter(|&(_, byte)| {
+        let ends = byte == b']' && !is_escaped;
+        is_escaped = byte == b'\\' && !is_escaped;
+        ends
+    });
+    // Several follow each other at once.
+    ends.find_map(|(at, _)| rest.get(at + 2..)?.strip_prefix(' '))
 }
 
 #[cfg(test)]
@@ -199,8 +212,10 @@ mod tests {
     fn its_own_header() {
         let line = r#"<134>1 2026-11-28T20:11:03.196498+00:00 - haproxy 7100 - - 127.0.0.1:55434 [28/Nov/2026:20:11:03.196] web be/s1 0/0/-1/-1/0 503 217 - - SC-- 1/1/0/0/0 0/0 "GET /x HTTP/1.1""#;
         let data = line.replace("7100 - - ", r#"7100 - [a@1 b="c"][d@1] "#);
+        // A client's header, as `log-format-sd` writes it.
+        let theirs = line.replace("7100 - - ", r#"7100 - [a@1 b="c [d\] \"e\\"] "#);
         let rsyslog = line.replace("7100 - - ", "7100 - -  ");
-        for line in [line, &data, &rsyslog] {
+        for line in [line, &data, &theirs, &rsyslog] {
             let line = failed(line);
             assert_eq!(
                 (line.pid, line.name.as_deref(), line.nature),

@@ -56,6 +56,12 @@ impl Format {
         }
     }
 
+    /// Whether each connection that failed has a line, as far as the log's clock tells. Without one is an attempt behind which another server was
+    /// tried, and in a second there are many.
+    pub const fn tells_of_each_connection(self) -> bool {
+        !matches!(self, Self::NginxAccess)
+    }
+
     /// What makes a connection surer to find: the log with both addresses, or at least the server's where the line has it not (`addressed`);
     /// `None` where the proxy cannot log more.
     pub const fn advice(self, addressed: bool) -> Option<&'static str> {
@@ -94,6 +100,11 @@ impl Span {
             from: at,
             to: at.saturating_add(precision),
         }
+    }
+
+    /// How exactly the clock says it.
+    pub const fn width(&self) -> u64 {
+        self.to.saturating_sub(self.from)
     }
 }
 
@@ -172,6 +183,11 @@ impl Reader {
             Joined::Part => Reading::Part,
             Joined::TooLong => Reading::Unknown,
         }
+    }
+
+    /// How many lines have begun whose end does not come, where no more lines do.
+    pub fn unfinished(&self) -> usize {
+        self.parts.unfinished()
     }
 
     /// `mark`: where the mark before the line ends, if it has one.

@@ -7,6 +7,8 @@ use super::{Failed, Format, Reading, Span, address, cut, number, time};
 use crate::explain::meaning::{self, Nature};
 
 const SECOND: u64 = 1_000_000_000;
+/// Bytes of a line at most, without its end (`NGX_MAX_ERROR_STR`): what would follow is cut off.
+const LONGEST: usize = 2_047;
 
 pub(super) fn error(line: &str, zone: &mut time::Zone) -> Option<Reading> {
     let mut rest = line;
@@ -32,7 +34,8 @@ pub(super) fn error(line: &str, zone: &mut time::Zone) -> Option<Reading> {
         // What ends it is told as information of a client's connection, as an error of an upstream's.
         meaning::RESET | meaning::KERNEL_GAVE_UP if level == "info" => meaning::CLIENT_GONE,
         Nature::Connection(_) => match url {
-            None => meaning::NO_UPSTREAM,
+            None if line.len() < LONGEST => meaning::NO_UPSTREAM,
+            None => nature,
             Some(url) if without_scheme(url).starts_with("unix:") => meaning::NOT_TCP,
             Some(url) if is_tls(url) => over_tls(nature),
             Some(_) => nature,
@@ -367,6 +370,16 @@ mod tests {
             );
             let found = upstream.map_or(meaning::NO_UPSTREAM, |_| meaning::REFUSED);
             assert_eq!(line.nature, found, "{cut_at}");
+        }
+        // What it lacks was cut off.
+        let mut long = whole.replace("?b", &"x".repeat(LONGEST));
+        for (len, nature) in [
+            (LONGEST, meaning::REFUSED),
+            (LONGEST - 1, meaning::NO_UPSTREAM),
+        ] {
+            long.truncate(len);
+            let line = failed(&long);
+            assert_eq!((line.upstream, line.nature), (None, nature), "{len}");
         }
     }
 

@@ -84,6 +84,12 @@ impl Parts {
         let before = line.get(..mark.end).unwrap_or_default();
         Joined::Whole([before, b" ", &parts, own].concat().into())
     }
+
+    /// How many lines wait for their end.
+    pub(super) fn unfinished(&self) -> usize {
+        let streams = [&self.out, &self.err];
+        streams.iter().filter(|parts| !parts.is_empty()).count()
+    }
 }
 
 #[cfg(test)]
