@@ -72,7 +72,7 @@ pub fn load(
     if let Some(failure) = filled.iter().find_map(Filled::failure) {
         return Err(failure);
     }
-    Ok(Loaded {
+    let loaded = Loaded {
         ebpf: Some(ebpf),
         ring: Ring::new(ring),
         stories,
@@ -80,7 +80,9 @@ pub fn load(
         routes,
         counters,
         scans: filled.iter().any(|one| one.fills(Role::Holders)),
-    })
+    };
+    loaded.counters()?;
+    Ok(loaded)
 }
 
 /// Whether the kernel keeps programs from reading memory that no type leads to, as lockdown=confidentiality does: asked by one that

@@ -169,7 +169,14 @@ pub(crate) fn hidden_file_systems() -> Result<()> {
         .hide("/sys/kernel/debug");
     traces(&plain, &place.report(tracefs, &[])?, &[], &kept)?;
     let cgroups = Host::default().hide("/sys/fs/cgroup");
-    traces(&plain, &place.report(cgroups, &[])?, &[], &kept)
+    traces(&plain, &place.report(cgroups, &[])?, &[], &kept)?;
+    // What a run could not count is refused before it begins.
+    let cpus = Host::default().hide("/sys/devices/system/cpu");
+    refuses(
+        &place.report(cpus, &[])?,
+        1,
+        &["/sys/devices/system/cpu/possible", "mount /sys"],
+    )
 }
 
 /// A sysctl, put back when dropped.

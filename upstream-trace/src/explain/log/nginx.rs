@@ -35,10 +35,9 @@ pub(super) fn error(line: &str, zone: &mut time::Zone) -> Option<Reading> {
         meaning::RESET | meaning::KERNEL_GAVE_UP if level == "info" => meaning::CLIENT_GONE,
         Nature::Connection(_) => match url {
             None if line.len() < LONGEST => meaning::NO_UPSTREAM,
-            None => nature,
             Some(url) if without_scheme(url).starts_with("unix:") => meaning::NOT_TCP,
             Some(url) if is_tls(url) => over_tls(nature),
-            Some(_) => nature,
+            Some(_) | None => nature,
         },
     };
     Some(Reading::failed(Failed {
