@@ -14,6 +14,7 @@ use aya::{
     maps::{Array, HashMap, LpmTrie, Map, MapError, PerCpuArray, RingBuf, lpm_trie::Key},
     programs::ProgramType,
     sys::{BpfHelper, is_helper_supported},
+    util::nr_cpus,
 };
 
 use super::{
@@ -39,6 +40,7 @@ pub fn load(
     filled: &mut Vec<Filled>,
 ) -> Result<Loaded, Failure> {
     plan.check()?;
+    cpus_are_known()?;
     let rungs = plan.entries().flat_map(|entry| entry.rungs);
     let look_up = || {
         let targets = Targets::new(plan.btf, rungs);
@@ -72,7 +74,7 @@ pub fn load(
     if let Some(failure) = filled.iter().find_map(Filled::failure) {
         return Err(failure);
     }
-    let loaded = Loaded {
+    Ok(Loaded {
         ebpf: Some(ebpf),
         ring: Ring::new(ring),
         stories,
@@ -80,9 +82,18 @@ pub fn load(
         routes,
         counters,
         scans: filled.iter().any(|one| one.fills(Role::Holders)),
+    })
+}
+
+/// Without how many CPUs there can be, what each of them has counted cannot be read later.
+fn cpus_are_known() -> Result<(), Failure> {
+    let unknown = |(path, error)| {
+        let message = format!(
+            "cannot read {path}, which says for how many CPUs the counters are: {error}: mount /sys (mount -t sysfs sysfs /sys)"
+        );
+        Failure::new(Code::Failure, message)
     };
-    loaded.counters()?;
-    Ok(loaded)
+    nr_cpus().map(drop).map_err(unknown)
 }
 
 /// Whether the kernel keeps programs from reading memory that no type leads to, as lockdown=confidentiality does: asked by one that

@@ -11,7 +11,6 @@ use aya::{
     Ebpf,
     maps::{HashMap, MapData, PerCpuArray},
     programs::{Iter, Program},
-    util::nr_cpus,
 };
 use upstream_trace_common::{counter, kept::KeptReset, route::Destination, story::Place};
 
@@ -103,18 +102,10 @@ impl Loaded {
 
     /// The kernel side's account of itself, by [`counter`] index, all CPUs together.
     pub fn counters(&self) -> Result<[u64; counter::COUNT], Failure> {
-        let unreadable = |why: String| {
-            let message = format!("cannot read the kernel side's counters: {why}");
+        let of_cpus = self.counters.get(&0, 0).map_err(|error| {
+            let message = format!("cannot read the kernel side's counters: {}", chain(&error));
             Failure::new(Code::Failure, message)
-        };
-        nr_cpus().map_err(|(path, error)| {
-            let mount = "mount /sys (mount -t sysfs sysfs /sys)";
-            unreadable(format!(
-                "each CPU has its own, and {path} says how many: {error}: {mount}"
-            ))
         })?;
-        let of_cpus = self.counters.get(&0, 0);
-        let of_cpus = of_cpus.map_err(|error| unreadable(chain(&error)))?;
         let mut sums = [0; counter::COUNT];
         for values in of_cpus.iter() {
             for (sum, value) in sums.iter_mut().zip(values) {

@@ -177,6 +177,15 @@ pub(super) const BY_CLIENT_AFTER_ITS_FIN: Condition =
     when("reset by the client, after the client's FIN", |it| {
         it.is_after_clients_fin(End::Client)
     });
+/// A reset that answers something leaves that unacknowledged.
+pub(super) const LEFT_BEHIND_ITS_FIN: Condition = when(
+    "reset by the client, after the client's FIN, though nothing of the server's was on its way",
+    |it| {
+        let is_servers = it.facts.role == Role::Server;
+        let is_delivered = it.facts.counters.unacked == Some(false);
+        is_servers && is_delivered && it.is_after_clients_fin(End::Client)
+    },
+);
 pub(super) const BY_SERVER_AFTER_CLIENTS_FIN: Condition =
     when("reset by the server, after the client's FIN", |it| {
         it.is_after_clients_fin(End::Server)
@@ -320,6 +329,11 @@ pub(super) const CLIENT_SENT: Condition = when("the client sent payload", |it| {
     let [by_client, _] = it.payload();
     by_client > Some(0)
 });
+/// Within so short a time no acknowledgement was due.
+pub(super) const CLIENT_SENT_AND_LEFT: Condition = when(
+    "the client, which is on this node, sent payload and reset the connection within 50 ms",
+    |it| CLIENT_SENT.holds(it) && DID_NOT_WAIT.holds(it),
+);
 pub(super) const SERVER_SENT_NOTHING: Condition = when("the server sent nothing at all", |it| {
     let [_, by_server] = it.payload();
     by_server == Some(0)

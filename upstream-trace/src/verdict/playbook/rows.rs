@@ -653,6 +653,13 @@ pub(super) const ROWS: &[(&[Verdict], &[Row])] = &[
         &[Probe],
         &[
             row(
+                when::CLIENT_SENT_AND_LEFT,
+                OPEN_TCP,
+                None,
+                FromData,
+                "The client sent payload and reset the connection within 50 ms, before any of it was acknowledged: a canceled request, a very short timeout, or a health check; look in its log. Where the path is longer than that, nothing could come back.",
+            ),
+            row(
                 when::CLIENT_SENT,
                 OPEN_TCP,
                 None,
@@ -959,6 +966,13 @@ pub(super) const ROWS: &[(&[Verdict], &[Row])] = &[
                 None,
                 FromData,
                 "Both ends had closed and all payload had arrived when the reset came: the other end's host answered the last FIN so, because it had forgotten the connection already (net.ipv4.tcp_max_tw_buckets, TCP_LINGER2) or was in haste; harmless.",
+            ),
+            row(
+                when::LEFT_BEHIND_ITS_FIN,
+                OPEN_TCP,
+                None,
+                FromData,
+                "The client had closed its side, and its host reset the rest with nothing of the server's on its way: it had given the connection up (TCP_LINGER2), or has a new one from the same port; harmless, unless it still waited for more (see its log).",
             ),
             row(
                 when::BY_CLIENT_AFTER_ITS_FIN,
@@ -1269,7 +1283,7 @@ pub(super) const ROWS: &[(&[Verdict], &[Row])] = &[
                 OPEN_HTTP,
                 None,
                 FromData,
-                "This end had closed the connection, and what came then was reset: a goodbye (TLS; harmless), the rest of what it had answered early (413), a request that raced with an idle timeout, an answer that came too late, or a word about a certificate.",
+                "This end had closed, and what came then was reset: a goodbye (TLS; harmless), the rest of what it had answered early (413), a request that raced with an idle timeout, a late answer, a word about a certificate, or a mere ACK (TCP_LINGER2).",
             ),
             row(
                 when::ALWAYS,
