@@ -2,10 +2,7 @@
 //!
 //! Must not know: how an answer was found, how it is spelled.
 
-use std::{
-    fs::File,
-    io::{self, BufWriter, Write as _},
-};
+use std::io::{self, BufWriter, Write as _};
 
 use super::{
     join::{Answer, SLACK, Sureness},
@@ -17,7 +14,7 @@ use super::{
 };
 use crate::{
     exit::{Code, Failure},
-    output::{Style, console, json, wants_colour},
+    output::{Style, console::Stdout, json, wants_colour},
     record::Connection,
 };
 
@@ -46,12 +43,12 @@ struct Named<'a> {
 
 impl Answers {
     /// About lines of these logs; for people (`text`), or as JSON.
-    pub fn new(logs: Vec<String>, text: bool) -> Result<Self, Failure> {
-        Ok(Self {
+    pub fn new(logs: Vec<String>, text: bool) -> Self {
+        Self {
             logs,
             found: Found::default(),
-            output: Output::new(text).map_err(|error| unwritable(&error))?,
-        })
+            output: Output::new(text),
+        }
     }
 
     /// Writes them in this order.
@@ -139,7 +136,7 @@ impl Answers {
 /// Standard output.
 #[derive(Debug)]
 struct Output {
-    to: BufWriter<File>,
+    to: BufWriter<Stdout>,
     /// `None`: JSON.
     style: Option<Style>,
     room: Box<[u8]>,
@@ -149,15 +146,15 @@ struct Output {
 }
 
 impl Output {
-    fn new(text: bool) -> io::Result<Self> {
+    fn new(text: bool) -> Self {
         let colour = wants_colour();
-        Ok(Self {
-            to: BufWriter::with_capacity(1 << 16, console::stdout()?),
+        Self {
+            to: BufWriter::with_capacity(1 << 16, Stdout),
             style: text.then_some(Style { colour }),
             room: vec![0; ROOM].into_boxed_slice(),
             page: String::new(),
             seq: 0,
-        })
+        }
     }
 
     fn write<T: serde::Serialize>(

@@ -113,7 +113,7 @@ impl Run {
             records: Records::open(&records, follow)?,
             merge: Merge::open(&logs, follow)?,
             join: Join::new(process, keep),
-            answers: Answers::new(names.collect(), text)?,
+            answers: Answers::new(names.collect(), text),
             follow,
             keep,
             servers,

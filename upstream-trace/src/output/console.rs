@@ -1,8 +1,7 @@
 //! What is said to who started the program, beside the records.
 
 use std::{
-    fs::File,
-    io::{self, Write as _},
+    io::{self, Write},
     os::fd::AsFd as _,
 };
 
@@ -18,7 +17,7 @@ pub fn say(message: &(impl std::fmt::Display + ?Sized)) {
 
 /// Text on standard output, for what is not a record. A reader that has gone is no failure.
 pub fn print(text: &str) -> Result<(), Failure> {
-    match stdout().and_then(|mut stdout| stdout.write_all(text.as_bytes())) {
+    match Stdout.write_all(text.as_bytes()) {
         Err(error) if error.kind() != io::ErrorKind::BrokenPipe => Err(Failure::new(
             Code::Output,
             format!("cannot write standard output: {error}"),
@@ -29,6 +28,15 @@ pub fn print(text: &str) -> Result<(), Failure> {
 
 /// Standard output without a buffer. The standard library's takes a descriptor that refuses to be written to for one that has
 /// taken it all (`handle_ebadf`).
-pub fn stdout() -> io::Result<File> {
-    io::stdout().as_fd().try_clone_to_owned().map(File::from)
+#[derive(Debug)]
+pub struct Stdout;
+
+impl Write for Stdout {
+    fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
+        Ok(rustix::io::write(io::stdout().as_fd(), bytes)?)
+    }
+
+    fn flush(&mut self) -> io::Result<()> {
+        Ok(())
+    }
 }

@@ -6,7 +6,10 @@ use std::{
     fs::File,
     io,
     io::{ErrorKind, Seek as _, SeekFrom, Write as _},
-    os::unix::fs::{FileTypeExt as _, OpenOptionsExt as _},
+    os::{
+        fd::AsFd as _,
+        unix::fs::{FileTypeExt as _, OpenOptionsExt as _},
+    },
     path::Path,
     sync::Arc,
 };
@@ -18,7 +21,7 @@ use rustix::{
 };
 
 use super::OpenError;
-use crate::output::{ahead::Ahead, console};
+use crate::output::ahead::Ahead;
 
 /// Where the lines go: opened, and not yet written to.
 #[derive(Debug)]
@@ -34,9 +37,9 @@ impl Destination {
     /// Standard output.
     pub fn stdout() -> Result<Self, OpenError> {
         let name = "standard output".to_owned();
-        match console::stdout() {
-            Ok(file) => Ok(Self {
-                file,
+        match io::stdout().as_fd().try_clone_to_owned() {
+            Ok(fd) => Ok(Self {
+                file: fd.into(),
                 name,
                 regular: false,
             }),
