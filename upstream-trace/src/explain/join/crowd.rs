@@ -13,7 +13,7 @@ use crate::{
     explain::{
         log::Format,
         meaning::{Expected, Verdicts},
-        window::{Held, Number},
+        window::Number,
     },
     record::Verdict,
 };
@@ -176,8 +176,7 @@ impl Join {
             return lines;
         }
         let possible = all.likely.or(all.possible);
-        let tells = like.first.failed.format.tells_of_each_connection();
-        let sets: &[Verdicts] = if expected().any(Expected::is_even) || !tells {
+        let sets: &[Verdicts] = if lines.iter().any(|(_, line)| line.is_even()) {
             &[possible]
         } else if all.likely.has(Verdict::Ok) {
             // A healthy connection is as likely, so that failed ones alone are no set of their own.
@@ -187,7 +186,7 @@ impl Join {
         };
         for &by in self.bys(&like.first) {
             let sets = match like.first.failed.pid {
-                _ if self.is_one_process(&like, by, possible) => sets,
+                _ if self.is_one_process(&like.first, by, possible, like.moment) => sets,
                 None => &[possible],
                 // A process of a container, and its lines are of one.
                 Some(_) => continue,
@@ -213,13 +212,22 @@ impl Join {
         lines
     }
 
-    /// Whether all that the lines may have, by this knowledge of the owner, is one process's. Where several are called alike, as in several
+    /// Whether all that the line, and those like it, may have by this knowledge of the owner is one process's. Where several are called alike, as in several
     /// containers, what the words prefer may be another's, and the line's own one that is only possible.
-    fn is_one_process(&self, like: &Like, by: By, possible: Verdicts) -> bool {
-        let mut held = self.look(&like.first, by, possible, like.moment);
-        let pid = |(_, held): (Number, &Held)| held.brief.owner.map(|owner| owner.pid);
-        let first = held.next().and_then(pid);
-        by == By::Pid || held.all(|held| pid(held) == first)
+    fn is_one_process(
+        &self,
+        asked: &Asked,
+        by: By,
+        possible: Verdicts,
+        moment: (u64, u64),
+    ) -> bool {
+        if by == By::Pid {
+            return true;
+        }
+        let held = self.look(asked, by, possible, moment);
+        let mut pids = held.map(|(_, held)| held.brief.owner.map(|owner| owner.pid));
+        let first = pids.next();
+        pids.all(|pid| Some(pid) == first)
     }
 
     /// What the lines may have, which are alike but for their time and meaning, in order of time.
@@ -252,8 +260,11 @@ impl Join {
         others: &Moments,
     ) -> Option<(By, Number)> {
         let all = expected.likely.or(expected.possible);
-        let tells_of_each = asked.failed.format.tells_of_each_connection();
-        let close = if tells_of_each { expected.close() } else { all };
+        let close = if asked.is_even() {
+            all
+        } else {
+            expected.likely
+        };
         for &by in self.bys(asked) {
             let mut found = self
                 .look(asked, by, close, asked.close())
@@ -266,8 +277,7 @@ impl Join {
             // To anywhere only what failed is looked at, so where a healthy one fits as well this one says nothing.
             let tells = asked.failed.upstream.is_some() || !expected.is_even();
             let likely = tells && expected.likely.fits(held.brief.outcome);
-            let mut near = self.look(asked, by, all, asked.close());
-            let is_one_process = near.all(|(_, near)| near.brief.owner == held.brief.owner);
+            let is_one_process = self.is_one_process(asked, by, all, asked.close());
             let is_free = held.taken & asked.bit() == 0;
             return (alone && likely && is_one_process && is_free).then_some((by, one));
         }
@@ -279,7 +289,7 @@ impl Join {
         let Some(like) = Like::of(&lines) else {
             return;
         };
-        let is_even = expected.is_even();
+        let is_even = like.first.is_even();
         let mut free = self.fitting_all(&like, expected, is_even, Whose::Nobodys);
         let near = Moments::of(&lines, |line| line.moment(line.slack()));
         // Looked for only where a line is left with none, or with one that it is not alone with.
@@ -331,10 +341,9 @@ impl Join {
     ) -> Vec<Fitting> {
         let held = |by, verdicts| self.held(like, by, verdicts, whose);
         let all = expected.likely.or(expected.possible);
-        let is_even = is_even || !like.first.failed.format.tells_of_each_connection();
         let fitting = |by| Fitting {
             by,
-            is_even: is_even || !self.is_one_process(like, by, all),
+            is_even: is_even || !self.is_one_process(&like.first, by, all, like.moment),
             likely: held(by, expected.likely),
             possible: held(by, expected.possible),
         };

@@ -21,18 +21,15 @@ impl Expected {
     pub(super) const fn is_even(self) -> bool {
         self.is_timeout() || self.talk.is_some()
     }
-
-    /// What is looked at among connections that are close.
-    pub(super) const fn close(self) -> Verdicts {
-        if self.is_even() {
-            self.likely.or(self.possible)
-        } else {
-            self.likely
-        }
-    }
 }
 
 impl Asked {
+    /// Whether a connection that only may be meant fits as well as a likely one: by the line's words, or because a likely one may have no line.
+    pub(super) fn is_even(&self) -> bool {
+        let by_words = self.expected().is_some_and(Expected::is_even);
+        by_words || !self.failed.format.tells_of_each_connection()
+    }
+
     /// Whether its connection may have other requests at the same time.
     pub(super) fn shares_connections(&self) -> bool {
         self.failed.format == Format::Grpc || self.failed.request.ends_with("HTTP/2")

@@ -77,13 +77,11 @@ impl Play {
 
     /// The proxy ended those from these of its ports.
     fn ended(records: &[(u64, u16, Verdict)], here: impl Fn(u16) -> bool) -> Self {
-        let mut join = Join::new(None, KEEP);
-        for &(milliseconds, local, verdict) in records {
+        among(records.iter().map(|&(milliseconds, local, verdict)| {
             let mut brief = brief(at(milliseconds), [local, 80], verdict);
             brief.outcome.ended_here = here(local);
-            join.window.insert(brief, b"");
-        }
-        Self(join)
+            brief
+        }))
     }
 
     /// Line, sureness and records of each answer.
@@ -999,7 +997,6 @@ fn what_the_words_prefer_may_be_another_containers() {
     use Verdict::{Ok, ResetBeforeResponse};
     let mut asked = coarse(1, 1, meaning::TERMINATED);
     asked.failed.format = Format::NginxError;
-    asked.failed.pid = Some(2);
     let answer = |own: u32, number| {
         let records = [
             owned(1_400, 5, ResetBeforeResponse, (70, "nginx")),
